@@ -1,0 +1,6 @@
+//! One file per subcommand.
+
+/// Runs the command line.
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::from(2)
+}

@@ -1,0 +1,119 @@
+//! What is known about one request while it passes through.
+//!
+//! Decides nothing: `entry` and `policy` fill in the [`Facts`], `relay`, `reply` and `report` read them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+use crate::entry::canonical::Target;
+use crate::entry::request_id::RequestId;
+use crate::entry::trace_context::TraceContext;
+use crate::policy::principal::Identity;
+use crate::policy::rate_limit::Charge;
+use crate::reply::problem::Kind;
+
+/// A moment on both clocks, read once per request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Nanoseconds on the monotonic clock since this process started; what limits count with.
+    pub mono: u64,
+    /// Milliseconds since 1970; what tokens and logs count with.
+    pub unix_ms: u64,
+}
+
+/// What has been learnt about a request so far. Typed fields, filled in from left to right by the chapters.
+#[derive(Debug)]
+pub struct Facts {
+    // the connection
+    /// Slot of the listener in the snapshot.
+    pub listener: usize,
+    /// The other end of the TCP connection.
+    pub peer: SocketAddr,
+    pub scheme: Scheme,
+    pub now: Now,
+    // entry
+    pub request_id: RequestId,
+    pub trace: TraceContext,
+    /// Whom the trusted proxies say they speak for; the peer itself where it is not one of them.
+    pub client: IpAddr,
+    /// Whether the peer is a trusted proxy, so that what it says of scheme and host counts too.
+    pub peer_is_trusted: bool,
+    /// Path, host and query in canonical form: what is matched, authorised, limited, logged and sent on.
+    pub target: Target,
+    /// Index of the route in the snapshot; `None` until one is chosen and where none matches.
+    pub route: Option<usize>,
+    /// Where in `target.path` the `{rest}` of the matched pattern begins.
+    pub rest: Option<usize>,
+    // policy
+    /// Who calls, once a credential was accepted.
+    pub identity: Option<Arc<Identity>>,
+    /// Headers that the actual response to a cross-origin request carries; refusals too.
+    pub cors: SmallVec<[(HeaderName, HeaderValue); 4]>,
+    /// The limits that were charged or that refused, tightest first.
+    pub charges: SmallVec<[Charge; 4]>,
+    /// Codes of shadowed policies that would have refused.
+    pub would_refuse: SmallVec<[&'static str; 2]>,
+    /// The kind and reason with which this request was refused.
+    pub refused: Option<(&'static Kind, Option<String>)>,
+    /// What each policy said, in order; only where somebody asked (`explain`, config tests).
+    pub trail: Option<Vec<Step>>,
+    /// Claims that stand for a verified token (`claims:` in config tests, `--claims` of `explain`).
+    pub assumed: Option<Arc<serde_json::Value>>,
+}
+
+/// One line of the trail that `explain` prints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    pub policy: &'static str,
+    /// `passed`, `refused`, `would refuse`, `answered`, `skipped`.
+    pub verdict: &'static str,
+    pub note: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+// === impl Scheme ===
+
+impl Scheme {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// What is known when a request head has arrived on a connection, and nothing more.
+    pub fn new(listener: usize, peer: SocketAddr, scheme: Scheme, now: Now) -> Self {
+        Facts {
+            listener,
+            peer,
+            scheme,
+            now,
+            request_id: RequestId::default(),
+            trace: TraceContext::default(),
+            client: peer.ip(),
+            peer_is_trusted: false,
+            target: Target::default(),
+            route: None,
+            rest: None,
+            identity: None,
+            cors: SmallVec::new(),
+            charges: SmallVec::new(),
+            would_refuse: SmallVec::new(),
+            refused: None,
+            trail: None,
+            assumed: None,
+        }
+    }
+}

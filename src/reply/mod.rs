@@ -1,0 +1,4 @@
+//! What the client gets: response headers of an upstream's answer, or a problem document.
+
+pub mod headers;
+pub mod problem;

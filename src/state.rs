@@ -1,0 +1,1 @@
+//! What outlives a configuration snapshot: counters, health, open files. Carried over by a reload.
