@@ -6,7 +6,9 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod state;
+pub mod upgrade;
 
 pub mod entry;
 pub mod listen;
