@@ -20,7 +20,7 @@ cat <<'LINES'
 Sluice serves http://127.0.0.1:8080. Paste these into another terminal; Ctrl-C here stops all of it.
 
 # passes: a key that may read
-curl -i http://127.0.0.1:8080/orders/1 -H 'x-api-key: sk_quickstart_0000000000000000000000000'
+curl -i http://127.0.0.1:8080/orders/1 -H 'x-api-key: sk_quickstart_00000000000000000000000000'
 # 401: nobody says who calls
 curl -i http://127.0.0.1:8080/orders/1
 # 403: a person who may read, not create
