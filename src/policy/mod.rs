@@ -5,9 +5,11 @@
 pub mod api_key;
 pub mod authn;
 pub mod authz;
+pub mod buckets;
 pub mod cors;
 pub mod ip_filter;
 pub mod jwt;
+pub mod limits;
 pub mod principal;
 pub mod rate_limit;
 pub mod validate;
