@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use super::civil::rfc3339;
 use super::json::{push_escaped_bounded, push_string, push_string_bounded};
-use super::writer::Sink;
+use super::writer::{Sink, To};
+use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 
 /// One JSON line a request.
@@ -86,6 +87,37 @@ pub struct Line<'a> {
 /// Appends `"name":` and values to a line.
 struct Fields<'v> {
     out: &'v mut Vec<u8>,
+}
+
+// === impl AccessLogSettings ===
+
+impl AccessLogSettings {
+    /// Where lines go. A relative path is relative to the file it stands in. Opens nothing: whether the file can be opened is known
+    /// where it is used, and `check` may run elsewhere.
+    pub fn compile(&self) -> Result<To, Vec<Diagnostic>> {
+        let AccessLogSettings { to, format } = self;
+        match format {
+            None | Some(LogFormat::Json) => {} // the one format that there is
+        }
+        let Some(to) = to else { return Ok(To::Stdout) };
+        match to.as_str() {
+            "stdout" => Ok(To::Stdout),
+            "" | "stderr" | "-" => Err(vec![
+                Diagnostic::at(
+                    &to.place,
+                    "access-log-target",
+                    "`to` is not where an access log can go: expected `stdout` or the path of a file",
+                )
+                .help("standard error is for the process log"),
+            ]),
+            path if path.ends_with('/') => Err(vec![Diagnostic::at(
+                &to.place,
+                "access-log-target",
+                "`to` is a folder: expected `stdout` or the path of a file, such as `/var/log/sluice/access.log`",
+            )]),
+            path => Ok(To::File(to.place.source.path.parent().map_or_else(|| path.into(), |folder| folder.join(path)))),
+        }
+    }
 }
 
 // === impl Line ===
@@ -331,7 +363,9 @@ impl Iterator for Unescaped<'_> {
 mod tests {
     use super::super::json::CUT;
     use super::*;
+    use crate::config::diagnostic::{Place, Source};
     use serde_json::Value;
+    use std::sync::Arc;
 
     fn text(line: &Line<'_>) -> String {
         let mut out = Vec::new();
@@ -344,6 +378,27 @@ mod tests {
         assert_eq!(text.matches('\n').count(), 1, "one line: {text:?}");
         assert!(text.ends_with('\n'));
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    fn settings(to: Option<&str>) -> AccessLogSettings {
+        let source = Arc::new(Source { path: "/etc/sluice/shop.yaml".into(), text: String::new() });
+        let to = to.map(|to| At { value: to.to_owned(), place: Place { source, line: 1, column: 1, width: 1 } });
+        AccessLogSettings { to, format: Some(LogFormat::Json) }
+    }
+
+    #[test]
+    fn lines_go_to_stdout_or_to_a_file_beside_the_configuration() {
+        assert_eq!(settings(None).compile(), Ok(To::Stdout));
+        assert_eq!(settings(Some("stdout")).compile(), Ok(To::Stdout));
+        assert_eq!(settings(Some("logs/access.log")).compile(), Ok(To::File("/etc/sluice/logs/access.log".into())));
+        assert_eq!(settings(Some("/var/log/access.log")).compile(), Ok(To::File("/var/log/access.log".into())));
+    }
+
+    #[test]
+    fn where_no_log_can_go_is_refused() {
+        for to in ["", "-", "stderr", "/var/log/"] {
+            assert_eq!(settings(Some(to)).compile().unwrap_err()[0].code, "access-log-target", "{to:?}");
+        }
     }
 
     #[test]
