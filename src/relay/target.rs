@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -25,6 +26,8 @@ pub struct Target {
     /// Connections are reused only between requests with the same key, so that an address that changes owner never gets another
     /// service's requests.
     pub group_key: u64,
+    /// For routes with `host: upstream`.
+    pub host_header: HeaderValue,
     endpoints: Endpoints,
     /// Whether any endpoint is healthy; kept beside them so that choosing reads one word.
     usable: AtomicBool,
@@ -105,6 +108,7 @@ impl Target {
         let usable = AtomicBool::new(matches!(endpoints, Endpoints::Fixed(_)));
         Target {
             upstream,
+            host_header: address.host_header(),
             address,
             group_key,
             endpoints,

@@ -245,9 +245,10 @@ impl Address {
         Address { text: text.into(), host, port }
     }
 
-    /// What `Host` says where a route asks for the target's own name.
+    /// What `Host` says where a route asks for the target's own name (RFC 9110 section 7.2: without the default port).
     pub fn host_header(&self) -> HeaderValue {
-        HeaderValue::from_str(&self.text).expect("addresses are made of visible ASCII only")
+        let shown = self.text.strip_suffix(":80").unwrap_or(&self.text);
+        HeaderValue::from_str(shown).expect("addresses are made of visible ASCII only")
     }
 }
 

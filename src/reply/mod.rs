@@ -1,4 +1,5 @@
 //! What the client gets: response headers of an upstream's answer, or a problem document.
 
 pub mod headers;
+pub mod location;
 pub mod problem;
