@@ -1,11 +1,17 @@
-//! What is said about a configuration that is not accepted: place, caret, help.
+//! What is said about a configuration that is not accepted: place, message, help.
 //!
-//! Decides how a mistake is shown. Does not decide what is one: see `read.rs`, `check.rs` and `plan.rs`.
+//! Decides what a mistake is made of and that no interpolated value is ever part of it. Does not decide what is a mistake: see
+//! `read.rs`, `check/` and `plan.rs`. How it looks is in `render.rs`, the codes are in `codes.rs`.
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+pub use super::codes::CODES;
+pub use super::render::render;
+use super::types::Secret;
 
 /// A place in a configuration file. Lines and columns count from 1, columns in characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,18 +23,31 @@ pub struct Place {
     pub width: u32,
 }
 
-/// One configuration file as it was read.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+/// One configuration file as it was read. Two are the same when their paths are.
 pub struct Source {
     /// The path as the user wrote it; shown in messages, base of relative paths.
     pub path: PathBuf,
     pub text: String,
+    /// What interpolation put into this file's values; set once, after it was read.
+    hidden: OnceLock<Vec<Hidden>>,
 }
+
+/// A value that interpolation made: no message shows it.
+pub struct Hidden {
+    pub line: u32,
+    pub column: u32,
+    pub text: Secret,
+    /// Hidden in messages about other places too: it came from outside the file, not from a default written there.
+    pub everywhere: bool,
+}
+
+/// What is shown for an interpolated value.
+pub const INTERPOLATED: &str = "[interpolated]";
 
 /// One mistake. Every kind has a stable code, so that each can be listed, tested and searched for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// Stable, such as `unknown-key`; the list is in `codes()`.
+    /// Stable, such as `unknown-key`; the list is [`CODES`].
     pub code: &'static str,
     pub place: Option<Place>,
     /// What was found and what was expected. Never holds an interpolated value.
@@ -41,7 +60,7 @@ pub struct Diagnostic {
 
 impl Diagnostic {
     pub fn at(place: &Place, code: &'static str, message: impl Into<String>) -> Self {
-        Diagnostic { code, place: Some(place.clone()), message: message.into(), help: None }
+        Diagnostic { code, place: Some(place.clone()), message: place.redact(message.into()), help: None }
     }
 
     pub fn nowhere(code: &'static str, message: impl Into<String>) -> Self {
@@ -50,9 +69,21 @@ impl Diagnostic {
 
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        let help = help.into();
+        self.help = match &self.place {
+            // A suggestion made from an interpolated value would tell most of it.
+            Some(place) if place.hidden_here().is_some() && help.contains("did you mean") => None,
+            Some(place) => Some(place.redact(help)),
+            None => Some(help),
+        };
         self
     }
+}
+
+/// Sorts by place, those without one first, and drops what was said twice.
+pub fn sort(diagnostics: &mut Vec<Diagnostic>) {
+    diagnostics.sort_by(|a, b| (&a.place, a.code, &a.message).cmp(&(&b.place, b.code, &b.message)));
+    diagnostics.dedup();
 }
 
 // === impl Place ===
@@ -71,6 +102,31 @@ impl Place {
     pub fn take_announced() -> Option<Place> {
         ANNOUNCED.with(|slot| slot.take())
     }
+
+    fn hidden_here(&self) -> Option<&Hidden> {
+        self.source.hidden().iter().find(|hidden| hidden.is_at(self))
+    }
+
+    /// Takes every interpolated value of the file out of a text.
+    fn redact(&self, mut text: String) -> String {
+        for hidden in self.source.hidden() {
+            let value = hidden.text.reveal();
+            if value.is_empty() || !(hidden.everywhere || hidden.is_at(self)) {
+                continue;
+            }
+            text = text.replace(&format!("`{value}`"), &format!("`{INTERPOLATED}`"));
+            // A short value, such as `1`, occurs in other words; without its quotes it tells nothing.
+            if value.chars().count() >= 4 {
+                text = text.replace(value, INTERPOLATED);
+            }
+        }
+        if self.hidden_here().is_some()
+            && let Some(end) = text.find(": did you mean")
+        {
+            text.truncate(end);
+        }
+        text
+    }
 }
 
 impl fmt::Debug for Place {
@@ -79,10 +135,90 @@ impl fmt::Debug for Place {
     }
 }
 
+// === impl Hidden ===
+
+impl Hidden {
+    fn is_at(&self, place: &Place) -> bool {
+        (self.line, self.column) == (place.line, place.column)
+    }
+}
+
 // === impl Source ===
+
+impl Source {
+    pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        Source { path: path.into(), text: text.into(), hidden: OnceLock::new() }
+    }
+
+    /// Says which values no message may show. The first call counts.
+    pub fn hide(&self, values: Vec<Hidden>) {
+        self.hidden.get_or_init(|| values);
+    }
+
+    fn hidden(&self) -> &[Hidden] {
+        self.hidden.get().map_or(&[], Vec::as_slice)
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for Source {}
+
+impl PartialOrd for Source {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Source {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.path.cmp(&other.path)
+    }
+}
 
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.path.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(line: u32, column: u32) -> Place {
+        let source = Source::new("a.yaml", "x: ${env:X}\ny: 1\n");
+        source.hide(vec![Hidden { line: 1, column: 4, text: Secret::new("10.0.0.9"), everywhere: true }]);
+        Place { source: Arc::new(source), line, column, width: 1 }
+    }
+
+    #[test]
+    fn an_interpolated_value_is_in_no_message_and_no_help() {
+        let told = Diagnostic::at(&place(2, 4), "bad-value", "`10.0.0.9` and 10.0.0.9/8 are not it").help("not `10.0.0.9`");
+        assert_eq!(told.message, "`[interpolated]` and [interpolated]/8 are not it");
+        assert_eq!(told.help.as_deref(), Some("not `[interpolated]`"));
+    }
+
+    #[test]
+    fn no_suggestion_is_made_from_an_interpolated_value() {
+        let told = Diagnostic::at(&place(1, 4), "bad-value", "`10.0.0.9` is wrong: did you mean `10.0.0.8`?").help("did you mean `10.0`?");
+        assert_eq!(told.message, "`[interpolated]` is wrong");
+        assert_eq!(told.help, None);
+    }
+
+    #[test]
+    fn diagnostics_are_sorted_by_place_and_told_once() {
+        let mut all = vec![
+            Diagnostic::at(&place(2, 1), "b", "later"),
+            Diagnostic::at(&place(1, 1), "a", "sooner"),
+            Diagnostic::at(&place(2, 1), "b", "later"),
+            Diagnostic::nowhere("c", "first"),
+        ];
+        sort(&mut all);
+        assert_eq!(all.iter().map(|d| d.message.as_str()).collect::<Vec<_>>(), ["first", "sooner", "later"]);
     }
 }

@@ -118,6 +118,17 @@ pub struct DefaultsSettings {
     pub policies: PolicySettings,
 }
 
+/// The keys that the defaults have besides policies.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultsOwnSettings {
+    /// Names in `bundles` whose policies apply to every route without a `use` of its own.
+    #[serde(rename = "use", default)]
+    pub bundles: Vec<At<String>>,
+    /// A name in `upstreams`, for every route that says neither `upstream`, `respond` nor `redirect`.
+    pub upstream: Option<At<String>>,
+}
+
 /// A route: which requests, who may call, what happens to them.
 #[derive(Clone, Debug)]
 pub struct RouteSettings {

@@ -1,5 +1,15 @@
 //! From files to a snapshot: read with positions, check, compile. In this order.
 
+pub mod check;
+pub mod codes;
 pub mod diagnostic;
 pub mod document;
+pub mod effective;
+pub mod interpolate;
+pub mod load;
+pub mod read;
+pub mod reference;
+pub mod render;
+pub mod suggest;
 pub mod types;
+pub mod yaml;

@@ -67,6 +67,9 @@ impl<T: JsonSchema> JsonSchema for At<T> {
 /// By this name the reader knows that a place is wanted too.
 pub const AT: &str = "$sluice::At";
 
+/// By this name the reader knows that text or a list is wanted: a scalar is text, whatever it looks like.
+pub const TEXT_OR_LIST: &str = "$sluice::TextOrList";
+
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         struct Pair<T>(PhantomData<T>);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::api_key::ApiKeySettings;
 use super::jwt::JwtSettings;
-use crate::config::types::At;
+use crate::config::types::{At, TEXT_OR_LIST};
 
 /// A way to find out who calls. Exactly one kind.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -82,7 +82,7 @@ impl<'de> Deserialize<'de> for AuthSettings {
                 if names.is_empty() { Err(de::Error::invalid_length(0, &self)) } else { Ok(AuthSettings::AnyOf(names)) }
             }
         }
-        d.deserialize_any(Either)
+        d.deserialize_newtype_struct(TEXT_OR_LIST, Either)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::config::types::At;
+use crate::config::types::{At, TEXT_OR_LIST};
 
 /// What a caller must have. All that are written must hold.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -44,7 +44,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
                 if values.is_empty() { Err(de::Error::invalid_length(0, &self)) } else { Ok(OneOrMany(values)) }
             }
         }
-        d.deserialize_any(Either)
+        d.deserialize_newtype_struct(TEXT_OR_LIST, Either)
     }
 }
 

@@ -1,0 +1,190 @@
+//! Decides whether every limit can find something to count by, wherever it is used.
+
+use std::collections::HashSet;
+
+use super::Index;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::document::{RouteSettings, Shadow};
+use crate::config::effective::Effective;
+use crate::config::types::At;
+use crate::policy::authn::AuthSettings;
+use crate::policy::rate_limit::{By, LimitSettings, Stage};
+
+/// A kind of caller that a route admits, by what is known of it when limits are judged.
+#[derive(Clone, Copy)]
+enum Caller {
+    /// Nobody was asked who they are, or not yet.
+    Anonymous,
+    Token,
+    ApiKey,
+}
+
+pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
+    for (name, limit) in &index.document.limits {
+        before_auth(name, limit, errors);
+        useless_keys(limit, errors);
+    }
+    let mut on_routes: HashSet<&str> = HashSet::new();
+    let mut told: HashSet<(&str, u32, u32)> = HashSet::new();
+    for ((name, route), effective) in index.document.routes.iter().zip(&index.effective) {
+        for used in effective.limits.iter().flat_map(|given| &given.settings.value) {
+            let Some(limit) = index.limits.get(used.as_str()) else { continue };
+            on_routes.insert(used.as_str());
+            // A list of the defaults is told once, not once a route.
+            if !told.contains(&(used.as_str(), used.place.line, used.place.column))
+                && let Some(error) = can_come_up_empty(index, name, route, effective, used, limit)
+            {
+                told.insert((used.as_str(), used.place.line, used.place.column));
+                errors.push(error);
+            }
+        }
+    }
+    on_listeners(index, &on_routes, errors);
+}
+
+/// Before authentication nobody knows the caller.
+fn before_auth(name: &str, limit: &LimitSettings, errors: &mut Vec<Diagnostic>) {
+    match limit.stage {
+        None => return,
+        Some(Stage::BeforeAuth) => {}
+    }
+    for by in &limit.by.value {
+        if needs_caller(by) {
+            errors.push(
+                Diagnostic::at(&by.place, "limit-stage", format!("`{name}` is judged before authentication, where no `{}` is known", by.kind()))
+                    .help("count by `client_ip`, `header:NAME` or `global`, or remove `stage`"),
+            );
+        }
+    }
+}
+
+/// Behind a key that every request has, no other is ever reached.
+fn useless_keys(limit: &LimitSettings, errors: &mut Vec<Diagnostic>) {
+    let by = &limit.by.value;
+    if by.is_empty() {
+        errors.push(Diagnostic::at(&limit.by.place, "empty-list", "an empty list: expected what to count by, such as `[consumer, client_ip]`"));
+    }
+    for (at, key) in by.iter().enumerate() {
+        if by[..at].iter().any(|before| before.value == key.value) {
+            errors.push(Diagnostic::at(&key.place, "listed-twice", format!("`{}` stands in this list already", spelled(key))));
+        } else if let Some(before) = by[..at].iter().find(|before| matches!(before.value, By::ClientIp | By::Global)) {
+            errors.push(
+                Diagnostic::at(&key.place, "inert", format!("`{}` is never reached: every request has `{}`", spelled(key), spelled(before)))
+                    .help("the first that a request has is counted by; put it last"),
+            );
+        }
+    }
+}
+
+fn spelled(by: &By) -> String {
+    match by {
+        By::Header(name) => format!("header:{name}"),
+        By::Consumer | By::Subject | By::ApiKey | By::ClientIp | By::Global => by.kind().to_owned(),
+    }
+}
+
+fn needs_caller(by: &By) -> bool {
+    match by {
+        By::Consumer | By::Subject | By::ApiKey => true,
+        By::ClientIp | By::Header(_) | By::Global => false,
+    }
+}
+
+fn can_come_up_empty(
+    index: &Index<'_>,
+    name: &str,
+    route: &RouteSettings,
+    effective: &Effective<'_>,
+    used: &At<String>,
+    limit: &LimitSettings,
+) -> Option<Diagnostic> {
+    if limit.by.is_empty() || (limit.stage.is_some() && limit.by.iter().any(|by| needs_caller(by))) {
+        // Told already.
+        return None;
+    }
+    let has_header = |header: &http::HeaderName| {
+        route.own.matches.headers.iter().any(|(name, value)| name.eq_ignore_ascii_case(header.as_str()) && value.value != "absent")
+    };
+    let caller = callers(index, route, effective, limit)?.into_iter().find(|caller| {
+        !limit.by.iter().any(|by| match (&by.value, caller) {
+            (By::ClientIp | By::Global, _) => true,
+            (By::Header(header), _) => has_header(header),
+            (By::Subject, Caller::Token) => true,
+            (By::Consumer | By::ApiKey, Caller::ApiKey) => true,
+            (By::Consumer | By::ApiKey, Caller::Token | Caller::Anonymous) | (By::Subject, Caller::ApiKey | Caller::Anonymous) => false,
+        })
+    })?;
+    let by: Vec<String> = limit.by.iter().map(|by| format!("`{}`", spelled(by))).collect();
+    let (list, pronoun) = match by.as_slice() {
+        [only] => (only.clone(), "no such key"),
+        [first @ .., last] => (format!("{} and {last}", first.join(", ")), "none of them"),
+        [] => return None,
+    };
+    let who = match caller {
+        Caller::Anonymous => "an unknown caller",
+        Caller::Token => "a caller with a token",
+        Caller::ApiKey => "a caller with an API key",
+    };
+    Some(
+        Diagnostic::at(&used.place, "limit-without-key", format!("`{}` counts by {list}, but {who} of `{name}` may have {pronoun}", used.value))
+            .help(format!("add `client_ip` as the last of the `by` of `{}`", used.value)),
+    )
+}
+
+/// The kinds of callers whom the limit meets on the route. None where it cannot be known.
+fn callers(index: &Index<'_>, route: &RouteSettings, effective: &Effective<'_>, limit: &LimitSettings) -> Option<Vec<Caller>> {
+    if limit.stage.is_some() {
+        return Some(vec![Caller::Anonymous]);
+    }
+    let mut callers = Vec::new();
+    let shadowed = effective.shadow.as_ref().is_some_and(|shadow| shadow.settings.iter().any(|entry| entry.value == Shadow::Auth));
+    match &route.own.auth.value {
+        AuthSettings::Public => callers.push(Caller::Anonymous),
+        AuthSettings::AnyOf(names) => {
+            if shadowed {
+                callers.push(Caller::Anonymous);
+            }
+            for name in names {
+                let authenticator = index.authenticators.get(name.as_str())?;
+                callers.push(if authenticator.api_key.is_some() { Caller::ApiKey } else { Caller::Token });
+            }
+        }
+    }
+    Some(callers)
+}
+
+/// Limits of listeners are judged before a route is chosen.
+fn on_listeners(index: &Index<'_>, on_routes: &HashSet<&str>, errors: &mut Vec<Diagnostic>) {
+    for (listener, settings) in &index.document.listeners {
+        for used in &settings.limits {
+            let Some(limit) = index.limits.get(used.as_str()) else { continue };
+            for by in &limit.by.value {
+                match &by.value {
+                    By::ClientIp | By::Global => {}
+                    By::Consumer | By::Subject | By::ApiKey | By::Header(_) => errors.push(
+                        Diagnostic::at(
+                            &used.place,
+                            "limit-stage",
+                            format!("`{}` counts by `{}`, but limits of a listener know only `client_ip` and `global`", used.value, spelled(by)),
+                        )
+                        .help(format!("give the listener `{}` a limit of its own", listener.value)),
+                    ),
+                }
+            }
+            if limit.per.is_some() && !on_routes.contains(used.as_str()) {
+                errors.push(Diagnostic::at(
+                    &used.place,
+                    "inert",
+                    format!("`per: route` of `{}` has no effect: limits of a listener are judged before a route is chosen", used.value),
+                ));
+            }
+            if limit.stage.is_some() && !on_routes.contains(used.as_str()) {
+                errors.push(Diagnostic::at(
+                    &used.place,
+                    "inert",
+                    format!("`stage` of `{}` has no effect: limits of a listener are always judged before authentication", used.value),
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Decides whether a route is whole and whether all that is written for it can take effect.
+
+use std::collections::{HashMap, HashSet};
+
+use super::Index;
+use crate::config::diagnostic::{Diagnostic, Place};
+use crate::config::document::{PolicySettings, RouteOwnSettings, RouteSettings, Shadow};
+use crate::config::effective::{Effective, Giver};
+use crate::policy::authn::AuthSettings;
+
+pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
+    let document = index.document;
+    let many = document.listeners.len() + index.broken.count("listeners") > 1;
+    let mut shadowed = Shadowed::default();
+    for ((name, route), effective) in document.routes.iter().zip(&index.effective) {
+        let RouteSettings { place, own, policies } = route;
+        if own.listeners.is_none() && many && !index.broken.files {
+            let all: Vec<String> = document.listeners.iter().take(4).map(|(name, _)| format!("`{}`", name.value)).collect();
+            errors.push(
+                Diagnostic::at(place, "listeners-needed", format!("`{}` must say on which listeners it is: there are several", name.value))
+                    .help(format!("add `listeners: [...]` with any of {}", all.join(", "))),
+            );
+        }
+        one_way_to_answer(index, name, route, effective, errors);
+        if let Some(respond) = own.respond.as_ref().map(|r| &r.place).or(own.redirect.as_ref().map(|r| &r.place)) {
+            inert_without_upstream(policies, respond, own, errors);
+        }
+        authorisation(index, name, route, effective, errors);
+        duplicate_policies(index, route, errors);
+        shadowed.note(route, effective);
+    }
+    duplicate_defaults(index, errors);
+    shadowed.tell(errors);
+}
+
+fn one_way_to_answer(index: &Index<'_>, name: &str, route: &RouteSettings, effective: &Effective<'_>, errors: &mut Vec<Diagnostic>) {
+    let RouteOwnSettings { upstream, respond, redirect, listeners: _, matches: _, auth: _, bundles: _ } = &route.own;
+    let written: Vec<(&str, &Place)> = [
+        ("upstream", upstream.as_ref().map(|at| &at.place)),
+        ("respond", respond.as_ref().map(|at| &at.place)),
+        ("redirect", redirect.as_ref().map(|at| &at.place)),
+    ]
+    .into_iter()
+    .filter_map(|(key, place)| Some((key, place?)))
+    .collect();
+    if let [(first, _), (second, place), ..] = written.as_slice() {
+        errors.push(Diagnostic::at(place, "choose-one", format!("`{name}` has `{first}` and `{second}`: expected exactly one of `upstream`, `respond` and `redirect`")));
+    } else if written.is_empty() && effective.upstream.is_none() && !index.broken.has("defaults", "") {
+        errors.push(
+            Diagnostic::at(&route.place, "choose-one", format!("`{name}` does not say what answers: expected exactly one of `upstream`, `respond` and `redirect`"))
+                .help("`upstream` may also stand in `defaults`"),
+        );
+    }
+}
+
+/// A route that answers by itself sends nothing on, so there is nothing to rewrite, and no body is read.
+fn inert_without_upstream(policies: &PolicySettings, answer: &Place, own: &RouteOwnSettings, errors: &mut Vec<Diagnostic>) {
+    let PolicySettings {
+        rewrite,
+        request_headers,
+        body,
+        ip_filter: _,
+        cors: _,
+        allow: _,
+        limits: _,
+        response_headers: _,
+        accept: _,
+        shadow: _,
+    } = policies;
+    let word = if own.respond.is_some() { "respond" } else { "redirect" };
+    for (key, place) in [
+        ("rewrite", rewrite.as_ref().map(|at| &at.place)),
+        ("request_headers", request_headers.as_ref().map(|at| &at.place)),
+        ("body", body.as_ref().map(|at| &at.place)),
+    ] {
+        if let Some(place) = place {
+            errors.push(
+                Diagnostic::at(place, "inert", format!("`{key}` has no effect here: the route answers by itself, nothing goes to an upstream"))
+                    .help(format!("remove `{key}`, or the `{word}` on line {}", answer.line)),
+            );
+        }
+    }
+}
+
+fn authorisation(index: &Index<'_>, name: &str, route: &RouteSettings, effective: &Effective<'_>, errors: &mut Vec<Diagnostic>) {
+    let Some(allow) = &effective.allow else { return };
+    let from = match allow.by {
+        Giver::Route => String::new(),
+        Giver::Bundle(bundle) | Giver::DefaultsBundle(bundle) => format!(" of the bundle `{bundle}`"),
+        Giver::Defaults => " of the defaults".to_owned(),
+    };
+    match &route.own.auth.value {
+        AuthSettings::Public => {
+            let place = if allow.by == Giver::Route { &allow.settings.place } else { &route.own.auth.place };
+            errors.push(
+                Diagnostic::at(place, "inert", format!("`{name}` is public, so its callers are unknown and the `allow`{from} cannot be judged"))
+                    .help("name authenticators in `auth`, or do not use this `allow` here"),
+            );
+        }
+        AuthSettings::AnyOf(names) => {
+            let only_keys = names.iter().all(|name| index.authenticators.get(name.as_str()).is_some_and(|a| a.api_key.is_some() && a.jwt.is_none()));
+            let key = if allow.settings.roles.is_some() { "roles" } else { "claims" };
+            if only_keys && (allow.settings.roles.is_some() || allow.settings.claims.is_some()) {
+                errors.push(
+                    Diagnostic::at(&allow.settings.place, "never-allowed", format!("API keys have no {key}, and `{name}` takes nothing else: nobody could call it"))
+                        .help("use `scopes`, which consumers have too"),
+                );
+            }
+        }
+    }
+}
+
+/// The keys that a bundle or the defaults write.
+fn written(policies: &PolicySettings) -> Vec<(&'static str, &Place)> {
+    let PolicySettings { ip_filter, cors, allow, limits, body, rewrite, request_headers, response_headers, accept, shadow } = policies;
+    [
+        ("ip_filter", ip_filter.as_ref().map(|at| &at.place)),
+        ("cors", cors.as_ref().map(|at| &at.place)),
+        ("allow", allow.as_ref().map(|at| &at.place)),
+        ("limits", limits.as_ref().map(|at| &at.place)),
+        ("body", body.as_ref().map(|at| &at.place)),
+        ("rewrite", rewrite.as_ref().map(|at| &at.place)),
+        ("request_headers", request_headers.as_ref().map(|at| &at.place)),
+        ("response_headers", response_headers.as_ref().map(|at| &at.place)),
+        ("accept", accept.as_ref().map(|at| &at.place)),
+        ("shadow", shadow.as_ref().map(|at| &at.place)),
+    ]
+    .into_iter()
+    .filter_map(|(key, place)| Some((key, place?)))
+    .collect()
+}
+
+fn duplicate_policies(index: &Index<'_>, route: &RouteSettings, errors: &mut Vec<Diagnostic>) {
+    if let Some(bundles) = &route.own.bundles {
+        duplicates(&bundles.value, index, errors);
+    }
+}
+
+fn duplicate_defaults(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
+    if let Some(defaults) = &index.document.defaults {
+        duplicates(&defaults.bundles, index, errors);
+    }
+}
+
+/// Two bundles of one list must not have the same policy: which one would win would depend on their order.
+fn duplicates(names: &[crate::config::types::At<String>], index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
+    if names.len() < 2 {
+        return;
+    }
+    let mut givers: HashMap<&str, &str> = HashMap::new();
+    for name in names {
+        let Some(bundle) = index.resolver.bundle(name) else { continue };
+        for (key, _) in written(bundle) {
+            match givers.get(key) {
+                Some(first) if *first != name.as_str() => errors.push(
+                    Diagnostic::at(&name.place, "duplicate-policy", format!("the bundles `{first}` and `{}` both have `{key}`", name.value))
+                        .help("use one of them, or write the policy in the route itself and take it out of one bundle"),
+                ),
+                Some(_) => {}
+                None => {
+                    givers.insert(key, name.as_str());
+                }
+            }
+        }
+    }
+}
+
+/// Entries of `shadow` lists: which have a policy to judge in some route, and which in none so far.
+#[derive(Default)]
+struct Shadowed<'a> {
+    effective: HashSet<(u32, u32, *const u8)>,
+    inert: Vec<(&'a Place, &'static str)>,
+}
+
+// === impl Shadowed ===
+
+impl<'a> Shadowed<'a> {
+    fn note(&mut self, route: &RouteSettings, effective: &Effective<'a>) {
+        let Some(shadow) = &effective.shadow else { return };
+        for entry in &shadow.settings.value {
+            let (word, there) = match entry.value {
+                Shadow::IpFilter => ("ip_filter", effective.ip_filter.is_some()),
+                Shadow::Cors => ("cors", effective.cors.is_some()),
+                Shadow::Auth => ("auth", matches!(route.own.auth.value, AuthSettings::AnyOf(_))),
+                Shadow::Allow => ("allow", effective.allow.is_some()),
+                Shadow::Limits => ("limits", effective.limits.as_ref().is_some_and(|limits| !limits.settings.is_empty())),
+                Shadow::Body => ("body", effective.body.is_some()),
+            };
+            if there {
+                self.effective.insert(key(&entry.place));
+            } else {
+                self.inert.push((&entry.place, word));
+            }
+        }
+    }
+
+    /// A list in a bundle or the defaults is for many routes: it is enough that one of them has the policy.
+    fn tell(self, errors: &mut Vec<Diagnostic>) {
+        let mut told = HashSet::new();
+        for (place, word) in self.inert {
+            if !self.effective.contains(&key(place)) && told.insert(key(place)) {
+                let message = if word == "auth" {
+                    "`auth` has nothing to shadow: the route is public".to_owned()
+                } else {
+                    format!("`{word}` has nothing to shadow: the route has no `{word}`")
+                };
+                errors.push(Diagnostic::at(place, "inert", message));
+            }
+        }
+    }
+}
+
+fn key(place: &Place) -> (u32, u32, *const u8) {
+    (place.line, place.column, std::sync::Arc::as_ptr(&place.source).cast())
+}

@@ -1,0 +1,261 @@
+//! Decides whether single values make sense: ranges, lists that must not be empty, exactly one of several keys.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+use super::{each_once, not_empty};
+use crate::config::diagnostic::{Diagnostic, Place};
+use crate::config::document::{Document, PolicySettings, RedirectSettings, RespondSettings};
+use crate::config::types::{At, Period, Size};
+use crate::listen::ListenerSettings;
+use crate::policy::authn::AuthenticatorSettings;
+use crate::relay::upstream::UpstreamSettings;
+
+pub(super) fn check(document: &Document, errors: &mut Vec<Diagnostic>) {
+    if let Some(server) = &document.server {
+        range(&server.threads, 1..=1024, errors);
+        if let Some(memory) = server.limits_memory.as_ref().filter(|memory| memory.value < Size::mib(1)) {
+            errors.push(out_of_range(memory, "at least 1MiB"));
+        }
+    }
+    if let Some(clients) = &document.clients {
+        not_empty(&clients.trusted_proxies, &clients.trusted_proxies.place, "networks, such as `[10.0.0.0/8]`", errors);
+    }
+    addresses(document, errors);
+    document.listeners.iter().for_each(|(_, settings)| listener(settings, errors));
+    document.authenticators.iter().for_each(|(name, settings)| authenticator(name, settings, errors));
+    for burst in document.limits.iter().map(|(_, l)| &l.burst).chain(document.plans.iter().map(|(_, p)| &p.burst)) {
+        range(burst, 1..=u32::MAX, errors);
+    }
+    document.upstreams.iter().for_each(|(_, settings)| upstream(settings, errors));
+    document.bundles.iter().for_each(|(_, settings)| policies(settings, errors));
+    document.defaults.iter().for_each(|defaults| policies(&defaults.policies, errors));
+    for (_, route) in &document.routes {
+        let matches = &route.own.matches;
+        for (list, what) in [
+            (&matches.hosts, "host names"),
+            (&matches.methods, "methods, such as `[GET, POST]`"),
+            (&route.own.listeners, "names of listeners"),
+        ] {
+            if let Some(list) = list {
+                not_empty(list, &list.place, what, errors);
+            }
+        }
+        matches.hosts.iter().chain(&matches.methods).for_each(|list| each_once(list, errors));
+        if let Some(answer) = &route.own.respond {
+            respond(answer, errors);
+        }
+        if let Some(RedirectSettings { to: _, status: Some(status) }) = route.own.redirect.as_ref().map(|at| &at.value)
+            && !matches!(status.value, 301 | 302 | 303 | 307 | 308)
+        {
+            errors.push(out_of_range(status, "301, 302, 303, 307 or 308"));
+        }
+        policies(&route.policies, errors);
+    }
+}
+
+fn out_of_range<T: Display>(value: &At<T>, expected: &str) -> Diagnostic {
+    Diagnostic::at(&value.place, "out-of-range", format!("`{}` is out of range: expected {expected}", value.value))
+}
+
+fn range<T: PartialOrd + Display>(value: &Option<At<T>>, range: RangeInclusive<T>, errors: &mut Vec<Diagnostic>) {
+    if let Some(value) = value.as_ref().filter(|value| !range.contains(&value.value)) {
+        errors.push(out_of_range(value, &format!("a whole number from {} to {}", range.start(), range.end())));
+    }
+}
+
+/// A deadline of nothing would refuse everything.
+fn some_time(period: &Option<At<Period>>, errors: &mut Vec<Diagnostic>) {
+    if let Some(period) = period.as_ref().filter(|period| period.0.is_zero()) {
+        errors.push(out_of_range(period, "more than nothing"));
+    }
+}
+
+/// Tells unless exactly one of some keys is written, or at most one where none will do. `owner` has the keys.
+fn one_of(owner: &str, place: &Place, keys: &[(&str, Option<&Place>)], none_will_do: bool, errors: &mut Vec<Diagnostic>) {
+    let written: Vec<(&str, &Place)> = keys.iter().filter_map(|(key, place)| Some((*key, (*place)?))).collect();
+    let names: Vec<String> = keys.iter().map(|(key, _)| format!("`{key}`")).collect();
+    let all = match names.as_slice() {
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+        [] => return,
+    };
+    match written.as_slice() {
+        [_] => {}
+        [] if none_will_do => {}
+        [] => errors.push(Diagnostic::at(place, "choose-one", format!("{owner} has none of {all}: expected exactly one"))),
+        [(first, _), (second, place), ..] => {
+            let how = if none_will_do { "at most one" } else { "exactly one" };
+            errors.push(Diagnostic::at(place, "choose-one", format!("{owner} has `{first}` and `{second}`: expected {how} of {all}")));
+        }
+    }
+}
+
+fn place_of<T>(value: &Option<At<T>>) -> Option<&Place> {
+    value.as_ref().map(|at| &at.place)
+}
+
+fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
+    let listeners = document.listeners.iter().map(|(name, listener)| (name.value.as_str(), &listener.address));
+    let admin = document.admin.iter().map(|admin| ("admin", &admin.address));
+    let mut by_port: HashMap<u16, Vec<(&str, SocketAddr)>> = HashMap::new();
+    // Port 0 is a new one each time.
+    for (name, address) in listeners.chain(admin).filter(|(_, address)| address.port() != 0) {
+        let taken = by_port.entry(address.port()).or_default();
+        let overlaps = |other: &SocketAddr| {
+            other.ip() == address.ip() || (other.is_ipv4() == address.is_ipv4() && (other.ip().is_unspecified() || address.ip().is_unspecified()))
+        };
+        if let Some((other, theirs)) = taken.iter().find(|(_, other)| overlaps(other)) {
+            errors.push(Diagnostic::at(&address.place, "address-taken", format!("`{}` is taken: `{other}` listens on `{theirs}`", address.value)));
+        }
+        taken.push((name, address.value));
+    }
+}
+
+fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
+    let ListenerSettings { address: _, limits: _, connections, deadlines, heads } = settings;
+    if let Some(connections) = connections {
+        range(&connections.max, 1..=u32::MAX, errors);
+        range(&connections.per_address, 1..=u32::MAX, errors);
+        if let (Some(max), Some(one)) = (&connections.max, &connections.per_address)
+            && one.value > max.value
+        {
+            errors.push(Diagnostic::at(&one.place, "inert", format!("`{}` is never reached: `max` is {}", one.value, max.value)));
+        }
+    }
+    if let Some(deadlines) = deadlines {
+        [&deadlines.header, &deadlines.keep_alive, &deadlines.body, &deadlines.write].map(|period| some_time(period, errors));
+    }
+    if let Some(heads) = heads {
+        range(&heads.fields, 1..=200, errors);
+        if let Some(bytes) = heads.bytes.as_ref().filter(|bytes| bytes.value < Size::kib(1)) {
+            errors.push(out_of_range(bytes, "at least 1KiB"));
+        }
+    }
+}
+
+fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &mut Vec<Diagnostic>) {
+    let AuthenticatorSettings { jwt, api_key } = settings;
+    let kinds = [("jwt", jwt.as_ref().map(|_| &name.place)), ("api_key", api_key.as_ref().map(|_| &name.place))];
+    one_of(&format!("`{}`", name.value), &name.place, &kinds, false, errors);
+    if let Some(jwt) = jwt {
+        not_empty(&jwt.audiences, &jwt.audiences.place, "values of `aud`", errors);
+        not_empty(&jwt.algorithms, &jwt.algorithms.place, "algorithms, such as `[ES256]`", errors);
+        let keys = &jwt.keys;
+        let kinds = [("file", place_of(&keys.file)), ("inline", place_of(&keys.inline)), ("secret", place_of(&keys.secret))];
+        one_of("`keys`", &keys.place, &kinds, false, errors);
+    }
+    if let Some(api_key) = api_key {
+        let kinds = [("header", place_of(&api_key.header)), ("query", place_of(&api_key.query))];
+        one_of(&format!("the `api_key` of `{}`", name.value), &name.place, &kinds, false, errors);
+        if let Some(format) = &api_key.format
+            && let Some(length) = &format.length
+        {
+            let prefix = format.prefix.as_ref().map_or(0, |prefix| prefix.chars().count());
+            if usize::from(length.value) <= prefix {
+                errors.push(out_of_range(length, &format!("more than the {prefix} characters of the prefix")));
+            }
+        }
+    }
+}
+
+fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
+    let UpstreamSettings { targets, balance: _, health, timeouts, retries } = settings;
+    not_empty(targets, &targets.place, "at least one target, such as `[127.0.0.1:3000]`", errors);
+    if let Some(health) = health {
+        some_time(&health.every, errors);
+        some_time(&health.timeout, errors);
+        range(&health.unhealthy_after, 1..=u16::MAX, errors);
+        range(&health.healthy_after, 1..=u16::MAX, errors);
+    }
+    if let Some(timeouts) = timeouts {
+        [&timeouts.connect, &timeouts.response, &timeouts.idle].map(|period| some_time(period, errors));
+    }
+    if let Some(retries) = retries
+        && !(1..=4).contains(&retries.attempts.value)
+    {
+        errors.push(out_of_range(&retries.attempts, "a whole number from 1 to 4").help("the first attempt counts"));
+    }
+}
+
+fn policies(policies: &PolicySettings, errors: &mut Vec<Diagnostic>) {
+    let PolicySettings { ip_filter, allow, rewrite, accept, shadow, cors, limits: _, body: _, request_headers: _, response_headers: _ } = policies;
+    if let Some(filter) = ip_filter {
+        let lists = [("allow", filter.allow.as_ref()), ("deny", filter.deny.as_ref())];
+        one_of("`ip_filter`", &filter.place, &lists.map(|(key, list)| (key, list.map(|_| &filter.place))), false, errors);
+        for (_, list) in lists {
+            if let Some(list) = list {
+                not_empty(list, &filter.place, "networks", errors);
+            }
+        }
+    }
+    if let Some(allow) = allow {
+        if allow.scopes.is_none() && allow.roles.is_none() && allow.claims.is_none() {
+            errors.push(Diagnostic::at(&allow.place, "inert", "this asks for nothing: expected at least one of `scopes`, `roles` and `claims`"));
+        }
+        for (list, what) in [(&allow.scopes, "scopes"), (&allow.roles, "roles")] {
+            if let Some(list) = list {
+                not_empty(list, &list.place, what, errors);
+            }
+        }
+        if let Some(claims) = allow.claims.as_ref().filter(|claims| claims.is_empty()) {
+            errors.push(Diagnostic::at(&claims.place, "inert", "this asks for nothing: expected claims and their values"));
+        }
+    }
+    if let Some(rewrite) = rewrite {
+        let prefix = rewrite.prefix.as_ref().map(|prefix| &prefix.from.place);
+        let ways = [("strip_prefix", place_of(&rewrite.strip_prefix)), ("prefix", prefix), ("path", place_of(&rewrite.path))];
+        one_of("`rewrite`", &rewrite.place, &ways, true, errors);
+        if ways.iter().all(|(_, place)| place.is_none()) && rewrite.host.is_none() {
+            errors.push(Diagnostic::at(&rewrite.place, "inert", "this changes nothing: expected `strip_prefix`, `prefix`, `path` or `host`"));
+        }
+    }
+    if let Some(cors) = cors {
+        not_empty(&cors.origins, &cors.place, "`origins`, such as `[https://shop.example]`", errors);
+        each_once(&cors.origins, errors);
+    }
+    if let Some(accept) = accept {
+        for (at, spelling) in accept.iter().enumerate() {
+            if accept[..at].iter().any(|before| before.value == spelling.value) {
+                errors.push(Diagnostic::at(&spelling.place, "listed-twice", "this stands in the list already"));
+            }
+        }
+    }
+    if let Some(shadow) = shadow {
+        for (at, policy) in shadow.iter().enumerate() {
+            if shadow[..at].iter().any(|before| before.value == policy.value) {
+                errors.push(Diagnostic::at(&policy.place, "listed-twice", "this stands in the list already"));
+            }
+        }
+    }
+}
+
+fn respond(answer: &At<RespondSettings>, errors: &mut Vec<Diagnostic>) {
+    let RespondSettings { status, code, body } = &answer.value;
+    match status.value {
+        300..=399 => {
+            errors.push(out_of_range(status, "a status from 200 to 299 or from 400 to 599").help("`redirect: { to: ..., status: ... }` answers with a `Location`"));
+        }
+        200..=599 => {}
+        _ => errors.push(out_of_range(status, "a status from 200 to 299 or from 400 to 599")),
+    }
+    if let Some(code) = code {
+        let good = code.starts_with(|c: char| c.is_ascii_lowercase()) && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !good {
+            errors.push(
+                Diagnostic::at(&code.place, "bad-value", format!("`{}` is not a code: expected small letters, digits and `-`", code.value))
+                    .help("such as `sold-out`"),
+            );
+        }
+        if status.value < 400 {
+            errors.push(Diagnostic::at(&code.place, "inert", format!("`code` has no effect: {} is not a refusal", status.value)));
+        }
+    }
+    if let Some(body) = body
+        && (status.value >= 400 || matches!(status.value, 204 | 205))
+    {
+        let why = if status.value >= 400 { "is answered with a problem document" } else { "has no body" };
+        errors.push(Diagnostic::at(&body.place, "inert", format!("`body` has no effect: {} {why}", status.value)));
+    }
+}

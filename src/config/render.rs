@@ -1,0 +1,379 @@
+//! Decides how mistakes look: `path:line:column: error[code]: message`, the line itself with a caret below, help.
+//!
+//! A quoted line must not show a neighbouring secret. The rule: values that follow, on the line or by indentation, one of the keys in
+//! [`HOLDS_SECRETS`] or a key whose name speaks of a secret, a password, a token, a credential, a cookie or authorisation, are shown as
+//! `…`, and so is all that stands below a key of [`IS_SECRET`]. Keys and brackets stay. The value that the caret points at is shown, unless it is
+//! itself a collection or the value of a key of [`IS_SECRET`]. Knows nothing of YAML beyond that, because it also shows what is not YAML.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use super::diagnostic::{Diagnostic, Place, Source};
+
+/// Keys whose values may be secret, each beside names that are not.
+const HOLDS_SECRETS: &[&str] = &["key", "keys", "set", "add", "sha256", "x-api-key", "api-key", "apikey"];
+
+/// Keys whose value is a secret as a whole.
+const IS_SECRET: &[&str] = &["secret", "password", "token", "inline"];
+
+/// Longer lines are cut on both sides of the caret.
+const LONGEST: usize = 120;
+
+/// What may be shown of a part of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Care {
+    /// Everything.
+    None,
+    /// Keys and brackets.
+    Keys,
+    /// Nothing.
+    All,
+}
+
+/// A source cut into lines, and what may be shown of each because of the keys above it.
+struct Lines<'a> {
+    lines: Vec<(&'a str, Care)>,
+}
+
+/// All diagnostics as text, in the order given, then a line that counts them. Paths are shown as they were given to the loader.
+pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
+    let mut out = String::new();
+    let paint = |code: &'static str| if color { code } else { "" };
+    let (bold, red, blue, plain) = (paint("\x1b[1m"), paint("\x1b[1;31m"), paint("\x1b[1;34m"), paint("\x1b[0m"));
+    let mut sources: HashMap<*const Source, Lines> = HashMap::new();
+    for diagnostic in diagnostics {
+        let Diagnostic { code, place, message, help } = diagnostic;
+        if let Some(place) = place {
+            let _ = write!(out, "{bold}{}:{}:{}: {plain}", clean(&place.source.path.display().to_string()), place.line, place.column);
+        }
+        let _ = writeln!(out, "{red}error[{code}]{plain}{bold}: {}{plain}", clean(message));
+        let mut gutter = 1;
+        if let Some(place) = place {
+            let lines = sources.entry(Arc::as_ptr(&place.source)).or_insert_with(|| Lines::cut(&place.source.text));
+            if let Some((line, carets)) = lines.quote(place) {
+                let number = place.line.to_string();
+                gutter = number.len();
+                let _ = writeln!(out, " {blue}{number} |{plain} {line}");
+                let _ = writeln!(out, " {blue}{:gutter$} |{plain} {red}{carets}{plain}", "");
+            }
+        }
+        if let Some(help) = help {
+            let _ = writeln!(out, " {blue}{:gutter$} ={plain} {bold}help{plain}: {}", "", clean(help));
+        }
+        out.push('\n');
+    }
+    let _ = match diagnostics.len() {
+        1 => writeln!(out, "1 error"),
+        n => writeln!(out, "{n} errors"),
+    };
+    out
+}
+
+/// Without what a terminal would obey: control characters and those that turn the direction of writing.
+fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_unsafe(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+    }
+    out
+}
+
+fn is_unsafe(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+/// How many columns of a terminal a character takes, near enough for a caret to stand below it.
+fn columns(c: char) -> usize {
+    match c {
+        '\u{300}'..='\u{36f}' | '\u{fe00}'..='\u{fe0f}' => 0,
+        '\u{1100}'..='\u{115f}'
+        | '\u{2e80}'..='\u{a4cf}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe30}'..='\u{fe6f}'
+        | '\u{ff00}'..='\u{ff60}'
+        | '\u{1f300}'..='\u{1faff}' => 2,
+        _ => 1,
+    }
+}
+
+fn care_for(key: &str) -> Care {
+    let key = key.to_ascii_lowercase();
+    if IS_SECRET.contains(&key.as_str()) {
+        Care::All
+    } else if HOLDS_SECRETS.contains(&key.as_str())
+        || ["secret", "password", "token", "credential", "cookie", "authorization"].iter().any(|word| key.contains(word))
+    {
+        Care::Keys
+    } else {
+        Care::None
+    }
+}
+
+/// The pieces of a line: a key with its colon, a bracket or comma or blank, or a value.
+enum Piece {
+    Key(Care),
+    Frame,
+    Value,
+}
+
+/// Cuts a line (as characters) into pieces: (start, end, piece).
+fn pieces(line: &[char]) -> Vec<(usize, usize, Piece)> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    let ends_key = |at: usize| line.get(at) == Some(&':') && line.get(at + 1).is_none_or(|c| c.is_whitespace() || "{[\"'".contains(*c));
+    while at < line.len() {
+        let start = at;
+        let c = line[at];
+        if c.is_whitespace() || "{}[],".contains(c) || (c == '-' && line.get(at + 1).is_none_or(|c| c.is_whitespace())) {
+            at += 1;
+            found.push((start, at, Piece::Frame));
+            continue;
+        }
+        let name;
+        if c == '"' || c == '\'' {
+            at += 1;
+            while at < line.len() && line[at] != c {
+                at += if line[at] == '\\' && c == '"' { 2 } else { 1 };
+            }
+            at = (at + 1).min(line.len());
+            name = start + 1..at.saturating_sub(1).max(start + 1);
+        } else {
+            // A plain scalar may hold blanks; it ends at a comma or bracket, or where a key ends.
+            while at < line.len() && !",{}[]".contains(line[at]) && !ends_key(at) {
+                at += 1;
+            }
+            name = start..at;
+        }
+        if ends_key(at) {
+            at += 1;
+            found.push((start, at, Piece::Key(care_for(&line[name].iter().collect::<String>()))));
+        } else {
+            found.push((start, at.max(start + 1), Piece::Value));
+            at = at.max(start + 1);
+        }
+    }
+    found
+}
+
+// === impl Lines ===
+
+impl<'a> Lines<'a> {
+    fn cut(text: &'a str) -> Self {
+        let mut lines = Vec::new();
+        // The keys that the current line stands below: (indentation, starts with a dash, care for what is below).
+        let mut above: Vec<(usize, bool, Care)> = Vec::new();
+        let mut rest = text;
+        while !rest.is_empty() {
+            let end = rest.find(['\n', '\r']).unwrap_or(rest.len());
+            let line = &rest[..end];
+            rest = &rest[end..];
+            rest = rest.strip_prefix("\r\n").or_else(|| rest.strip_prefix(['\n', '\r'])).unwrap_or(rest);
+            let trimmed = line.trim_start_matches([' ', '\t']);
+            let indent = line.len() - trimmed.len();
+            let dash = trimmed.starts_with("- ") || trimmed == "-";
+            if trimmed.is_empty() || trimmed.starts_with('#') {
+                lines.push((line, above.last().map_or(Care::None, |(_, _, care)| *care)));
+                continue;
+            }
+            // A list may stand at the indentation of its key.
+            while above.last().is_some_and(|(i, d, _)| *i > indent || (*i == indent && (*d || !dash))) {
+                above.pop();
+            }
+            let care = above.last().map_or(Care::None, |(_, _, care)| *care);
+            lines.push((line, care));
+            above.push((indent, dash, care.max(below(trimmed))));
+        }
+        Lines { lines }
+    }
+
+    /// The line as it may be shown, and the carets below it. None where the file has no such line.
+    fn quote(&self, place: &Place) -> Option<(String, String)> {
+        let (line, above) = *self.lines.get((place.line as usize).checked_sub(1)?)?;
+        let line: Vec<char> = line.chars().collect();
+        let from = (place.column as usize).saturating_sub(1).min(line.len());
+        let to = (from + place.width.max(1) as usize).min(line.len()).max(from);
+        let masked = mask(&line, above, from, to);
+
+        let (first, last) = window(line.len(), from, to);
+        let (mut shown, mut carets) = (String::new(), String::new());
+        let mut hiding = false;
+        if first > 0 {
+            shown.push('…');
+            carets.push(' ');
+        }
+        for at in first..last {
+            let caret = if (from..to).contains(&at) { '^' } else { ' ' };
+            if masked[at] {
+                // However long the value is, one sign stands for it.
+                if !hiding {
+                    shown.push('…');
+                    carets.push(caret);
+                }
+                hiding = true;
+                continue;
+            }
+            hiding = false;
+            let c = match line[at] {
+                '\t' => ' ',
+                c if is_unsafe(c) => '\u{fffd}',
+                c => c,
+            };
+            shown.push(c);
+            for _ in 0..columns(c) {
+                carets.push(caret);
+            }
+        }
+        if last < line.len() {
+            shown.push('…');
+        }
+        if from == to {
+            carets.push('^');
+        }
+        Some((shown.trim_end().to_owned(), carets.trim_end().to_owned()))
+    }
+}
+
+/// The care that is due for what stands below a line, because of any key on it.
+fn below(line: &str) -> Care {
+    let line: Vec<char> = line.chars().collect();
+    pieces(&line).iter().fold(Care::None, |care, (_, _, piece)| match piece {
+        Piece::Key(own) => care.max(*own),
+        Piece::Frame | Piece::Value => care,
+    })
+}
+
+/// Which characters of a line are not shown.
+fn mask(line: &[char], above: Care, from: usize, to: usize) -> Vec<bool> {
+    let mut masked = vec![false; line.len()];
+    if above == Care::All {
+        let indent = line.iter().take_while(|c| c.is_whitespace()).count();
+        masked[indent..].fill(true);
+        return masked;
+    }
+    let mut care = above;
+    for (start, end, piece) in pieces(line) {
+        let hide = match piece {
+            Piece::Key(own) => {
+                let hide = care == Care::All;
+                care = care.max(own);
+                hide
+            }
+            Piece::Frame => false,
+            Piece::Value => match care {
+                Care::None => false,
+                // A place that is not just this value is that of a collection, or of something else.
+                Care::Keys => from != start || to > end,
+                Care::All => true,
+            },
+        };
+        masked[start..end].fill(hide);
+    }
+    masked
+}
+
+/// The part of a line that is shown: all of it, or some characters on both sides of the caret.
+fn window(length: usize, from: usize, to: usize) -> (usize, usize) {
+    if length <= LONGEST {
+        return (0, length);
+    }
+    let to = to.min(from + LONGEST / 2);
+    let first = from.saturating_sub(LONGEST / 3);
+    (first, (first + LONGEST).max(to).min(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str, line: u32, column: u32, width: u32) -> String {
+        let place = Place { source: Arc::new(Source::new("a.yaml", text)), line, column, width };
+        render(&[Diagnostic::at(&place, "bad-value", "no").help("yes")], false)
+    }
+
+    #[test]
+    fn a_mistake_is_shown_with_its_line_a_caret_and_help() {
+        assert_eq!(
+            shown("routes:\n  rate: 10/sec\n", 2, 9, 6),
+            "a.yaml:2:9: error[bad-value]: no\n 2 |   rate: 10/sec\n   |         ^^^^^^\n   = help: yes\n\n1 error\n"
+        );
+    }
+
+    #[test]
+    fn the_caret_stands_below_its_word_behind_tabs_and_wide_characters() {
+        assert!(shown("a:\t東京x: bad", 1, 9, 3).contains(" 1 | a: 東京x: bad\n   |           ^^^\n"));
+        assert!(shown("ä: bad", 1, 4, 3).contains(" 1 | ä: bad\n   |    ^^^\n"));
+    }
+
+    #[test]
+    fn lines_are_counted_as_yaml_counts_them() {
+        for text in ["a: 1\r\nb: 2\r\n", "a: 1\rb: 2\r", "a: 1\nb: 2\n"] {
+            assert!(shown(text, 2, 4, 1).contains(" 2 | b: 2\n   |    ^\n"), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_behind_the_end_of_the_file_is_no_panic() {
+        assert!(shown("a: 1\n", 9, 9, 9).starts_with("a.yaml:9:9: error"));
+        assert!(shown("a: 1\n", 1, 9, 9).contains("   |     ^\n"));
+        assert!(shown("", 1, 1, 1).starts_with("a.yaml:1:1: error"));
+    }
+
+    #[test]
+    fn a_long_line_is_cut_on_both_sides_of_the_caret() {
+        let text = format!("{}bad{}", "x".repeat(300), "y".repeat(300));
+        let told = shown(&text, 1, 301, 3);
+        let line = told.lines().nth(1).unwrap();
+        assert!(line.contains("xbady") && line.chars().count() < 140, "{line}");
+        assert!(line.starts_with(" 1 | …") && line.ends_with('…'), "{line}");
+    }
+
+    #[test]
+    fn a_neighbouring_secret_is_not_shown() {
+        for (text, line, column, width) in [
+            ("  keys: { secret: hunter2, fil: x }", 1, 28, 3),
+            ("  secret: hunter2 # hunter2\n", 1, 3, 6),
+            ("set: { x-a: hunter2, x-b: bad }", 1, 27, 3),
+            ("keys: [{ sha256: hunter2 }, { sha256: bad }]", 1, 39, 3),
+            ("headers: { authorization: Bearer hunter2, x: bad }", 1, 46, 3),
+            ("  set:\n    x-a: hunter2\n", 2, 5, 3),
+            ("set:\n- hunter2\n", 2, 1, 1),
+            ("inline: |\n  {\"k\":\n  \"hunter2\"}\n", 3, 3, 1),
+            ("inline: '{\"k\":\"hunter2\"}' bad", 1, 27, 3),
+            ("secret: hunter2", 1, 9, 7),
+            ("keys: { secret: hunter2 }", 1, 7, 19),
+            ("set:\n  a: {\n    b: \"x\\\"hunter2\", c: hunter2 }", 3, 5, 1),
+            ("\"secret\": 'hunter2", 1, 11, 1),
+        ] {
+            let told = shown(text, line, column, width);
+            assert!(!told.contains("hunter2"), "{told}");
+            assert!(told.contains('…'), "{told}");
+        }
+    }
+
+    #[test]
+    fn what_the_caret_points_at_is_shown_beside_a_masked_neighbour() {
+        let told = shown("set: { x-a: hunter2, x-b: bad }", 1, 27, 3);
+        assert!(told.contains(" 1 | set: { x-a: …, x-b: bad }\n   |                     ^^^\n"), "{told}");
+    }
+
+    #[test]
+    fn a_key_that_is_a_neighbour_of_a_secret_elsewhere_is_not_masked() {
+        assert!(shown("set:\n  x: 1\nroute: plain\n", 3, 1, 5).contains("route: plain"));
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_not_written() {
+        let told = shown("a: \u{1b}[31m\u{202e}x", 1, 1, 1);
+        assert!(!told.contains('\u{1b}') && !told.contains('\u{202e}'), "{told:?}");
+        let told = render(&[Diagnostic::nowhere("bad-value", "`\u{1b}[2J\n`")], false);
+        assert_eq!(told, "error[bad-value]: `\\u{1b}[2J\\u{a}`\n\n1 error\n");
+    }
+
+    #[test]
+    fn colour_is_only_there_when_asked_for() {
+        assert!(render(&[Diagnostic::nowhere("bad-value", "x")], true).contains("\x1b[1;31merror[bad-value]\x1b[0m"));
+        assert!(render(&[], false).starts_with("0 errors"));
+    }
+}
