@@ -6,13 +6,18 @@ pub mod api_key;
 pub mod authn;
 pub mod authz;
 pub mod buckets;
+pub mod claims;
 pub mod cors;
+pub mod forward;
 pub mod ip_filter;
 pub mod jwt;
 pub mod limits;
 pub mod principal;
 pub mod rate_limit;
 pub mod validate;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
 
 use http::request::Parts;
 
