@@ -2,25 +2,23 @@
 //!
 //! Reads strictly, so that what a gateway forwards wrongly is refused here and not guessed at. Does not choose answers: see `answers.rs`.
 
-use std::io;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode};
-use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::answers::{Answer, Content, End};
+use super::head::{Framing, Head, Stop};
 use super::{Recorded, Shared, websocket};
 
 /// Larger than what a gateway lets through, so that the gateway's bound is the one that is met.
 const HEAD_LIMIT: usize = 1 << 20;
-const FIELDS_LIMIT: usize = 1000;
 /// How much of a body is shown.
-const SHOWN: usize = 1024;
+pub(super) const SHOWN: usize = 1024;
 /// A chunk's head, or a line of a trailer.
 const LINE_LIMIT: usize = 8192;
 
@@ -30,46 +28,13 @@ pub(super) struct Wire {
     pub(super) buffer: BytesMut,
 }
 
-/// A request's head.
-struct Head {
-    raw: Vec<u8>,
-    method: Method,
-    path: String,
-    query: Option<String>,
-    minor: u8,
-    /// In order and spelling as they came.
-    fields: Vec<(String, Vec<u8>)>,
-    framing: Framing,
-    is_last: bool,
-}
-
-/// Where the request's body ends (RFC 9112 section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    Length(u64),
-    Chunked,
-}
-
 /// What has been learnt of a body while it passed.
-struct Body {
-    bytes: u64,
-    sha256: digest::Context,
-    shown: Vec<u8>,
+pub(super) struct Body {
+    pub(super) bytes: u64,
+    pub(super) sha256: digest::Context,
+    pub(super) shown: Vec<u8>,
     /// As on the wire, and its content; only where requests are recorded.
     recorded: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// Why a connection ends early.
-enum Stop {
-    Io,
-    /// 400 or 431, then close.
-    Refuse(StatusCode, &'static str),
-}
-
-impl From<io::Error> for Stop {
-    fn from(_: io::Error) -> Self {
-        Stop::Io
-    }
 }
 
 /// Serves a connection until one side closes it or `stop` turns true between requests.
@@ -89,13 +54,14 @@ pub(super) async fn serve(stream: TcpStream, number: u64, shared: Arc<Shared>, m
                     text.len()
                 );
                 let _ = wire.stream.write_all(head.as_bytes()).await;
-                break;
+                let _ = wire.stream.shutdown().await;
+                // What was not read yet would turn the close into a reset and could cut off the answer at the client.
+                wire.drain().await;
+                return;
             }
         }
     }
     let _ = wire.stream.shutdown().await;
-    // What was not read yet would turn the close into a reset and could cut off the answer at the client.
-    wire.drain().await;
 }
 
 // === impl Wire ===
@@ -340,105 +306,6 @@ fn push(out: &mut Vec<u8>, bytes: &[u8], is_chunked: bool) {
         out.extend_from_slice(bytes);
         out.extend_from_slice(b"\r\n");
     }
-}
-
-// === impl Head ===
-
-impl Head {
-    /// The head and its length in bytes, `None` while some are missing.
-    fn parse(bytes: &[u8]) -> Result<Option<(Self, usize)>, Stop> {
-        let bad = |why| Err(Stop::Refuse(StatusCode::BAD_REQUEST, why));
-        let mut room = vec![httparse::EMPTY_HEADER; FIELDS_LIMIT];
-        let mut request = httparse::Request::new(&mut room);
-        let length = match request.parse(bytes) {
-            Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) => return Ok(None),
-            Err(httparse::Error::TooManyHeaders) => {
-                return Err(Stop::Refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "more than 1000 header fields"));
-            }
-            Err(_) => return bad("the head is not HTTP/1.1"),
-        };
-        let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
-            return bad("the head is not HTTP/1.1");
-        };
-        let Ok(method) = Method::from_bytes(method.as_bytes()) else { return bad("the method is not a token") };
-        let fields: Vec<(String, Vec<u8>)> = request.headers.iter().map(|field| (field.name.to_owned(), field.value.to_vec())).collect();
-        let all =
-            |name: &str| fields.iter().filter(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_slice()).collect::<Vec<_>>();
-        let hosts = all("host").len();
-        if hosts > 1 || (hosts == 0 && minor == 1) {
-            return bad("there is not exactly one Host");
-        }
-        let framing = match (all("content-length").as_slice(), all("transfer-encoding").as_slice()) {
-            ([], []) => Framing::Length(0),
-            ([length], []) => match std::str::from_utf8(length) {
-                Ok(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => match text.parse() {
-                    Ok(length) => Framing::Length(length),
-                    Err(_) => return bad("Content-Length is too large"),
-                },
-                _ => return bad("Content-Length is not a number"),
-            },
-            ([], [coding]) if coding.eq_ignore_ascii_case(b"chunked") && minor == 1 => Framing::Chunked,
-            ([_, _, ..], []) => return bad("there is more than one Content-Length"),
-            ([], _) => return bad("Transfer-Encoding is not `chunked`"),
-            _ => return bad("there are both Content-Length and Transfer-Encoding"),
-        };
-        let is_last = minor == 0 || listed(&fields, "connection", "close");
-        // Absolute form (RFC 9112 section 3.2.2): only path and query are of interest here.
-        let origin = match target.split_once("://") {
-            Some((_, rest)) if !target.starts_with('/') => rest.find('/').map_or("/", |slash| &rest[slash..]),
-            _ => target,
-        };
-        let (path, query) = match origin.split_once('?') {
-            Some((path, query)) => (path.to_owned(), Some(query.to_owned())),
-            None => (origin.to_owned(), None),
-        };
-        Ok(Some((Head { raw: bytes[..length].to_vec(), method, path, query, minor, fields, framing, is_last }, length)))
-    }
-
-    fn field(&self, name: &str) -> Option<&[u8]> {
-        self.fields.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
-    }
-
-    fn wants_websocket(&self) -> bool {
-        self.method == Method::GET && listed(&self.fields, "connection", "upgrade") && listed(&self.fields, "upgrade", "websocket")
-    }
-
-    /// The request as JSON.
-    fn describe(&self, body: Body, name: &str) -> Vec<u8> {
-        let headers: Vec<_> = self.fields.iter().map(|(name, value)| json!([name, String::from_utf8_lossy(value)])).collect();
-        let sha256: String = body.sha256.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut shown = json!({ "bytes": body.bytes, "sha256": sha256 });
-        // A character may be cut in two at the end of what is shown.
-        match std::str::from_utf8(&body.shown) {
-            Ok(text) => shown["text"] = text.into(),
-            Err(error) if error.error_len().is_none() && body.bytes > SHOWN as u64 => {
-                shown["text"] = String::from_utf8_lossy(&body.shown[..error.valid_up_to()]).into();
-            }
-            Err(_) => {}
-        }
-        let described = json!({
-            "name": name,
-            "method": self.method.as_str(),
-            "path": self.path,
-            "query": self.query,
-            "version": format!("HTTP/1.{}", self.minor),
-            "headers": headers,
-            "body": shown,
-        });
-        let mut text = described.to_string().into_bytes();
-        text.push(b'\n');
-        text
-    }
-}
-
-/// Whether a field that is a list of tokens holds one, in any case.
-fn listed(fields: &[(String, Vec<u8>)], name: &str, token: &str) -> bool {
-    fields
-        .iter()
-        .filter(|(own, _)| own.eq_ignore_ascii_case(name))
-        .flat_map(|(_, value)| value.split(|byte| *byte == b','))
-        .any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 // === impl Body ===

@@ -4,6 +4,7 @@
 
 pub mod answers;
 mod connection;
+mod head;
 mod websocket;
 
 use std::future::Future;
