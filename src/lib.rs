@@ -4,12 +4,20 @@
 
 #![forbid(unsafe_code)]
 
-pub mod admin;
 pub mod cli;
 pub mod config;
+
+pub mod admin;
 pub mod control;
+pub mod reload;
+pub mod server;
 pub mod state;
 pub mod upgrade;
+
+pub mod ctx;
+pub mod decide;
+pub mod exchange;
+pub mod proxy;
 
 pub mod entry;
 pub mod listen;
@@ -18,4 +26,5 @@ pub mod relay;
 pub mod reply;
 pub mod report;
 
-pub mod ctx;
+pub mod clock;
+pub mod echo;

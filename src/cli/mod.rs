@@ -3,7 +3,7 @@
 //! 0 all is well; 1 the thing asked about failed; 2 the command line is wrong; 78 the configuration is (EX_CONFIG of sysexits).
 
 mod check;
-mod echo;
+pub mod echo;
 mod explain;
 mod key;
 mod orders;

@@ -1,0 +1,3 @@
+//! Tests over real sockets: one binary, the harness and modules named like the chapters of `src/`.
+
+mod harness;
