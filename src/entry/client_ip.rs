@@ -61,6 +61,9 @@ pub struct Client {
 const NO_ADDRESS: [&str; 8] =
     ["host", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "via", "connection", "content-length", "transfer-encoding"];
 
+/// What can be wrong with `clients`.
+pub const CODES: &[&str] = &["clients-without-proxies", "proxy-repeated", "clients-header-invalid"];
+
 // === impl Clients ===
 
 impl Default for Clients {
@@ -70,7 +73,7 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// Codes: `clients-without-proxies`, `proxy-repeated`, `clients-header-invalid`.
+    /// Mistakes have the codes in [`CODES`].
     pub fn compile(settings: Option<&ClientsSettings>) -> Result<Self, Vec<Diagnostic>> {
         let Some(ClientsSettings { trusted_proxies, header }) = settings else { return Ok(Self::default()) };
         let mut wrong = Vec::new();
@@ -335,7 +338,8 @@ mod tests {
 
     #[test]
     fn an_untrusted_peer_says_nothing() {
-        let lies = headers(&[("x-forwarded-for", "203.0.113.1"), ("x-forwarded-proto", "https"), ("forwarded", "for=203.0.113.1;proto=https")]);
+        let lies =
+            headers(&[("x-forwarded-for", "203.0.113.1"), ("x-forwarded-proto", "https"), ("forwarded", "for=203.0.113.1;proto=https")]);
         for clients in [clients("x-forwarded-for"), clients("forwarded"), Clients::default(), Clients::compile(None).unwrap()] {
             let found = clients.find("192.0.2.50:9".parse().unwrap(), &lies);
             assert_eq!(found, Client { address: "192.0.2.50".parse().unwrap(), peer_is_trusted: false, scheme: None });

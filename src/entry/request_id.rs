@@ -50,8 +50,8 @@ impl RequestId {
 
     /// Takes over what was sent, where it is well formed.
     pub fn accept(sent: &[u8]) -> Option<Self> {
-        let is_well_formed = (1..=LONGEST).contains(&sent.len())
-            && sent.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._~:/+=-".contains(byte));
+        let is_well_formed =
+            (1..=LONGEST).contains(&sent.len()) && sent.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._~:/+=-".contains(byte));
         is_well_formed.then(|| RequestId(SmallVec::from_slice(sent)))
     }
 
