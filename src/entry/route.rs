@@ -43,10 +43,11 @@ pub struct MatchSettings {
     pub path: At<String>,
     /// Methods; GET includes HEAD. Default: any.
     pub methods: Option<At<Vec<At<String>>>>,
-    /// Headers: a value, `present` or `absent`.
+    /// Headers: a value, `present` or `absent`. A value must be that of every occurrence. A preflight stands for the headers
+    /// that it names.
     #[serde(default)]
     pub headers: BTreeMap<String, At<String>>,
-    /// Query parameters: a value, `present` or `absent`.
+    /// Query parameters: a value, `present` or `absent`. A value must be that of every occurrence; escapes are decoded.
     #[serde(default)]
     pub query: BTreeMap<String, At<String>>,
 }

@@ -59,14 +59,13 @@ impl Table {
             for entry in self.entries_from(first) {
                 let rule = &self.rules[entry.rule as usize];
                 if !is_winner(rule) {
-                    let with = if path.ends_with('/') { "none" } else { "one" };
-                    tell(
-                        rule,
-                        format!(
-                            "its path `{}` has {with} of the slash at the end that the request's path differs by",
-                            rule.pattern.as_str()
-                        ),
-                    );
+                    let pattern = rule.pattern.as_str();
+                    let why = if path.ends_with('/') {
+                        format!("its path `{pattern}` does not end in a slash, the request's does")
+                    } else {
+                        format!("its path `{pattern}` ends in a slash, the request's does not")
+                    };
+                    tell(rule, why);
                 }
             }
             ControlFlow::Continue(())

@@ -68,7 +68,8 @@ impl Pattern {
         let mut pieces = path.into_iter().flat_map(|path| path.split('/')).peekable();
         while let Some(piece) = pieces.next() {
             let is_last = pieces.peek().is_none();
-            if piece.is_empty() && !(is_last && !has_rest) {
+            // Only a slash at the end may have nothing behind it.
+            if piece.is_empty() && (has_rest || !is_last) {
                 return wrong("it has an empty segment".into(), "write one slash between segments");
             }
             if let Some(name) = piece.strip_prefix('{').and_then(|piece| piece.strip_suffix('}')) {

@@ -362,10 +362,12 @@ fn explain_says_why_the_near_ones_lost() {
     assert_eq!(why(4), Some("`r0` has another segment where this one has `/**`"));
     assert_eq!(why(5), Some("it takes PUT; the request is GET"));
     assert_eq!(why(6), Some("it takes requests with header `v` with the value it asks for"));
-    assert_eq!(why(7), Some("its path `/x/y/` has one of the slash at the end that the request's path differs by"));
+    assert_eq!(why(7), Some("its path `/x/y/` ends in a slash, the request's does not"));
     assert_eq!(why(8), Some("it takes the host b.h; the request's is `a.h`"));
     assert_eq!(why(10), Some("`r0` has `x` where this one has `{x}`"));
     assert_eq!(why(11), Some("`r0` ends where this one has `/**`"));
+    let shorter = compile(&["- /x"]).unwrap();
+    assert_eq!(request("GET h/x/").explained(&shorter)[0].lost_because, "its path `/x` does not end in a slash, the request's does");
     let by_method = compile(&["- /a GET", "- /a", "- /a GET v=1", "*.c.h /a", "*.h /a"]).unwrap();
     let considered = request("GET b.c.h/a v:1").explained(&by_method);
     assert_eq!(considered[0], Considered { index: 4, lost_because: "`r3` has the longer wildcard host".into() });

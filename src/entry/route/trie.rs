@@ -257,7 +257,8 @@ impl Walk<'_> {
             let segment = &self.path[at..end];
             if here.has_literals {
                 let child = if self.has_escapes && segment.contains('%') {
-                    self.trie.child(place, &fold(segment))
+                    // What is longer stays too long when it is folded: three bytes become one.
+                    if segment.len() > 3 * self.trie.longest_label { None } else { self.trie.child(place, &fold(segment)) }
                 } else {
                     self.trie.child(place, segment.as_bytes())
                 };
