@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use crate::entry::canonical::Target;
 use crate::entry::request_id::RequestId;
+use crate::entry::route::Captures;
 use crate::entry::trace_context::TraceContext;
 use crate::policy::principal::Identity;
 use crate::policy::rate_limit::Charge;
@@ -47,6 +48,8 @@ pub struct Facts {
     pub route: Option<usize>,
     /// Where in `target.path` the `{rest}` of the matched pattern begins.
     pub rest: Option<usize>,
+    /// Where in `target.path` each `{name}` of the matched pattern stands, in the pattern's order.
+    pub captures: Captures,
     // policy
     /// Who calls, once a credential was accepted.
     pub identity: Option<Arc<Identity>>,
@@ -107,6 +110,7 @@ impl Facts {
             target: Target::default(),
             route: None,
             rest: None,
+            captures: Captures::default(),
             identity: None,
             cors: SmallVec::new(),
             charges: SmallVec::new(),

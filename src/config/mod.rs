@@ -2,11 +2,13 @@
 
 pub mod check;
 pub mod codes;
+pub mod compile;
 pub mod diagnostic;
 pub mod document;
 pub mod effective;
 pub mod interpolate;
 pub mod load;
+pub mod plan;
 pub mod read;
 pub mod reference;
 pub mod render;

@@ -106,6 +106,13 @@ pub fn admit(target: &Target, accept: SpellingSet) -> Result<(), Box<Problem>> {
     }
 }
 
+/// The canonical form of a path that needs no opt-in, for patterns; or what is wrong with it.
+pub(crate) fn spell_path(path: &str) -> Result<String, &'static str> {
+    let mut text = SmallVec::new();
+    let spellings = path::canonicalise(path.as_bytes(), &mut text).map_err(|flaw| flaw.detail)?;
+    if spellings.is_empty() { Ok(ascii(&text).to_owned()) } else { Err("It has a spelling that routes must opt in to.") }
+}
+
 /// The request target in a raw HTTP/1 head: what stands between the first two blanks of its first line that is not empty.
 pub fn raw_target(head: &[u8]) -> Option<&[u8]> {
     // RFC 9112 section 2.2: empty lines before the request line are skipped.
@@ -597,8 +604,40 @@ mod tests {
     fn canonical_form_is_its_own_canonical_form() {
         let mut random = Prng::new(7);
         let pieces = [
-            "/", "/", "/a", "b", ".", "..", "%2e", "%2E", "%2f", "%5C", "%61", "%7e", ";", "%3b", "%25", "%c3%a9", "%e2%82%ac", "{", "|", "~", "%20", "?",
-            "x=1", "&", "//", "...", "%C0", "\\", "#", "%0a", "%4", ":", "@", "%40",
+            "/",
+            "/",
+            "/a",
+            "b",
+            ".",
+            "..",
+            "%2e",
+            "%2E",
+            "%2f",
+            "%5C",
+            "%61",
+            "%7e",
+            ";",
+            "%3b",
+            "%25",
+            "%c3%a9",
+            "%e2%82%ac",
+            "{",
+            "|",
+            "~",
+            "%20",
+            "?",
+            "x=1",
+            "&",
+            "//",
+            "...",
+            "%C0",
+            "\\",
+            "#",
+            "%0a",
+            "%4",
+            ":",
+            "@",
+            "%40",
         ];
         let mut accepted = 0;
         for _ in 0..50_000 {

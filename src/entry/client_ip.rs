@@ -26,6 +26,7 @@ pub struct ClientsSettings {
     /// Networks of the proxies that are believed.
     pub trusted_proxies: At<Vec<At<Network>>>,
     /// `x-forwarded-for`, `forwarded`, or a header with one address such as `cf-connecting-ip`. Default `x-forwarded-for`.
+    /// The scheme comes from `x-forwarded-proto`; with `forwarded` from its `proto`.
     pub header: Option<At<String>>,
 }
 
@@ -61,6 +62,9 @@ pub struct Client {
 const NO_ADDRESS: [&str; 8] =
     ["host", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "via", "connection", "content-length", "transfer-encoding"];
 
+/// What can be wrong with `clients`.
+pub const CODES: &[&str] = &["clients-without-proxies", "proxy-repeated", "clients-header-invalid"];
+
 // === impl Clients ===
 
 impl Default for Clients {
@@ -70,7 +74,7 @@ impl Default for Clients {
 }
 
 impl Clients {
-    /// Codes: `clients-without-proxies`, `proxy-repeated`, `clients-header-invalid`.
+    /// Mistakes have the codes in [`CODES`].
     pub fn compile(settings: Option<&ClientsSettings>) -> Result<Self, Vec<Diagnostic>> {
         let Some(ClientsSettings { trusted_proxies, header }) = settings else { return Ok(Self::default()) };
         let mut wrong = Vec::new();
@@ -229,7 +233,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::entry::testing::at;
+    use crate::entry::testing::{Prng, at};
 
     fn settings(networks: &[&str], header: Option<&str>) -> ClientsSettings {
         let network = |text: &&str| at(Network(text.parse().unwrap()));
@@ -335,7 +339,8 @@ mod tests {
 
     #[test]
     fn an_untrusted_peer_says_nothing() {
-        let lies = headers(&[("x-forwarded-for", "203.0.113.1"), ("x-forwarded-proto", "https"), ("forwarded", "for=203.0.113.1;proto=https")]);
+        let lies =
+            headers(&[("x-forwarded-for", "203.0.113.1"), ("x-forwarded-proto", "https"), ("forwarded", "for=203.0.113.1;proto=https")]);
         for clients in [clients("x-forwarded-for"), clients("forwarded"), Clients::default(), Clients::compile(None).unwrap()] {
             let found = clients.find("192.0.2.50:9".parse().unwrap(), &lies);
             assert_eq!(found, Client { address: "192.0.2.50".parse().unwrap(), peer_is_trusted: false, scheme: None });
@@ -366,6 +371,25 @@ mod tests {
         ] {
             let lines: Vec<_> = lines.iter().map(|line| ("x-forwarded-proto", *line)).collect();
             assert_eq!(clients.find("10.0.0.1:9".parse().unwrap(), &headers(&lines)).scheme, expected, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_client_writes_before_a_proxy_s_own_words_never_makes_another_address() {
+        let mut random = Prng::new(13);
+        let pieces =
+            ["for=", "203.0.113.9", "\"", ",", ";", "=", "[", "]", ":", "\\", " ", "_x", "unknown", "proto=https", "by", "a\u{e9}"];
+        let (lists, elements) = (clients("x-forwarded-for"), clients("forwarded"));
+        for _ in 0..20_000 {
+            let lie: String = (0..random.below(7)).map(|_| pieces[random.below(pieces.len())]).collect();
+            let said = format!("{lie}, 192.0.2.7");
+            let found = lists.find("10.0.0.1:9".parse().unwrap(), &headers(&[("x-forwarded-for", &said)]));
+            assert_eq!(found.address.to_string(), "192.0.2.7", "{said}");
+            for own in ["for=192.0.2.7", "for=\"192.0.2.7\"", "by=x;for=192.0.2.7;proto=http", "for=\"192.0.2.7:80\";host=\"a,b\""] {
+                let said = format!("{lie}, {own}");
+                let found = elements.find("10.0.0.1:9".parse().unwrap(), &headers(&[("forwarded", &said)]));
+                assert!(["192.0.2.7", "10.0.0.1"].contains(&found.address.to_string().as_str()), "{said}: {}", found.address);
+            }
         }
     }
 

@@ -38,20 +38,15 @@ impl RequestId {
 
     /// A new id that no other request has.
     pub fn make() -> Self {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; 32];
-        let random = random_bytes::<16>();
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(random) {
-            pair[0] = HEX[usize::from(byte >> 4)];
-            pair[1] = HEX[usize::from(byte & 15)];
-        }
+        write_hex(&random_bytes::<16>(), &mut digits);
         RequestId(SmallVec::from_slice(&digits))
     }
 
     /// Takes over what was sent, where it is well formed.
     pub fn accept(sent: &[u8]) -> Option<Self> {
-        let is_well_formed = (1..=LONGEST).contains(&sent.len())
-            && sent.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._~:/+=-".contains(byte));
+        let is_well_formed =
+            (1..=LONGEST).contains(&sent.len()) && sent.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._~:/+=-".contains(byte));
         is_well_formed.then(|| RequestId(SmallVec::from_slice(sent)))
     }
 
@@ -62,6 +57,15 @@ impl RequestId {
     /// For `X-Request-ID`, to the upstream and to the client.
     pub fn to_header_value(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.0).expect("an id has only characters that a header may hold")
+    }
+}
+
+/// Two lower-case hex digits for each byte.
+pub(super) fn write_hex(bytes: &[u8], digits: &mut [u8]) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = HEX[usize::from(byte >> 4)];
+        pair[1] = HEX[usize::from(byte & 15)];
     }
 }
 

@@ -4,7 +4,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::request_id::random_bytes;
+use super::request_id::{random_bytes, write_hex};
 
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -89,10 +89,7 @@ pub struct Hex<const N: usize>([u8; N]);
 impl<const N: usize> Hex<N> {
     fn of(bytes: &[u8]) -> Self {
         let mut digits = [b'0'; N];
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(bytes) {
-            pair[0] = char::from_digit(u32::from(byte >> 4), 16).expect("a nibble") as u8;
-            pair[1] = char::from_digit(u32::from(byte & 15), 16).expect("a nibble") as u8;
-        }
+        write_hex(bytes, &mut digits);
         Hex(digits)
     }
 

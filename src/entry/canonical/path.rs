@@ -3,7 +3,8 @@
 use smallvec::SmallVec;
 
 use super::{
-    Flaw, PATH_BACKSLASH, PATH_CONTROL, PATH_DOT_SEGMENT, PATH_ESCAPE_INVALID, PATH_FRAGMENT, PATH_NOT_ASCII, Spelling, SpellingSet, TEXT_INLINE,
+    Flaw, PATH_BACKSLASH, PATH_CONTROL, PATH_DOT_SEGMENT, PATH_ESCAPE_INVALID, PATH_FRAGMENT, PATH_NOT_ASCII, Spelling, SpellingSet,
+    TEXT_INLINE,
 };
 use crate::entry::query::hex;
 
