@@ -204,6 +204,7 @@ pub struct TestRequestSettings {
     pub method: Option<At<String>>,
     /// Such as `https://api.example.com/orders/1?debug`.
     pub url: At<String>,
+    /// Its headers.
     #[serde(default)]
     pub headers: BTreeMap<String, At<String>>,
     /// The listener it arrives on. Default: the first.

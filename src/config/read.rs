@@ -324,7 +324,7 @@ impl<'a> Reader<'a> {
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return Err(self.wrong(&expected));
         }
-        if !scalar.plain {
+        if !scalar.plain && !scalar.interpolated {
             return Err(self.wrong(&expected).help("remove the quotes: what is quoted is text"));
         }
         if digits.len() > 1 && digits.starts_with('0') {
@@ -398,8 +398,8 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         let scalar = self.scalar(&"`true` or `false`")?;
         match scalar.text.as_str() {
-            "true" if scalar.plain => visitor.visit_bool(true),
-            "false" if scalar.plain => visitor.visit_bool(false),
+            "true" if scalar.plain || scalar.interpolated => visitor.visit_bool(true),
+            "false" if scalar.plain || scalar.interpolated => visitor.visit_bool(false),
             "true" | "false" => Err(self.wrong(&"`true` or `false`").help("remove the quotes: what is quoted is text")),
             _ => Err(self.wrong(&"`true` or `false`")),
         }

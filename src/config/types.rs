@@ -128,7 +128,7 @@ impl JsonSchema for Secret {
 
 /// Implements `Deserialize` and `JsonSchema` for a type that is written as one short text.
 macro_rules! written_as {
-    ($type:ty, $pattern:literal, $what:literal) => {
+    ($type:ty, $title:literal, $pattern:literal, $what:literal) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
                 struct Text;
@@ -152,15 +152,15 @@ macro_rules! written_as {
                 stringify!($type).into()
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": ["string", "integer"], "pattern": $pattern })
+                json_schema!({ "title": $title, "type": ["string", "integer"], "pattern": $pattern })
             }
         }
     };
 }
 
-written_as!(Period, "^[0-9]+(ms|s|m|h)$", "a time: expected a number and a unit, such as `250ms`, `5s`, `1m` or `1h`");
-written_as!(Size, "^[0-9]+(B|KiB|MiB|GiB)?$", "a size: expected a number and a unit, such as `64KiB` or `1MiB`");
-written_as!(Rate, "^[0-9]+/([0-9]+)?(ms|s|m|h)$", "a rate: expected a count and a unit or duration, such as `10/s` or `5/5m`");
+written_as!(Period, "time", "^[0-9]+(ms|s|m|h)$", "a time: expected a number and a unit, such as `250ms`, `5s`, `1m` or `1h`");
+written_as!(Size, "size", "^[0-9]+(B|KiB|MiB|GiB)?$", "a size: expected a number and a unit, such as `64KiB` or `1MiB`");
+written_as!(Rate, "rate", "^[0-9]+/([0-9]+)?(ms|s|m|h)$", "a rate: expected a count and a unit or duration, such as `10/s` or `5/5m`");
 
 // === impl Period ===
 

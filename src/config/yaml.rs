@@ -123,7 +123,13 @@ impl<'a> Builder<'a> {
                 Ok(event) => event,
                 Err(error) => {
                     let place = self.point(error.marker().line(), error.marker().col(), 1);
-                    self.errors.push(syntax(&place, error.kind()));
+                    let mut told = syntax(&place, error.kind());
+                    // The commonest trap: `{` begins a mapping there.
+                    let line = source.text.split('\n').nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
+                    if line.contains("${") && !matches!(error.kind(), ErrorKind::UnclosedQuotedScalar) {
+                        told = told.help("between `{ }` and `[ ]`, a value that holds `${...}` must be quoted");
+                    }
+                    self.errors.push(told);
                     return Err(self.errors);
                 }
             };

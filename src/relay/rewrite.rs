@@ -31,7 +31,9 @@ pub struct RewriteSettings {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PrefixSettings {
+    /// The prefix that is cut off, such as `/api`.
     pub from: At<String>,
+    /// What is put in its place, such as `/v2`.
     pub to: At<String>,
 }
 

@@ -1,3 +1,4 @@
-//! Tests over real sockets: one binary, the harness and modules named like the chapters of `src/`.
+//! Tests that see the crate from outside, over real sockets: one binary, the harness and modules named like the chapters of `src/`.
 
+mod config_golden;
 mod harness;

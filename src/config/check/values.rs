@@ -125,7 +125,7 @@ fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
         }
     }
     if let Some(deadlines) = deadlines {
-        [&deadlines.header, &deadlines.keep_alive, &deadlines.body, &deadlines.write].map(|period| some_time(period, errors));
+        [&deadlines.header, &deadlines.keep_alive, &deadlines.body, &deadlines.write].into_iter().for_each(|period| some_time(period, errors));
     }
     if let Some(heads) = heads {
         range(&heads.fields, 1..=200, errors);
@@ -170,7 +170,7 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
         range(&health.healthy_after, 1..=u16::MAX, errors);
     }
     if let Some(timeouts) = timeouts {
-        [&timeouts.connect, &timeouts.response, &timeouts.idle].map(|period| some_time(period, errors));
+        [&timeouts.connect, &timeouts.response, &timeouts.idle].into_iter().for_each(|period| some_time(period, errors));
     }
     if let Some(retries) = retries
         && !(1..=4).contains(&retries.attempts.value)

@@ -1,0 +1,90 @@
+//! Configurations that are refused, each with exactly what is said about it: `tests/config/bad/*.yaml` hold the input, a line
+//! `---- expected`, and the output. `UPDATE=1 cargo nextest run config_golden` writes the outputs anew; read what changed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use sluice::config::diagnostic::{CODES, Diagnostic, render};
+use sluice::config::document::Document;
+use sluice::config::{check, load};
+
+const MARK: &str = "---- expected\n";
+
+/// Codes that no golden file can show, because they are about files rather than about text, or are raised where parts are compiled.
+const NOT_SHOWN: &[&str] = &["not-read", "not-utf8", "too-large", "unreadable"];
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "SECRET" => Some("hunter2-hunter2-hunter2-hunter2-hunter2".to_owned()),
+        "EMPTY" => Some(String::new()),
+        "WORD" => Some("hunter2".to_owned()),
+        _ => None,
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config").join(name)
+}
+
+fn files(name: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder(name)).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == "yaml"));
+    files.sort();
+    files
+}
+
+fn judge(document: Result<Document, Vec<Diagnostic>>) -> Vec<Diagnostic> {
+    document.map_or_else(|errors| errors, |document| check::check(&document))
+}
+
+#[test]
+fn every_bad_configuration_is_refused_in_exactly_these_words() {
+    let update = std::env::var_os("UPDATE").is_some();
+    let files = files("bad");
+    assert!(files.len() >= 60, "{} files", files.len());
+    let mut wrong = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (input, expected) = text.split_once(MARK).unwrap_or((&text, ""));
+        let errors = judge(load::load_text("bad.yaml", input, &env));
+        let told = render(&errors, false);
+        assert!(!told.contains("hunter2"), "{}: a secret is shown:\n{told}", file.display());
+        assert!(!errors.is_empty(), "{} is accepted", file.display());
+        if told != expected {
+            wrong.push(format!("=== {}\n--- expected\n{expected}--- told\n{told}", file.display()));
+            if update {
+                std::fs::write(&file, format!("{input}{MARK}{told}")).unwrap();
+            }
+        }
+    }
+    assert!(update || wrong.is_empty(), "{}\n`UPDATE=1 cargo nextest run config_golden` writes these outputs anew", wrong.join("\n"));
+}
+
+#[test]
+fn every_kind_of_mistake_is_shown_by_a_bad_configuration() {
+    let all: String = files("bad").iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let expected: Vec<&str> = all.split(MARK).collect();
+    let shown = |code: &str| expected.iter().any(|text| text.contains(&format!(": error[{code}]: ")) || text.contains(&format!("error[{code}]: ")));
+    let missing: BTreeSet<&str> = CODES.iter().map(|(code, _)| *code).filter(|code| !shown(code) && !NOT_SHOWN.contains(code)).collect();
+    assert!(missing.is_empty(), "codes that no file in tests/config/bad shows: {missing:?}");
+    let needless: Vec<&&str> = NOT_SHOWN.iter().filter(|code| shown(code)).collect();
+    assert!(needless.is_empty(), "codes that are shown after all: {needless:?}");
+}
+
+#[test]
+fn every_good_configuration_is_accepted() {
+    let mut all = files("ok");
+    all.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/reference.yaml"));
+    for file in all {
+        let errors = judge(load::load(&file, &env));
+        assert!(errors.is_empty(), "{}", render(&errors, false));
+    }
+}
+
+#[test]
+fn the_reference_configuration_holds_every_section() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/reference.yaml")).unwrap();
+    for section in load::SECTIONS {
+        assert!(text.lines().any(|line| line.starts_with(&format!("{section}:"))), "{section}");
+    }
+}
