@@ -26,9 +26,12 @@ use crate::ctx::Scheme;
 /// How long to wait where there are no descriptors or no memory left: connections that end make room.
 const BACK_OFF: Duration = Duration::from_millis(50);
 
+/// As much as there can be; the kernel cuts it to `net.core.somaxconn`.
+const BACKLOG: i32 = 65_535;
+
 /// A listening socket, non-blocking and ready for [`accept`]. `SO_REUSEADDR`, so that a restart need not wait for old
 /// connections; IPv6 sockets take IPv6 only, so that `0.0.0.0:80` and `[::]:80` are two listeners and an address never
-/// comes in two spellings. The kernel cuts the backlog to `net.core.somaxconn`.
+/// comes in two spellings.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
@@ -37,12 +40,12 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(65_535)?;
+    socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
 /// Accepts until [`RunningListener::stop_accepting`], serving each connection in a task of this thread's runtime; then
-/// closes this copy of the socket. The caller gives each thread a `try_clone` of what [`bind`] made.
+/// takes who is queued already, and closes this copy of the socket. The caller gives each thread a `try_clone` of what [`bind`] made.
 ///
 /// # Errors
 ///
@@ -54,15 +57,22 @@ where
 {
     socket.set_nonblocking(true)?;
     let socket = TcpListener::from_std(socket)?;
-    accept_from(|cx| socket.poll_accept(cx), listener, front).await;
+    accept_from(|cx| socket.poll_accept(cx), &listener, &front).await;
+    // The kernel has answered for us to whoever is still queued: closing the socket now would reset them.
+    let socket = socket.into_std()?;
+    for _ in 0..BACKLOG {
+        let Ok((queued, peer)) = socket.accept() else { break };
+        queued.set_nonblocking(true)?;
+        admit(TcpStream::from_std(queued)?, peer, &listener, &front);
+    }
     Ok(())
 }
 
 /// What [`accept`] does, wherever connections come from.
 async fn accept_from<S, P>(
     mut next: impl FnMut(&mut Context<'_>) -> Poll<io::Result<(S, SocketAddr)>>,
-    listener: Arc<RunningListener>,
-    front: Arc<Front<P>>,
+    listener: &Arc<RunningListener>,
+    front: &Arc<Front<P>>,
 ) where
     S: Accepted,
     P: ProxyHttp + Send + Sync + 'static,
@@ -80,7 +90,7 @@ async fn accept_from<S, P>(
         };
         match accepted {
             Ok((socket, peer)) => {
-                admit(socket, peer, &listener, &front);
+                admit(socket, peer, listener, front);
                 // Other threads wait on the same socket, and connections on this thread wait too.
                 tokio::task::yield_now().await;
             }

@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use super::caps::Permit;

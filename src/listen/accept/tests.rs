@@ -62,7 +62,9 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
         Err(Errno::MFILE.into()),
         Err(Errno::MFILE.into()),
     ];
-    let accepts = tokio::spawn(accept_from(move |_| events.pop().map_or(Poll::Pending, Poll::Ready), listener.clone(), front));
+    let running = listener.clone();
+    let accepts =
+        tokio::spawn(async move { accept_from(move |_| events.pop().map_or(Poll::Pending, Poll::Ready), &running, &front).await });
     let start = tokio::time::Instant::now();
     while listener.connections() == 0 {
         sleep(Duration::from_millis(1)).await;

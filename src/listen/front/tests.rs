@@ -61,6 +61,15 @@ impl ProxyHttp for App {
             }
             "/panic" => panic!("as asked"),
             "/refuse" => status = 401,
+            "/tunnel" => {
+                let mut head = ResponseHeader::build(101, None)?;
+                head.insert_header("upgrade", "websocket")?;
+                session.write_response_header(Box::new(head), false).await?;
+                while let Some(piece) = session.downstream_session.read_request_body().await? {
+                    session.downstream_session.write_response_body(piece, false).await?;
+                }
+                return Ok(true);
+            }
             "/counters" => text = format!("{} {}", conn.head_bytes(), conn.received()),
             "/large" => text = "x".repeat(300_000),
             _ => {}
@@ -134,7 +143,12 @@ impl Gateway {
 
     /// A connection in memory: with a paused clock, deadlines pass as soon as nobody has anything to do.
     fn connect(&self) -> Client<DuplexStream> {
-        let (near, far) = tokio::io::duplex(1 << 20);
+        self.connect_with(1 << 20)
+    }
+
+    /// One that holds so many bytes which nobody has read yet.
+    fn connect_with(&self, capacity: usize) -> Client<DuplexStream> {
+        let (near, far) = tokio::io::duplex(capacity);
         let peer = "127.0.0.1:9".parse().unwrap();
         let permit = self.listener.caps.admit(IpAddr::from([127, 0, 0, 1]), self.listener.settings().connections, &self.open).unwrap();
         let conn = Arc::new(ConnInfo::new(self.listener.clone(), peer, Scheme::Http));
@@ -527,6 +541,7 @@ async fn a_malformed_chunk_ends_the_connection_and_is_remembered() {
     let mut all = String::new();
     client.io.read_to_string(&mut all).await.unwrap();
     assert!(!all.contains("evil") && !all.contains(" 200 "), "{all}");
+    drop(client);
     gateway.open.none().await;
 }
 
@@ -575,4 +590,61 @@ async fn a_client_that_leaves_inside_a_head_is_counted() {
     drop(gateway.connect());
     gateway.open.none().await;
     assert_eq!(gateway.dropped(), ["cut"], "one that sent nothing is not");
+}
+
+#[tokio::test]
+async fn a_handshake_becomes_a_tunnel_or_stays_a_request_like_any_other() {
+    let gateway = Gateway::new(settings());
+    let handshake = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    let mut client = gateway.connect();
+    client.send(handshake("/refuse")).await;
+    assert_eq!(client.answer().await.status, 401);
+    client.send(handshake("/tunnel")).await;
+    assert_eq!(client.answer().await.status, 101);
+    for frame in ["GET / HTTP/1.1\r\n\r\n", "\0\0"] {
+        client.send(frame).await;
+        let mut echo = vec![0; frame.len()];
+        client.io.read_exact(&mut echo).await.unwrap();
+        assert_eq!(echo, frame.as_bytes());
+    }
+    client.io.shutdown().await.unwrap();
+    client.closed().await;
+    gateway.open.none().await;
+}
+
+#[tokio::test]
+async fn a_body_that_stops_coming_ends_its_request_after_the_body_deadline() {
+    let mut short = settings();
+    short.deadlines.body = Duration::from_millis(50);
+    let gateway = Gateway::new(short);
+    let mut client = gateway.connect();
+    client.send("POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhell").await;
+    let mut all = String::new();
+    client.io.read_to_string(&mut all).await.unwrap();
+    assert!(!all.contains(" 200 "), "{all}");
+    drop(client);
+    gateway.open.none().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_its_answer_is_given_up_after_the_write_deadline() {
+    let mut short = settings();
+    short.deadlines.write = Duration::from_secs(7);
+    let gateway = Gateway::new(short);
+    let mut client = gateway.connect_with(1000);
+    let start = Instant::now();
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    gateway.open.none().await;
+    assert!((7..10).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    assert!(memchr::memmem::find(&client.buf, b"HTTP").is_none(), "it has read nothing");
+}
+
+#[tokio::test]
+async fn who_is_queued_when_a_listener_stops_accepting_is_still_served() {
+    let gateway = Gateway::new(settings());
+    let socket = bind(gateway.listener.settings().address).unwrap();
+    let mut client = dial(socket.local_addr().unwrap()).await;
+    gateway.listener.stop_accepting();
+    accept(socket, gateway.listener.clone(), gateway.front.clone()).await.unwrap();
+    assert_eq!(client.get("/").await.status, 200);
 }
