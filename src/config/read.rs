@@ -135,6 +135,7 @@ enum What {
     Told { code: &'static str, message: String, help: Option<String> },
     Missing { key: &'static str, whom: Option<String> },
     Unknown { key: String, known: &'static [&'static str] },
+    NoValue { whom: Option<String> },
 }
 
 #[derive(Clone, Copy)]
@@ -184,6 +185,10 @@ impl ReadError {
                     *whom = name.map(str::to_owned);
                     true
                 }
+                What::NoValue { whom } => {
+                    *whom = name.map(str::to_owned);
+                    false
+                }
                 What::Told { .. } | What::Unknown { .. } => false,
             };
             self.0.place = Some(if missing { key.clone() } else { value.clone() });
@@ -212,6 +217,10 @@ impl ReadError {
                 let diagnostic = Diagnostic::at(&place, "missing-key", format!("{whom} has no `{key}`, which it needs"));
                 if key == "auth" { diagnostic.help("say who may call: `auth: [NAME]` with names in `authenticators`, or `auth: public`") } else { diagnostic }
             }
+            What::NoValue { whom } => {
+                let whom = whom.map_or_else(|| "this entry".to_owned(), |name| format!("`{name}`"));
+                Diagnostic::at(&place, "no-value", format!("{whom} is written without a value")).help("give it a value, or remove it")
+            }
             What::Unknown { key, known } => unknown_key(&place, &key, known.iter().copied()),
         })
     }
@@ -223,6 +232,7 @@ impl Display for ReadError {
             What::Told { message, .. } => f.write_str(message),
             What::Missing { key, .. } => write!(f, "`{key}` is missing"),
             What::Unknown { key, .. } => write!(f, "`{key}` is not a key here"),
+            What::NoValue { .. } => f.write_str("written without a value"),
         }
     }
 }
@@ -304,7 +314,7 @@ impl<'a> Reader<'a> {
         if !self.node.is_null() {
             return Ok(());
         }
-        Err(ReadError::new("no-value", "written without a value").help("give it a value, or remove the key"))
+        Err(ReadError::of(What::NoValue { whom: None }))
     }
 
     fn wrong(&self, expected: &dyn Display) -> ReadError {
@@ -436,7 +446,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
             What::Told { message, .. } if message.starts_with("invalid socket address") || message.starts_with("invalid IP address") => {
                 ReadError::new("bad-value", format!("found `{}`: expected {expected}", short(&scalar.text)))
             }
-            What::Told { .. } | What::Missing { .. } | What::Unknown { .. } => error,
+            What::Told { .. } | What::Missing { .. } | What::Unknown { .. } | What::NoValue { .. } => error,
         })
     }
 
@@ -487,7 +497,9 @@ impl<'de> Deserializer<'de> for Reader<'de> {
                 Value::List(_) => Err(self.wrong(&(&visitor as &dyn Expected).to_string())),
             },
             TEXT_OR_LIST => match &self.node.value {
-                Value::Scalar(scalar) => visitor.visit_str(&scalar.text),
+                Value::Scalar(scalar) => visitor
+                    .visit_str(&scalar.text)
+                    .map_err(|error: ReadError| error.help(format!("a list of one is written `[{}]`", short(&scalar.text)))),
                 Value::List(items) => self.list(items, visitor),
                 Value::Map(_) => Err(self.wrong(&(&visitor as &dyn Expected).to_string())),
             },

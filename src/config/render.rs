@@ -1,9 +1,8 @@
 //! Decides how mistakes look: `path:line:column: error[code]: message`, the line itself with a caret below, help.
 //!
 //! A quoted line must not show a neighbouring secret. The rule: values that follow, on the line or by indentation, one of the keys in
-//! [`HOLDS_SECRETS`] or a key whose name speaks of a secret, a password, a token, a credential, a cookie or authorisation, are shown as
-//! `…`, and so is all that stands below a key of [`IS_SECRET`]. Keys and brackets stay. The value that the caret points at is shown, unless it is
-//! itself a collection or the value of a key of [`IS_SECRET`]. Knows nothing of YAML beyond that, because it also shows what is not YAML.
+//! [`HOLDS_SECRETS`] or a key with a word of [`SECRET_WORDS`] in its name, are shown as `…`, and so is every line of a value of a key of
+//! [`IS_SECRET`]. Keys and brackets stay. The value that the caret points at is shown, unless it is a collection or the value of such a key. Knows nothing of YAML beyond that, because it also shows what is not YAML.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -13,6 +12,9 @@ use super::diagnostic::{Diagnostic, Place, Source};
 
 /// Keys whose values may be secret, each beside names that are not.
 const HOLDS_SECRETS: &[&str] = &["key", "keys", "set", "add", "sha256", "x-api-key", "api-key", "apikey"];
+
+/// Words in the names of keys (as in `x-internal-secret`) that make them such.
+const SECRET_WORDS: &[&str] = &["secret", "password", "token", "credential", "cookie", "authorization"];
 
 /// Keys whose value is a secret as a whole.
 const IS_SECRET: &[&str] = &["secret", "password", "token", "inline"];
@@ -102,9 +104,7 @@ fn care_for(key: &str) -> Care {
     let key = key.to_ascii_lowercase();
     if IS_SECRET.contains(&key.as_str()) {
         Care::All
-    } else if HOLDS_SECRETS.contains(&key.as_str())
-        || ["secret", "password", "token", "credential", "cookie", "authorization"].iter().any(|word| key.contains(word))
-    {
+    } else if HOLDS_SECRETS.contains(&key.as_str()) || key.split(['-', '_']).any(|word| SECRET_WORDS.contains(&word)) {
         Care::Keys
     } else {
         Care::None
@@ -150,8 +150,9 @@ fn pieces(line: &[char]) -> Vec<(usize, usize, Piece)> {
             at += 1;
             found.push((start, at, Piece::Key(care_for(&line[name].iter().collect::<String>()))));
         } else {
-            found.push((start, at.max(start + 1), Piece::Value));
             at = at.max(start + 1);
+            let blanks = line[start..at].iter().rev().take_while(|c| c.is_whitespace()).count();
+            found.push((start, at - blanks, Piece::Value));
         }
     }
     found
@@ -238,10 +239,17 @@ impl<'a> Lines<'a> {
 /// The care that is due for what stands below a line, because of any key on it.
 fn below(line: &str) -> Care {
     let line: Vec<char> = line.chars().collect();
-    pieces(&line).iter().fold(Care::None, |care, (_, _, piece)| match piece {
-        Piece::Key(own) => care.max(*own),
-        Piece::Frame | Piece::Value => care,
-    })
+    let pieces = pieces(&line);
+    let mut care = Care::None;
+    for (at, (_, _, piece)) in pieces.iter().enumerate() {
+        match piece {
+            // With nothing behind it, a key of that name may as well be the name of a route.
+            Piece::Key(Care::All) if at + 1 < pieces.len() => care = Care::All,
+            Piece::Key(own) => care = care.max((*own).min(Care::Keys)),
+            Piece::Frame | Piece::Value => {}
+        }
+    }
+    care
 }
 
 /// Which characters of a line are not shown.
@@ -252,23 +260,18 @@ fn mask(line: &[char], above: Care, from: usize, to: usize) -> Vec<bool> {
         masked[indent..].fill(true);
         return masked;
     }
-    let mut care = above;
+    // `All` lasts until the next key of the line, `Keys` until its end.
+    let (mut care, mut last) = (above, Care::None);
     for (start, end, piece) in pieces(line) {
-        let hide = match piece {
+        match piece {
             Piece::Key(own) => {
-                let hide = care == Care::All;
-                care = care.max(own);
-                hide
+                last = own;
+                care = care.max(own.min(Care::Keys));
             }
-            Piece::Frame => false,
-            Piece::Value => match care {
-                Care::None => false,
-                // A place that is not just this value is that of a collection, or of something else.
-                Care::Keys => from != start || to > end,
-                Care::All => true,
-            },
-        };
-        masked[start..end].fill(hide);
+            Piece::Frame => {}
+            // A place that is not just this value is that of a collection, or of something else.
+            Piece::Value => masked[start..end].fill(last == Care::All || (care != Care::None && (from != start || to > end))),
+        }
     }
     masked
 }

@@ -126,8 +126,8 @@ impl<'a> Builder<'a> {
                     let mut told = syntax(&place, error.kind());
                     // The commonest trap: `{` begins a mapping there.
                     let line = source.text.split('\n').nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
-                    if line.contains("${") && !matches!(error.kind(), ErrorKind::UnclosedQuotedScalar) {
-                        told = told.help("between `{ }` and `[ ]`, a value that holds `${...}` must be quoted");
+                    if matches!(error.kind(), ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::ExpectedFlowSequenceSeparator) && line.contains('{') {
+                        told = told.help("between `{ }` and `[ ]`, a value that holds brackets, such as `${...}` or `/a/{name}`, must be quoted");
                     }
                     self.errors.push(told);
                     return Err(self.errors);

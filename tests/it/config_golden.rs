@@ -11,7 +11,7 @@ use sluice::config::{check, load};
 const MARK: &str = "---- expected\n";
 
 /// Codes that no golden file can show, because they are about files rather than about text, or are raised where parts are compiled.
-const NOT_SHOWN: &[&str] = &["not-read", "not-utf8", "too-large", "unreadable"];
+const NOT_SHOWN: &[&str] = &["defined-twice", "not-read", "not-utf8", "too-large", "unreadable"];
 
 fn env(name: &str) -> Option<String> {
     match name {

@@ -9,7 +9,10 @@ use crate::policy::authn::{AuthSettings, ConsumerKeySettings, ConsumerSettings};
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     let takes_keys = index.document.routes.iter().any(|(_, route)| match &route.own.auth.value {
         AuthSettings::Public => false,
-        AuthSettings::AnyOf(names) => names.iter().any(|name| index.authenticators.get(name.as_str()).is_some_and(|a| a.api_key.is_some())),
+        AuthSettings::AnyOf(names) => {
+            // One that is unknown is told elsewhere, and might have been meant.
+            names.iter().any(|name| index.authenticators.get(name.as_str()).is_none_or(|a| a.api_key.is_some()))
+        }
     });
     let mut owners: HashMap<String, (&str, Place)> = HashMap::new();
     let mut recognised: HashMap<(&str, &str, &str), &str> = HashMap::new();

@@ -110,9 +110,11 @@ fn changeable(name: &str, place: &Place, errors: &mut Vec<Diagnostic>) -> Option
 /// RFC 9110 section 5.1.
 pub(super) fn valid(name: &str, place: &Place, errors: &mut Vec<Diagnostic>) -> Option<HeaderName> {
     let header = HeaderName::from_bytes(name.as_bytes()).ok();
-    if header.is_none() {
+    // A `${` in a key is told where interpolation is.
+    if header.is_none() && !name.contains("${") {
+        let what = if name.is_empty() { "an empty text".to_owned() } else { format!("`{name}`") };
         errors.push(
-            Diagnostic::at(place, "header-name", format!("`{name}` is not the name of a header"))
+            Diagnostic::at(place, "header-name", format!("{what} is not the name of a header"))
                 .help("letters, digits and `-`, without blanks and without the colon"),
         );
     }

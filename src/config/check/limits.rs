@@ -115,18 +115,18 @@ fn can_come_up_empty(
         })
     })?;
     let by: Vec<String> = limit.by.iter().map(|by| format!("`{}`", spelled(by))).collect();
-    let (list, pronoun) = match by.as_slice() {
-        [only] => (only.clone(), "no such key"),
-        [first @ .., last] => (format!("{} and {last}", first.join(", ")), "none of them"),
+    let who = match caller {
+        Caller::Anonymous => format!("an unknown caller of `{name}`"),
+        Caller::Token => format!("a caller of `{name}` with a token"),
+        Caller::ApiKey => format!("a caller of `{name}` with an API key"),
+    };
+    let told = match by.as_slice() {
+        [only] => format!("{only}, which {who} may not have"),
+        [first @ .., last] => format!("{} and {last}, of which {who} may have none", first.join(", ")),
         [] => return None,
     };
-    let who = match caller {
-        Caller::Anonymous => "an unknown caller",
-        Caller::Token => "a caller with a token",
-        Caller::ApiKey => "a caller with an API key",
-    };
     Some(
-        Diagnostic::at(&used.place, "limit-without-key", format!("`{}` counts by {list}, but {who} of `{name}` may have {pronoun}", used.value))
+        Diagnostic::at(&used.place, "limit-without-key", format!("`{}` counts by {told}", used.value))
             .help(format!("add `client_ip` as the last of the `by` of `{}`", used.value)),
     )
 }

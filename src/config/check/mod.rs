@@ -126,6 +126,10 @@ impl<'a> Index<'a> {
             let error = Diagnostic::at(&name.place, "unknown-name", format!("there is no {} `{}`", singular(section), name.value));
             let mut all: Vec<&str> = known.into_iter().flatten().copied().collect();
             all.sort_unstable();
+            if let Some(meant) = suggest::nearest(name, all.iter().copied()) {
+                // A slip of the finger is one mistake, not also a definition without a use.
+                self.used.borrow_mut().insert((section, meant));
+            }
             errors.push(match suggest::help(name, all.iter().copied()) {
                 Some(help) => error.help(help),
                 None => error.help(format!("define it in `{section}`")),
@@ -157,6 +161,6 @@ fn each_once(list: &[At<String>], errors: &mut Vec<Diagnostic>) {
 /// Tells a list that must not be empty.
 fn not_empty<T>(list: &[T], place: &Place, what: &str, errors: &mut Vec<Diagnostic>) {
     if list.is_empty() {
-        errors.push(Diagnostic::at(place, "empty-list", format!("an empty list: expected {what}")).help("leave the key out if nothing is meant"));
+        errors.push(Diagnostic::at(place, "empty-list", format!("an empty list: expected {what}")));
     }
 }

@@ -35,8 +35,8 @@ pub(super) fn check(document: &Document, errors: &mut Vec<Diagnostic>) {
     for (_, route) in &document.routes {
         let matches = &route.own.matches;
         for (list, what) in [
-            (&matches.hosts, "host names"),
-            (&matches.methods, "methods, such as `[GET, POST]`"),
+            (&matches.hosts, "host names; without the key, any host"),
+            (&matches.methods, "methods, such as `[GET, POST]`; without the key, any method"),
             (&route.own.listeners, "names of listeners"),
         ] {
             if let Some(list) = list {
@@ -62,7 +62,10 @@ fn out_of_range<T: Display>(value: &At<T>, expected: &str) -> Diagnostic {
 
 fn range<T: PartialOrd + Display>(value: &Option<At<T>>, range: RangeInclusive<T>, errors: &mut Vec<Diagnostic>) {
     if let Some(value) = value.as_ref().filter(|value| !range.contains(&value.value)) {
-        errors.push(out_of_range(value, &format!("a whole number from {} to {}", range.start(), range.end())));
+        let end = range.end().to_string();
+        // The largest number that fits is no limit that anybody set.
+        let to = if end == u32::MAX.to_string() || end == u16::MAX.to_string() { String::new() } else { format!(" to {end}") };
+        errors.push(out_of_range(value, &format!("a whole number from {}{to}", range.start())));
     }
 }
 
@@ -86,8 +89,12 @@ fn one_of(owner: &str, place: &Place, keys: &[(&str, Option<&Place>)], none_will
         [] if none_will_do => {}
         [] => errors.push(Diagnostic::at(place, "choose-one", format!("{owner} has none of {all}: expected exactly one"))),
         [(first, _), (second, place), ..] => {
-            let how = if none_will_do { "at most one" } else { "exactly one" };
-            errors.push(Diagnostic::at(place, "choose-one", format!("{owner} has `{first}` and `{second}`: expected {how} of {all}")));
+            let expected = match (keys.len(), none_will_do) {
+                (2, _) => "only one of them".to_owned(),
+                (_, true) => format!("at most one of {all}"),
+                (_, false) => format!("exactly one of {all}"),
+            };
+            errors.push(Diagnostic::at(place, "choose-one", format!("{owner} has `{first}` and `{second}`: expected {expected}")));
         }
     }
 }
