@@ -12,6 +12,7 @@ use crate::entry::canonical::Target;
 use crate::entry::request_id::RequestId;
 use crate::entry::route::Captures;
 use crate::entry::trace_context::TraceContext;
+use crate::policy::Stop;
 use crate::policy::principal::Identity;
 use crate::policy::rate_limit::Charge;
 use crate::reply::problem::Kind;
@@ -59,6 +60,8 @@ pub struct Facts {
     pub charges: SmallVec<[Charge; 4]>,
     /// Codes of shadowed policies that would have refused.
     pub would_refuse: SmallVec<[&'static str; 2]>,
+    /// The code of the operator's with which the route answered by itself.
+    pub responded: Option<String>,
     /// The kind and reason with which this request was refused.
     pub refused: Option<(&'static Kind, Option<String>)>,
     /// What each policy said, in order; only where somebody asked (`explain`, config tests).
@@ -80,6 +83,24 @@ pub struct Step {
 pub enum Scheme {
     Http,
     Https,
+}
+
+// === impl Step ===
+
+impl Step {
+    /// What a policy said, and whether its shadow made that harmless.
+    pub fn of(policy: &'static str, verdict: &Result<(), Stop>, shadowed: bool) -> Step {
+        let (verdict, note) = match verdict {
+            Ok(()) => ("passed", String::new()),
+            Err(Stop::Answer(answer)) if shadowed => ("would answer", format!("status {}", answer.status)),
+            Err(Stop::Answer(answer)) => ("answered", format!("status {}", answer.status)),
+            Err(Stop::Refuse(problem)) => {
+                let reason = problem.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                (if shadowed { "would refuse" } else { "refused" }, format!("{}{reason}", problem.kind.code))
+            }
+        };
+        Step { policy, verdict, note }
+    }
 }
 
 // === impl Scheme ===
@@ -115,6 +136,7 @@ impl Facts {
             cors: SmallVec::new(),
             charges: SmallVec::new(),
             would_refuse: SmallVec::new(),
+            responded: None,
             refused: None,
             trail: None,
             assumed: None,

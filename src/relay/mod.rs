@@ -13,3 +13,4 @@ pub mod rewrite;
 pub mod strip;
 pub mod target;
 pub mod upstream;
+pub mod send;

@@ -1,5 +1,6 @@
 //! What the client gets: response headers of an upstream's answer, or a problem document.
 
+pub mod fixed;
 pub mod headers;
 pub mod location;
 pub mod problem;
