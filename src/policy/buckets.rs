@@ -117,6 +117,9 @@ struct Judged {
     is_repeated: bool,
 }
 
+/// Keys of at most so many bytes are hashed in one piece: consumers, subjects, addresses.
+const SHORT: usize = 128;
+
 /// Which limit: the same in every process. `route` where each route has buckets of its own.
 pub fn identity(what: &str, name: &str, route: Option<&str>) -> u128 {
     let mut hasher = SipHasher13::new_with_keys(0, 0);
@@ -151,22 +154,41 @@ impl Buckets {
     pub fn key(&self, identity: u128, kind: u8, parts: &[&[u8]]) -> u128 {
         let [low, high] = self.seed();
         let mut hasher = SipHasher13::new_with_keys(low, high);
-        hasher.write(&identity.to_le_bytes());
-        hasher.write(&[kind]);
-        for part in parts {
-            write_part(&mut hasher, part);
+        let mut short = [0; SHORT];
+        let all = 17 + parts.iter().map(|part| 8 + part.len()).sum::<usize>();
+        if all > SHORT {
+            hasher.write(&identity.to_le_bytes());
+            hasher.write(&[kind]);
+            parts.iter().for_each(|part| write_part(&mut hasher, part));
+            return hasher.finish128().as_u128();
         }
-        hasher.finish128().as_u128()
+        // The same bytes in one piece, which is several times cheaper to hash.
+        short[..16].copy_from_slice(&identity.to_le_bytes());
+        short[16] = kind;
+        let mut end = 17;
+        for part in parts {
+            short[end..end + 8].copy_from_slice(&(part.len() as u64).to_le_bytes());
+            short[end + 8..end + 8 + part.len()].copy_from_slice(part);
+            end += 8 + part.len();
+        }
+        hasher.hash(&short[..end]).as_u128()
     }
 
     /// Charges one token to each bucket, or none to any where one of them lacks it. `now` is on the monotonic clock, in nanoseconds.
     pub fn charge(&self, now: u64, askings: &[Asking<'_>]) -> Outcome {
-        let mut shards: SmallVec<[usize; 8]> = askings.iter().map(|asking| shard_of(asking.key)).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let mut guards: SmallVec<[MutexGuard<'_, Table>; 8]> = shards.iter().map(|shard| self.shards[*shard].table.lock()).collect();
-        for guard in &mut guards {
-            guard.latest = guard.latest.max(now);
+        if let [asking] = askings {
+            return self.charge_one(now, asking);
+        }
+        let mut shards: SmallVec<[usize; 8]> = SmallVec::new();
+        for asking in askings {
+            let shard = shard_of(asking.key);
+            if let Err(place) = shards.binary_search(&shard) {
+                shards.insert(place, shard);
+            }
+        }
+        let mut guards: SmallVec<[MutexGuard<'_, Table>; 8]> = SmallVec::new();
+        for shard in &shards {
+            guards.push(self.shards[*shard].lock(now));
         }
         let mut overflow = None;
         let mut judged: SmallVec<[Judged; 8]> = SmallVec::new();
@@ -179,41 +201,68 @@ impl Buckets {
             let table = &guards[guard];
             // A slot that another limit of this request is about to take is no longer there for this one.
             let taken = |set: usize, way: usize| judged.iter().any(|other| other.place == Place::Slot { guard, set, way });
-            let found = match table.find(asking.key, taken) {
-                Some((set, way)) => Some((set, way, table.state(set, way))),
-                None => table.vacancy(asking.key, taken).map(|(set, way)| (set, way, State::default())),
+            let mut one = match table.claim(asking.key, taken) {
+                Some((set, way, state)) => Judged::new(Place::Slot { guard, set, way }, table.latest, state, asking.pace),
+                None => self.overflowing(overflow.get_or_insert_with(|| self.overflow.lock()), now, asking),
             };
-            let (place, state, now) = match found {
-                Some((set, way, state)) => (Place::Slot { guard, set, way }, state, table.latest),
-                None => {
-                    let overflow = overflow.get_or_insert_with(|| self.overflow.lock());
-                    overflow.latest = overflow.latest.max(now);
-                    self.overflowed.fetch_add(1, Relaxed);
-                    (Place::Overflow, overflow.states.get(&asking.identity).copied().unwrap_or_default(), overflow.latest)
-                }
-            };
-            let used = state.used(now, asking.pace);
-            let after = asking.pace.charge(used);
-            let is_repeated = place == Place::Overflow
-                && judged.iter().zip(askings).any(|(other, theirs)| other.place == place && theirs.identity == asking.identity);
-            judged.push(Judged { place, now, used, after, is_repeated });
+            one.is_repeated = one.place == Place::Overflow
+                && judged.iter().zip(askings).any(|(other, theirs)| other.place == one.place && theirs.identity == asking.identity);
+            judged.push(one);
         }
         let is_admitted = judged.iter().all(|one| one.after.is_some());
-        if is_admitted {
-            for (one, asking) in judged.iter().zip(askings).filter(|(one, _)| !one.is_repeated) {
-                let state = State::at(one.now, one.after.unwrap_or(one.used), asking.pace);
-                match one.place {
-                    Place::Slot { guard, set, way } => self.shards[shards[guard]].write(&mut guards[guard], set, way, asking.key, state),
-                    Place::Overflow => {
-                        if let Some(overflow) = &mut overflow {
-                            overflow.write(asking.identity, state);
-                        }
+        let mut verdicts = SmallVec::new();
+        for (one, asking) in judged.iter().zip(askings) {
+            verdicts.push(one.verdict(is_admitted, asking.pace));
+            if !is_admitted || one.is_repeated {
+                continue;
+            }
+            let state = one.state(asking.pace);
+            match one.place {
+                Place::Slot { guard, set, way } => self.shards[shards[guard]].write(&mut guards[guard], set, way, asking.key, state),
+                Place::Overflow => {
+                    if let Some(overflow) = &mut overflow {
+                        overflow.write(asking.identity, state);
                     }
                 }
             }
         }
-        let verdicts = judged.iter().zip(askings).map(|(one, asking)| one.verdict(is_admitted, asking.pace)).collect();
         Outcome { is_admitted, verdicts }
+    }
+
+    /// The same for the many requests to which only one limit applies, at a fraction of the instructions.
+    fn charge_one(&self, now: u64, asking: &Asking<'_>) -> Outcome {
+        let shard = &self.shards[shard_of(asking.key)];
+        let mut table = shard.lock(now);
+        let one = match table.claim(asking.key, |_, _| false) {
+            Some((set, way, state)) => {
+                let one = Judged::new(Place::Slot { guard: 0, set, way }, table.latest, state, asking.pace);
+                if one.after.is_some() {
+                    shard.write(&mut table, set, way, asking.key, one.state(asking.pace));
+                }
+                one
+            }
+            None => {
+                let mut overflow = self.overflow.lock();
+                let one = self.overflowing(&mut overflow, now, asking);
+                if one.after.is_some() {
+                    overflow.write(asking.identity, one.state(asking.pace));
+                }
+                one
+            }
+        };
+        // Figures for the answer need no lock.
+        drop(table);
+        let is_admitted = one.after.is_some();
+        let mut verdicts = SmallVec::new();
+        verdicts.push(one.verdict(is_admitted, asking.pace));
+        Outcome { is_admitted, verdicts }
+    }
+
+    fn overflowing(&self, overflow: &mut Overflow, now: u64, asking: &Asking<'_>) -> Judged {
+        overflow.latest = overflow.latest.max(now);
+        self.overflowed.fetch_add(1, Relaxed);
+        let state = overflow.states.get(&asking.identity).copied().unwrap_or_default();
+        Judged::new(Place::Overflow, overflow.latest, state, asking.pace)
     }
 
     /// Takes each shard's lock for a moment, one after the other.
@@ -251,6 +300,16 @@ impl Default for Buckets {
 // === impl Judged ===
 
 impl Judged {
+    fn new(place: Place, now: u64, state: State, pace: &Pace) -> Judged {
+        let used = state.used(now, pace);
+        Judged { place, now, used, after: pace.charge(used), is_repeated: false }
+    }
+
+    /// What is written where the request was admitted.
+    fn state(&self, pace: &Pace) -> State {
+        State::at(self.now, self.after.unwrap_or(self.used), pace)
+    }
+
     fn verdict(&self, is_admitted: bool, pace: &Pace) -> Verdict {
         let used = if is_admitted { self.after.unwrap_or(self.used) } else { self.used };
         Verdict {
@@ -266,6 +325,12 @@ impl Judged {
 impl Shard {
     fn new(sets: usize) -> Self {
         Shard { table: Mutex::new(Table::new(sets, 0)), in_use: AtomicU64::new(0), evicted: AtomicU64::new(0) }
+    }
+
+    fn lock(&self, now: u64) -> MutexGuard<'_, Table> {
+        let mut table = self.table.lock();
+        table.latest = table.latest.max(now);
+        table
     }
 
     /// Writes a bucket into a slot that is its own or at rest. `table` is this shard's.

@@ -128,15 +128,13 @@ impl Pace {
 
     pub fn read(&self, used: Span) -> Reading {
         let free = self.full.minus(used, self.count).units(self.count);
-        let per = u128::from(self.per);
-        let remaining = u32::try_from(free / per).unwrap_or(self.size).min(self.size);
-        let next = match used {
-            Span { ns: 0, frac: 0 } => 0,
-            _ => {
-                let wait = (per - free % per).div_ceil(u128::from(self.count) * u128::from(SECOND));
-                u64::try_from(wait).unwrap_or(u64::MAX)
-            }
+        // Nearly all buckets are small enough for one division in one register.
+        let (whole, rest) = match u64::try_from(free) {
+            Ok(free) => (free / self.per, free % self.per),
+            Err(_) => ((free / u128::from(self.per)) as u64, (free % u128::from(self.per)) as u64),
         };
+        let remaining = u32::try_from(whole).unwrap_or(self.size).min(self.size);
+        let next = if used == Span::NONE { 0 } else { (self.per - rest).div_ceil(u64::from(self.count) * SECOND) };
         Reading { remaining, reset: used.seconds(), next }
     }
 

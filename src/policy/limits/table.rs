@@ -59,13 +59,19 @@ impl Table {
         [key as u32, (key >> 32) as u32].map(|bits| ((u64::from(bits) * self.sets.len() as u64) >> 32) as usize)
     }
 
-    /// The slot that holds a key, unless `taken` says that it is spoken for.
-    pub fn find(&self, key: u128, taken: impl Fn(usize, usize) -> bool) -> Option<(usize, usize)> {
+    /// The slot of a key with its state, or one at rest that it may have; none where both of its sets are full. Slots that `taken`
+    /// names are left out.
+    pub fn claim(&self, key: u128, taken: impl Fn(usize, usize) -> bool) -> Option<(usize, usize, State)> {
         let [low, high] = words(key);
-        self.homes(key).into_iter().find_map(|set| {
+        for set in self.homes(key) {
             let keys = &self.sets[set][0];
-            (0..WAYS).find(|way| keys[2 * way] == low && keys[2 * way + 1] == high && !taken(set, *way)).map(|way| (set, way))
-        })
+            for way in 0..WAYS {
+                if keys[2 * way] == low && keys[2 * way + 1] == high && !taken(set, way) {
+                    return Some((set, way, self.state(set, way)));
+                }
+            }
+        }
+        self.vacancy(key, taken).map(|(set, way)| (set, way, State::default()))
     }
 
     /// A slot at rest for a new key, in the one of its sets that has more of them.
