@@ -4,6 +4,7 @@
 //! another attempt (`retry.rs`).
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
@@ -54,7 +55,7 @@ pub fn choose(pool: &Pool, tried: &[SocketAddr], random: impl FnMut() -> u64) ->
 }
 
 /// A counter that also steps over what is out, so that the neighbour of a dead target gets no double share.
-fn pick_even(cursor: &AtomicUsize, targets: &[std::sync::Arc<Target>], tried: &[SocketAddr]) -> Option<usize> {
+fn pick_even(cursor: &AtomicUsize, targets: &[Arc<Target>], tried: &[SocketAddr]) -> Option<usize> {
     for _ in 0..targets.len() {
         let index = cursor.fetch_add(1, Relaxed) % targets.len();
         if targets[index].can_take(tried) {
@@ -66,7 +67,7 @@ fn pick_even(cursor: &AtomicUsize, targets: &[std::sync::Arc<Target>], tried: &[
 }
 
 /// Everyone gains its weight, the richest goes and pays what all gained: exact shares, spread evenly (as nginx does).
-fn pick_smooth(weights: &[u16], current: &mut [i64], targets: &[std::sync::Arc<Target>], tried: &[SocketAddr]) -> Option<usize> {
+fn pick_smooth(weights: &[u16], current: &mut [i64], targets: &[Arc<Target>], tried: &[SocketAddr]) -> Option<usize> {
     let (mut total, mut best) = (0, None::<usize>);
     for (index, target) in targets.iter().enumerate() {
         if !target.can_take(tried) {
@@ -86,7 +87,7 @@ fn pick_smooth(weights: &[u16], current: &mut [i64], targets: &[std::sync::Arc<T
 fn pick_less_busy(
     draw: &Draw,
     weights: &[u16],
-    targets: &[std::sync::Arc<Target>],
+    targets: &[Arc<Target>],
     tried: &[SocketAddr],
     mut random: impl FnMut() -> u64,
 ) -> Option<usize> {
@@ -143,7 +144,7 @@ impl Draw {
 
     /// The upper half of the bits picks a column, the lower half a side of it.
     fn index(&self, random: u64) -> usize {
-        let column = ((random >> 32) * self.columns.len() as u64 >> 32) as usize;
+        let column = (((random >> 32) * self.columns.len() as u64) >> 32) as usize;
         let (share, other) = self.columns[column];
         if random & 0xffff_ffff < share { column } else { other as usize }
     }
@@ -165,7 +166,7 @@ mod tests {
         }
     }
 
-    fn pool(balance: Balance, weights: &[u16]) -> std::sync::Arc<Pool> {
+    fn pool(balance: Balance, weights: &[u16]) -> Arc<Pool> {
         let addresses: Vec<String> = (0..weights.len()).map(|i| format!("10.0.{}.{}:80", i / 250, i % 250)).collect();
         let targets: Vec<(&str, u16)> = addresses.iter().map(String::as_str).zip(weights.iter().copied()).collect();
         Pools::default().adopt(&upstream(balance, &targets))
@@ -178,7 +179,7 @@ mod tests {
     }
 
     fn index(pool: &Pool, chosen: &Chosen) -> usize {
-        pool.targets().iter().position(|t| std::sync::Arc::ptr_eq(t, chosen.target())).unwrap()
+        pool.targets().iter().position(|t| Arc::ptr_eq(t, chosen.target())).unwrap()
     }
 
     fn counts(sequence: &[usize], targets: usize) -> Vec<usize> {

@@ -137,4 +137,217 @@ mod tests {
         let reset = Error::because(ReadError, "reset", io::Error::from(io::ErrorKind::ConnectionReset)).into_down();
         assert_eq!(kind_of(&reset, Phase::Head).code, "client-gone");
     }
+
+    /// A gateway and its client's connection in memory, an upstream on loopback: that Pingora asks the client's connection while it
+    /// awaits an answer, and that an answer can still be written after such a read failed.
+    mod in_pingora {
+        use super::*;
+        use crate::relay::balance::choose;
+        use crate::relay::peer::peer;
+        use crate::relay::pool::{Pool, Pools};
+        use crate::relay::upstream::Upstream;
+        use crate::relay::upstream::tests::settings;
+        use async_trait::async_trait;
+        use bytes::Bytes;
+        use parking_lot::Mutex;
+        use pingora_core::apps::ServerApp;
+        use pingora_core::protocols::raw_connect::ProxyDigest;
+        use pingora_core::protocols::{
+            GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+        };
+        use pingora_core::server::configuration::ServerConf;
+        use pingora_core::upstreams::peer::HttpPeer;
+        use pingora_http::ResponseHeader;
+        use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
+        use std::future::Future;
+        use std::pin::Pin;
+        use std::sync::Arc;
+        use std::task::{Context, Poll};
+        use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+        use tokio::net::TcpListener;
+        use tokio::time::{Instant, Sleep, sleep_until};
+
+        #[derive(Debug)]
+        struct Guarded {
+            inner: DuplexStream,
+            deadline: Arc<Deadline>,
+            start: Instant,
+            alarm: Option<Pin<Box<Sleep>>>,
+        }
+
+        impl AsyncRead for Guarded {
+            fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+                if let Poll::Ready(done) = Pin::new(&mut self.inner).poll_read(cx, buf) {
+                    return Poll::Ready(done);
+                }
+                let Some((at, overdue)) = self.deadline.due() else { return Poll::Pending };
+                let mut alarm = Box::pin(sleep_until(self.start + Duration::from_nanos(at)));
+                if alarm.as_mut().poll(cx).is_pending() {
+                    self.alarm = Some(alarm);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(overdue.into()))
+            }
+        }
+
+        impl AsyncWrite for Guarded {
+            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.inner).poll_write(cx, buf)
+            }
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.inner).poll_flush(cx)
+            }
+            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.inner).poll_shutdown(cx)
+            }
+        }
+
+        #[async_trait]
+        impl Shutdown for Guarded {
+            async fn shutdown(&mut self) {}
+        }
+        impl UniqueID for Guarded {
+            fn id(&self) -> i32 {
+                0
+            }
+        }
+        impl Ssl for Guarded {}
+        impl Peek for Guarded {}
+        impl GetTimingDigest for Guarded {
+            fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+                Vec::new()
+            }
+        }
+        impl GetProxyDigest for Guarded {
+            fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+                None
+            }
+        }
+        impl GetSocketDigest for Guarded {
+            fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+                None
+            }
+        }
+
+        struct Gateway {
+            pool: Arc<Pool>,
+            deadline: Arc<Deadline>,
+            start: Instant,
+            response: Duration,
+            idle: Duration,
+            failed: Arc<Mutex<Option<&'static str>>>,
+        }
+
+        impl Gateway {
+            fn mono(&self) -> u64 {
+                self.start.elapsed().as_nanos() as u64
+            }
+        }
+
+        #[async_trait]
+        impl ProxyHttp for Gateway {
+            type CTX = ();
+            fn new_ctx(&self) {}
+            async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora_core::Result<Box<HttpPeer>> {
+                Ok(peer(&self.pool, &choose(&self.pool, &[], || 0).unwrap(), false))
+            }
+            async fn request_body_filter(
+                &self,
+                _: &mut Session,
+                _: &mut Option<Bytes>,
+                end: bool,
+                (): &mut (),
+            ) -> pingora_core::Result<()> {
+                if end {
+                    self.deadline.await_head(self.mono(), self.response);
+                }
+                Ok(())
+            }
+            async fn upstream_response_filter(&self, _: &mut Session, _: &mut ResponseHeader, (): &mut ()) -> pingora_core::Result<()> {
+                self.deadline.await_bytes(self.mono(), self.idle);
+                Ok(())
+            }
+            fn upstream_response_body_filter(
+                &self,
+                _: &mut Session,
+                _: &mut Option<Bytes>,
+                end: bool,
+                (): &mut (),
+            ) -> pingora_core::Result<Option<Duration>> {
+                if end {
+                    self.deadline.clear()
+                } else {
+                    self.deadline.await_bytes(self.mono(), self.idle)
+                }
+                Ok(None)
+            }
+            async fn fail_to_proxy(&self, session: &mut Session, e: &Error, (): &mut ()) -> FailToProxy {
+                let phase = if session.response_written().is_some() { Phase::Body } else { Phase::Head };
+                let kind = kind_of(e, phase);
+                *self.failed.lock() = Some(kind.code);
+                session.set_keepalive(None);
+                if phase == Phase::Head {
+                    let mut head = ResponseHeader::build(kind.status, None).unwrap();
+                    head.insert_header("content-length", "0").unwrap();
+                    session.write_response_header(Box::new(head), true).await.unwrap();
+                }
+                FailToProxy { error_code: kind.status, can_reuse_downstream: false }
+            }
+        }
+
+        /// Sends a GET through a gateway to an upstream that says `answer` and then nothing more. What the client got, and the code.
+        async fn exchange(answer: &'static str, response: Duration, idle: Duration) -> (String, Option<&'static str>) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let upstream = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream
+            });
+            let pool = Pools::default().adopt(&Arc::new(Upstream::compile("orders", &settings(&[(&address, 1)])).unwrap()));
+            let (deadline, start, failed) = (Arc::new(Deadline::default()), Instant::now(), Arc::new(Mutex::new(None)));
+            let gateway = Gateway { pool, deadline: deadline.clone(), start, response, idle, failed: failed.clone() };
+            let mut proxy = HttpProxy::new(gateway, Arc::new(ServerConf::default()));
+            proxy.handle_init_modules();
+            let (mut client, inner) = tokio::io::duplex(4096);
+            let served = tokio::spawn(async move {
+                let (_stop, stopped) = tokio::sync::watch::channel(false);
+                let stream = Box::new(Guarded { inner, deadline, start, alarm: None });
+                Arc::new(proxy).process_new(stream, &stopped).await;
+            });
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.unwrap();
+            served.await.unwrap();
+            // Until here the upstream kept its connection open.
+            drop(upstream.await.unwrap());
+            let code = *failed.lock();
+            (String::from_utf8(got).unwrap(), code)
+        }
+
+        const SOON: Duration = Duration::from_millis(50);
+        const NEVER: Duration = Duration::from_secs(3600);
+
+        #[tokio::test]
+        async fn a_head_that_does_not_come_in_time_is_a_504() {
+            let (got, code) = exchange("", SOON, NEVER).await;
+            assert_eq!(code, Some("upstream-response-timeout"));
+            assert!(got.starts_with("HTTP/1.1 504 "), "{got}");
+        }
+
+        #[tokio::test]
+        async fn silence_in_the_middle_of_an_answer_cuts_it() {
+            let (got, code) = exchange("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", NEVER, SOON).await;
+            assert_eq!(code, Some("upstream-idle-timeout"));
+            assert!(got.starts_with("HTTP/1.1 200 ") && got.ends_with("\r\n\r\nabc"), "{got}");
+        }
+
+        #[tokio::test]
+        async fn an_answer_in_time_is_left_alone() {
+            let (got, code) = exchange("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", NEVER, NEVER).await;
+            assert_eq!(code, None);
+            assert!(got.starts_with("HTTP/1.1 200 ") && got.ends_with("\r\n\r\nabc"), "{got}");
+        }
+    }
 }

@@ -89,7 +89,8 @@ fn compile_name<T>(written: &str, place: &At<T>, wrong: &mut Vec<Diagnostic>) ->
         return None;
     };
     if RESERVED.contains(&name.as_str()) {
-        let help = if name == http::header::HOST { "`rewrite: { host: NAME }` sets the host" } else { "the gateway frames messages itself" };
+        let help =
+            if name == http::header::HOST { "`rewrite: { host: NAME }` sets the host" } else { "the gateway frames messages itself" };
         let message = format!("`{name}` cannot be changed here: it frames or routes the message");
         wrong.push(Diagnostic::at(&place.place, "reserved-header", message).help(help));
         return None;
@@ -102,7 +103,8 @@ fn compile_pair(written: &str, value: &At<String>, wrong: &mut Vec<Diagnostic>) 
     let trimmed = value.value.trim_matches([' ', '\t']) == value.value;
     let Some(parsed) = HeaderValue::from_str(&value.value).ok().filter(|_| trimmed) else {
         // It may hold a secret: only its header is named.
-        let message = format!("the value of `{written}` cannot be sent: expected visible characters, without spaces at the ends or line breaks");
+        let message =
+            format!("the value of `{written}` cannot be sent: expected visible characters, without spaces at the ends or line breaks");
         wrong.push(Diagnostic::at(&value.place, "bad-header-value", message));
         return None;
     };

@@ -112,10 +112,10 @@ fn set_target(rewrite: Option<&Rewrite>, out: &Outgoing<'_>, head: &mut RequestH
         target.push(b'?');
         target.extend_from_slice(query.as_bytes());
     }
-    // Canonical paths and checked templates are valid targets; should one not be, an empty path is refused by every upstream,
-    // where the client's own spelling would be served.
+    // Fails only where a rewrite made it longer than any server takes (64 KiB). `*` is no path (RFC 9112 section 3.2.4), so every
+    // upstream refuses it, where it would serve the client's own spelling.
     if head.set_raw_path(&target).is_err() {
-        head.set_uri(http::Uri::default());
+        let _ = head.set_raw_path(b"*");
     }
 }
 
@@ -422,6 +422,16 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_a_rewrite_made_too_long_reaches_nothing() {
+        let long = Rewrite {
+            path: PathRewrite::Prefix { from: "".into(), to: format!("/{}", "a".repeat(70_000)).into() },
+            host: HostRewrite::Preserve,
+        };
+        let plan = HeadPlan { rewrite: Some(long), ..HeadPlan::default() };
+        assert_eq!(run(&plan, &out(), head("/orders/1", &[])).raw_path(), b"*");
+    }
+
+    #[test]
     fn what_the_route_says_comes_last() {
         let name = |text| HeaderName::from_static(text);
         let mut edits = HeaderEdits::default();
@@ -436,7 +446,14 @@ mod tests {
 
     #[test]
     fn hop_by_hop_fields_end_here_and_a_websocket_goes_on() {
-        let fields = [("connection", "close, X-Mine"), ("x-mine", "1"), ("te", "trailers"), ("keep-alive", "5"), ("upgrade", "h2c"), ("x-keep", "1")];
+        let fields = [
+            ("connection", "close, X-Mine"),
+            ("x-mine", "1"),
+            ("te", "trailers"),
+            ("keep-alive", "5"),
+            ("upgrade", "h2c"),
+            ("x-keep", "1"),
+        ];
         let mut plain = head("/", &fields);
         without_hop_by_hop(&mut plain);
         let left: Vec<_> = plain.headers.keys().map(HeaderName::as_str).collect();

@@ -28,8 +28,11 @@ pub struct Pool {
 #[derive(Debug, Default)]
 pub struct Pools {
     // Weak: a target lives as long as somebody uses it, so a snapshot that is refused leaves nothing behind.
-    known: Mutex<HashMap<(Arc<str>, Arc<str>), Weak<Target>>>,
+    known: Mutex<HashMap<Identity, Weak<Target>>>,
 }
+
+/// Upstream name and target address: by these a target is the same one after a reload.
+type Identity = (Arc<str>, Arc<str>);
 
 // === impl Pool ===
 

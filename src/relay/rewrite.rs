@@ -64,7 +64,10 @@ pub struct Rewrite {
 pub enum PathRewrite {
     Keep,
     /// `from` is what every path of the route begins with, at a segment's end; neither ends in `/`.
-    Prefix { from: Box<str>, to: Box<str> },
+    Prefix {
+        from: Box<str>,
+        to: Box<str>,
+    },
     Template(Box<[Piece]>),
 }
 

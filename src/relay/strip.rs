@@ -102,7 +102,11 @@ mod tests {
 
     fn set() -> StripSet {
         let name = |text| HeaderName::from_static(text);
-        StripSet::new(&[name("x-user-id"), name("x_tenant"), name("_odd")], Some(&name("cf-connecting-ip")), &[name("x-secret"), name("x_plain")])
+        StripSet::new(
+            &[name("x-user-id"), name("x_tenant"), name("_odd")],
+            Some(&name("cf-connecting-ip")),
+            &[name("x-secret"), name("x_plain")],
+        )
     }
 
     #[test]
@@ -147,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_stronger_of_two_reasons_holds() {
-        let forwarded = HeaderName::from_static("x-forwarded-for");
-        assert!(StripSet::new(std::slice::from_ref(&forwarded), None, &[forwarded.clone()]).forbids("x-forwarded-for", true));
+        let both = [HeaderName::from_static("x-forwarded-for")];
+        assert!(StripSet::new(&both, None, &both).forbids("x-forwarded-for", true));
     }
 }

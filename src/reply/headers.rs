@@ -190,7 +190,13 @@ mod tests {
             cors: &[],
             has_cors_policy: false,
             limits: &[],
-            location: location::Way { scheme: Scheme::Http, host: "api.example.com", target: "10.0.0.7:8080", sent_host: "api.example.com", rewrite: None },
+            location: location::Way {
+                scheme: Scheme::Http,
+                host: "api.example.com",
+                target: "10.0.0.7:8080",
+                sent_host: "api.example.com",
+                rewrite: None,
+            },
         }
     }
 
@@ -225,7 +231,8 @@ mod tests {
 
     #[test]
     fn hop_by_hop_fields_end_here_but_a_switch_of_protocols_passes() {
-        let fields = [("connection", "close, x-hop, content-length"), ("x-hop", "1"), ("content-length", "2"), ("transfer-encoding", "chunked")];
+        let fields =
+            [("connection", "close, x-hop, content-length"), ("x-hop", "1"), ("content-length", "2"), ("transfer-encoding", "chunked")];
         let shown = run(&ResponseHeaders::default(), &incoming(), head(200, &fields));
         assert_eq!(shown, ["content-length: 2", "transfer-encoding: chunked", "x-request-id: r-1"]);
         let fields = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", "x")];

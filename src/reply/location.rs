@@ -65,7 +65,8 @@ fn split_scheme(location: &str) -> (Option<&str>, &str) {
 
 /// RFC 3986 section 3.1.
 fn is_scheme(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
 }
 
 /// Whether two authorities name the same place; a port that is left out is the scheme's.
