@@ -7,7 +7,8 @@ use http::request::Parts;
 use crate::config::plan::{Action, Gateway, Route};
 use crate::ctx::Facts;
 use crate::entry;
-use crate::policy::{Answer, Request, Stop};
+use crate::policy::buckets::Buckets;
+use crate::policy::{Answer, Counting, Request, Stop};
 use crate::reply::problem::Problem;
 use crate::entry::ROUTE_NOT_FOUND;
 
@@ -25,7 +26,13 @@ pub enum Decision<'g> {
 ///
 /// # Errors
 /// Why the request goes no further; a refusal by a policy has `facts.route` set.
-pub async fn decide<'g>(gateway: &'g Gateway, head: &Parts, raw_target: &[u8], facts: &mut Facts) -> Result<Decision<'g>, Stop> {
+pub async fn decide<'g>(
+    gateway: &'g Gateway,
+    buckets: &Buckets,
+    head: &Parts,
+    raw_target: &[u8],
+    facts: &mut Facts,
+) -> Result<Decision<'g>, Stop> {
     entry::identify(&gateway.clients, head, facts);
     let request = Request { head };
     let Some(listener) = gateway.listeners.get(facts.listener) else {
@@ -33,13 +40,13 @@ pub async fn decide<'g>(gateway: &'g Gateway, head: &Parts, raw_target: &[u8], f
         return Err(Problem::new(&ROUTE_NOT_FOUND).into());
     };
     // Before routing: these count what matches no route, too.
-    listener.limits.judge(&request, facts, &gateway.buckets, &gateway.plans)?;
+    listener.limits.judge(&request, facts, buckets, &gateway.plans)?;
     let accept = |index: usize| gateway.routes.get(index).map(|route| route.accept).unwrap_or_default();
     entry::locate(&listener.table, accept, head, raw_target, facts).map_err(Stop::Refuse)?;
     let Some(route) = facts.route.and_then(|index| gateway.routes.get(index)) else {
         return Err(Problem::new(&ROUTE_NOT_FOUND).into());
     };
-    route.policies.judge(&request, facts, gateway.counting()).await?;
+    route.policies.judge(&request, facts, Counting { buckets, plans: &gateway.plans }).await?;
     match &route.action {
         Action::Upstream(_) => Ok(Decision::Relay(route)),
         Action::Respond(fixed) if fixed.code.is_some() => Ok(Decision::Fixed(route)),

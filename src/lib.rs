@@ -18,6 +18,7 @@ pub mod ctx;
 pub mod decide;
 pub mod exchange;
 pub mod proxy;
+pub mod simulate;
 
 pub mod entry;
 pub mod listen;

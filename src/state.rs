@@ -28,6 +28,12 @@ impl State {
         self.buckets.lock().get_or_insert_with(|| (bytes, Arc::new(Buckets::new(bytes)))).1.clone()
     }
 
+    /// What the limits have counted, for the process that takes over.
+    pub fn dump_buckets(&self) -> Vec<u8> {
+        let buckets = self.buckets.lock().as_ref().map(|(_, buckets)| buckets.clone());
+        buckets.map(|buckets| buckets.dump(clock::mono())).unwrap_or_default()
+    }
+
     /// Gives the buckets the size that an accepted snapshot asks for. They keep what they count.
     pub fn settle(&self, bytes: u64) {
         if let Some((size, buckets)) = &mut *self.buckets.lock()

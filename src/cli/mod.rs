@@ -10,7 +10,6 @@ mod orders;
 mod reference;
 mod routes;
 mod run;
-mod simulate;
 mod test;
 
 use std::io::{IsTerminal, Write};
@@ -19,7 +18,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::diagnostic::{self, Diagnostic};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::render::render;
 
 /// An API gateway and edge proxy whose operators know what it will do before it does it.
 #[derive(Parser)]
@@ -70,7 +70,7 @@ pub(crate) fn environment(name: &str) -> Option<String> {
 
 /// Prints what is wrong with a configuration; the exit code that goes with it.
 fn refuse(mistakes: &[Diagnostic]) -> ExitCode {
-    eprint!("{}", diagnostic::render(mistakes, std::io::stderr().is_terminal()));
+    eprint!("{}", render(mistakes, std::io::stderr().is_terminal()));
     ExitCode::from(CONFIGURATION)
 }
 

@@ -20,7 +20,7 @@ use crate::policy::authenticators::Authenticators;
 use crate::policy::buckets::Buckets;
 use crate::policy::limits::Limit;
 use crate::policy::rate_limit::RateLimits;
-use crate::policy::{Counting, Policies};
+use crate::policy::Policies;
 use crate::relay::head::HeadPlan;
 use crate::relay::pool::Pool;
 use crate::relay::strip::StripSet;
@@ -130,10 +130,6 @@ pub struct Shown {
 // === impl Gateway ===
 
 impl Gateway {
-    pub fn counting(&self) -> Counting<'_> {
-        Counting { buckets: &self.buckets, plans: &self.plans }
-    }
-
     /// The listener with this name, which was at `slot` when the connection was accepted.
     pub fn listener(&self, slot: usize, name: &str) -> Option<(usize, &ListenerPlan)> {
         match self.listeners.get(slot) {

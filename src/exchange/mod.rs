@@ -84,7 +84,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let raw = raw.and_then(|raw| raw_target(&raw).map(<[u8]>::to_vec));
         let head = session.req_header();
         let target = raw.as_deref().unwrap_or_else(|| head.raw_path());
-        decide(&gateway, head, target, &mut ctx.facts).await
+        decide(&gateway, &gateway.buckets, head, target, &mut ctx.facts).await
     };
     match decision {
         Ok(Decision::Relay(route)) => {

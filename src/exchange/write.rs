@@ -6,14 +6,13 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use pingora_core::Result;
 use pingora_core::protocols::http::date::get_cached_date;
-use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::Ctx;
 use crate::config::plan::{Action, Route};
 use crate::policy::Answer;
-use crate::policy::limits;
 use crate::reply::fixed::FIXED_ANSWER;
+use crate::reply::own::own_head;
 use crate::reply::problem::Problem;
 use crate::reply::render;
 
@@ -45,7 +44,11 @@ pub async fn answer(session: &mut Session, ctx: &mut Ctx, answer: &Answer) -> Re
 }
 
 async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(HeaderName, HeaderValue)], body: Bytes) -> Result<()> {
-    let head = own_head(ctx, status, headers, body.len())?;
+    let mut head = own_head(status, ctx.route(), &ctx.facts, headers)?;
+    head.insert_header(header::DATE, get_cached_date())?;
+    if !matches!(status, 204 | 304) {
+        head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    }
     keep_or_close(session);
     let is_head = session.req_header().method == Method::HEAD || matches!(status, 204 | 205 | 304) || body.is_empty();
     session.write_response_header(Box::new(head), is_head).await?;
@@ -53,30 +56,6 @@ async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(He
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
-}
-
-/// The head of an answer of the gateway's own.
-pub fn own_head(ctx: &Ctx, status: u16, headers: &[(HeaderName, HeaderValue)], length: usize) -> Result<ResponseHeader> {
-    let facts = &ctx.facts;
-    let mut head = ResponseHeader::build(status, Some(headers.len() + 12))?;
-    head.insert_header(header::DATE, get_cached_date())?;
-    for (name, value) in headers {
-        head.append_header(name.clone(), value.clone())?;
-    }
-    for (name, value) in &facts.cors {
-        head.append_header(name.clone(), value.clone())?;
-    }
-    limits::headers(&facts.charges, &mut |name, value| {
-        let _ = head.insert_header(name, value);
-    });
-    head.insert_header(render::REQUEST_ID.clone(), facts.request_id.to_header_value())?;
-    if let Some(route) = ctx.route() {
-        route.response.finish(&mut head, facts.scheme);
-    }
-    if !matches!(status, 204 | 304) {
-        head.insert_header(header::CONTENT_LENGTH, length)?;
-    }
-    Ok(head)
 }
 
 /// A body that nobody reads stands between this request and the next one: a small one is read, for another the connection ends.

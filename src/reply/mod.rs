@@ -3,5 +3,6 @@
 pub mod fixed;
 pub mod headers;
 pub mod location;
+pub mod own;
 pub mod problem;
 pub mod render;

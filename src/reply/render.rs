@@ -22,6 +22,12 @@ pub static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// At most so many bytes of a detail or a member are shown: both can repeat what a client sent.
 const BOUND: usize = 512;
 
+/// The document of a route that refuses by itself, with a code of the operator's.
+pub fn fixed_body(code: &str, status: u16, request_id: &str) -> Bytes {
+    let words = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Refused");
+    document(code, words, status, None, request_id, &[])
+}
+
 /// A complete response outside of Pingora.
 #[derive(Clone, Copy, Debug)]
 pub struct Http1<'a> {
@@ -39,8 +45,12 @@ pub struct Http1<'a> {
 pub fn body(problem: &Problem, request_id: &str) -> Bytes {
     let Problem { kind, detail, reason: _, members, headers: _ } = problem;
     let Kind { code, status, error, about: _ } = kind;
+    document(code, error, *status, detail.as_deref(), request_id, members)
+}
+
+fn document(code: &str, error: &str, status: u16, detail: Option<&str>, request_id: &str, members: &[(&'static str, String)]) -> Bytes {
     let text: usize = members.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
-    let text = text + TYPE.len() + 2 * (code.len() + error.len()) + detail.as_ref().map_or(0, |detail| detail.len()) + request_id.len();
+    let text = text + TYPE.len() + 2 * (code.len() + error.len()) + detail.map_or(0, str::len) + request_id.len();
     let mut out = Vec::with_capacity(text + 128);
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(TYPE.as_bytes());
@@ -48,7 +58,7 @@ pub fn body(problem: &Problem, request_id: &str) -> Bytes {
     out.extend_from_slice(b"\",\"title\":\"");
     push_escaped(&mut out, error.as_bytes());
     out.extend_from_slice(b"\",\"status\":");
-    out.extend_from_slice(itoa::Buffer::new().format(*status).as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
     if let Some(detail) = detail {
         member(&mut out, "detail", detail);
     }
