@@ -84,7 +84,8 @@ impl Cors {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let joined = |names: &[Box<str>]| (!names.is_empty()).then(|| HeaderValue::from_str(&names.join(", ")).expect("names are visible ASCII"));
+        let joined =
+            |names: &[Box<str>]| (!names.is_empty()).then(|| HeaderValue::from_str(&names.join(", ")).expect("names are visible ASCII"));
         let mut preflight = vec![(VARY, BY_PREFLIGHT)];
         let listed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
         preflight.push((ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_str(&listed).expect("methods are visible ASCII")));
@@ -122,7 +123,11 @@ impl Cors {
         for list in head.headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
             for name in list.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()) {
                 if !self.headers.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name)) {
-                    return Err(refuse("A header is not allowed for other origins.", "header", HeaderValue::from_bytes(name).ok().as_ref()));
+                    return Err(refuse(
+                        "A header is not allowed for other origins.",
+                        "header",
+                        HeaderValue::from_bytes(name).ok().as_ref(),
+                    ));
                 }
             }
         }
@@ -183,13 +188,21 @@ fn refuse(detail: &'static str, what: &str, asked: Option<&HeaderValue>) -> Prob
 
 fn read_origins(settings: &At<CorsSettings>, list: &[At<String>], credentials: bool, wrong: &mut Vec<Diagnostic>) -> Origins {
     if list.is_empty() {
-        wrong.push(Diagnostic::at(&settings.place, "cors-no-origins", "`origins` is empty: expected at least one, such as `https://shop.example`"));
+        wrong.push(Diagnostic::at(
+            &settings.place,
+            "cors-no-origins",
+            "`origins` is empty: expected at least one, such as `https://shop.example`",
+        ));
     }
     if let Some(any) = list.iter().find(|origin| origin.value == "*") {
         if credentials {
             wrong.push(
-                Diagnostic::at(&any.place, "cors-any-with-credentials", "`*` does not go with `credentials`: any site could act for your users")
-                    .help("list the origins that may send credentials"),
+                Diagnostic::at(
+                    &any.place,
+                    "cors-any-with-credentials",
+                    "`*` does not go with `credentials`: any site could act for your users",
+                )
+                .help("list the origins that may send credentials"),
             );
         }
         if list.len() > 1 {
@@ -362,15 +375,31 @@ mod tests {
     fn a_preflight_that_asks_for_too_much_is_refused() {
         let cors = compile(settings(&[SHOP])).unwrap();
         for (headers, reason) in [
-            (vec![("origin", "https://evil.example"), ("access-control-request-method", "GET")], "origin `https://evil.example` is not allowed"),
-            (vec![("origin", "https://shop.example:8443"), ("access-control-request-method", "GET")], "origin `https://shop.example:8443` is not allowed"),
-            (vec![("origin", "https://shop.example.evil"), ("access-control-request-method", "GET")], "origin `https://shop.example.evil` is not allowed"),
+            (
+                vec![("origin", "https://evil.example"), ("access-control-request-method", "GET")],
+                "origin `https://evil.example` is not allowed",
+            ),
+            (
+                vec![("origin", "https://shop.example:8443"), ("access-control-request-method", "GET")],
+                "origin `https://shop.example:8443` is not allowed",
+            ),
+            (
+                vec![("origin", "https://shop.example.evil"), ("access-control-request-method", "GET")],
+                "origin `https://shop.example.evil` is not allowed",
+            ),
             (vec![("origin", "null"), ("access-control-request-method", "GET")], "origin `null` is not allowed"),
-            (vec![("origin", SHOP), ("origin", SHOP), ("access-control-request-method", "GET")], "origin `https://shop.example` is not allowed"),
+            (
+                vec![("origin", SHOP), ("origin", SHOP), ("access-control-request-method", "GET")],
+                "origin `https://shop.example` is not allowed",
+            ),
             (vec![("origin", SHOP), ("access-control-request-method", "DELETE")], "method `DELETE` is not allowed"),
             (vec![("origin", SHOP), ("access-control-request-method", "put")], "method `put` is not allowed"),
             (
-                vec![("origin", SHOP), ("access-control-request-method", "GET"), ("access-control-request-headers", "x-page, authorization")],
+                vec![
+                    ("origin", SHOP),
+                    ("access-control-request-method", "GET"),
+                    ("access-control-request-headers", "x-page, authorization"),
+                ],
                 "header `authorization` is not allowed",
             ),
         ] {

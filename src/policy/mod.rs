@@ -3,15 +3,18 @@
 //! Order: ip filter, cors, limits before_auth, authn, authz, limits, validation. Users cannot change it.
 
 pub mod api_key;
+pub mod authenticators;
 pub mod authn;
 pub mod authz;
 pub mod claims;
 pub mod cors;
+pub mod credential;
 pub mod forward;
 pub mod ip_filter;
 pub mod jwt;
 pub mod principal;
 pub mod rate_limit;
+pub mod token_memory;
 pub mod validate;
 
 #[cfg(test)]
