@@ -284,3 +284,112 @@ impl<'a> Known<'a> {
 fn taken_twice(is: &At<String>) -> Diagnostic {
     Diagnostic::at(&is.place, "duplicate-identity", "tokens with this claim are a consumer's already: they cannot be two")
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::policy::api_key::{ApiKeySettings, hash_key};
+    use crate::policy::fixtures::{NOW, at_text, codes};
+    use crate::policy::jwt::JwtAlgorithm;
+    use crate::policy::jwt::fixtures::{Signer, jwt_settings};
+
+    fn keys(header: &str, forward: &str) -> AuthenticatorSettings {
+        let forward = [(forward.to_owned(), at_text("consumer"))].into();
+        let keys = ApiKeySettings { header: Some(at_text(header)), query: None, format: None, forward, pass: false };
+        AuthenticatorSettings { jwt: None, api_key: Some(keys) }
+    }
+
+    fn tokens(signer: &Signer) -> AuthenticatorSettings {
+        AuthenticatorSettings { jwt: Some(jwt_settings(signer)), api_key: None }
+    }
+
+    fn consumer(keys: &[&str], identities: &[(&str, &str, &str)]) -> ConsumerSettings {
+        let identity = |(authenticator, claim, is): &(&str, &str, &str)| ConsumerIdentitySettings {
+            authenticator: at_text(authenticator),
+            claim: at_text(claim),
+            is: at_text(is),
+        };
+        ConsumerSettings {
+            keys: keys.iter().map(|hash| ConsumerKeySettings { sha256: at_text(hash) }).collect(),
+            identities: identities.iter().map(identity).collect(),
+            plan: None,
+            scopes: Vec::new(),
+        }
+    }
+
+    fn hash(key: &str) -> String {
+        hash_key(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn compiled(
+        authenticators: &[(&str, AuthenticatorSettings)],
+        consumers: &[(&str, ConsumerSettings)],
+    ) -> Result<Authenticators, Vec<Diagnostic>> {
+        let authenticators = authenticators.iter().map(|(name, settings)| (at_text(name), settings.clone())).collect();
+        let consumers = consumers.iter().map(|(name, settings)| (at_text(name), settings.clone())).collect();
+        compile(&authenticators, &consumers, &|_| None, TOKENS_MEMORY, None)
+    }
+
+    #[test]
+    fn an_authenticator_is_of_exactly_one_kind() {
+        let signer = Signer::new(JwtAlgorithm::HS256);
+        let both = AuthenticatorSettings { api_key: keys("x-api-key", "x-client").api_key, ..tokens(&signer) };
+        let none = AuthenticatorSettings { jwt: None, api_key: None };
+        assert_eq!(codes(compiled(&[("a", both), ("b", none)], &[])), ["authenticator-kind", "authenticator-kind"]);
+    }
+
+    #[test]
+    fn a_header_cannot_carry_keys_and_identities() {
+        let authenticators = [("a", keys("x-api-key", "x-client")), ("b", keys("X_Client", "x-other"))];
+        assert_eq!(codes(compiled(&authenticators, &[])), ["reserved-header"]);
+    }
+
+    #[test]
+    fn consumers_that_nobody_can_be_are_mistakes() {
+        let signer = Signer::new(JwtAlgorithm::HS256);
+        let scoped = |settings: ConsumerSettings, scope: &str| ConsumerSettings { scopes: vec![scope.to_owned()], ..settings };
+        let told = |consumers: &[(&str, ConsumerSettings)]| {
+            codes(compiled(&[("idp", tokens(&signer)), ("keys", keys("x-api-key", "x-client"))], consumers))
+        };
+        assert_eq!(told(&[("a", consumer(&[], &[]))]), ["consumer-unreachable"]);
+        assert_eq!(told(&[("a", scoped(consumer(&[], &[("idp", "t", "a")]), "s"))]), ["consumer-scopes"]);
+        assert_eq!(told(&[("a", scoped(consumer(&[&hash("k")], &[]), "a b"))]), ["bad-scope"]);
+        assert_eq!(told(&[("a", consumer(&["abc", &hash("")], &[]))]), ["key-hash", "key-hash"]);
+        assert_eq!(told(&[("a", consumer(&[&hash("k")], &[])), ("b", consumer(&[&hash("k")], &[]))]), ["duplicate-key"]);
+        assert_eq!(
+            told(&[("a", consumer(&[], &[("nobody", "t", "a"), ("keys", "t", "a"), ("idp", "/~", "a")]))]),
+            ["unknown-name", "identity-without-tokens", "bad-claim"]
+        );
+        let twice = [("a", consumer(&[], &[("idp", "t", "x")])), ("b", consumer(&[], &[("idp", "t", "x")]))];
+        assert_eq!(told(&twice), ["duplicate-identity"]);
+        let planned = ConsumerSettings { plan: Some(at_text("gold")), ..consumer(&[&hash("k")], &[]) };
+        assert_eq!(told(&[("a", planned)]), ["unknown-name"]);
+        assert_eq!(codes(compiled(&[("idp", tokens(&signer))], &[("a", consumer(&[&hash("k")], &[]))])), ["consumer-keys"]);
+    }
+
+    #[test]
+    fn a_reload_hands_on_the_tokens_of_authenticators_that_did_not_change() {
+        let signer = Signer::new(JwtAlgorithm::ES256);
+        let token = signer.token(&json!({ "iss": "https://idp.example", "aud": "orders", "exp": NOW + 60 }));
+        let signatures = |all: &Authenticators| {
+            let jwt = all.find_jwt("idp").unwrap();
+            jwt.identify(token.as_bytes(), NOW * 1000).unwrap();
+            jwt.memory().signatures()
+        };
+        let load = |names: &[&str], earlier: Option<&Authenticators>| {
+            let authenticators = names.iter().map(|name| (at_text(name), tokens(&signer))).collect();
+            compile(&authenticators, &Vec::new(), &|_| None, TOKENS_MEMORY, earlier).unwrap()
+        };
+        let first = load(&["idp"], None);
+        assert_eq!(signatures(&first), 1);
+        let second = load(&["idp"], Some(&first));
+        assert_eq!(signatures(&second), 1, "carried over");
+        assert_eq!(signatures(&load(&["idp"], None)), 1, "a memory of its own");
+        // Two share the memory, so that each has another bound than before.
+        let third = load(&["idp", "other"], Some(&second));
+        assert_eq!(third.find_jwt("idp").unwrap().memory().capacity(), TOKENS_MEMORY / 2);
+        assert_eq!(third.find_jwt("idp").unwrap().memory().signatures(), 0);
+    }
+}

@@ -361,11 +361,11 @@ mod tests {
         Auth::compile(&at(AuthSettings::AnyOf(names.iter().map(|name| at_text(name)).collect())), authenticators)
     }
 
-    fn call(auth: &Auth, line: &str, headers: &[(&str, &str)]) -> Result<Arc<Identity>, Problem> {
+    fn call(auth: &Auth, line: &str, headers: &[(&str, &str)]) -> Result<Arc<Identity>, Box<Problem>> {
         let mut facts = facts();
         match judge(auth, &head(line, headers), &mut facts) {
             Ok(()) => Ok(facts.identity.expect("a route that is not public knows its caller")),
-            refused => Err(refusal(refused)),
+            refused => Err(Box::new(refusal(refused))),
         }
     }
 

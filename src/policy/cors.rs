@@ -104,7 +104,7 @@ impl Cors {
     /// Answers a preflight; for any other request notes the headers that its response carries.
     pub fn decide(&self, head: &Parts, facts: &mut Facts) -> Result<(), Stop> {
         match requested_method(head) {
-            Some(method) => Err(self.preflight(head, method).map_or_else(Stop::from, |answer| Stop::Answer(Box::new(answer)))),
+            Some(method) => Err(self.preflight(head, method)),
             None => {
                 self.note(head, facts);
                 Ok(())
@@ -113,28 +113,24 @@ impl Cors {
     }
 
     /// The Fetch standard, section 3.2.2: CORS-preflight request.
-    fn preflight(&self, head: &Parts, method: &HeaderValue) -> Result<Answer, Problem> {
+    fn preflight(&self, head: &Parts, method: &HeaderValue) -> Stop {
         let Some(origin) = self.allowed(head) else {
-            return Err(refuse("The origin is not allowed.", "origin", head.headers.get(ORIGIN)));
+            return refuse("The origin is not allowed.", "origin", head.headers.get(ORIGIN));
         };
         if !self.methods.iter().any(|own| own.as_str().as_bytes() == method.as_bytes()) {
-            return Err(refuse("The method is not allowed for other origins.", "method", Some(method)));
+            return refuse("The method is not allowed for other origins.", "method", Some(method));
         }
         for list in head.headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
             for name in list.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()) {
                 if !self.headers.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name)) {
-                    return Err(refuse(
-                        "A header is not allowed for other origins.",
-                        "header",
-                        HeaderValue::from_bytes(name).ok().as_ref(),
-                    ));
+                    return refuse("A header is not allowed for other origins.", "header", HeaderValue::from_bytes(name).ok().as_ref());
                 }
             }
         }
         let mut headers = Vec::with_capacity(self.preflight.len() + 1);
         headers.push((ACCESS_CONTROL_ALLOW_ORIGIN, origin));
         headers.extend(self.preflight.iter().cloned());
-        Ok(Answer { status: 204, headers, body: bytes::Bytes::new() })
+        Stop::Answer(Box::new(Answer { status: 204, headers, body: bytes::Bytes::new() }))
     }
 
     fn note(&self, head: &Parts, facts: &mut Facts) {
@@ -178,10 +174,10 @@ pub fn requested_method(head: &Parts) -> Option<&HeaderValue> {
     head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-fn refuse(detail: &'static str, what: &str, asked: Option<&HeaderValue>) -> Problem {
+fn refuse(detail: &'static str, what: &str, asked: Option<&HeaderValue>) -> Stop {
     let asked = asked.map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
     let shown: String = asked.chars().take(100).flat_map(char::escape_default).collect();
-    Problem::new(&CORS_REFUSED).detail(detail).reason(format!("{what} `{shown}` is not allowed")).header(VARY, BY_PREFLIGHT)
+    Problem::new(&CORS_REFUSED).detail(detail).reason(format!("{what} `{shown}` is not allowed")).header(VARY, BY_PREFLIGHT).into()
 }
 
 // === reading settings ===
@@ -319,13 +315,13 @@ mod tests {
         Cors::compile(&at(settings), None)
     }
 
-    fn preflight(cors: &Cors, headers: &[(&str, &str)]) -> Result<Vec<String>, Problem> {
+    fn preflight(cors: &Cors, headers: &[(&str, &str)]) -> Result<Vec<String>, Box<Problem>> {
         match judge(cors, &head("OPTIONS /", headers), &mut facts()) {
             Err(Stop::Answer(answer)) => {
                 assert_eq!((answer.status, answer.body.len()), (204, 0));
                 Ok(lines(&answer.headers))
             }
-            other => Err(refusal(other)),
+            other => Err(Box::new(refusal(other))),
         }
     }
 

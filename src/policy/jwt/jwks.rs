@@ -88,11 +88,8 @@ fn read_entry(key: &Map<String, Value>) -> Result<Entry, &'static str> {
     }
     match key.get("key_ops") {
         None => {}
-        Some(Value::Array(ops)) if ops.iter().all(Value::is_string) => {
-            if !ops.iter().any(|op| op == "verify") {
-                return Ok(Entry::Other);
-            }
-        }
+        Some(Value::Array(ops)) if ops.iter().all(Value::is_string) && ops.iter().any(|op| op == "verify") => {}
+        Some(Value::Array(ops)) if ops.iter().all(Value::is_string) => return Ok(Entry::Other),
         Some(_) => return Err("has a `key_ops` that is not a list of texts"),
     }
     let only = match text("alg", "has an `alg` that is not text")? {
