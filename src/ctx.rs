@@ -68,6 +68,8 @@ pub struct Facts {
     pub trail: Option<Vec<Step>>,
     /// Claims that stand for a verified token (`claims:` in config tests, `--claims` of `explain`).
     pub assumed: Option<Arc<serde_json::Value>>,
+    /// The consumer whose key is taken to have been sent (`consumer:` in config tests, `--consumer` of `explain`).
+    pub assumed_consumer: Option<Arc<str>>,
 }
 
 /// One line of the trail that `explain` prints.
@@ -140,6 +142,7 @@ impl Facts {
             refused: None,
             trail: None,
             assumed: None,
+            assumed_consumer: None,
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::policy::authn::{Auth, AuthSettings};
 use crate::policy::authz::Allow;
 use crate::policy::cors::Cors;
 use crate::policy::ip_filter::IpFilter;
-use crate::policy::limits::Limit;
+use crate::policy::limits::limit::Limit;
 use crate::policy::rate_limit::{RateLimits, Stage};
 use crate::policy::validate::BodyLimit;
 use crate::policy::Policies;

@@ -18,7 +18,7 @@ use crate::entry::route::Table;
 use crate::listen::Listener;
 use crate::policy::authenticators::Authenticators;
 use crate::policy::buckets::Buckets;
-use crate::policy::limits::Limit;
+use crate::policy::limits::limit::Limit;
 use crate::policy::rate_limit::RateLimits;
 use crate::policy::Policies;
 use crate::relay::head::HeadPlan;
@@ -26,7 +26,8 @@ use crate::relay::pool::Pool;
 use crate::relay::strip::StripSet;
 use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
-use crate::report::metrics::{LimitSeries, ListenerSeries, RouteSeries, UpstreamSeries};
+use crate::report::metrics::route::RouteSeries;
+use crate::report::metrics::series::{LimitSeries, ListenerSeries, UpstreamSeries};
 use crate::report::writer::To;
 
 /// One configuration, compiled.

@@ -22,7 +22,7 @@ use crate::relay::target::{Chosen, Target};
 use crate::reply::headers::{Incoming, client_head};
 use crate::reply::location::Way;
 use crate::reply::problem::{Kind, Problem};
-use crate::report::metrics::Failure;
+use crate::report::metrics::series::Failure;
 
 /// What has been tried for one request.
 #[derive(Default)]
@@ -169,7 +169,7 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
     let Some(target) = &ctx.attempts.target else { return Ok(()) };
     let status = head.status.as_u16();
     let mut told: SmallVec<[_; 5]> = SmallVec::new();
-    limits::headers(&ctx.facts.charges, &mut |name, value| told.push((name, value)));
+    limits::headers::headers(&ctx.facts.charges, &mut |name, value| told.push((name, value)));
     let rewrite = relay.head.rewrite.as_ref();
     let incoming = Incoming {
         scheme: ctx.facts.scheme,

@@ -16,7 +16,7 @@ use crate::listen::conn::ConnInfo;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
 use crate::reply::problem::Kind;
 use crate::report::access_log::Line;
-use crate::report::metrics::Outcome;
+use crate::report::metrics::route::Outcome;
 use crate::report::writer::Sink;
 
 /// Writes the line and counts. `error` is what ended the request early, if anything did.

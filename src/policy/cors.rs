@@ -84,7 +84,8 @@ impl Cors {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let joined = |names: &[Box<str>]| (!names.is_empty()).then(|| HeaderValue::from_str(&names.join(", ")).expect("names are visible ASCII"));
+        let joined =
+            |names: &[Box<str>]| (!names.is_empty()).then(|| HeaderValue::from_str(&names.join(", ")).expect("names are visible ASCII"));
         let mut preflight = vec![(VARY, BY_PREFLIGHT)];
         let listed = methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
         preflight.push((ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_str(&listed).expect("methods are visible ASCII")));
@@ -103,7 +104,7 @@ impl Cors {
     /// Answers a preflight; for any other request notes the headers that its response carries.
     pub fn decide(&self, head: &Parts, facts: &mut Facts) -> Result<(), Stop> {
         match requested_method(head) {
-            Some(method) => Err(self.preflight(head, method).map_or_else(Stop::from, |answer| Stop::Answer(Box::new(answer)))),
+            Some(method) => Err(self.preflight(head, method)),
             None => {
                 self.note(head, facts);
                 Ok(())
@@ -112,24 +113,24 @@ impl Cors {
     }
 
     /// The Fetch standard, section 3.2.2: CORS-preflight request.
-    fn preflight(&self, head: &Parts, method: &HeaderValue) -> Result<Answer, Problem> {
+    fn preflight(&self, head: &Parts, method: &HeaderValue) -> Stop {
         let Some(origin) = self.allowed(head) else {
-            return Err(refuse("The origin is not allowed.", "origin", head.headers.get(ORIGIN)));
+            return refuse("The origin is not allowed.", "origin", head.headers.get(ORIGIN));
         };
         if !self.methods.iter().any(|own| own.as_str().as_bytes() == method.as_bytes()) {
-            return Err(refuse("The method is not allowed for other origins.", "method", Some(method)));
+            return refuse("The method is not allowed for other origins.", "method", Some(method));
         }
         for list in head.headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
             for name in list.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()) {
                 if !self.headers.iter().any(|own| own.as_bytes().eq_ignore_ascii_case(name)) {
-                    return Err(refuse("A header is not allowed for other origins.", "header", HeaderValue::from_bytes(name).ok().as_ref()));
+                    return refuse("A header is not allowed for other origins.", "header", HeaderValue::from_bytes(name).ok().as_ref());
                 }
             }
         }
         let mut headers = Vec::with_capacity(self.preflight.len() + 1);
         headers.push((ACCESS_CONTROL_ALLOW_ORIGIN, origin));
         headers.extend(self.preflight.iter().cloned());
-        Ok(Answer { status: 204, headers, body: bytes::Bytes::new() })
+        Stop::Answer(Box::new(Answer { status: 204, headers, body: bytes::Bytes::new() }))
     }
 
     fn note(&self, head: &Parts, facts: &mut Facts) {
@@ -173,23 +174,31 @@ pub fn requested_method(head: &Parts) -> Option<&HeaderValue> {
     head.headers.get(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-fn refuse(detail: &'static str, what: &str, asked: Option<&HeaderValue>) -> Problem {
+fn refuse(detail: &'static str, what: &str, asked: Option<&HeaderValue>) -> Stop {
     let asked = asked.map(|value| String::from_utf8_lossy(value.as_bytes())).unwrap_or_default();
     let shown: String = asked.chars().take(100).flat_map(char::escape_default).collect();
-    Problem::new(&CORS_REFUSED).detail(detail).reason(format!("{what} `{shown}` is not allowed")).header(VARY, BY_PREFLIGHT)
+    Problem::new(&CORS_REFUSED).detail(detail).reason(format!("{what} `{shown}` is not allowed")).header(VARY, BY_PREFLIGHT).into()
 }
 
 // === reading settings ===
 
 fn read_origins(settings: &At<CorsSettings>, list: &[At<String>], credentials: bool, wrong: &mut Vec<Diagnostic>) -> Origins {
     if list.is_empty() {
-        wrong.push(Diagnostic::at(&settings.place, "cors-no-origins", "`origins` is empty: expected at least one, such as `https://shop.example`"));
+        wrong.push(Diagnostic::at(
+            &settings.place,
+            "cors-no-origins",
+            "`origins` is empty: expected at least one, such as `https://shop.example`",
+        ));
     }
     if let Some(any) = list.iter().find(|origin| origin.value == "*") {
         if credentials {
             wrong.push(
-                Diagnostic::at(&any.place, "cors-any-with-credentials", "`*` does not go with `credentials`: any site could act for your users")
-                    .help("list the origins that may send credentials"),
+                Diagnostic::at(
+                    &any.place,
+                    "cors-any-with-credentials",
+                    "`*` does not go with `credentials`: any site could act for your users",
+                )
+                .help("list the origins that may send credentials"),
             );
         }
         if list.len() > 1 {
@@ -306,13 +315,13 @@ mod tests {
         Cors::compile(&at(settings), None)
     }
 
-    fn preflight(cors: &Cors, headers: &[(&str, &str)]) -> Result<Vec<String>, Problem> {
+    fn preflight(cors: &Cors, headers: &[(&str, &str)]) -> Result<Vec<String>, Box<Problem>> {
         match judge(cors, &head("OPTIONS /", headers), &mut facts()) {
             Err(Stop::Answer(answer)) => {
                 assert_eq!((answer.status, answer.body.len()), (204, 0));
                 Ok(lines(&answer.headers))
             }
-            other => Err(refusal(other)),
+            other => Err(Box::new(refusal(other))),
         }
     }
 
@@ -362,15 +371,31 @@ mod tests {
     fn a_preflight_that_asks_for_too_much_is_refused() {
         let cors = compile(settings(&[SHOP])).unwrap();
         for (headers, reason) in [
-            (vec![("origin", "https://evil.example"), ("access-control-request-method", "GET")], "origin `https://evil.example` is not allowed"),
-            (vec![("origin", "https://shop.example:8443"), ("access-control-request-method", "GET")], "origin `https://shop.example:8443` is not allowed"),
-            (vec![("origin", "https://shop.example.evil"), ("access-control-request-method", "GET")], "origin `https://shop.example.evil` is not allowed"),
+            (
+                vec![("origin", "https://evil.example"), ("access-control-request-method", "GET")],
+                "origin `https://evil.example` is not allowed",
+            ),
+            (
+                vec![("origin", "https://shop.example:8443"), ("access-control-request-method", "GET")],
+                "origin `https://shop.example:8443` is not allowed",
+            ),
+            (
+                vec![("origin", "https://shop.example.evil"), ("access-control-request-method", "GET")],
+                "origin `https://shop.example.evil` is not allowed",
+            ),
             (vec![("origin", "null"), ("access-control-request-method", "GET")], "origin `null` is not allowed"),
-            (vec![("origin", SHOP), ("origin", SHOP), ("access-control-request-method", "GET")], "origin `https://shop.example` is not allowed"),
+            (
+                vec![("origin", SHOP), ("origin", SHOP), ("access-control-request-method", "GET")],
+                "origin `https://shop.example` is not allowed",
+            ),
             (vec![("origin", SHOP), ("access-control-request-method", "DELETE")], "method `DELETE` is not allowed"),
             (vec![("origin", SHOP), ("access-control-request-method", "put")], "method `put` is not allowed"),
             (
-                vec![("origin", SHOP), ("access-control-request-method", "GET"), ("access-control-request-headers", "x-page, authorization")],
+                vec![
+                    ("origin", SHOP),
+                    ("access-control-request-method", "GET"),
+                    ("access-control-request-headers", "x-page, authorization"),
+                ],
                 "header `authorization` is not allowed",
             ),
         ] {

@@ -114,7 +114,8 @@ impl Forward {
             let Some(value) = path.find(claims) else { continue };
             let text = printed(value).map_err(|why| format!("claim `{}` {why}, and cannot become `{name}`", path.as_str()))?;
             if !text.is_empty() {
-                let value = HeaderValue::from_bytes(text.as_bytes()).map_err(|_| format!("claim `{}` cannot become `{name}`", path.as_str()))?;
+                let value =
+                    HeaderValue::from_bytes(text.as_bytes()).map_err(|_| format!("claim `{}` cannot become `{name}`", path.as_str()))?;
                 made.push((name.clone(), value));
             }
         }

@@ -68,7 +68,11 @@ impl IpFilter {
                 ]);
             }
             (None, None) => {
-                return Err(vec![Diagnostic::at(&settings.place, "ip-filter-empty", "neither `allow` nor `deny` is written: expected one of them")]);
+                return Err(vec![Diagnostic::at(
+                    &settings.place,
+                    "ip-filter-empty",
+                    "neither `allow` nor `deny` is written: expected one of them",
+                )]);
             }
         };
         if list.is_empty() {
@@ -82,24 +86,25 @@ impl IpFilter {
                 && net.prefix_len() >= 96
             {
                 wrong.push(
-                    Diagnostic::at(&network.place, "network-never-matches", format!("`{}` matches nobody: such clients are seen with their IPv4 address", network.0))
-                        .help("write the network as IPv4"),
+                    Diagnostic::at(
+                        &network.place,
+                        "network-never-matches",
+                        format!("`{}` matches nobody: such clients are seen with their IPv4 address", network.0),
+                    )
+                    .help("write the network as IPv4"),
                 );
                 continue;
             }
-            let cover = list.iter().enumerate().find(|(other, wide)| {
-                *other != index && wide.0.contains(&network.0) && (wide.0 != network.0 || *other < index)
-            });
+            let cover = list
+                .iter()
+                .enumerate()
+                .find(|(other, wide)| *other != index && wide.0.contains(&network.0) && (wide.0 != network.0 || *other < index));
             if let Some((_, wide)) = cover {
                 let message = format!("`{}` changes nothing: `{}` covers it", network.0, wide.0);
                 wrong.push(Diagnostic::at(&network.place, "network-covered", message).help("remove it"));
             }
         }
-        if wrong.is_empty() {
-            Ok(IpFilter { listed, networks: Networks::new(list.iter().map(|network| network.0)) })
-        } else {
-            Err(wrong)
-        }
+        if wrong.is_empty() { Ok(IpFilter { listed, networks: Networks::new(list.iter().map(|network| network.0)) }) } else { Err(wrong) }
     }
 
     /// Judges the client's address.
@@ -194,7 +199,12 @@ mod tests {
     use crate::policy::fixtures::{at, codes, facts, head, judge, refusal};
 
     fn list(networks: &[&str]) -> Option<Vec<At<Network>>> {
-        Some(networks.iter().map(|text| at(Network(text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).unwrap()))).collect())
+        Some(
+            networks
+                .iter()
+                .map(|text| at(Network(text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).unwrap())))
+                .collect(),
+        )
     }
 
     fn compile(allow: Option<Vec<At<Network>>>, deny: Option<Vec<At<Network>>>) -> Result<IpFilter, Vec<Diagnostic>> {
@@ -210,10 +220,13 @@ mod tests {
     #[test]
     fn only_allowed_addresses_may_call() {
         let filter = compile(list(&["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "172.16.0.0/12"]), None).unwrap();
-        for client in ["10.0.0.0", "10.255.255.255", "192.0.2.7", "2001:db8::1", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", "172.31.255.255"] {
+        for client in ["10.0.0.0", "10.255.255.255", "192.0.2.7", "2001:db8::1", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", "172.31.255.255"]
+        {
             assert!(passes(&filter, client), "{client}");
         }
-        for client in ["9.255.255.255", "11.0.0.0", "192.0.2.6", "192.0.2.8", "2001:db9::", "::1", "0.0.0.0", "255.255.255.255", "172.32.0.0"] {
+        for client in
+            ["9.255.255.255", "11.0.0.0", "192.0.2.6", "192.0.2.8", "2001:db9::", "::1", "0.0.0.0", "255.255.255.255", "172.32.0.0"]
+        {
             assert!(!passes(&filter, client), "{client}");
         }
     }

@@ -31,7 +31,7 @@ use self::authz::Allow;
 use self::buckets::Buckets;
 use self::cors::Cors;
 use self::ip_filter::IpFilter;
-use self::limits::Limit;
+use self::limits::limit::Limit;
 use self::rate_limit::RateLimits;
 use self::validate::BodyLimit;
 use crate::config::document::Shadow;

@@ -86,9 +86,13 @@ impl Policy for BodyLimit {
 
 impl BodyCount {
     /// Counts `n` more bytes; refuses where they make the body too large. The bytes that made it so must not be sent on.
-    pub fn count(&mut self, n: usize) -> Result<(), Problem> {
+    pub fn count(&mut self, n: usize) -> Result<(), Box<Problem>> {
         self.seen = self.seen.saturating_add(n as u64);
-        if self.seen <= self.limit.limit { Ok(()) } else { Err(self.limit.refuse(format_args!("at least {} bytes came", self.seen))) }
+        if self.seen <= self.limit.limit {
+            Ok(())
+        } else {
+            Err(Box::new(self.limit.refuse(format_args!("at least {} bytes came", self.seen))))
+        }
     }
 
     /// How many bytes have been counted.

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::diagnostic::Diagnostic;
+use super::template::{Leads, Template};
 use crate::config::types::At;
 
 /// How path and host change on the way to the upstream. At most one of `strip_prefix`, `prefix` and `path`.
@@ -68,15 +69,7 @@ pub enum PathRewrite {
         from: Box<str>,
         to: Box<str>,
     },
-    Template(Box<[Piece]>),
-}
-
-/// A piece of a path template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
-    Text(Box<str>),
-    /// Index into the names of the route's pattern.
-    Capture(usize),
+    Template(Template),
 }
 
 /// What `Host` the upstream sees.
@@ -122,7 +115,10 @@ impl Rewrite {
             }
         }
         if let Some(template) = path {
-            compiled = PathRewrite::Template(compile_template(template, names, &mut wrong));
+            match Template::compile(template, names, Leads::ToPath) {
+                Ok(template) => compiled = PathRewrite::Template(template),
+                Err(more) => wrong.extend(more),
+            }
         }
         let host = host.as_ref().map_or(HostRewrite::Preserve, |host| compile_host(host, &mut wrong));
         if wrong.is_empty() { Ok(Rewrite { path: compiled, host }) } else { Err(wrong) }
@@ -140,21 +136,21 @@ impl Rewrite {
                 Some(rest) => Cow::Owned([to, rest].concat()),
                 None => Cow::Owned(to.to_string()),
             },
-            PathRewrite::Template(pieces) => {
-                let mut text = String::with_capacity(path.len() + 16);
-                for piece in pieces {
-                    match piece {
-                        Piece::Text(literal) => text.push_str(literal),
-                        Piece::Capture(index) => text.push_str(captures.get(*index).copied().unwrap_or_default()),
-                    }
-                }
-                Cow::Owned(text)
-            }
+            PathRewrite::Template(template) => Cow::Owned(template.fill(captures)),
+        }
+    }
+
+    /// The `Host` that the upstream sees, for this one of the client's and this one of the target.
+    pub fn sent_host<'h>(&'h self, client: &'h str, target: &'h str) -> &'h str {
+        match &self.host {
+            HostRewrite::Preserve => client,
+            HostRewrite::Upstream => target,
+            HostRewrite::Fixed(name) => name.to_str().unwrap_or_default(),
         }
     }
 
     pub fn needs_captures(&self) -> bool {
-        matches!(&self.path, PathRewrite::Template(pieces) if pieces.iter().any(|piece| matches!(piece, Piece::Capture(_))))
+        matches!(&self.path, PathRewrite::Template(template) if template.needs_captures())
     }
 
     /// The way back: what a client must ask for to reach this path of the upstream's. None where that is the path itself, or no
@@ -177,7 +173,7 @@ fn is_below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']))
 }
 
-fn is_path(text: &str) -> bool {
+pub(super) fn is_path(text: &str) -> bool {
     text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'{' | b'}' | b'\\'))
 }
 
@@ -206,51 +202,6 @@ fn compile_prefix(from: &At<String>, to: &str, pattern: &str, wrong: &mut Vec<Di
         wrong.push(Diagnostic::at(&from.place, "prefix-mismatch", message).help(help));
     }
     PathRewrite::Prefix { from: cut.into(), to: to.into() }
-}
-
-fn compile_template(template: &At<String>, names: &[&str], wrong: &mut Vec<Diagnostic>) -> Box<[Piece]> {
-    let mut pieces = Vec::new();
-    let mut fail = |code, message: String, help: Option<String>| {
-        let diagnostic = Diagnostic::at(&template.place, code, message);
-        wrong.push(match help {
-            Some(help) => diagnostic.help(help),
-            None => diagnostic,
-        });
-    };
-    let mut left = template.as_str();
-    if !left.starts_with('/') {
-        fail("bad-path", format!("`{left}` is not a path: expected it to begin with `/`"), None);
-    }
-    while let Some(open) = left.find('{') {
-        let Some(close) = left[open..].find('}').map(|at| open + at) else {
-            fail("bad-template", "a `{` without its `}`".to_owned(), None);
-            return pieces.into();
-        };
-        let (literal, name) = (&left[..open], &left[open + 1..close]);
-        left = &left[close + 1..];
-        if !literal.is_empty() {
-            pieces.push(Piece::Text(literal.into()));
-        }
-        match names.iter().position(|known| *known == name) {
-            Some(index) => pieces.push(Piece::Capture(index)),
-            None => {
-                let known: Vec<_> = names.iter().map(|name| format!("`{{{name}}}`")).collect();
-                let help = if known.is_empty() { "its pattern names nothing".to_owned() } else { format!("it names {}", known.join(", ")) };
-                fail("unknown-capture", format!("`{{{name}}}` is not named by the path of this route"), Some(help));
-            }
-        }
-    }
-    if !left.is_empty() {
-        pieces.push(Piece::Text(left.into()));
-    }
-    let literal_is_good = |piece: &Piece| match piece {
-        Piece::Text(text) => is_path(&format!("/{text}")),
-        Piece::Capture(_) => true,
-    };
-    if !pieces.iter().all(literal_is_good) {
-        fail("bad-path", "not a path: expected visible ASCII without `?`, `#` and `\\`".to_owned(), None);
-    }
-    pieces.into()
 }
 
 fn compile_host(host: &At<String>, wrong: &mut Vec<Diagnostic>) -> HostRewrite {

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, header};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::document::{RedirectSettings, RespondSettings};
 use crate::policy::{Answer, Stop};
-use crate::relay::rewrite::Template;
+use crate::relay::template::{Leads, Template};
 use crate::reply::problem::{Kind, Problem};
 
 pub static FIXED_ANSWER: Kind = Kind {
@@ -101,7 +101,7 @@ impl Redirect {
             let message = format!("`{code}` does not redirect: expected 301, 302, 303, 307 or 308");
             wrong.push(Diagnostic::at(&status.place, "bad-status", message));
         }
-        match Template::compile(to, names) {
+        match Template::compile(to, names, Leads::ToLocation) {
             Ok(to) if wrong.is_empty() => Ok(Redirect { status: code, to }),
             Ok(_) => Err(wrong),
             Err(more) => {

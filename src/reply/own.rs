@@ -26,7 +26,7 @@ pub fn own_head(
     for (name, value) in headers.iter().chain(&facts.cors) {
         head.append_header(name.clone(), value.clone())?;
     }
-    limits::headers(&facts.charges, &mut |name, value| {
+    limits::headers::headers(&facts.charges, &mut |name, value| {
         let _ = head.insert_header(name, value);
     });
     head.insert_header(REQUEST_ID.clone(), facts.request_id.to_header_value())?;

@@ -14,7 +14,7 @@ use crate::listen::conn::ConnInfo;
 use crate::listen::front::Refuse;
 use crate::reply::problem::{Kind, Problem};
 use crate::reply::render::{Http1, http1};
-use crate::report::metrics::Dropped;
+use crate::report::metrics::series::Dropped;
 use crate::report::writer::Sink;
 
 /// Answers for the newest snapshot.
