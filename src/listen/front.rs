@@ -17,10 +17,10 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::time::Instant;
 
-use super::Listener;
 use super::alarm::Alarm;
 use super::conn::ConnInfo;
 use super::head::{Head, Judged, has_begun, judge};
+use super::running::RunningListener;
 use super::stream::{ClientStream, Socket};
 use crate::reply::problem::Kind;
 
@@ -94,18 +94,16 @@ where
             alarm: Alarm::default(),
             closing,
             is_closing: false,
-            first: Some(Instant::now() + conn.listener.settings().deadlines.header),
+            first: Some(Instant::now() + conn.listener.peek().deadlines.header),
         };
         let mut persistent: Option<HttpPersistentSettings> = None;
         loop {
-            // Asked for anew, because a reload may have changed them since.
-            let settings = conn.listener.settings();
             let mut buf = BytesMut::new();
-            let head = match waiting.next_head(&mut stream, &mut buf, &settings).await {
+            let head = match waiting.next_head(&mut stream, &mut buf, &conn.listener).await {
                 Waited::Head(head) => head,
                 Waited::Refused(kind) => {
                     let answer = self.refuse.refuse(&conn, kind, &buf);
-                    // Boxed: nine of ten connections never come here, and all would have to make room for it.
+                    // Boxed: hardly any connection comes here, and all would have to make room for it.
                     return Box::pin(async move { stream.finish_with(&answer).await }).await;
                 }
                 Waited::Over(reason) => {
@@ -117,17 +115,18 @@ where
             };
             buf.advance(head.leading);
             let rest = if buf.len() > head.len { buf.split_off(head.len) } else { BytesMut::new() };
-            stream.begin(&head, rest, settings.deadlines.write);
+            // Asked for with each request, because a reload may have changed them since.
+            let deadlines = conn.listener.peek().deadlines;
+            stream.begin(&head, rest, deadlines.write);
             conn.begin_request(head.len);
 
             let mut session = ServerSession::new_http1(stream);
             if let Some(persistent) = persistent.take() {
                 persistent.apply_to_session(&mut session);
             }
-            session.set_read_timeout(Some(settings.deadlines.body));
-            session.set_total_drain_timeout(Some(settings.deadlines.body));
+            session.set_read_timeout(Some(deadlines.body));
+            session.set_total_drain_timeout(Some(deadlines.body));
             session.set_pipelined_prefix(buf);
-            drop(settings);
             let Some(reusable) = self.proxy.process_new_http(session, &conn.closing).await else { return };
 
             let (io, settings) = reusable.consume();
@@ -145,7 +144,7 @@ where
 
 impl<F: Future<Output = ()>> Waiting<'_, F> {
     /// Waits until `buf` holds a complete head, and longer than the deadlines allow for nothing.
-    async fn next_head<S: Socket>(&mut self, stream: &mut ClientStream<S>, buf: &mut BytesMut, settings: &Listener) -> Waited {
+    async fn next_head<S: Socket>(&mut self, stream: &mut ClientStream<S>, buf: &mut BytesMut, listener: &RunningListener) -> Waited {
         let first = self.first.take();
         let mut until = first;
         let mut linger = None;
@@ -158,9 +157,10 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                     // The client has closed, or broken off.
                     Poll::Ready(_) => return Poll::Ready(Waited::Over(has_begun(buf).then_some("cut"))),
                     Poll::Pending => {
-                        let mut at = *until.get_or_insert_with(|| Instant::now() + settings.deadlines.keep_alive);
+                        let deadlines = &listener.peek().deadlines;
+                        let mut at = *until.get_or_insert_with(|| Instant::now() + deadlines.keep_alive);
                         if !begun && self.is_closing(cx) {
-                            at = at.min(*linger.get_or_insert_with(|| Instant::now() + settings.deadlines.linger));
+                            at = at.min(*linger.get_or_insert_with(|| Instant::now() + deadlines.linger));
                         }
                         ready!(self.alarm.poll_past(cx, at));
                         let silent = first.is_some() && linger.is_none();
@@ -173,6 +173,7 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                 }
                 // Judging begins at the first byte each time, so it waits for something that can end a head: a client
                 // that sends single bytes would otherwise cost the square of them.
+                let settings = listener.peek();
                 if old == 0 || memchr(b'\n', &buf[old..]).is_some() || buf.len() > settings.heads.bytes {
                     match judge(buf, &settings.heads) {
                         Judged::Complete(head) => return Poll::Ready(Waited::Head(head)),

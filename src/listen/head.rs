@@ -23,7 +23,13 @@ pub static METHOD_UNSUPPORTED: Kind = Kind {
     code: "method-unsupported",
     status: 501,
     error: "Not implemented",
-    about: "The method is CONNECT, which this gateway does not serve, or longer than 32 bytes.",
+    about: "The method is longer than 32 bytes (RFC 9112 section 3).",
+};
+pub static TARGET_REFUSED: Kind = Kind {
+    code: "target-refused",
+    status: 400,
+    error: "Bad request",
+    about: "The target is neither a path nor an http URL, or the method is CONNECT: the gateway is no forward proxy (RFC 9112 section 3.2).",
 };
 pub static TARGET_TOO_LONG: Kind = Kind {
     code: "target-too-long",
@@ -109,11 +115,11 @@ pub static HOST_MISMATCH: Kind = Kind {
     error: "Bad request",
     about: "The target is a whole URL and names another host than the Host field (RFC 9112 section 3.2.2).",
 };
-pub static AUTHORITY_INVALID: Kind = Kind {
-    code: "authority-invalid",
+pub static HOST_INVALID: Kind = Kind {
+    code: "host-invalid",
     status: 400,
     error: "Bad request",
-    about: "The host in the target or in the Host field has user information, or is not a host at all (RFC 9110 section 4.2.4).",
+    about: "Host, or the host in a target that is a whole URL, is not one host name or address with an optional port, or has user information (RFC 9110 section 4.2.4).",
 };
 pub static CONNECTION_HEADER_INVALID: Kind = Kind {
     code: "connection-header-invalid",
@@ -129,9 +135,10 @@ pub static UPGRADE_INVALID: Kind = Kind {
 };
 
 /// What this file can refuse.
-pub static KINDS: [&Kind; 19] = [
+pub static KINDS: [&Kind; 20] = [
     &REQUEST_LINE_INVALID,
     &METHOD_UNSUPPORTED,
+    &TARGET_REFUSED,
     &TARGET_TOO_LONG,
     &VERSION_UNSUPPORTED,
     &LINE_ENDING_INVALID,
@@ -146,7 +153,7 @@ pub static KINDS: [&Kind; 19] = [
     &HOST_MISSING,
     &HOST_DUPLICATE,
     &HOST_MISMATCH,
-    &AUTHORITY_INVALID,
+    &HOST_INVALID,
     &CONNECTION_HEADER_INVALID,
     &UPGRADE_INVALID,
 ];
@@ -341,9 +348,10 @@ impl<'a> Line<'a> {
             _ => return Err(&REQUEST_LINE_INVALID),
         };
         if method == b"CONNECT" {
-            return Err(&METHOD_UNSUPPORTED);
+            return Err(&TARGET_REFUSED);
         }
         let authority = match target {
+            [] => return Err(&REQUEST_LINE_INVALID),
             [b'/', ..] => None,
             b"*" if method == b"OPTIONS" => None,
             _ => Some(authority(target)?),
@@ -358,12 +366,12 @@ fn authority(target: &[u8]) -> Result<&[u8], &'static Kind> {
         let (head, rest) = target.split_at_checked(scheme.len())?;
         head.eq_ignore_ascii_case(scheme).then_some(rest)
     };
-    let rest = after(b"http://").or_else(|| after(b"https://")).ok_or(&REQUEST_LINE_INVALID)?;
+    let rest = after(b"http://").or_else(|| after(b"https://")).ok_or(&TARGET_REFUSED)?;
     let end = rest.iter().position(|&byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
     let authority = &rest[..end];
     // The type that Pingora parses it into; it allows user information, which RFC 9110 section 4.2.4 has us refuse.
     if authority.contains(&b'@') || http::uri::Authority::try_from(authority).is_err() {
-        return Err(&AUTHORITY_INVALID);
+        return Err(&HOST_INVALID);
     }
     Ok(authority)
 }

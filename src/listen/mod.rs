@@ -138,7 +138,7 @@ impl ConnectionBounds {
         let all = max.as_ref().map_or(20_000, |max| max.value);
         if let Some(each) = per_address.as_ref().filter(|each| each.value > all) {
             let message = format!("`{}` connections from one address can never be open: `max` is {all}", each.value);
-            mistakes.push(Diagnostic::at(&each.place, "no-effect", message).help("raise `max`, or lower `per_address`"));
+            mistakes.push(Diagnostic::at(&each.place, "inert", message).help("raise `max`, or lower `per_address`"));
         }
         ConnectionBounds { max: all, per_address: per_address.as_ref().map(|each| each.value) }
     }
@@ -251,6 +251,6 @@ mod tests {
         });
         written.heads = Some(HeadsSettings { bytes: Some(at(Size::kib(257))), fields: Some(at(201)) });
         let codes: Vec<_> = Listener::compile(&written).unwrap_err().iter().map(|d| d.code).collect();
-        assert_eq!(codes, ["out-of-range", "no-effect", "out-of-range", "out-of-range", "out-of-range", "out-of-range"]);
+        assert_eq!(codes, ["out-of-range", "inert", "out-of-range", "out-of-range", "out-of-range", "out-of-range"]);
     }
 }

@@ -55,6 +55,11 @@ impl RunningListener {
         self.settings.load_full()
     }
 
+    /// The settings for a moment: cheaper, but not to be kept.
+    pub(super) fn peek(&self) -> arc_swap::Guard<Arc<Listener>> {
+        self.settings.load()
+    }
+
     /// How many connections are open on it.
     pub fn connections(&self) -> u32 {
         self.caps.open()

@@ -8,7 +8,6 @@
 //! Nothing is allocated while the connection is idle: reads go over the stack, what is written is gathered in a buffer that
 //! is given back when it is flushed. Without gathering, the head and the body of an answer would be two packets.
 
-use std::fmt::Debug;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -29,12 +28,8 @@ use super::caps::Permit;
 use super::chunks::Chunks;
 use super::conn::ConnInfo;
 use super::head::{Body, Head};
+pub use super::wire::Socket;
 use super::wire::Wire;
-
-/// What a client's connection may be under HTTP: a TCP socket, later a TLS stream.
-pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug + 'static {
-    fn fd(&self) -> UniqueIDType;
-}
 
 /// One client's connection.
 #[derive(Debug)]
@@ -393,19 +388,6 @@ impl<S: Socket> GetSocketDigest for ClientStream<S> {
 impl<S: Socket> Ssl for ClientStream<S> {}
 
 impl<S: Socket> Peek for ClientStream<S> {}
-
-impl Socket for tokio::net::TcpStream {
-    fn fd(&self) -> UniqueIDType {
-        std::os::fd::AsRawFd::as_raw_fd(self)
-    }
-}
-
-#[cfg(test)]
-impl Socket for tokio::io::DuplexStream {
-    fn fd(&self) -> UniqueIDType {
-        -1
-    }
-}
 
 #[cfg(test)]
 mod tests;

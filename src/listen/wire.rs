@@ -3,17 +3,23 @@
 //! Decides how long a client that was answered before it had sent all may go on sending. Does not decide which one is that:
 //! see `stream.rs`.
 
+use std::fmt::Debug;
 use std::future::poll_fn;
 use std::io::Result;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::io::{AsyncWriteExt, ReadBuf};
+use pingora_core::protocols::UniqueIDType;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use super::caps::Permit;
-use super::stream::Socket;
+
+/// What a client's connection may be under HTTP: a TCP socket, later a TLS stream.
+pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug + 'static {
+    fn fd(&self) -> UniqueIDType;
+}
 
 #[derive(Debug)]
 pub struct Wire<S> {
@@ -53,5 +59,18 @@ impl<S: Socket> Wire<S> {
             left = left.saturating_sub(n);
         }
         Ok(())
+    }
+}
+
+impl Socket for tokio::net::TcpStream {
+    fn fd(&self) -> UniqueIDType {
+        std::os::fd::AsRawFd::as_raw_fd(self)
+    }
+}
+
+#[cfg(test)]
+impl Socket for tokio::io::DuplexStream {
+    fn fd(&self) -> UniqueIDType {
+        -1
     }
 }

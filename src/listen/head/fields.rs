@@ -5,8 +5,8 @@
 use memchr::memchr;
 
 use super::{
-    AUTHORITY_INVALID, Body, CONNECTION_HEADER_INVALID, CONTENT_LENGTH_INVALID, FIELD_FOLDED, FIELD_NAME_INVALID, FIELD_VALUE_INVALID,
-    FRAMING_AMBIGUOUS, HOST_DUPLICATE, HOST_MISMATCH, HOST_MISSING, LINE_ENDING_INVALID, Line, TRANSFER_ENCODING_INVALID, UPGRADE_INVALID,
+    Body, CONNECTION_HEADER_INVALID, CONTENT_LENGTH_INVALID, FIELD_FOLDED, FIELD_NAME_INVALID, FIELD_VALUE_INVALID, FRAMING_AMBIGUOUS,
+    HOST_DUPLICATE, HOST_INVALID, HOST_MISMATCH, HOST_MISSING, LINE_ENDING_INVALID, Line, TRANSFER_ENCODING_INVALID, UPGRADE_INVALID,
     is_tchar,
 };
 use crate::reply::problem::Kind;
@@ -109,7 +109,7 @@ impl<'a> Fields<'a> {
         };
         match (self.host, line.authority) {
             (None, _) if line.is_1_1 => return Err(&HOST_MISSING),
-            (Some(host), _) if host.contains(&b'@') => return Err(&AUTHORITY_INVALID),
+            (Some(host), _) if host.contains(&b'@') => return Err(&HOST_INVALID),
             (Some(host), Some(authority)) if host != authority => return Err(&HOST_MISMATCH),
             _ => {}
         }
