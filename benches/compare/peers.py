@@ -128,14 +128,13 @@ def render(template, values, routes):
 class Running:
     """A process of a session of its own on one core, and what it has used."""
 
-    def __init__(self, name, command, core, dir, log=None, env=None):
+    def __init__(self, name, command, core, dir, log=None):
         self.name, self.dir, self.log = name, pathlib.Path(dir), log
-        out = open(log or self.dir / "stdout", "ab")
-        err = open(self.dir / "stderr", "wb")
-        self.process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=dir,
-            start_new_session=True, env={**os.environ, "GOMAXPROCS": "1", "HOME": str(dir), **(env or {})},
-        )
+        with open(log or os.devnull, "ab") as out, open(self.dir / "stderr", "wb") as err:
+            self.process = subprocess.Popen(
+                ["taskset", "-c", str(core), *command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=dir,
+                start_new_session=True, env={**os.environ, "GOMAXPROCS": "1", "HOME": str(dir)},
+            )
 
     def members(self):
         """Its processes: all of its session."""
@@ -228,7 +227,10 @@ class Contestant(Running):
             return int(re.search(r"^DroppedLogs: (\d+)", text, re.M).group(1))
         if self.peer.name == "sluice":
             _, _, text = fetch(self.admin, "/metrics", {})
-            return sum(float(value) for value in re.findall(r"^sluice_\w*log\w*drop\w*(?:\{.*?\})? (\S+)$", text, re.M))
+            found = re.findall(r"^sluice_\w*log\w*drop\w*(?:\{.*?\})? (\S+)$", text, re.M)
+            if not found:
+                raise SystemExit("sluice has no metric of log lines that were dropped")
+            return sum(map(float, found))
         return 0
 
 
