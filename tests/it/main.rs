@@ -1,3 +1,4 @@
 //! Tests over real sockets: one binary, the harness and modules named like the chapters of `src/`.
 
+mod bench_configs;
 mod harness;
