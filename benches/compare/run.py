@@ -27,7 +27,6 @@ import load
 import peers
 import tokens
 
-PROXY_CORE, LOAD_CORE = 0, 1
 ROUTES = 1000
 # Far above what one core can do, so that nobody is refused.
 LIMIT = 1000000
@@ -92,7 +91,7 @@ def choose(options):
 
 def main():
     options = arguments()
-    if (os.cpu_count() or 1) < 2:
+    if peers.PROXY_CORE == peers.LOAD_CORE:
         raise SystemExit("two cores are needed: one for the contestant, one for the load")
     install()
     chosen = choose(options)
@@ -105,7 +104,7 @@ def main():
     paths["plain"].write_text("/plain\n")
     paths["full"].write_text("".join(f"/{r}/items/{i}\t{t}\n" for i, (r, t) in enumerate(zip(routes, key.tokens(ROUTES)))))
     sections, is_void = [], False
-    upstream, port = peers.start_upstream(LOAD_CORE)
+    upstream, port = peers.start_upstream(peers.LOAD_CORE)
     try:
         for job in options.jobs.split(","):
             section, void = measure(job, chosen, options, port, key, routes, paths)
@@ -126,17 +125,17 @@ def measure(job, chosen, options, upstream_port, key, routes, paths):
     try:
         line = paths[job].read_text().split("\n")[0]
         for peer in chosen:
-            started.append((peers.Contestant(peer, job, upstream_port, key, routes if job == "full" else [], LIMIT, PROXY_CORE), job))
+            started.append((peers.Contestant(peer, job, upstream_port, key, routes if job == "full" else [], LIMIT, peers.PROXY_CORE), job))
             running.append(started[-1][0])
         nginx = next((peer for peer in chosen if peer.name == "nginx"), None)
         if job == "full" and nginx:
             # What the full job is held against: the same machine, the same rounds, nothing but proxying.
-            started.append((peers.Contestant(nginx, "plain", upstream_port, key, [], LIMIT, PROXY_CORE, "nginx, plain"), "plain"))
+            started.append((peers.Contestant(nginx, "plain", upstream_port, key, [], LIMIT, peers.PROXY_CORE, "nginx, plain"), "plain"))
             running.append(started[-1][0])
         for contestant, own in started:
             path, _, token = (line if own == "full" else "/plain\t").partition("\t")
             contestant.wait_until_ready(path, {"Authorization": f"Bearer {token}"} if token else {})
-            load.run(contestant, paths[own], peers.HERE / "load.lua", 1, LOAD_CORE)
+            load.run(contestant, paths[own], peers.HERE / "load.lua", 1, peers.LOAD_CORE)
         # 64 connections that wait this long between requests make about the rate that was asked for.
         pause = max(1, round(load.CONNECTIONS * 1000 / options.rate))
         saturated = rounds(started, options.rounds, options.seconds, 0, paths, job)
@@ -161,7 +160,7 @@ def rounds(started, count, seconds, pause, paths, job):
         order = started[number % len(started) :] + started[: number % len(started)]
         done = {}
         for contestant, own in order:
-            one = done[contestant.label] = load.run(contestant, paths[own], peers.HERE / "load.lua", seconds, LOAD_CORE, pause)
+            one = done[contestant.label] = load.run(contestant, paths[own], peers.HERE / "load.lua", seconds, peers.LOAD_CORE, pause)
             faults = f"  VOID: {'; '.join(one.faults)}" if one.faults else ""
             kind = "paced" if pause else "saturated"
             print(f"{job:5} {kind:9} {number + 1}/{count} {one.label:13} {one.cost:7.1f} us/request {one.rate:8.0f}/s p99 {one.p99:7.2f} ms{faults}", flush=True)

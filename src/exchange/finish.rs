@@ -72,8 +72,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         path: facts.target.path().as_bytes(),
         query: facts.target.query().unwrap_or_default().as_bytes(),
         credentials: &ctx.gateway.credential_parameters,
-        upstream_path: attempts.rewritten.as_deref().map(path_of).unwrap_or_default().as_bytes(),
-        upstream_query: attempts.rewritten.as_deref().map(query_of).unwrap_or_default().as_bytes(),
+        upstream_path: attempts.rewritten.as_deref().unwrap_or_default().as_bytes(),
         route: route.map_or("", |route| &route.name),
         consumer: identity.and_then(|identity| identity.consumer.as_ref()).map_or("", |consumer| &consumer.name),
         subject: identity.and_then(|identity| identity.subject.as_deref()).unwrap_or_default(),
@@ -127,14 +126,6 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     for code in &facts.would_refuse {
         series.would_refuse(code);
     }
-}
-
-fn path_of(rewritten: &str) -> &str {
-    rewritten.split('?').next().unwrap_or_default()
-}
-
-fn query_of(rewritten: &str) -> &str {
-    rewritten.split_once('?').map_or("", |(_, query)| query)
 }
 
 /// Logs and counts what was refused before it became a request: a bad head, a head that did not come. Returns the id it was given.

@@ -24,12 +24,14 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use super::alarm::Alarm;
 use super::caps::Permit;
 use super::chunks::Chunks;
 use super::conn::ConnInfo;
 use super::head::{Body, Head};
 pub use super::wire::Socket;
 use super::wire::Wire;
+use crate::clock;
 
 /// One client's connection.
 #[derive(Debug)]
@@ -81,6 +83,7 @@ impl<S: Socket> ClientStream<S> {
             wire: Some(Wire::new(socket, permit)),
             proxy: conn.digest(),
             patience: conn.listener.settings().deadlines.write,
+            overdue: Alarm::default(),
             conn,
             socket: Arc::new(digest),
             body: Rest::Nothing,
