@@ -15,6 +15,7 @@ use pingora_http::ResponseHeader;
 
 use super::running::RunningListener;
 use crate::ctx::Scheme;
+use crate::relay::deadline::Deadline;
 use crate::reply::problem::Kind;
 
 /// One connection of a client.
@@ -35,6 +36,8 @@ pub struct ConnInfo {
     /// What was sent before the request that is being served.
     sent_before: AtomicU64,
     fault: OnceLock<&'static Kind>,
+    /// When the upstream's answer to the current request is due; a read of the client that waits longer fails.
+    pub deadline: Deadline,
 }
 
 // === impl ConnInfo ===
@@ -55,6 +58,7 @@ impl ConnInfo {
             head: AtomicU32::new(0),
             sent_before: zero(),
             fault: OnceLock::new(),
+            deadline: Deadline::default(),
         }
     }
 

@@ -51,6 +51,8 @@ pub struct ClientStream<S: Socket> {
     /// Exists only while a write is stuck.
     stuck: Option<Pin<Box<Sleep>>>,
     patience: Duration,
+    /// Rings when the upstream's answer is overdue: see `relay/deadline.rs`.
+    overdue: Alarm,
 }
 
 /// What of the current request's body is still to come.
@@ -278,6 +280,21 @@ impl<S: Socket> ClientStream<S> {
 impl<S: Socket> AsyncRead for ClientStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let me = &mut *self;
+        let polled = me.poll_body(cx, buf);
+        if polled.is_pending()
+            && let Some((at, overdue)) = me.conn.deadline.due()
+        {
+            ready!(me.overdue.poll_past(cx, clock::instant(at)));
+            return Poll::Ready(Err(overdue.into()));
+        }
+        polled
+    }
+}
+
+impl<S: Socket> ClientStream<S> {
+    /// Reads what the framing of the current request allows.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let me = self;
         let before = buf.filled().len();
         match &mut me.body {
             Rest::Nothing => me.poll_gone(cx),

@@ -93,6 +93,15 @@ pub struct Chosen {
     addr: SocketAddr,
 }
 
+// === impl TargetReport ===
+
+impl TargetReport {
+    /// Whether it is given requests: some address of it is healthy.
+    pub fn is_healthy(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.healthy)
+    }
+}
+
 // === impl Target ===
 
 impl Target {

@@ -91,7 +91,7 @@ pub fn register(shown: &Arc<Shown>) {
     let me = shown.clone();
     metrics.source(&family::TARGET_HEALTHY, move |samples| {
         for target in me.state.pools.report() {
-            samples.put(&[&target.upstream, &target.target], if target.healthy() { 1.0 } else { 0.0 });
+            samples.put(&[&target.upstream, &target.target], if target.is_healthy() { 1.0 } else { 0.0 });
         }
     });
     let me = shown.clone();
@@ -120,7 +120,7 @@ impl Figures for Shown {
         for target in self.state.pools.report() {
             let status = TargetStatus {
                 address: target.target.clone(),
-                healthy: target.healthy(),
+                healthy: target.is_healthy(),
                 since: target.endpoints.iter().map(|endpoint| endpoint.since_unix_ms).max().filter(|since| *since > 0).map(Moment),
                 requests_in_flight: u64::from(target.in_flight),
             };

@@ -58,16 +58,16 @@ fn run(gateway: &Gateway, buckets: &Buckets, test: &TestSettings) -> Result<(), 
 fn judge(gateway: &Gateway, outcome: &Outcome, expect: &ExpectSettings) -> Result<(), String> {
     let ExpectSettings { route, allowed, status, code, upstream, upstream_path, upstream_headers, headers } = expect;
     let found_route = outcome.facts.route.and_then(|index| gateway.routes.get(index)).map_or("none", |route| &*route.name);
-    differs("route", route.as_deref(), found_route)?;
+    differs("route", route.as_ref().map(|route| route.as_str()), found_route)?;
     let is_allowed = outcome.is_allowed();
     differs("allowed", allowed.as_ref().map(|allowed| allowed.value.to_string()).as_deref(), &is_allowed.to_string())
         .map_err(|why| format!("{why} ({})", outcome.summary()))?;
     match &outcome.verdict {
         Verdict::Relayed { upstream: found, head } => {
             differs("status", status.as_ref().map(|status| status.value.to_string()).as_deref(), "that of the upstream")?;
-            differs("code", code.as_deref(), "none: it is relayed")?;
-            differs("upstream", upstream.as_deref(), found)?;
-            differs("upstream_path", upstream_path.as_deref(), head.uri.path_and_query().map_or("", |path| path.as_str()))?;
+            differs("code", code.as_ref().map(|code| code.as_str()), "none: it is relayed")?;
+            differs("upstream", upstream.as_ref().map(|upstream| upstream.as_str()), found)?;
+            differs("upstream_path", upstream_path.as_ref().map(|upstream_path| upstream_path.as_str()), head.uri.path_and_query().map_or("", |path| path.as_str()))?;
             each(upstream_headers, "upstream header", |name| values(head.headers.get_all(name).iter()))?;
             match headers.keys().next() {
                 Some(name) => Err(format!("header `{name}` is of an answer that the upstream gives")),
@@ -78,9 +78,9 @@ fn judge(gateway: &Gateway, outcome: &Outcome, expect: &ExpectSettings) -> Resul
             let found = found.to_string();
             differs("status", status.as_ref().map(|status| status.value.to_string()).as_deref(), &found)
                 .map_err(|why| format!("{why} ({})", outcome.summary()))?;
-            differs("code", code.as_deref(), named.as_deref().unwrap_or("none"))?;
-            differs("upstream", upstream.as_deref(), "none: the gateway answers itself").map_err(|why| format!("{why} ({})", outcome.summary()))?;
-            differs("upstream_path", upstream_path.as_deref(), "none: the gateway answers itself")?;
+            differs("code", code.as_ref().map(|code| code.as_str()), named.as_deref().unwrap_or("none"))?;
+            differs("upstream", upstream.as_ref().map(|upstream| upstream.as_str()), "none: the gateway answers itself").map_err(|why| format!("{why} ({})", outcome.summary()))?;
+            differs("upstream_path", upstream_path.as_ref().map(|upstream_path| upstream_path.as_str()), "none: the gateway answers itself")?;
             if let Some(name) = upstream_headers.keys().next() {
                 return Err(format!("upstream header `{name}`: the gateway answers itself ({})", outcome.summary()));
             }
