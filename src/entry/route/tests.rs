@@ -174,7 +174,7 @@ fn escapes_that_a_segment_does_not_need_do_not_pass_by_a_literal() {
 
 #[test]
 fn captures_are_positions_in_the_path() {
-    let table = compile(&["- /a/{x}/b/{y}/**", "- /{p}/{q}", "- /a/{x}/c"]).unwrap();
+    let table = compile(&["- /a/{x}/b/{y}/**", "- /{p}/{q}", "- /a/{x}/c", "- /a/{x}/** POST"]).unwrap();
     let captured = |path: &str| match table.choose(&Method::GET, "h", path, None, &HeaderMap::new()) {
         Choice::Route { captures, .. } => {
             let names = (0..captures.names.len()).map(|at| captures.get(Capture::Name(at), path).unwrap().to_owned());
@@ -186,7 +186,7 @@ fn captures_are_positions_in_the_path() {
     assert_eq!(captured("/a/1/b/22/x/y"), (words(&["1", "22"]), Some("x/y".into())));
     assert_eq!(captured("/a/1/b/22/"), (words(&["1", "22"]), Some(String::new())));
     assert_eq!(captured("/a/1/b/22"), (words(&["1", "22"]), Some(String::new())));
-    // The walk goes into `/a/{x}` first and comes back without its captures.
+    // The walk goes into `/a/{x}` and its rest first and comes back without its captures.
     assert_eq!(captured("/a/zz"), (words(&["a", "zz"]), None));
     assert_eq!(captured("/a/1/c"), (words(&["1"]), None));
 }
