@@ -49,6 +49,8 @@ pub const CONFIGURATION: u8 = 78;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    // The table of limits is touched here and there: a huge page for each place would make 64 MiB resident at once.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     match CommandLine::parse().command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),

@@ -203,6 +203,14 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
     ctx.attempts.status = Some(status);
     ctx.attempts.has_answer = true;
     ctx.attempts.is_tunnel = status == 101;
+    if status == 101 {
+        // The upstream's idle time is the tunnel's, whichever side is silent.
+        session.set_read_timeout(Some(timeouts.idle));
+    }
+    if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
+        // Pingora looks only when a request begins.
+        session.set_keepalive(None);
+    }
     Ok(())
 }
 

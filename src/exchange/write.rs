@@ -50,6 +50,9 @@ async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(He
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
     keep_or_close(session);
+    if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
+        session.set_keepalive(None);
+    }
     let is_head = session.req_header().method == Method::HEAD || matches!(status, 204 | 205 | 304) || body.is_empty();
     session.write_response_header(Box::new(head), is_head).await?;
     if !is_head {

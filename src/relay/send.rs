@@ -23,6 +23,7 @@ pub fn make_head(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts,
         Some(identity) if !route.policies.shadows(Shadow::Auth) => identity.headers.as_slice(),
         Some(_) | None => &[],
     };
+    let traceparent = facts.trace.traceparent();
     let outgoing = Outgoing {
         path: facts.target.path(),
         query: query.as_deref(),
@@ -33,7 +34,7 @@ pub fn make_head(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts,
         peer: facts.peer.ip(),
         peer_is_trusted: facts.peer_is_trusted,
         request_id: facts.request_id.as_str(),
-        traceparent: facts.trace.traceparent().as_str(),
+        traceparent: traceparent.as_str(),
         keep_tracestate: facts.trace.is_continued(),
         identity,
     };

@@ -31,8 +31,10 @@ pub enum Dropped {
     PerAddress,
     /// The head of a request did not come in time, and not a byte of it that could be answered.
     HeaderDeadline,
-    /// A write to the client was stuck.
-    WriteDeadline,
+    /// The client left in the middle of a head.
+    Cut,
+    /// The process has no descriptor left for it.
+    NoDescriptors,
     /// `drain` ended while it was in use.
     Drain,
 }
@@ -125,14 +127,16 @@ impl ListenerSeries {
 // === impl Dropped ===
 
 impl Dropped {
-    pub const ALL: [Dropped; 5] = [Dropped::Max, Dropped::PerAddress, Dropped::HeaderDeadline, Dropped::WriteDeadline, Dropped::Drain];
+    pub const ALL: [Dropped; 6] =
+        [Dropped::Max, Dropped::PerAddress, Dropped::HeaderDeadline, Dropped::Cut, Dropped::NoDescriptors, Dropped::Drain];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Dropped::Max => "max",
             Dropped::PerAddress => "per_address",
             Dropped::HeaderDeadline => "header_deadline",
-            Dropped::WriteDeadline => "write_deadline",
+            Dropped::Cut => "cut",
+            Dropped::NoDescriptors => "no_descriptors",
             Dropped::Drain => "drain",
         }
     }
