@@ -63,9 +63,8 @@ pub fn load_text(name: &str, text: &str, env: Env<'_>) -> Result<Document, Vec<D
 
 /// The files that are read for a path, sorted by name.
 fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
-    let unreadable = |error: std::io::Error| {
-        vec![Diagnostic::nowhere("unreadable", format!("`{}` cannot be read: {}", path.display(), why(&error)))]
-    };
+    let unreadable =
+        |error: std::io::Error| vec![Diagnostic::nowhere("unreadable", format!("`{}` cannot be read: {}", path.display(), why(&error)))];
     if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
@@ -249,7 +248,13 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn once<T: for<'de> Deserialize<'de>>(&mut self, section: &'static str, key: &Key, node: &Node, slot: fn(&mut Document) -> &mut Option<T>) {
+    fn once<T: for<'de> Deserialize<'de>>(
+        &mut self,
+        section: &'static str,
+        key: &Key,
+        node: &Node,
+        slot: fn(&mut Document) -> &mut Option<T>,
+    ) {
         if !self.is_first(section, key) {
             return;
         }
@@ -259,7 +264,13 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn named<T: for<'de> Deserialize<'de>>(&mut self, section: &'static str, key: &Key, node: Node, slot: fn(&mut Document) -> &mut Named<T>) {
+    fn named<T: for<'de> Deserialize<'de>>(
+        &mut self,
+        section: &'static str,
+        key: &Key,
+        node: Node,
+        slot: fn(&mut Document) -> &mut Named<T>,
+    ) {
         for (name, node) in self.entries(section, key, node) {
             let value = read(&name.text, &name.place, &node, &mut self.errors);
             self.keep(section, name, value, slot);
@@ -279,7 +290,8 @@ impl<'a> Loader<'a> {
         let Value::Map(entries) = node.value else {
             self.broken.files = true;
             self.errors.push(if null {
-                Diagnostic::at(&node.place, "no-value", format!("`{}` is written without a value", key.text)).help("give it entries, or remove the key")
+                Diagnostic::at(&node.place, "no-value", format!("`{}` is written without a value", key.text))
+                    .help("give it entries, or remove the key")
             } else {
                 Diagnostic::at(&node.place, "wrong-type", format!("found {kind}: expected a mapping from names to {section}"))
                     .help("entries are keyed by their names, as in `NAME: { ... }`")
@@ -401,14 +413,19 @@ fn bad_name(section: &'static str, name: &Key) -> Option<Diagnostic> {
         format!("`{text}` is not a name: expected small letters, digits, `-` and `_`, beginning with a letter or digit"),
     );
     let lower: String = text.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    Some(if lower.starts_with(|c: char| c.is_ascii_alphanumeric()) { diagnostic.help(format!("did you mean `{lower}`?")) } else { diagnostic })
+    Some(if lower.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        diagnostic.help(format!("did you mean `{lower}`?"))
+    } else {
+        diagnostic
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GOOD: &str = "listeners: { a: { address: 127.0.0.1:0 } }\nroutes: { r: { match: { path: / }, auth: public, respond: { status: 204 } } }\n";
+    const GOOD: &str =
+        "listeners: { a: { address: 127.0.0.1:0 } }\nroutes: { r: { match: { path: / }, auth: public, respond: { status: 204 } } }\n";
 
     fn none(_: &str) -> Option<String> {
         None
@@ -455,7 +472,9 @@ upstreams:
 
     #[test]
     fn claims_of_tests_keep_their_types() {
-        let text = format!("{GOOD}tests: {{ t: {{ request: {{ url: 'http://a/', claims: {{ a: 1, b: -2, c: 1.5, d: true, e: '1', f: [x], g: {{ h: 010 }} }} }}, expect: {{ status: 204 }} }} }}\n");
+        let text = format!(
+            "{GOOD}tests: {{ t: {{ request: {{ url: 'http://a/', claims: {{ a: 1, b: -2, c: 1.5, d: true, e: '1', f: [x], g: {{ h: 010 }} }} }}, expect: {{ status: 204 }} }} }}\n"
+        );
         let document = load_text("a.yaml", &text, &none).unwrap();
         let claims: Vec<String> = document.tests[0].1.request.claims.as_ref().unwrap().values().map(|v| v.0.to_string()).collect();
         assert_eq!(claims, ["1", "-2", "1.5", "true", "\"1\"", "[\"x\"]", "{\"h\":\"010\"}"]);
@@ -511,7 +530,10 @@ upstreams:
         write("40.yaml", "server: {}\n");
         let told = load(folder.path(), &none).unwrap_err();
         assert_eq!(told.iter().map(|e| e.code).collect::<Vec<_>>(), ["defined-twice", "defined-twice"]);
-        assert!(told[0].help.as_deref().unwrap().contains("20.yaml:1:11") && told[1].help.as_deref().unwrap().contains("30.yaml:2:1"), "{told:?}");
+        assert!(
+            told[0].help.as_deref().unwrap().contains("20.yaml:1:11") && told[1].help.as_deref().unwrap().contains("30.yaml:2:1"),
+            "{told:?}"
+        );
 
         write("50.yml", "routes: {}");
         assert_eq!(load(folder.path(), &none).unwrap_err()[0].code, "not-read");

@@ -50,7 +50,12 @@ pub fn keys_of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
         fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ReadError> {
             Err(de::Error::custom("not a struct"))
         }
-        fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, fields: &'static [&'static str], _: V) -> Result<V::Value, ReadError> {
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, ReadError> {
             self.0.set(fields);
             Err(de::Error::custom("only asked"))
         }
@@ -163,7 +168,12 @@ struct KeyReader<'a>(&'a str);
 
 impl ReadError {
     fn new(code: &'static str, message: impl Into<String>) -> Self {
-        ReadError(Box::new(Inner { what: What::Told { code, message: message.into(), help: None }, place: None, culprit: None, silent: false }))
+        ReadError(Box::new(Inner {
+            what: What::Told { code, message: message.into(), help: None },
+            place: None,
+            culprit: None,
+            silent: false,
+        }))
     }
 
     fn of(what: What) -> Self {
@@ -215,7 +225,11 @@ impl ReadError {
             What::Missing { key, whom } => {
                 let whom = whom.map_or_else(|| "this entry".to_owned(), |name| format!("`{name}`"));
                 let diagnostic = Diagnostic::at(&place, "missing-key", format!("{whom} has no `{key}`, which it needs"));
-                if key == "auth" { diagnostic.help("say who may call: `auth: [NAME]` with names in `authenticators`, or `auth: public`") } else { diagnostic }
+                if key == "auth" {
+                    diagnostic.help("say who may call: `auth: [NAME]` with names in `authenticators`, or `auth: public`")
+                } else {
+                    diagnostic
+                }
             }
             What::NoValue { whom } => {
                 let whom = whom.map_or_else(|| "this entry".to_owned(), |name| format!("`{name}`"));
@@ -253,7 +267,10 @@ impl de::Error for ReadError {
     }
     fn invalid_length(length: usize, expected: &dyn Expected) -> Self {
         let found = if length == 0 { "an empty list".to_owned() } else { format!("{length} entries") };
-        ReadError::new(if length == 0 { "empty-list" } else { "bad-value" }, format!("found {found}: expected {}", in_words(&expected.to_string())))
+        ReadError::new(
+            if length == 0 { "empty-list" } else { "bad-value" },
+            format!("found {found}: expected {}", in_words(&expected.to_string())),
+        )
     }
     fn unknown_field(key: &str, known: &'static [&'static str]) -> Self {
         ReadError::of(What::Unknown { key: key.to_owned(), known })
@@ -534,7 +551,12 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         }
     }
 
-    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, keys: &'static [&'static str], visitor: V) -> Result<V::Value, ReadError> {
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        keys: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ReadError> {
         self.no_null()?;
         match &self.node.value {
             Value::Map(entries) => self.map(entries, visitor),
@@ -578,7 +600,10 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
                 continue;
             }
             self.value = Some((key, node));
-            return seed.deserialize(KeyReader(&key.text)).map(Some).map_err(|e: ReadError| e.placed(&key.place, &key.place, None).caused_by(node));
+            return seed
+                .deserialize(KeyReader(&key.text))
+                .map(Some)
+                .map_err(|e: ReadError| e.placed(&key.place, &key.place, None).caused_by(node));
         }
         Ok(None)
     }

@@ -64,7 +64,8 @@ fn every_bad_configuration_is_refused_in_exactly_these_words() {
 fn every_kind_of_mistake_is_shown_by_a_bad_configuration() {
     let all: String = files("bad").iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let expected: Vec<&str> = all.split(MARK).collect();
-    let shown = |code: &str| expected.iter().any(|text| text.contains(&format!(": error[{code}]: ")) || text.contains(&format!("error[{code}]: ")));
+    let shown =
+        |code: &str| expected.iter().any(|text| text.contains(&format!(": error[{code}]: ")) || text.contains(&format!("error[{code}]: ")));
     let missing: BTreeSet<&str> = CODES.iter().map(|(code, _)| *code).filter(|code| !shown(code) && !NOT_SHOWN.contains(code)).collect();
     assert!(missing.is_empty(), "codes that no file in tests/config/bad shows: {missing:?}");
     let needless: Vec<&&str> = NOT_SHOWN.iter().filter(|code| shown(code)).collect();
