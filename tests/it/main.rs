@@ -1,5 +1,6 @@
 //! Tests that see the crate from outside, over real sockets: one binary, the harness and modules named like the chapters of `src/`.
 
+mod ambiguous;
 mod bench_configs;
 mod config_golden;
 mod harness;
