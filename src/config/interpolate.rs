@@ -110,8 +110,12 @@ impl Walk<'_> {
         } else if let Some(path) = reference.strip_prefix("file:") {
             Ok((file(path, place)?, true))
         } else {
-            Err(Diagnostic::at(place, "interpolation", format!("`${{{reference}}}` is unknown: expected `${{env:NAME}}`, `${{env:NAME:-default}}` or `${{file:path}}`"))
-                .help("write `$${` for a literal `${`"))
+            Err(Diagnostic::at(
+                place,
+                "interpolation",
+                format!("`${{{reference}}}` is unknown: expected `${{env:NAME}}`, `${{env:NAME:-default}}` or `${{file:path}}`"),
+            )
+            .help("write `$${` for a literal `${`"))
         }
     }
 
@@ -120,7 +124,9 @@ impl Walk<'_> {
             Some((name, default)) => (name, Some(default)),
             None => (variable, None),
         };
-        let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.starts_with(|c: char| c.is_ascii_digit());
+        let is_name = !name.is_empty()
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+            && !name.starts_with(|c: char| c.is_ascii_digit());
         if !is_name {
             return Err(Diagnostic::at(place, "interpolation", format!("`{name}` is not the name of an environment variable"))
                 .help("letters, digits and `_`; a default follows `:-`"));
@@ -152,7 +158,8 @@ fn file(path: &str, place: &Place) -> Result<String, Diagnostic> {
         if meta.is_file() { std::fs::File::open(&full) } else { Err(std::io::Error::other("not a regular file")) }
     });
     let mut bytes = Vec::new();
-    open.and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)).map_err(|error| bad(format!("cannot be read: {}", why(&error))))?;
+    open.and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|error| bad(format!("cannot be read: {}", why(&error))))?;
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(bad("is larger than 1MiB".to_owned()));
     }

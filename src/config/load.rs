@@ -1,11 +1,10 @@
 //! From a file or a folder to a [`Document`]: every section and every named entry is read by itself, so that a mistake in one hides none
 //! in another.
 //!
-//! Decides which files are read, which sections there are and what names may look like. Does not check across sections beyond asking
-//! `check/` to go on where the shapes failed; a document that is returned still has to be checked.
+//! Decides which sections there are and what names may look like. Which files are read is decided in `files.rs`. Does not check across
+//! sections beyond asking `check/` to go on where the shapes failed; a document that is returned still has to be checked.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
@@ -14,13 +13,12 @@ use serde::Deserialize;
 use super::check::{self, Broken};
 use super::diagnostic::{self, Diagnostic, Place, Source};
 use super::document::{DefaultsOwnSettings, DefaultsSettings, Document, PolicySettings, RouteOwnSettings, RouteSettings};
-use super::interpolate::{Env, interpolate, why};
-use super::read::{keys_of, read, unknown_key};
+use super::files::{files, text};
+use super::interpolate::{Env, interpolate};
+use super::keys::{keys_of, unknown_key};
+use super::read::read;
 use super::types::{At, Named};
 use super::yaml::{self, Key, Node, Value};
-
-/// More than 200,000 routes take.
-const LARGEST_FILE: u64 = 64 << 20;
 
 /// The sections of a document, in the order of the reference.
 pub const SECTIONS: &[&str] = &[
@@ -59,61 +57,6 @@ pub fn load_text(name: &str, text: &str, env: Env<'_>) -> Result<Document, Vec<D
     let mut loader = Loader::new(env);
     loader.file(Source::new(name, text.strip_prefix('\u{feff}').unwrap_or(text)));
     loader.finish()
-}
-
-/// The files that are read for a path, sorted by name.
-fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
-    let unreadable = |error: std::io::Error| {
-        vec![Diagnostic::nowhere("unreadable", format!("`{}` cannot be read: {}", path.display(), why(&error)))]
-    };
-    if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(path).map_err(unreadable)? {
-        let file = entry.map_err(unreadable)?.path();
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') || file.is_dir() {
-            continue;
-        }
-        if name.ends_with(".yaml") {
-            found.push(file);
-        } else if name.ends_with(".yml") {
-            errors.push(
-                Diagnostic::nowhere("not-read", format!("`{}` would not be read: of a folder, only `*.yaml` is", file.display()))
-                    .help("rename it to `.yaml`, or move it away"),
-            );
-        }
-    }
-    if found.is_empty() && errors.is_empty() {
-        errors.push(Diagnostic::nowhere("unreadable", format!("the folder `{}` holds no `*.yaml`", path.display())));
-    }
-    found.sort();
-    if errors.is_empty() { Ok(found) } else { Err(errors) }
-}
-
-/// What a file holds, as text.
-fn text(path: &Path) -> Result<Source, Box<Diagnostic>> {
-    let mut bytes = Vec::new();
-    let unreadable = |why: String| Box::new(Diagnostic::nowhere("unreadable", format!("`{}` {why}", path.display())));
-    std::fs::File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|error| unreadable(format!("cannot be read: {}", why(&error))))?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(unreadable("is larger than 64MiB".to_owned()));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Source::new(path, text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))),
-        Err(error) => {
-            let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
-            let line = good.lines().count().max(1) + usize::from(good.ends_with('\n'));
-            let column = good.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-            let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-            let source = Arc::new(Source::new(path, String::from_utf8_lossy(error.as_bytes())));
-            let place = Place { source, line: number(line), column: number(column), width: 1 };
-            Err(Box::new(Diagnostic::at(&place, "not-utf8", "this is not UTF-8 text").help("save the file as UTF-8")))
-        }
-    }
 }
 
 struct Loader<'a> {
@@ -248,7 +191,13 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn once<T: for<'de> Deserialize<'de>>(&mut self, section: &'static str, key: &Key, node: &Node, slot: fn(&mut Document) -> &mut Option<T>) {
+    fn once<T: for<'de> Deserialize<'de>>(
+        &mut self,
+        section: &'static str,
+        key: &Key,
+        node: &Node,
+        slot: fn(&mut Document) -> &mut Option<T>,
+    ) {
         if !self.is_first(section, key) {
             return;
         }
@@ -258,7 +207,13 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn named<T: for<'de> Deserialize<'de>>(&mut self, section: &'static str, key: &Key, node: Node, slot: fn(&mut Document) -> &mut Named<T>) {
+    fn named<T: for<'de> Deserialize<'de>>(
+        &mut self,
+        section: &'static str,
+        key: &Key,
+        node: Node,
+        slot: fn(&mut Document) -> &mut Named<T>,
+    ) {
         for (name, node) in self.entries(section, key, node) {
             let value = read(&name.text, &name.place, &node, &mut self.errors);
             self.keep(section, name, value, slot);
@@ -278,7 +233,8 @@ impl<'a> Loader<'a> {
         let Value::Map(entries) = node.value else {
             self.broken.files = true;
             self.errors.push(if null {
-                Diagnostic::at(&node.place, "no-value", format!("`{}` is written without a value", key.text)).help("give it entries, or remove the key")
+                Diagnostic::at(&node.place, "no-value", format!("`{}` is written without a value", key.text))
+                    .help("give it entries, or remove the key")
             } else {
                 Diagnostic::at(&node.place, "wrong-type", format!("found {kind}: expected a mapping from names to {section}"))
                     .help("entries are keyed by their names, as in `NAME: { ... }`")
@@ -400,14 +356,19 @@ fn bad_name(section: &'static str, name: &Key) -> Option<Diagnostic> {
         format!("`{text}` is not a name: expected small letters, digits, `-` and `_`, beginning with a letter or digit"),
     );
     let lower: String = text.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    Some(if lower.starts_with(|c: char| c.is_ascii_alphanumeric()) { diagnostic.help(format!("did you mean `{lower}`?")) } else { diagnostic })
+    Some(if lower.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        diagnostic.help(format!("did you mean `{lower}`?"))
+    } else {
+        diagnostic
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const GOOD: &str = "listeners: { a: { address: 127.0.0.1:0 } }\nroutes: { r: { match: { path: / }, auth: public, respond: { status: 204 } } }\n";
+    const GOOD: &str =
+        "listeners: { a: { address: 127.0.0.1:0 } }\nroutes: { r: { match: { path: / }, auth: public, respond: { status: 204 } } }\n";
 
     fn none(_: &str) -> Option<String> {
         None
@@ -454,7 +415,9 @@ upstreams:
 
     #[test]
     fn claims_of_tests_keep_their_types() {
-        let text = format!("{GOOD}tests: {{ t: {{ request: {{ url: 'http://a/', claims: {{ a: 1, b: -2, c: 1.5, d: true, e: '1', f: [x], g: {{ h: 010 }} }} }}, expect: {{ status: 204 }} }} }}\n");
+        let text = format!(
+            "{GOOD}tests: {{ t: {{ request: {{ url: 'http://a/', claims: {{ a: 1, b: -2, c: 1.5, d: true, e: '1', f: [x], g: {{ h: 010 }} }} }}, expect: {{ status: 204 }} }} }}\n"
+        );
         let document = load_text("a.yaml", &text, &none).unwrap();
         let claims: Vec<String> = document.tests[0].1.request.claims.as_ref().unwrap().values().map(|v| v.0.to_string()).collect();
         assert_eq!(claims, ["1", "-2", "1.5", "true", "\"1\"", "[\"x\"]", "{\"h\":\"010\"}"]);
@@ -510,7 +473,10 @@ upstreams:
         write("40.yaml", "server: {}\n");
         let told = load(folder.path(), &none).unwrap_err();
         assert_eq!(told.iter().map(|e| e.code).collect::<Vec<_>>(), ["defined-twice", "defined-twice"]);
-        assert!(told[0].help.as_deref().unwrap().contains("20.yaml:1:11") && told[1].help.as_deref().unwrap().contains("30.yaml:2:1"), "{told:?}");
+        assert!(
+            told[0].help.as_deref().unwrap().contains("20.yaml:1:11") && told[1].help.as_deref().unwrap().contains("30.yaml:2:1"),
+            "{told:?}"
+        );
 
         write("50.yml", "routes: {}");
         assert_eq!(load(folder.path(), &none).unwrap_err()[0].code, "not-read");

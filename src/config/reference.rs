@@ -40,7 +40,9 @@ pub fn schema() -> Value {
         let schema = match (named, name) {
             (false, _) => schema,
             (true, "tests") => json!({ "type": "object", "additionalProperties": schema }),
-            (true, _) => json!({ "type": "object", "propertyNames": { "pattern": "^[a-z0-9][a-z0-9_-]*$" }, "additionalProperties": schema }),
+            (true, _) => {
+                json!({ "type": "object", "propertyNames": { "pattern": "^[a-z0-9][a-z0-9_-]*$" }, "additionalProperties": schema })
+            }
         };
         properties.insert(name.to_owned(), described(schema, &about));
     }
@@ -117,9 +119,19 @@ fn collect() -> (Vec<Section>, Value, Map<String, Value>) {
             "plans" => (true, of::<PlanSettings>(g), None),
             "limits" => (true, of::<LimitSettings>(g), None),
             "upstreams" => (true, of::<UpstreamSettings>(g), None),
-            "bundles" => (true, of::<PolicySettings>(g), Some("Policies that are defined once and used by name, in the `use` of routes and defaults.")),
-            "defaults" => (false, of::<DefaultsOwnSettings>(g), Some("What every route does unless it says otherwise. Never `auth` nor `listeners`.")),
-            "routes" => (true, of::<RouteOwnSettings>(g), Some("Which requests, who may call, what happens to them. The order never matters: the most specific match wins.")),
+            "bundles" => (
+                true,
+                of::<PolicySettings>(g),
+                Some("Policies that are defined once and used by name, in the `use` of routes and defaults."),
+            ),
+            "defaults" => {
+                (false, of::<DefaultsOwnSettings>(g), Some("What every route does unless it says otherwise. Never `auth` nor `listeners`."))
+            }
+            "routes" => (
+                true,
+                of::<RouteOwnSettings>(g),
+                Some("Which requests, who may call, what happens to them. The order never matters: the most specific match wins."),
+            ),
             "tests" => (true, of::<TestSettings>(g), None),
             other => unreachable!("`{other}` is no section"),
         };
@@ -215,7 +227,8 @@ fn rows(out: &mut String, schema: &Value, definitions: &Map<String, Value>, abov
     let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     for (key, property) in schema["properties"].as_object().into_iter().flatten() {
         let target = resolve(property, definitions);
-        let about = [property, target].iter().find_map(|s| s["description"].as_str()).unwrap_or_default().replace('\n', " ").replace('|', "\\|");
+        let about =
+            [property, target].iter().find_map(|s| s["description"].as_str()).unwrap_or_default().replace('\n', " ").replace('|', "\\|");
         let path = format!("{above}{key}");
         let needed = if required.contains(&key.as_str()) { ", **required**" } else { "" };
         let default = match property.get("default") {
@@ -275,7 +288,9 @@ fn words(schema: &Value, definitions: &Map<String, Value>) -> String {
             let any = if items.contains("`, `") { "any of " } else { "" };
             format!("list of {any}{items}")
         }
-        Some("object") if schema["additionalProperties"].is_object() => format!("mapping to {}", words(&schema["additionalProperties"], definitions)),
+        Some("object") if schema["additionalProperties"].is_object() => {
+            format!("mapping to {}", words(&schema["additionalProperties"], definitions))
+        }
         Some("object") if schema["properties"].is_object() => "mapping".to_owned(),
         Some("object") => "mapping to any value".to_owned(),
         _ => "any value".to_owned(),

@@ -1,8 +1,8 @@
 //! Decides how mistakes look: `path:line:column: error[code]: message`, the line itself with a caret below, help.
 //!
-//! A quoted line must not show a neighbouring secret. The rule: values that follow, on the line or by indentation, one of the keys in
-//! [`HOLDS_SECRETS`] or a key with a word of [`SECRET_WORDS`] in its name, are shown as `…`, and so is every line of a value of a key of
-//! [`IS_SECRET`]. Keys and brackets stay. The value that the caret points at is shown, unless it is a collection or the value of such a key. Knows nothing of YAML beyond that, because it also shows what is not YAML.
+//! A quoted line must not show a secret. The rule: values that follow, on the line or by indentation, a key of [`MAY_HOLD_SECRETS`] or one with
+//! a word of [`SECRET_WORDS`] in its name, are shown as `…`, but for the value that the caret points at; behind a key of [`HOLDS_SECRETS`] or
+//! [`IS_SECRET`] that one too, and of a value of the latter that goes on over several lines, no line is shown. Keys and brackets stay. Knows nothing of YAML beyond that, because it also shows what is not YAML.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -10,14 +10,17 @@ use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Place, Source};
 
-/// Keys whose values may be secret, each beside names that are not.
-const HOLDS_SECRETS: &[&str] = &["key", "keys", "set", "add", "sha256", "x-api-key", "api-key", "apikey"];
+/// Keys below which some values may be secret: headers.
+const MAY_HOLD_SECRETS: &[&str] = &["set", "add", "x-api-key", "api-key", "apikey"];
+
+/// Keys below which somebody may have written a secret in the wrong place.
+pub(super) const HOLDS_SECRETS: &[&str] = &["key", "keys"];
 
 /// Words in the names of keys (as in `x-internal-secret`) that make them such.
 const SECRET_WORDS: &[&str] = &["secret", "password", "token", "credential", "cookie", "authorization"];
 
 /// Keys whose value is a secret as a whole.
-const IS_SECRET: &[&str] = &["secret", "password", "token", "inline"];
+pub(super) const IS_SECRET: &[&str] = &["secret", "password", "token", "inline", "sha256"];
 
 /// Longer lines are cut on both sides of the caret.
 const LONGEST: usize = 120;
@@ -27,6 +30,8 @@ const LONGEST: usize = 120;
 enum Care {
     /// Everything.
     None,
+    /// Keys, brackets and the value that is pointed at.
+    Pointed,
     /// Keys and brackets.
     Keys,
     /// Nothing.
@@ -104,8 +109,10 @@ fn care_for(key: &str) -> Care {
     let key = key.to_ascii_lowercase();
     if IS_SECRET.contains(&key.as_str()) {
         Care::All
-    } else if HOLDS_SECRETS.contains(&key.as_str()) || key.split(['-', '_']).any(|word| SECRET_WORDS.contains(&word)) {
+    } else if HOLDS_SECRETS.contains(&key.as_str()) {
         Care::Keys
+    } else if MAY_HOLD_SECRETS.contains(&key.as_str()) || key.split(['-', '_']).any(|word| SECRET_WORDS.contains(&word)) {
+        Care::Pointed
     } else {
         Care::None
     }
@@ -260,17 +267,26 @@ fn mask(line: &[char], above: Care, from: usize, to: usize) -> Vec<bool> {
         masked[indent..].fill(true);
         return masked;
     }
-    // `All` lasts until the next key of the line, `Keys` until its end.
-    let (mut care, mut last) = (above, Care::None);
+    // Brackets end what a key inside of them began, and so do commas; outside of brackets both may be part of a value.
+    let (mut care, mut base, mut outer) = (above, above, Vec::new());
     for (start, end, piece) in pieces(line) {
         match piece {
-            Piece::Key(own) => {
-                last = own;
-                care = care.max(own.min(Care::Keys));
+            Piece::Key(own) => care = care.max(own),
+            Piece::Frame => {
+                match line[start] {
+                    '{' | '[' => outer.push(std::mem::replace(&mut base, care)),
+                    '}' | ']' => base = outer.pop().unwrap_or(care),
+                    ',' if !outer.is_empty() => {}
+                    _ => continue,
+                }
+                care = base;
             }
-            Piece::Frame => {}
-            // A place that is not just this value is that of a collection, or of something else.
-            Piece::Value => masked[start..end].fill(last == Care::All || (care != Care::None && (from != start || to > end))),
+            Piece::Value => masked[start..end].fill(match care {
+                Care::None => false,
+                // A place that is not just this value is that of a collection, or of something else.
+                Care::Pointed => from != start || to > end,
+                Care::Keys | Care::All => true,
+            }),
         }
     }
     masked
@@ -348,6 +364,9 @@ mod tests {
             ("keys: { secret: hunter2 }", 1, 7, 19),
             ("set:\n  a: {\n    b: \"x\\\"hunter2\", c: hunter2 }", 3, 5, 1),
             ("\"secret\": 'hunter2", 1, 11, 1),
+            ("secret: a,b}]hunter2, c: hunter2", 1, 1, 6),
+            ("  { sha256: hunter2 }], sha256: hunter2", 1, 5, 6),
+            ("keys: [hunter2], plan: free", 1, 8, 7),
         ] {
             let told = shown(text, line, column, width);
             assert!(!told.contains("hunter2"), "{told}");
@@ -357,6 +376,8 @@ mod tests {
 
     #[test]
     fn what_the_caret_points_at_is_shown_beside_a_masked_neighbour() {
+        let told = shown("a: { keys: [{ sha256: hunter2 }], plan: fre }", 1, 41, 3);
+        assert!(told.contains(" 1 | a: { keys: [{ sha256: … }], plan: fre }\n"), "{told}");
         let told = shown("set: { x-a: hunter2, x-b: bad }", 1, 27, 3);
         assert!(told.contains(" 1 | set: { x-a: …, x-b: bad }\n   |                     ^^^\n"), "{told}");
     }

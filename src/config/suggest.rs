@@ -60,7 +60,9 @@ mod tests {
     #[test]
     fn a_slip_of_the_finger_is_recognised() {
         let known = ["upstream", "respond", "rate", "ip_filter", "methods"];
-        for (written, meant) in [("upstreem", "upstream"), ("raet", "rate"), ("ip-filter", "ip_filter"), ("Methods", "methods"), ("respnd", "respond")] {
+        for (written, meant) in
+            [("upstreem", "upstream"), ("raet", "rate"), ("ip-filter", "ip_filter"), ("Methods", "methods"), ("respnd", "respond")]
+        {
             assert_eq!(nearest(written, known), Some(meant), "{written}");
         }
     }

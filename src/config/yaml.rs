@@ -126,8 +126,11 @@ impl<'a> Builder<'a> {
                     let mut told = syntax(&place, error.kind());
                     // The commonest trap: `{` begins a mapping there.
                     let line = source.text.split('\n').nth(error.marker().line().saturating_sub(1)).unwrap_or_default();
-                    if matches!(error.kind(), ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::ExpectedFlowSequenceSeparator) && line.contains('{') {
-                        told = told.help("between `{ }` and `[ ]`, a value that holds brackets, such as `${...}` or `/a/{name}`, must be quoted");
+                    if matches!(error.kind(), ErrorKind::ExpectedFlowMappingSeparator | ErrorKind::ExpectedFlowSequenceSeparator)
+                        && line.contains('{')
+                    {
+                        told = told
+                            .help("between `{ }` and `[ ]`, a value that holds brackets, such as `${...}` or `/a/{name}`, must be quoted");
                     }
                     self.errors.push(told);
                     return Err(self.errors);
@@ -190,7 +193,11 @@ impl<'a> Builder<'a> {
             Some(node) if !node.is_null() => Ok(node),
             _ => {
                 let place = Place { source: Arc::clone(self.source), line: 1, column: 1, width: 1 };
-                Err(vec![Diagnostic::at(&place, "empty-file", "this file says nothing: expected sections such as `listeners:` and `routes:`")])
+                Err(vec![Diagnostic::at(
+                    &place,
+                    "empty-file",
+                    "this file says nothing: expected sections such as `listeners:` and `routes:`",
+                )])
             }
         }
     }
@@ -278,7 +285,8 @@ impl<'a> Builder<'a> {
         if tagged {
             let place = span.tag_span().map_or_else(|| self.place(span), |span| self.place(&span));
             self.errors.push(
-                Diagnostic::at(&place, "tag", "tags are not read: the type of a value follows from its key").help("remove the tag; quote what must be text"),
+                Diagnostic::at(&place, "tag", "tags are not read: the type of a value follows from its key")
+                    .help("remove the tag; quote what must be text"),
             );
         }
     }
@@ -293,7 +301,8 @@ impl<'a> Builder<'a> {
     }
 
     fn place(&self, span: &Span) -> Place {
-        let width = if span.start.line() == span.end.line() { span.end.col().saturating_sub(span.start.col()) } else { self.rest_of_line(span) };
+        let width =
+            if span.start.line() == span.end.line() { span.end.col().saturating_sub(span.start.col()) } else { self.rest_of_line(span) };
         self.point(span.start.line(), span.start.col(), width)
     }
 
@@ -343,10 +352,9 @@ fn syntax(place: &Place, kind: &ErrorKind) -> Diagnostic {
         | ErrorKind::TabNotAllowed
         | ErrorKind::TabAtBlockScalarStart
         | ErrorKind::TabInPlainScalar => ("a tab where only spaces may stand".to_owned(), "indent with spaces"),
-        ErrorKind::MappingValueNotAllowed => (
-            "a `:` where no key may stand".to_owned(),
-            "is the line indented like its neighbours? A value that holds `: ` must be quoted",
-        ),
+        ErrorKind::MappingValueNotAllowed => {
+            ("a `:` where no key may stand".to_owned(), "is the line indented like its neighbours? A value that holds `: ` must be quoted")
+        }
         ErrorKind::InvalidTrailingSingleQuotedScalar | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
             ("text follows the closing quote".to_owned(), "put the quotes around the whole value")
         }
@@ -354,15 +362,18 @@ fn syntax(place: &Place, kind: &ErrorKind) -> Diagnostic {
             (format!("the control character U+{:04X} must not stand in the file", u32::from(*character)), "")
         }
         ErrorKind::UnexpectedCharacter { character } => (format!("a value cannot begin with `{character}`"), "quote it"),
-        ErrorKind::UnknownAnchor => ("this alias has no anchor before it".to_owned(), "an anchor is written `&name`; a value that begins with `*` must be quoted"),
+        ErrorKind::UnknownAnchor => {
+            ("this alias has no anchor before it".to_owned(), "an anchor is written `&name`; a value that begins with `*` must be quoted")
+        }
         ErrorKind::DirectiveDisallowed => ("directives (`%`) are not read".to_owned(), "remove the line"),
         ErrorKind::RecursionLimitExceeded => return too_deep(place),
         ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => {
             ("a key without `:`".to_owned(), "write `key: value`; is the line indented like its neighbours?")
         }
-        ErrorKind::ExpectedBlockSequenceEntry | ErrorKind::BlockSequenceEntryNotAllowed | ErrorKind::BlockEntryInFlowCollection => {
-            ("a list and a mapping cannot be mixed".to_owned(), "each entry of a list begins with `- `; is the line indented like its neighbours?")
-        }
+        ErrorKind::ExpectedBlockSequenceEntry | ErrorKind::BlockSequenceEntryNotAllowed | ErrorKind::BlockEntryInFlowCollection => (
+            "a list and a mapping cannot be mixed".to_owned(),
+            "each entry of a list begins with `- `; is the line indented like its neighbours?",
+        ),
         ErrorKind::ExpectedFlowMappingSeparator => ("expected `,` or `}` here".to_owned(), ""),
         ErrorKind::ExpectedFlowSequenceSeparator => ("expected `,` or `]` here".to_owned(), ""),
         ErrorKind::UnknownQuotedScalarEscape => {
@@ -403,7 +414,10 @@ mod tests {
             Value::Scalar(scalar) => format!("{}{:?}{at}", if scalar.plain { "" } else { "q" }, scalar.text),
             Value::List(items) => format!("[{}]{at}", items.iter().map(show).collect::<Vec<_>>().join(" ")),
             Value::Map(entries) => {
-                format!("{{{}}}{at}", entries.iter().map(|(key, node)| format!("{}={}", key.text, show(node))).collect::<Vec<_>>().join(" "))
+                format!(
+                    "{{{}}}{at}",
+                    entries.iter().map(|(key, node)| format!("{}={}", key.text, show(node))).collect::<Vec<_>>().join(" ")
+                )
             }
         }
     }

@@ -64,7 +64,8 @@ fn every_bad_configuration_is_refused_in_exactly_these_words() {
 fn every_kind_of_mistake_is_shown_by_a_bad_configuration() {
     let all: String = files("bad").iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let expected: Vec<&str> = all.split(MARK).collect();
-    let shown = |code: &str| expected.iter().any(|text| text.contains(&format!(": error[{code}]: ")) || text.contains(&format!("error[{code}]: ")));
+    let shown =
+        |code: &str| expected.iter().any(|text| text.contains(&format!(": error[{code}]: ")) || text.contains(&format!("error[{code}]: ")));
     let missing: BTreeSet<&str> = CODES.iter().map(|(code, _)| *code).filter(|code| !shown(code) && !NOT_SHOWN.contains(code)).collect();
     assert!(missing.is_empty(), "codes that no file in tests/config/bad shows: {missing:?}");
     let needless: Vec<&&str> = NOT_SHOWN.iter().filter(|code| shown(code)).collect();
@@ -86,5 +87,34 @@ fn the_reference_configuration_holds_every_section() {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/reference.yaml")).unwrap();
     for section in load::SECTIONS {
         assert!(text.lines().any(|line| line.starts_with(&format!("{section}:"))), "{section}");
+    }
+}
+
+#[test]
+fn no_text_makes_the_loader_panic_or_show_a_secret() {
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/reference.yaml");
+    let texts: Vec<String> = files("bad").into_iter().chain([reference]).map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let judged = |text: &str| render(&judge(load::load_text("bad.yaml", text, &env)), false);
+    // A fixed sequence of "random" numbers: the same texts every time.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below.max(1) as u64).unwrap()
+    };
+    for text in texts {
+        let input: Vec<char> = text.split(MARK).next().unwrap().chars().collect();
+        for _ in 0..6 {
+            let cut: String = input[..random(input.len())].iter().collect();
+            judged(&cut);
+            let mut changed = input.clone();
+            let at = random(changed.len());
+            changed[at] =
+                *[':', '{', '}', '[', ']', '"', '\'', '\n', '\t', '&', '*', '-', '#', '|', '!', 'é', '\u{0}', '$'].get(random(18)).unwrap();
+            let told = judged(&changed.iter().collect::<String>());
+            // A `#` or a line break may cut the secret's own text in two; what is whole is not shown.
+            assert!(!told.contains("hunter2-hunter2"), "{told}");
+        }
     }
 }

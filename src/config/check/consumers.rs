@@ -20,20 +20,31 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         let ConsumerSettings { keys, identities, plan: _, scopes } = consumer;
         if keys.is_empty() && identities.is_empty() {
             errors.push(
-                Diagnostic::at(&name.place, "unrecognisable", format!("`{}` has neither `keys` nor `identities`: nobody could be it", name.value))
-                    .help("add the hash of a key (`sluice key new` makes both), or a claim of its tokens"),
+                Diagnostic::at(
+                    &name.place,
+                    "unrecognisable",
+                    format!("`{}` has neither `keys` nor `identities`: nobody could be it", name.value),
+                )
+                .help("add the hash of a key (`sluice key new` makes both), or a claim of its tokens"),
             );
         }
         for ConsumerKeySettings { sha256 } in keys {
             let hash = sha256.to_ascii_lowercase();
             if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
                 errors.push(
-                    Diagnostic::at(&sha256.place, "bad-hash", format!("this is no SHA-256: expected 64 hex digits, found {} characters", sha256.chars().count()))
-                        .help("`sluice key hash` prints the hash of a key"),
+                    Diagnostic::at(
+                        &sha256.place,
+                        "bad-hash",
+                        format!("this is no SHA-256: expected 64 hex digits, found {} characters", sha256.chars().count()),
+                    )
+                    .help("`sluice key hash` prints the hash of a key"),
                 );
             } else if let Some((owner, first)) = owners.get(&hash) {
                 let whose = if *owner == name.as_str() { "this consumer".to_owned() } else { format!("`{owner}`") };
-                errors.push(Diagnostic::at(&sha256.place, "shared-key", format!("{whose} has the same key already")).help(format!("the first is at {first:?}")));
+                errors.push(
+                    Diagnostic::at(&sha256.place, "shared-key", format!("{whose} has the same key already"))
+                        .help(format!("the first is at {first:?}")),
+                );
             } else {
                 owners.insert(hash, (name.as_str(), sha256.place.clone()));
             }
@@ -49,8 +60,12 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         }
         if keys.is_empty() && !identities.is_empty() && !scopes.is_empty() {
             errors.push(
-                Diagnostic::at(&name.place, "inert", format!("the `scopes` of `{}` have no effect: it has no keys, and tokens bring their own", name.value))
-                    .help("remove `scopes`, or give it keys"),
+                Diagnostic::at(
+                    &name.place,
+                    "inert",
+                    format!("the `scopes` of `{}` have no effect: it has no keys, and tokens bring their own", name.value),
+                )
+                .help("remove `scopes`, or give it keys"),
             );
         }
         for identity in identities {
@@ -61,7 +76,10 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
                 errors.push(Diagnostic::at(
                     &identity.authenticator.place,
                     "wrong-kind",
-                    format!("`{}` checks API keys, which have no claims: expected an authenticator of kind `jwt`", identity.authenticator.value),
+                    format!(
+                        "`{}` checks API keys, which have no claims: expected an authenticator of kind `jwt`",
+                        identity.authenticator.value
+                    ),
                 ));
             }
             let claim = (identity.authenticator.as_str(), identity.claim.as_str(), identity.is.as_str());

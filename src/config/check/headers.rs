@@ -92,16 +92,31 @@ fn changes(
 fn once(header: HeaderName, list: &'static str, place: &Place, seen: &mut HashMap<HeaderName, &'static str>, errors: &mut Vec<Diagnostic>) {
     let name = header.as_str().to_owned();
     if let Some(first) = seen.insert(header, list) {
-        let message = if first == list { format!("`{name}` stands in `{list}` twice") } else { format!("`{name}` stands in `{first}` and in `{list}`") };
-        errors.push(Diagnostic::at(place, "header-twice", message).help("header names are the same whatever their case; `set` also replaces what was there"));
+        let message = if first == list {
+            format!("`{name}` stands in `{list}` twice")
+        } else {
+            format!("`{name}` stands in `{first}` and in `{list}`")
+        };
+        errors.push(
+            Diagnostic::at(place, "header-twice", message)
+                .help("header names are the same whatever their case; `set` also replaces what was there"),
+        );
     }
 }
 
 fn changeable(name: &str, place: &Place, errors: &mut Vec<Diagnostic>) -> Option<HeaderName> {
     let header = valid(name, place, errors)?;
     if UNTOUCHABLE.contains(&header.as_str()) {
-        let error = Diagnostic::at(place, "header-forbidden", format!("`{name}` frames the message or belongs to one connection: the gateway alone writes it"));
-        errors.push(if header == http::header::HOST { error.help("`rewrite: { host: ... }` decides the host that the upstream sees") } else { error });
+        let error = Diagnostic::at(
+            place,
+            "header-forbidden",
+            format!("`{name}` frames the message or belongs to one connection: the gateway alone writes it"),
+        );
+        errors.push(if header == http::header::HOST {
+            error.help("`rewrite: { host: ... }` decides the host that the upstream sees")
+        } else {
+            error
+        });
         return None;
     }
     Some(header)

@@ -51,8 +51,12 @@ fn before_auth(name: &str, limit: &LimitSettings, errors: &mut Vec<Diagnostic>) 
     for by in &limit.by.value {
         if needs_caller(by) {
             errors.push(
-                Diagnostic::at(&by.place, "limit-stage", format!("`{name}` is judged before authentication, where no `{}` is known", by.kind()))
-                    .help("count by `client_ip`, `header:NAME` or `global`, or remove `stage`"),
+                Diagnostic::at(
+                    &by.place,
+                    "limit-stage",
+                    format!("`{name}` is judged before authentication, where no `{}` is known", by.kind()),
+                )
+                .help("count by `client_ip`, `header:NAME` or `global`, or remove `stage`"),
             );
         }
     }
@@ -62,15 +66,23 @@ fn before_auth(name: &str, limit: &LimitSettings, errors: &mut Vec<Diagnostic>) 
 fn useless_keys(limit: &LimitSettings, errors: &mut Vec<Diagnostic>) {
     let by = &limit.by.value;
     if by.is_empty() {
-        errors.push(Diagnostic::at(&limit.by.place, "empty-list", "an empty list: expected what to count by, such as `[consumer, client_ip]`"));
+        errors.push(Diagnostic::at(
+            &limit.by.place,
+            "empty-list",
+            "an empty list: expected what to count by, such as `[consumer, client_ip]`",
+        ));
     }
     for (at, key) in by.iter().enumerate() {
         if by[..at].iter().any(|before| before.value == key.value) {
             errors.push(Diagnostic::at(&key.place, "listed-twice", format!("`{}` stands in this list already", spelled(key))));
         } else if let Some(before) = by[..at].iter().find(|before| matches!(before.value, By::ClientIp | By::Global)) {
             errors.push(
-                Diagnostic::at(&key.place, "inert", format!("`{}` is never reached: every request has `{}`", spelled(key), spelled(before)))
-                    .help("the first that a request has is counted by; put it last"),
+                Diagnostic::at(
+                    &key.place,
+                    "inert",
+                    format!("`{}` is never reached: every request has `{}`", spelled(key), spelled(before)),
+                )
+                .help("the first that a request has is counted by; put it last"),
             );
         }
     }
@@ -165,7 +177,11 @@ fn on_listeners(index: &Index<'_>, on_routes: &HashSet<&str>, errors: &mut Vec<D
                         Diagnostic::at(
                             &used.place,
                             "limit-stage",
-                            format!("`{}` counts by `{}`, but limits of a listener know only `client_ip` and `global`", used.value, spelled(by)),
+                            format!(
+                                "`{}` counts by `{}`, but limits of a listener know only `client_ip` and `global`",
+                                used.value,
+                                spelled(by)
+                            ),
                         )
                         .help(format!("give the listener `{}` a limit of its own", listener.value)),
                     ),

@@ -44,11 +44,19 @@ fn one_way_to_answer(index: &Index<'_>, name: &str, route: &RouteSettings, effec
     .filter_map(|(key, place)| Some((key, place?)))
     .collect();
     if let [(first, _), (second, place), ..] = written.as_slice() {
-        errors.push(Diagnostic::at(place, "choose-one", format!("`{name}` has `{first}` and `{second}`: expected exactly one of `upstream`, `respond` and `redirect`")));
+        errors.push(Diagnostic::at(
+            place,
+            "choose-one",
+            format!("`{name}` has `{first}` and `{second}`: expected exactly one of `upstream`, `respond` and `redirect`"),
+        ));
     } else if written.is_empty() && effective.upstream.is_none() && !index.broken.has("defaults", "") {
         errors.push(
-            Diagnostic::at(&route.place, "choose-one", format!("`{name}` does not say what answers: expected exactly one of `upstream`, `respond` and `redirect`"))
-                .help("`upstream` may also stand in `defaults`"),
+            Diagnostic::at(
+                &route.place,
+                "choose-one",
+                format!("`{name}` does not say what answers: expected exactly one of `upstream`, `respond` and `redirect`"),
+            )
+            .help("`upstream` may also stand in `defaults`"),
         );
     }
 }
@@ -75,8 +83,12 @@ fn inert_without_upstream(policies: &PolicySettings, answer: &Place, own: &Route
     ] {
         if let Some(place) = place {
             errors.push(
-                Diagnostic::at(place, "inert", format!("`{key}` has no effect here: the route answers by itself, nothing goes to an upstream"))
-                    .help(format!("remove `{key}`, or the `{word}` on line {}", answer.line)),
+                Diagnostic::at(
+                    place,
+                    "inert",
+                    format!("`{key}` has no effect here: the route answers by itself, nothing goes to an upstream"),
+                )
+                .help(format!("remove `{key}`, or the `{word}` on line {}", answer.line)),
             );
         }
     }
@@ -93,17 +105,26 @@ fn authorisation(index: &Index<'_>, name: &str, route: &RouteSettings, effective
         AuthSettings::Public => {
             let place = if allow.by == Giver::Route { &allow.settings.place } else { &route.own.auth.place };
             errors.push(
-                Diagnostic::at(place, "inert", format!("`{name}` is public, so its callers are unknown and the `allow`{from} cannot be judged"))
-                    .help("name authenticators in `auth`, or do not use this `allow` here"),
+                Diagnostic::at(
+                    place,
+                    "inert",
+                    format!("`{name}` is public, so its callers are unknown and the `allow`{from} cannot be judged"),
+                )
+                .help("name authenticators in `auth`, or do not use this `allow` here"),
             );
         }
         AuthSettings::AnyOf(names) => {
-            let only_keys = names.iter().all(|name| index.authenticators.get(name.as_str()).is_some_and(|a| a.api_key.is_some() && a.jwt.is_none()));
+            let only_keys =
+                names.iter().all(|name| index.authenticators.get(name.as_str()).is_some_and(|a| a.api_key.is_some() && a.jwt.is_none()));
             let key = if allow.settings.roles.is_some() { "roles" } else { "claims" };
             if only_keys && (allow.settings.roles.is_some() || allow.settings.claims.is_some()) {
                 errors.push(
-                    Diagnostic::at(&allow.settings.place, "never-allowed", format!("API keys have no {key}, and `{name}` takes nothing else: nobody could call it"))
-                        .help("use `scopes`, which consumers have too"),
+                    Diagnostic::at(
+                        &allow.settings.place,
+                        "never-allowed",
+                        format!("API keys have no {key}, and `{name}` takes nothing else: nobody could call it"),
+                    )
+                    .help("use `scopes`, which consumers have too"),
                 );
             }
         }
@@ -153,8 +174,12 @@ fn duplicates(names: &[crate::config::types::At<String>], index: &Index<'_>, err
         for (key, _) in written(bundle) {
             match givers.get(key) {
                 Some(first) if *first != name.as_str() => errors.push(
-                    Diagnostic::at(&name.place, "duplicate-policy", format!("the bundles `{first}` and `{}` both have `{key}`", name.value))
-                        .help("use one of them, or write the policy in the route itself and take it out of one bundle"),
+                    Diagnostic::at(
+                        &name.place,
+                        "duplicate-policy",
+                        format!("the bundles `{first}` and `{}` both have `{key}`", name.value),
+                    )
+                    .help("use one of them, or write the policy in the route itself and take it out of one bundle"),
                 ),
                 Some(_) => {}
                 None => {

@@ -10,7 +10,11 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         if let Some(method) = method
             && http::Method::from_bytes(method.as_bytes()).is_err()
         {
-            errors.push(Diagnostic::at(&method.place, "bad-value", format!("`{}` is not a method: expected one such as `GET`", method.value)));
+            errors.push(Diagnostic::at(
+                &method.place,
+                "bad-value",
+                format!("`{}` is not a method: expected one such as `GET`", method.value),
+            ));
         }
         let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
         if rest.is_none_or(|rest| rest.starts_with('/') || rest.is_empty()) {
@@ -31,14 +35,22 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         }
         if let (Some(claims), Some(_)) = (claims, consumer) {
             errors.push(
-                Diagnostic::at(&claims.place, "choose-one", format!("the request of `{}` has `claims` and `consumer`: expected at most one", name.value))
-                    .help("`claims` stands for a token, `consumer` for an API key"),
+                Diagnostic::at(
+                    &claims.place,
+                    "choose-one",
+                    format!("the request of `{}` has `claims` and `consumer`: expected at most one", name.value),
+                )
+                .help("`claims` stands for a token, `consumer` for an API key"),
             );
         }
         if let Some(times) = times
             && !(1..=100_000).contains(&times.value)
         {
-            errors.push(Diagnostic::at(&times.place, "out-of-range", format!("`{}` is out of range: expected a whole number from 1 to 100000", times.value)));
+            errors.push(Diagnostic::at(
+                &times.place,
+                "out-of-range",
+                format!("`{}` is out of range: expected a whole number from 1 to 100000", times.value),
+            ));
         }
 
         let ExpectSettings { route, allowed, status, code, upstream, upstream_path, upstream_headers, headers } = &expect.value;
@@ -53,7 +65,11 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         if let Some(status) = status
             && !(100..=599).contains(&status.value)
         {
-            errors.push(Diagnostic::at(&status.place, "out-of-range", format!("`{}` is out of range: expected a status from 100 to 599", status.value)));
+            errors.push(Diagnostic::at(
+                &status.place,
+                "out-of-range",
+                format!("`{}` is out of range: expected a status from 100 to 599", status.value),
+            ));
         }
         for (header, value) in upstream_headers.iter().chain(headers) {
             headers::valid(header, &value.place, errors);
@@ -67,7 +83,10 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             && upstream_headers.is_empty()
             && headers.is_empty();
         if nothing {
-            errors.push(Diagnostic::at(&expect.place, "missing-key", format!("`{}` expects nothing, so it could not fail", name.value)).help("say at least one of `route`, `allowed`, `status`, `code`, ..."));
+            errors.push(
+                Diagnostic::at(&expect.place, "missing-key", format!("`{}` expects nothing, so it could not fail", name.value))
+                    .help("say at least one of `route`, `allowed`, `status`, `code`, ..."),
+            );
         }
     }
 }

@@ -111,10 +111,15 @@ fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
     for (name, address) in listeners.chain(admin).filter(|(_, address)| address.port() != 0) {
         let taken = by_port.entry(address.port()).or_default();
         let overlaps = |other: &SocketAddr| {
-            other.ip() == address.ip() || (other.is_ipv4() == address.is_ipv4() && (other.ip().is_unspecified() || address.ip().is_unspecified()))
+            other.ip() == address.ip()
+                || (other.is_ipv4() == address.is_ipv4() && (other.ip().is_unspecified() || address.ip().is_unspecified()))
         };
         if let Some((other, theirs)) = taken.iter().find(|(_, other)| overlaps(other)) {
-            errors.push(Diagnostic::at(&address.place, "address-taken", format!("`{}` is taken: `{other}` listens on `{theirs}`", address.value)));
+            errors.push(Diagnostic::at(
+                &address.place,
+                "address-taken",
+                format!("`{}` is taken: `{other}` listens on `{theirs}`", address.value),
+            ));
         }
         taken.push((name, address.value));
     }
@@ -132,7 +137,9 @@ fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
         }
     }
     if let Some(deadlines) = deadlines {
-        [&deadlines.header, &deadlines.keep_alive, &deadlines.body, &deadlines.write].into_iter().for_each(|period| some_time(period, errors));
+        [&deadlines.header, &deadlines.keep_alive, &deadlines.body, &deadlines.write]
+            .into_iter()
+            .for_each(|period| some_time(period, errors));
     }
     if let Some(heads) = heads {
         range(&heads.fields, 1..=200, errors);
@@ -187,7 +194,8 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
 }
 
 fn policies(policies: &PolicySettings, errors: &mut Vec<Diagnostic>) {
-    let PolicySettings { ip_filter, allow, rewrite, accept, shadow, cors, limits: _, body: _, request_headers: _, response_headers: _ } = policies;
+    let PolicySettings { ip_filter, allow, rewrite, accept, shadow, cors, limits: _, body: _, request_headers: _, response_headers: _ } =
+        policies;
     if let Some(filter) = ip_filter {
         let lists = [("allow", filter.allow.as_ref()), ("deny", filter.deny.as_ref())];
         one_of("`ip_filter`", &filter.place, &lists.map(|(key, list)| (key, list.map(|_| &filter.place))), false, errors);
@@ -199,7 +207,11 @@ fn policies(policies: &PolicySettings, errors: &mut Vec<Diagnostic>) {
     }
     if let Some(allow) = allow {
         if allow.scopes.is_none() && allow.roles.is_none() && allow.claims.is_none() {
-            errors.push(Diagnostic::at(&allow.place, "inert", "this asks for nothing: expected at least one of `scopes`, `roles` and `claims`"));
+            errors.push(Diagnostic::at(
+                &allow.place,
+                "inert",
+                "this asks for nothing: expected at least one of `scopes`, `roles` and `claims`",
+            ));
         }
         for (list, what) in [(&allow.scopes, "scopes"), (&allow.roles, "roles")] {
             if let Some(list) = list {
@@ -215,7 +227,11 @@ fn policies(policies: &PolicySettings, errors: &mut Vec<Diagnostic>) {
         let ways = [("strip_prefix", place_of(&rewrite.strip_prefix)), ("prefix", prefix), ("path", place_of(&rewrite.path))];
         one_of("`rewrite`", &rewrite.place, &ways, true, errors);
         if ways.iter().all(|(_, place)| place.is_none()) && rewrite.host.is_none() {
-            errors.push(Diagnostic::at(&rewrite.place, "inert", "this changes nothing: expected `strip_prefix`, `prefix`, `path` or `host`"));
+            errors.push(Diagnostic::at(
+                &rewrite.place,
+                "inert",
+                "this changes nothing: expected `strip_prefix`, `prefix`, `path` or `host`",
+            ));
         }
     }
     if let Some(cors) = cors {
@@ -242,13 +258,17 @@ fn respond(answer: &At<RespondSettings>, errors: &mut Vec<Diagnostic>) {
     let RespondSettings { status, code, body } = &answer.value;
     match status.value {
         300..=399 => {
-            errors.push(out_of_range(status, "a status from 200 to 299 or from 400 to 599").help("`redirect: { to: ..., status: ... }` answers with a `Location`"));
+            errors.push(
+                out_of_range(status, "a status from 200 to 299 or from 400 to 599")
+                    .help("`redirect: { to: ..., status: ... }` answers with a `Location`"),
+            );
         }
         200..=599 => {}
         _ => errors.push(out_of_range(status, "a status from 200 to 299 or from 400 to 599")),
     }
     if let Some(code) = code {
-        let good = code.starts_with(|c: char| c.is_ascii_lowercase()) && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        let good = code.starts_with(|c: char| c.is_ascii_lowercase())
+            && code.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !good {
             errors.push(
                 Diagnostic::at(&code.place, "bad-value", format!("`{}` is not a code: expected small letters, digits and `-`", code.value))
