@@ -10,7 +10,9 @@ use smallvec::SmallVec;
 
 use crate::entry::canonical::Target;
 use crate::entry::request_id::RequestId;
+use crate::entry::route::Captures;
 use crate::entry::trace_context::TraceContext;
+use crate::policy::Stop;
 use crate::policy::principal::Identity;
 use crate::policy::rate_limit::Charge;
 use crate::reply::problem::Kind;
@@ -47,6 +49,8 @@ pub struct Facts {
     pub route: Option<usize>,
     /// Where in `target.path` the `{rest}` of the matched pattern begins.
     pub rest: Option<usize>,
+    /// Where in `target.path` each `{name}` of the matched pattern stands, in the pattern's order.
+    pub captures: Captures,
     // policy
     /// Who calls, once a credential was accepted.
     pub identity: Option<Arc<Identity>>,
@@ -56,12 +60,16 @@ pub struct Facts {
     pub charges: SmallVec<[Charge; 4]>,
     /// Codes of shadowed policies that would have refused.
     pub would_refuse: SmallVec<[&'static str; 2]>,
+    /// The code of the operator's with which the route answered by itself.
+    pub responded: Option<String>,
     /// The kind and reason with which this request was refused.
     pub refused: Option<(&'static Kind, Option<String>)>,
     /// What each policy said, in order; only where somebody asked (`explain`, config tests).
     pub trail: Option<Vec<Step>>,
     /// Claims that stand for a verified token (`claims:` in config tests, `--claims` of `explain`).
     pub assumed: Option<Arc<serde_json::Value>>,
+    /// The consumer whose key is taken to have been sent (`consumer:` in config tests, `--consumer` of `explain`).
+    pub assumed_consumer: Option<Arc<str>>,
 }
 
 /// One line of the trail that `explain` prints.
@@ -77,6 +85,24 @@ pub struct Step {
 pub enum Scheme {
     Http,
     Https,
+}
+
+// === impl Step ===
+
+impl Step {
+    /// What a policy said, and whether its shadow made that harmless.
+    pub fn of(policy: &'static str, verdict: &Result<(), Stop>, shadowed: bool) -> Step {
+        let (verdict, note) = match verdict {
+            Ok(()) => ("passed", String::new()),
+            Err(Stop::Answer(answer)) if shadowed => ("would answer", format!("status {}", answer.status)),
+            Err(Stop::Answer(answer)) => ("answered", format!("status {}", answer.status)),
+            Err(Stop::Refuse(problem)) => {
+                let reason = problem.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                (if shadowed { "would refuse" } else { "refused" }, format!("{}{reason}", problem.kind.code))
+            }
+        };
+        Step { policy, verdict, note }
+    }
 }
 
 // === impl Scheme ===
@@ -107,13 +133,16 @@ impl Facts {
             target: Target::default(),
             route: None,
             rest: None,
+            captures: Captures::default(),
             identity: None,
             cors: SmallVec::new(),
             charges: SmallVec::new(),
             would_refuse: SmallVec::new(),
+            responded: None,
             refused: None,
             trail: None,
             assumed: None,
+            assumed_consumer: None,
         }
     }
 }

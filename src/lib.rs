@@ -6,7 +6,19 @@
 
 pub mod cli;
 pub mod config;
+
+pub mod admin;
+pub mod control;
+pub mod reload;
+pub mod server;
 pub mod state;
+pub mod upgrade;
+
+pub mod ctx;
+pub mod decide;
+pub mod exchange;
+pub mod proxy;
+pub mod simulate;
 
 pub mod entry;
 pub mod listen;
@@ -15,4 +27,5 @@ pub mod relay;
 pub mod reply;
 pub mod report;
 
-pub mod ctx;
+pub mod clock;
+pub mod echo;

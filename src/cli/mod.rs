@@ -1,6 +1,97 @@
-//! One file per subcommand.
+//! One file per subcommand. Here only: the command line itself, and what its exit codes mean.
+//!
+//! 0 all is well; 1 the thing asked about failed; 2 the command line is wrong; 78 the configuration is (EX_CONFIG of sysexits).
 
-/// Runs the command line.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(2)
+mod check;
+pub mod echo;
+mod explain;
+mod key;
+mod orders;
+mod reference;
+mod routes;
+mod run;
+mod test;
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::diagnostic::Diagnostic;
+use crate::config::render::render;
+
+/// An API gateway and edge proxy whose operators know what it will do before it does it.
+#[derive(Parser)]
+#[command(version, propagate_version = true, disable_help_subcommand = true, max_term_width = 110)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Check(check::CheckArgs),
+    Routes(routes::RoutesArgs),
+    Explain(explain::ExplainArgs),
+    Test(test::TestArgs),
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    Reload(orders::ReloadArgs),
+    Upgrade(orders::UpgradeArgs),
+    Echo(echo::EchoArgs),
+    Reference(reference::ReferenceArgs),
+}
+
+/// The exit code of a refused configuration.
+pub const CONFIGURATION: u8 = 78;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    // The table of limits is touched here and there: a huge page for each place would make 64 MiB resident at once.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+    match CommandLine::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Routes(args) => routes::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Test(args) => test::run(&args),
+        Command::Key(command) => key::run(&command),
+        Command::Reload(args) => orders::reload(&args),
+        Command::Upgrade(args) => orders::upgrade(&args),
+        Command::Echo(args) => echo::run(args),
+        Command::Reference(args) => reference::run(&args),
+    }
+}
+
+/// The environment of this process, as `${env:NAME}` sees it.
+pub(crate) fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Prints what is wrong with a configuration; the exit code that goes with it.
+fn refuse(mistakes: &[Diagnostic]) -> ExitCode {
+    eprint!("{}", render(mistakes, std::io::stderr().is_terminal()));
+    ExitCode::from(CONFIGURATION)
+}
+
+/// Prints a complaint that has no place in a file.
+fn complain(what: impl std::fmt::Display, code: u8) -> ExitCode {
+    eprintln!("sluice: {what}");
+    ExitCode::from(code)
+}
+
+/// Writes to standard output; a reader that has gone is no error of ours.
+fn print(text: &str) -> ExitCode {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(e) => complain(format_args!("standard output: {e}"), 1),
+    }
+}
+
+/// Whether there is something at this path at all, said in plain words before anything is read.
+fn exists(path: &Path) -> Result<(), ExitCode> {
+    std::fs::metadata(path).map(|_| ()).map_err(|e| complain(format_args!("{}: {e}", path.display()), CONFIGURATION))
 }

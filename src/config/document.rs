@@ -3,10 +3,12 @@
 //! Decides the names of the sections and of a route's keys. Does not decide what they mean.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
+use super::diagnostic::Source;
 use super::types::{At, Named, Period, Size};
 use crate::entry::canonical::Spelling;
 use crate::entry::client_ip::ClientsSettings;
@@ -40,6 +42,8 @@ pub struct Document {
     pub defaults: Option<DefaultsSettings>,
     pub routes: Named<RouteSettings>,
     pub tests: Named<TestSettings>,
+    /// The files, in the order in which they were read.
+    pub sources: Vec<Arc<Source>>,
 }
 
 /// The process as a whole.
@@ -242,6 +246,22 @@ pub struct ExpectSettings {
 /// The value of a claim in a test: text, a number, a truth value, or a list or mapping of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClaimValue(pub serde_json::Value);
+
+// === impl Shadow ===
+
+impl Shadow {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Shadow::IpFilter => "ip_filter",
+            Shadow::Cors => "cors",
+            Shadow::Auth => "auth",
+            Shadow::Allow => "allow",
+            Shadow::Limits => "limits",
+            Shadow::Body => "body",
+        }
+    }
+}
 
 // === impl ClaimValue ===
 

@@ -120,6 +120,7 @@ impl<'a> Loader<'a> {
 
     fn file(&mut self, source: Source) {
         let source = Arc::new(source);
+        self.document.sources.push(source.clone());
         let mut root = match yaml::parse(&source) {
             Ok(root) => root,
             Err(errors) => {

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod codes;
+pub mod compile;
 pub mod diagnostic;
 pub mod document;
 pub mod effective;
@@ -9,6 +10,7 @@ mod files;
 pub mod interpolate;
 pub mod keys;
 pub mod load;
+pub mod plan;
 pub mod read;
 pub mod read_error;
 pub mod reference;

@@ -1,20 +1,41 @@
-//! May this request pass? The one ordered list of policies.
+//! May this request pass? The one ordered list of policies; users cannot change the order.
 //!
-//! Order: ip filter, cors, limits before_auth, authn, authz, limits, validation. Users cannot change it.
+//! Decides the order and what a shadow means. Does not decide any single question: each policy has a file.
 
 pub mod api_key;
+pub mod authenticators;
 pub mod authn;
 pub mod authz;
+pub mod buckets;
+pub mod claims;
 pub mod cors;
+pub mod credential;
+pub mod forward;
 pub mod ip_filter;
 pub mod jwt;
+pub mod limits;
 pub mod principal;
 pub mod rate_limit;
+pub mod token_memory;
 pub mod validate;
+
+#[cfg(test)]
+pub(crate) mod fixtures;
+
+use std::sync::Arc;
 
 use http::request::Parts;
 
-use crate::ctx::Facts;
+use self::authn::Auth;
+use self::authz::Allow;
+use self::buckets::Buckets;
+use self::cors::Cors;
+use self::ip_filter::IpFilter;
+use self::limits::limit::Limit;
+use self::rate_limit::RateLimits;
+use self::validate::BodyLimit;
+use crate::config::document::Shadow;
+use crate::ctx::{Facts, Step};
 use crate::reply::problem::Problem;
 
 /// Why a request goes no further.
@@ -44,6 +65,94 @@ pub trait Policy {
     /// `Ok` lets the request pass on to the next policy.
     #[expect(async_fn_in_trait, reason = "static dispatch inside this crate only")]
     async fn judge(&self, request: &Request<'_>, facts: &mut Facts) -> Result<(), Stop>;
+}
+
+/// What limits count in and what consumers may do in total: shared by all routes of a snapshot.
+#[derive(Clone, Copy)]
+pub struct Counting<'a> {
+    pub buckets: &'a Buckets,
+    pub plans: &'a [Arc<Limit>],
+}
+
+/// The policies of one route, a slot each, in the order in which they are asked.
+pub struct Policies {
+    pub ip_filter: Option<IpFilter>,
+    pub cors: Option<Cors>,
+    pub limits_before_auth: RateLimits,
+    pub auth: Auth,
+    pub allow: Option<Allow>,
+    pub limits: RateLimits,
+    pub body: Option<BodyLimit>,
+    /// Judged but not enforced.
+    pub shadow: Vec<Shadow>,
+}
+
+// === impl Policies ===
+
+impl Policies {
+    /// Asks every policy in order, until one stops the request.
+    pub async fn judge(&self, request: &Request<'_>, facts: &mut Facts, counting: Counting<'_>) -> Result<(), Stop> {
+        // Cheap, and independent of everything else.
+        self.run(Shadow::IpFilter, &self.ip_filter, request, facts).await?;
+        // Before authentication: a preflight carries no credentials, and refusals need the headers too.
+        self.run(Shadow::Cors, &self.cors, request, facts).await?;
+        // Before authentication: it protects the work of authentication.
+        self.count("limits before_auth", &self.limits_before_auth, request, facts, counting)?;
+        self.run(Shadow::Auth, &Some(&self.auth), request, facts).await?;
+        self.run(Shadow::Allow, &self.allow, request, facts).await?;
+        // After authorisation: a 401 or 403 costs only what was counted before.
+        self.count("limits", &self.limits, request, facts, counting)?;
+        self.run(Shadow::Body, &self.body, request, facts).await
+    }
+
+    pub fn shadows(&self, policy: Shadow) -> bool {
+        self.shadow.contains(&policy)
+    }
+
+    async fn run<P: Policy>(&self, name: Shadow, policy: &Option<P>, request: &Request<'_>, facts: &mut Facts) -> Result<(), Stop> {
+        match policy {
+            Some(policy) => {
+                let verdict = policy.judge(request, facts).await;
+                self.enforce(name, name.as_str(), verdict, facts)
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn count(
+        &self,
+        name: &'static str,
+        limits: &RateLimits,
+        request: &Request<'_>,
+        facts: &mut Facts,
+        counting: Counting<'_>,
+    ) -> Result<(), Stop> {
+        let verdict = limits.judge(request, facts, counting.buckets, counting.plans);
+        self.enforce(Shadow::Limits, name, verdict, facts)
+    }
+
+    /// A shadowed policy is heard and logged, and the request passes.
+    fn enforce(&self, policy: Shadow, name: &'static str, verdict: Result<(), Stop>, facts: &mut Facts) -> Result<(), Stop> {
+        let shadowed = verdict.is_err() && self.shadows(policy);
+        if facts.trail.is_some() {
+            let step = Step::of(name, &verdict, shadowed);
+            facts.trail.get_or_insert_default().push(step);
+        }
+        match verdict {
+            Err(Stop::Refuse(problem)) if shadowed => {
+                facts.would_refuse.push(problem.kind.code);
+                Ok(())
+            }
+            Err(Stop::Answer(_)) if shadowed => Ok(()),
+            verdict => verdict,
+        }
+    }
+}
+
+impl<P: Policy> Policy for &P {
+    async fn judge(&self, request: &Request<'_>, facts: &mut Facts) -> Result<(), Stop> {
+        (**self).judge(request, facts).await
+    }
 }
 
 // === impl Stop ===

@@ -1,11 +1,26 @@
-//! Decides whether a caller has called too often: limits and plans over the buckets of `buckets.rs`. Does not know routes.
+//! Decides whether a caller has called too often: limits and plans over the buckets of `buckets.rs`.
+//!
+//! Of the limits of one stage all are charged or none. Does not decide which limits a route or listener has, nor whether a
+//! refusal is enforced or shadowed. What a limit is made of: `limits/`.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
+use http::HeaderValue;
+use http::header::RETRY_AFTER;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
+use smallvec::SmallVec;
+
+use super::buckets::{Asking, Buckets};
+use super::limits::key::Key;
+pub use super::limits::limit::{Callers, Limit, What};
+use super::{Request, Stop};
 use crate::config::types::{At, Rate};
+use crate::ctx::Facts;
+use crate::reply::problem::{Kind, Problem};
 
 /// A limit that routes, listeners and defaults use by its name. One bucket a key over all of them, unless `per: route`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -65,12 +80,136 @@ pub struct Charge {
     pub key_kind: &'static str,
     /// The size of the bucket.
     pub size: u32,
+    /// Whole seconds in which an empty bucket fills, rounded up; at least 1.
+    pub window: u64,
     /// Whole tokens left.
     pub remaining: u32,
     /// Whole seconds until the bucket is full again, rounded up.
     pub reset: u64,
+    /// Whole seconds until there is one more token, rounded up; 0 where the bucket is full.
+    pub next: u64,
     /// Whole seconds until the next request passes, rounded up; 0 where this one did.
     pub retry_after: u64,
+}
+
+/// The limits of one stage of one route, or of one listener.
+#[derive(Clone, Debug, Default)]
+pub struct RateLimits {
+    limits: Vec<(Arc<Limit>, u128)>,
+    /// Whether the plan of the caller counts here too.
+    with_plan: bool,
+}
+
+/// What one limit would count a request by; for `explain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The name of the limit or plan.
+    pub limit: Arc<str>,
+    /// Such as `client_ip`.
+    pub key_kind: &'static str,
+    /// Such as `client_ip 192.0.2.1`.
+    pub key: String,
+}
+
+pub static KIND: Kind = Kind {
+    code: "rate-limited",
+    status: 429,
+    error: "Too many requests",
+    about: "The caller has used up a limit or its plan. Members `limit` and `key` say which one and what it counts by; wait as long as `Retry-After` says.",
+};
+
+// === impl RateLimits ===
+
+impl RateLimits {
+    /// Those of a route's limits that belong to a stage; `None` is the main stage, where the caller's plan counts too.
+    pub fn for_route(route: &str, limits: &[Arc<Limit>], stage: Option<Stage>) -> Self {
+        let limits = limits.iter().filter(|limit| limit.stage() == stage);
+        RateLimits { limits: limits.map(|limit| (limit.clone(), limit.identity(Some(route)))).collect(), with_plan: stage.is_none() }
+    }
+
+    /// The limits of a listener, before routing.
+    pub fn for_listener(limits: &[Arc<Limit>]) -> Self {
+        RateLimits { limits: limits.iter().map(|limit| (limit.clone(), limit.identity(None))).collect(), with_plan: false }
+    }
+
+    /// Whether nothing is counted here, whoever calls.
+    pub fn is_empty(&self) -> bool {
+        self.limits.is_empty() && !self.with_plan
+    }
+
+    /// Charges all limits and the caller's plan, or none and refuses with 429 `rate-limited`. Either way `facts.charges` says
+    /// where each stands, tightest first. `plans` are the snapshot's, which consumers name by index.
+    pub fn judge(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets, plans: &[Arc<Limit>]) -> Result<(), Stop> {
+        let mut counted: SmallVec<[(&Limit, &'static str); 8]> = SmallVec::new();
+        let mut askings: SmallVec<[Asking<'_>; 8]> = SmallVec::new();
+        for (limit, identity) in self.applying(facts, plans) {
+            let key = Key::choose(limit.by(), request, facts);
+            counted.push((limit, key.kind()));
+            askings.push(Asking { identity, key: key.bucket(buckets, identity), pace: limit.pace() });
+        }
+        if askings.is_empty() {
+            return Ok(());
+        }
+        let outcome = buckets.charge(facts.now.mono, &askings);
+        for ((limit, key_kind), verdict) in counted.iter().zip(&outcome.verdicts) {
+            facts.charges.push(Charge {
+                limit: limit.name().clone(),
+                key_kind,
+                size: limit.pace().size(),
+                window: limit.pace().window(),
+                remaining: verdict.reading.remaining,
+                reset: verdict.reading.reset,
+                next: if verdict.retry_after > 0 { verdict.retry_after } else { verdict.reading.next },
+                retry_after: verdict.retry_after,
+            });
+        }
+        facts.charges.sort_by_key(|charge| (Reverse(charge.retry_after), charge.remaining, Reverse(charge.reset)));
+        if outcome.is_admitted {
+            return Ok(());
+        }
+        let refusing =
+            counted.iter().zip(&outcome.verdicts).min_by_key(|(_, told)| (Reverse(told.retry_after), Reverse(told.reading.reset)));
+        let ((limit, key_kind), verdict) = refusing.expect("what was refused was asked");
+        Err(refusal(limit, key_kind, verdict.retry_after, verdict.is_overflow).into())
+    }
+
+    /// What each limit and the caller's plan would count a request by. Charges nothing.
+    pub fn explain(&self, request: &Request<'_>, facts: &Facts, plans: &[Arc<Limit>]) -> Vec<Counted> {
+        let count = |(limit, _): (&Limit, u128)| {
+            let key = Key::choose(limit.by(), request, facts);
+            Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string() }
+        };
+        self.applying(facts, plans).map(count).collect()
+    }
+
+    fn applying<'a>(&'a self, facts: &Facts, plans: &'a [Arc<Limit>]) -> impl Iterator<Item = (&'a Limit, u128)> {
+        let own = self.limits.iter().map(|(limit, identity)| (&**limit, *identity));
+        let plan = if self.with_plan { plan_of(facts, plans) } else { None };
+        own.chain(plan.map(|plan| (plan, plan.identity(None))))
+    }
+}
+
+/// An identity may be remembered from before a reload, when its plan stood elsewhere: the index is a hint, the name decides.
+fn plan_of<'a>(facts: &Facts, plans: &'a [Arc<Limit>]) -> Option<&'a Limit> {
+    let (name, index) = facts.identity.as_ref()?.consumer.as_ref()?.plan.as_ref()?;
+    let is_it = |plan: &&Arc<Limit>| plan.what() == What::Plan && **plan.name() == **name;
+    plans.get(*index).filter(is_it).or_else(|| plans.iter().find(is_it)).map(|plan| &**plan)
+}
+
+fn refusal(limit: &Limit, key_kind: &'static str, retry_after: u64, is_overflow: bool) -> Problem {
+    let what = match limit.what() {
+        What::Limit => "limit",
+        What::Plan => "plan",
+    };
+    let (name, rate, size) = (limit.name(), limit.rate(), limit.pace().size());
+    let detail = format!("{what} `{name}` of {rate} by {key_kind}; try again in {retry_after} s");
+    let table = if is_overflow { ", in the bucket that new keys share while the table is full" } else { "" };
+    Problem::new(&KIND)
+        .reason(format!("{what} `{name}` of {rate}, burst {size}, by {key_kind}: no token for {retry_after} s{table}"))
+        .detail(Cow::Owned(detail))
+        .member("limit", &**name)
+        .member("key", key_kind)
+        .header(RETRY_AFTER, HeaderValue::from(retry_after))
 }
 
 // === impl By ===
@@ -85,6 +224,22 @@ impl By {
             By::ClientIp => "client_ip",
             By::Header(_) => "header",
             By::Global => "global",
+        }
+    }
+
+    /// As it is written in a configuration.
+    pub fn written(&self) -> Cow<'static, str> {
+        match self {
+            By::Header(name) => Cow::Owned(format!("header:{name}")),
+            By::Consumer | By::Subject | By::ApiKey | By::ClientIp | By::Global => Cow::Borrowed(self.kind()),
+        }
+    }
+
+    /// Whether it is known only once somebody was authenticated.
+    pub fn needs_identity(&self) -> bool {
+        match self {
+            By::Consumer | By::Subject | By::ApiKey => true,
+            By::ClientIp | By::Header(_) | By::Global => false,
         }
     }
 }
@@ -119,5 +274,273 @@ impl JsonSchema for By {
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "pattern": "^(consumer|subject|api_key|client_ip|global|header:.+)$" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::limit::tests::{at, limit, settings};
+    use super::*;
+    use crate::ctx::{Now, Scheme};
+    use crate::policy::principal::{Consumer, Identity};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// What one request shows of itself.
+    #[derive(Clone, Default)]
+    struct Call {
+        from: Option<&'static str>,
+        identity: Option<Arc<Identity>>,
+        headers: Vec<(&'static str, &'static str)>,
+        now: u64,
+    }
+
+    impl Call {
+        fn from(address: &'static str) -> Self {
+            Call { from: Some(address), ..Call::default() }
+        }
+        fn by(identity: Identity) -> Self {
+            Call { identity: Some(Arc::new(identity)), ..Call::default() }
+        }
+        fn with(name: &'static str, value: &'static str) -> Self {
+            Call { headers: vec![(name, value)], ..Call::default() }
+        }
+        fn facts(&self) -> Facts {
+            let address = std::net::SocketAddr::new(self.from.unwrap_or("::1").parse().unwrap(), 1);
+            let now = Now { mono: self.now, unix_ms: 0 };
+            let mut facts = Facts::new(0, address, Scheme::Http, now);
+            facts.identity = self.identity.clone();
+            facts
+        }
+        fn head(&self) -> http::request::Parts {
+            let request = self.headers.iter().fold(http::Request::builder(), |request, (name, value)| request.header(*name, *value));
+            request.body(()).unwrap().into_parts().0
+        }
+    }
+
+    fn token(authenticator: &str, subject: &str) -> Identity {
+        Identity {
+            authenticator: authenticator.into(),
+            subject: Some(subject.into()),
+            consumer: None,
+            key_id: None,
+            scopes: Vec::new(),
+            roles: Vec::new(),
+            claims: serde_json::Value::Null,
+            headers: Vec::new(),
+        }
+    }
+
+    fn api_key(consumer: &str, key: &str, plan: Option<(&str, usize)>) -> Identity {
+        let plan = plan.map(|(name, index)| (name.into(), index));
+        let consumer = Consumer { name: consumer.into(), plan, scopes: Vec::new() };
+        Identity { subject: None, consumer: Some(Arc::new(consumer)), key_id: Some(key.into()), ..token("keys", "") }
+    }
+
+    fn plan(name: &str, rate: &str) -> Arc<Limit> {
+        Arc::new(Limit::compile_plan(name, &PlanSettings { rate: at(1, Rate::parse(rate).unwrap()), burst: None }).unwrap())
+    }
+
+    fn judge(limits: &RateLimits, call: &Call, buckets: &Buckets, plans: &[Arc<Limit>]) -> (Option<Problem>, Facts) {
+        let (mut facts, head) = (call.facts(), call.head());
+        let refused = match limits.judge(&Request { head: &head }, &mut facts, buckets, plans) {
+            Ok(()) => None,
+            Err(Stop::Refuse(problem)) => Some(*problem),
+            Err(Stop::Answer(_)) => panic!("limits answer nothing"),
+        };
+        (refused, facts)
+    }
+
+    fn passes(limits: &RateLimits, call: &Call, buckets: &Buckets) -> bool {
+        judge(limits, call, buckets, &[]).0.is_none()
+    }
+
+    fn route(limits: &[Arc<Limit>]) -> RateLimits {
+        RateLimits::for_route("r", limits, None)
+    }
+
+    /// Whether two calls are counted in one bucket of a limit by `by`.
+    fn share(by: &[By], one: &Call, other: &Call) -> bool {
+        let (limits, buckets) = (route(&[limit("x", "1/h", by)]), Buckets::new(0));
+        assert!(passes(&limits, one, &buckets) && !passes(&limits, one, &buckets));
+        !passes(&limits, other, &buckets)
+    }
+
+    #[test]
+    fn the_sixth_login_is_refused_and_told_why_and_how_long() {
+        let (limits, buckets) = (route(&[limit("login", "5/5m", &[By::ClientIp])]), Buckets::new(0));
+        let call = Call { now: 7 * SECOND, ..Call::from("192.0.2.7") };
+        for left in [4, 3, 2, 1, 0] {
+            let (refused, facts) = judge(&limits, &call, &buckets, &[]);
+            assert!(refused.is_none());
+            assert_eq!((facts.charges[0].remaining, facts.charges[0].size, facts.charges[0].window), (left, 5, 300));
+        }
+        let later = Call { now: 20 * SECOND, ..call };
+        let (refused, facts) = judge(&limits, &later, &buckets, &[]);
+        let problem = refused.unwrap();
+        assert_eq!((problem.kind.code, problem.kind.status, problem.kind.error), ("rate-limited", 429, "Too many requests"));
+        assert_eq!(problem.detail.as_deref(), Some("limit `login` of 5/5m by client_ip; try again in 47 s"));
+        assert_eq!(problem.members.as_slice(), [("limit", "login".to_owned()), ("key", "client_ip".to_owned())]);
+        assert_eq!(problem.headers.as_slice(), [(RETRY_AFTER, HeaderValue::from_static("47"))]);
+        assert_eq!(problem.reason.as_deref(), Some("limit `login` of 5/5m, burst 5, by client_ip: no token for 47 s"));
+        let charge = &facts.charges[0];
+        assert_eq!((charge.remaining, charge.reset, charge.next, charge.retry_after), (0, 287, 47, 47));
+    }
+
+    #[test]
+    fn the_thirteenth_of_a_hundred_leaves_87() {
+        let (limits, buckets) = (route(&[limit("orders", "100/m", &[By::ClientIp])]), Buckets::new(0));
+        let facts: Vec<Facts> = (0..13).map(|_| judge(&limits, &Call::from("::1"), &buckets, &[]).1).collect();
+        assert_eq!((facts[12].charges[0].remaining, facts[12].charges[0].reset, facts[12].charges[0].next), (87, 8, 1));
+    }
+
+    #[test]
+    fn the_first_key_that_the_request_has_is_counted_by() {
+        let by = [By::Consumer, By::Subject, By::Header(http::HeaderName::from_static("x-tenant")), By::ClientIp];
+        let (limits, buckets) = (route(&[limit("x", "10/s", &by)]), Buckets::new(0));
+        for (call, kind, key) in [
+            (Call::by(api_key("acme", "k1", None)), "consumer", "consumer acme"),
+            (Call::by(token("idp", "u1")), "subject", "subject u1 of idp"),
+            (Call::with("x-tenant", "t1"), "header", "header:x-tenant"),
+            (Call::with("x-tenant", ""), "client_ip", "client_ip ::/64"),
+            (Call::from("2001:db8:1:2:3::4"), "client_ip", "client_ip 2001:db8:1:2::/64"),
+        ] {
+            assert_eq!(judge(&limits, &call, &buckets, &[]).1.charges[0].key_kind, kind);
+            let explained = limits.explain(&Request { head: &call.head() }, &call.facts(), &[]);
+            assert_eq!(explained, [Counted { limit: "x".into(), key_kind: kind, key: key.into() }]);
+        }
+    }
+
+    #[test]
+    fn callers_share_a_bucket_only_where_they_are_the_same_to_the_limit() {
+        let header = || By::Header(http::HeaderName::from_static("x-a"));
+        assert!(!share(&[By::Subject], &Call::by(token("one", "u")), &Call::by(token("two", "u"))));
+        assert!(share(&[By::Subject], &Call::by(token("one", "u")), &Call::by(token("one", "u"))));
+        assert!(share(&[By::Consumer], &Call::by(api_key("acme", "k1", None)), &Call::by(api_key("acme", "k2", None))));
+        assert!(!share(&[By::ApiKey], &Call::by(api_key("acme", "k1", None)), &Call::by(api_key("acme", "k2", None))));
+        assert!(share(&[By::ClientIp], &Call::from("2001:db8::1"), &Call::from("2001:db8::ffff:2")));
+        assert!(!share(&[By::ClientIp], &Call::from("2001:db8::1"), &Call::from("2001:db8:0:1::1")));
+        assert!(!share(&[By::ClientIp], &Call::from("::ffff:192.0.2.1"), &Call::from("::ffff:192.0.2.2")));
+        assert!(share(&[By::Global], &Call::from("2001:db8::1"), &Call::with("x-a", "1")));
+        assert!(share(&[header()], &Call::with("x-a", "1"), &Call::with("x-a", "1")));
+        assert!(!share(&[header()], &Call::with("x-a", "1"), &Call::with("x-a", "2")));
+    }
+
+    #[test]
+    fn long_header_values_are_told_apart_at_both_ends() {
+        let leak = |text: String| -> &'static str { text.leak() };
+        let value = |first: &str, middle: usize, last: &str| Call::with("x-a", leak(format!("{first}{}{last}", "m".repeat(middle))));
+        let by = [By::Header(http::HeaderName::from_static("x-a"))];
+        assert!(share(&by, &value("a", 5_000, "z"), &value("a", 5_000, "z")));
+        assert!(!share(&by, &value("a", 5_000, "z"), &value("b", 5_000, "z")));
+        assert!(!share(&by, &value("a", 5_000, "z"), &value("a", 5_000, "y")));
+        assert!(!share(&by, &value("a", 5_000, "z"), &value("a", 5_001, "z")));
+    }
+
+    #[test]
+    fn who_has_none_of_the_keys_is_counted_all_the_same() {
+        let by = [By::Header(http::HeaderName::from_static("x-a"))];
+        assert!(share(&by, &Call::from("2001:db8::1"), &Call::from("2001:db8:9::1")));
+        let (limits, buckets) = (route(&[limit("x", "10/s", &by)]), Buckets::new(0));
+        assert_eq!(judge(&limits, &Call::default(), &buckets, &[]).1.charges[0].key_kind, "unidentified");
+    }
+
+    #[test]
+    fn routes_share_a_limit_unless_it_is_per_route() {
+        let buckets = Buckets::new(0);
+        let shared = limit("shared", "1/h", &[By::Global]);
+        let own = LimitSettings { per: Some(Per::Route), ..settings("1/h", &[By::Global]) };
+        let own = Arc::new(Limit::compile("own", &own).unwrap());
+        let on = |name: &str, limit: &Arc<Limit>| {
+            passes(&RateLimits::for_route(name, std::slice::from_ref(limit), None), &Call::default(), &buckets)
+        };
+        assert!(on("a", &shared) && !on("b", &shared));
+        assert!(on("a", &own) && on("b", &own) && !on("a", &own));
+    }
+
+    #[test]
+    fn each_stage_charges_its_own_limits() {
+        let early = LimitSettings { stage: Some(Stage::BeforeAuth), ..settings("5/h", &[By::ClientIp]) };
+        let limits = [Arc::new(Limit::compile("early", &early).unwrap()), limit("late", "3/h", &[By::ClientIp])];
+        let buckets = Buckets::new(0);
+        let (call, plans) = (Call::by(api_key("acme", "k1", Some(("free", 0)))), [plan("free", "2/h")]);
+        let names = |facts: Facts| facts.charges.iter().map(|charge| charge.limit.to_string()).collect::<Vec<_>>();
+        let before = RateLimits::for_route("r", &limits, Some(Stage::BeforeAuth));
+        assert_eq!(names(judge(&before, &call, &buckets, &plans).1), ["early"]);
+        assert_eq!(names(judge(&route(&limits), &call, &buckets, &plans).1), ["free", "late"]);
+        assert_eq!(names(judge(&RateLimits::for_listener(&limits), &call, &buckets, &plans).1), ["late", "early"]);
+        assert!(!route(&[]).is_empty() && RateLimits::for_route("r", &[], Some(Stage::BeforeAuth)).is_empty());
+    }
+
+    #[test]
+    fn a_plan_counts_over_all_routes_and_refuses_without_costing_the_routes_limit() {
+        let (buckets, plans) = (Buckets::new(0), [plan("other", "100/h"), plan("free", "2/h")]);
+        let acme = Call::by(api_key("acme", "k1", Some(("free", 1))));
+        let (with, without) = (route(&[limit("x", "5/h", &[By::Consumer])]), RateLimits::for_route("s", &[], None));
+        let pass = |limits: &RateLimits, call: &Call| judge(limits, call, &buckets, &plans);
+        assert!(pass(&with, &acme).0.is_none());
+        assert!(pass(&without, &acme).0.is_none());
+        for _ in 0..3 {
+            let (refused, facts) = pass(&with, &acme);
+            assert_eq!(refused.unwrap().detail.as_deref(), Some("plan `free` of 2/h by consumer; try again in 1800 s"));
+            let charges: Vec<_> = facts.charges.iter().map(|charge| (&*charge.limit, charge.remaining)).collect();
+            assert_eq!(charges, [("free", 0), ("x", 4)], "the refusing one first, the other as it was");
+        }
+        assert!(pass(&without, &Call::by(api_key("globex", "k2", Some(("free", 1))))).0.is_none());
+        assert!(pass(&without, &Call::by(api_key("initech", "k3", None))).1.charges.is_empty());
+    }
+
+    #[test]
+    fn an_identity_from_before_a_reload_still_has_its_plan() {
+        let (buckets, limits) = (Buckets::new(0), RateLimits::for_route("r", &[], None));
+        let acme = Call::by(api_key("acme", "k1", Some(("free", 0))));
+        for plans in [vec![plan("free", "2/h")], vec![plan("big", "9/h"), plan("free", "2/h")]] {
+            assert_eq!(judge(&limits, &acme, &buckets, &plans).1.charges[0].size, 2);
+        }
+        assert!(judge(&limits, &acme, &buckets, &[plan("big", "9/h")]).1.charges.is_empty());
+        let refused = judge(&limits, &acme, &buckets, &[plan("free", "2/h")]).0;
+        assert!(refused.is_some(), "both requests were counted in one bucket");
+    }
+
+    #[test]
+    fn charges_of_all_stages_stand_tightest_first() {
+        let buckets = Buckets::new(0);
+        let call = Call::default();
+        let (mut facts, head) = (call.facts(), call.head());
+        let request = Request { head: &head };
+        let listener = RateLimits::for_listener(&[limit("listener", "5/h", &[By::Global])]);
+        let main =
+            route(&[limit("wide", "9/h", &[By::Global]), limit("slow", "5/2h", &[By::Global]), limit("tight", "2/h", &[By::Global])]);
+        let mut order = || {
+            facts.charges.clear();
+            let refused = [&listener, &main].map(|limits| limits.judge(&request, &mut facts, &buckets, &[]).is_err());
+            (refused, facts.charges.iter().map(|charge| (charge.limit.to_string(), charge.remaining)).collect::<Vec<_>>())
+        };
+        let named = |list: [(&str, u32); 4]| list.map(|(name, left)| (name.to_owned(), left)).to_vec();
+        assert_eq!(order(), ([false, false], named([("tight", 1), ("slow", 4), ("listener", 4), ("wide", 8)])));
+        assert_eq!(order(), ([false, false], named([("tight", 0), ("slow", 3), ("listener", 3), ("wide", 7)])));
+        assert_eq!(order(), ([false, true], named([("tight", 0), ("listener", 2), ("slow", 3), ("wide", 7)])));
+    }
+
+    #[test]
+    fn a_reload_keeps_the_remaining_tokens() {
+        let buckets = Buckets::new(0);
+        let pass = |rate: &str| judge(&route(&[limit("x", rate, &[By::Global])]), &Call::default(), &buckets, &[]);
+        (0..49).for_each(|_| assert!(pass("100/h").0.is_none()));
+        // Compiled again, as a reload does.
+        assert_eq!(pass("100/h").1.charges[0].remaining, 50);
+        // Half is used; half of twenty, less this one.
+        assert_eq!(pass("20/h").1.charges[0].remaining, 9);
+    }
+
+    #[test]
+    fn keys_are_read_as_they_are_written() {
+        for text in ["consumer", "subject", "api_key", "client_ip", "global", "header:x-tenant"] {
+            let by: By = serde_json::from_value(text.into()).unwrap();
+            assert_eq!(by.written(), text);
+        }
+        for text in ["ip", "header:", "header:a b", ""] {
+            assert!(serde_json::from_value::<By>(text.into()).is_err(), "{text}");
+        }
     }
 }

@@ -1,4 +1,17 @@
 //! From a decision to an answer of an upstream: rewrite and headers, target, attempt, retry.
 
+pub mod balance;
+pub mod deadline;
+pub mod discovery;
+pub mod edits;
+pub mod head;
+pub mod health;
+pub mod peer;
+pub mod pool;
+pub mod retry;
 pub mod rewrite;
+pub mod send;
+pub mod strip;
+pub mod target;
+pub mod template;
 pub mod upstream;

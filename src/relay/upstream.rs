@@ -1,10 +1,19 @@
-//! An upstream as it is configured: targets, balancing, health, timeouts, retries.
+//! Decides what an upstream is: its targets, how one is chosen, how health is checked, how long things may take.
+//!
+//! Does not decide which target a request gets (`balance.rs`) nor keeps what changes while it runs (`pool.rs`).
 
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
 
+use http::HeaderValue;
+use http::uri::PathAndQuery;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
+use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
 
 /// A service behind the gateway.
@@ -78,6 +87,260 @@ pub struct RetriesSettings {
     pub attempts: At<u8>,
 }
 
+/// An upstream as it runs: immutable, compiled at load.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    pub name: Arc<str>,
+    /// At least one, in the order of the file, without duplicates.
+    pub targets: Vec<Member>,
+    pub balance: Balance,
+    /// None: every target is taken to work.
+    pub health: Option<Health>,
+    pub timeouts: Timeouts,
+    /// Attempts in all, the first included: 1 to 4.
+    pub attempts: u8,
+}
+
+/// One target of an upstream and its share.
+#[derive(Clone, Debug)]
+pub struct Member {
+    pub address: Address,
+    pub weight: NonZeroU16,
+}
+
+/// Where a target listens. Two addresses are the same target if their texts are equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// `host:port`, host names in lower case, IPv6 in brackets: what logs, metrics and `Host` show.
+    pub text: Arc<str>,
+    pub host: Host,
+    pub port: u16,
+}
+
+/// A literal address or a name that is resolved in the background.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Host {
+    Ip(IpAddr),
+    Name(Arc<str>),
+}
+
+/// How a target is found to work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub check: Check,
+    pub every: Duration,
+    pub timeout: Duration,
+    pub unhealthy_after: u16,
+    pub healthy_after: u16,
+}
+
+/// What one check does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// A TCP connection is accepted.
+    Connect,
+    /// A GET of this path is answered with 200 to 299.
+    Get(Arc<str>),
+}
+
+/// How long an upstream may take. None is ever infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub response: Duration,
+    pub idle: Duration,
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// Compiles what the user wrote. All mistakes at once.
+    pub fn compile(name: &str, settings: &UpstreamSettings) -> Result<Upstream, Vec<Diagnostic>> {
+        let UpstreamSettings { targets, balance, health, timeouts, retries } = settings;
+        let mut wrong = Vec::new();
+        let targets = compile_targets(targets, &mut wrong);
+        let health = health.as_ref().map(|settings| Health::compile(settings, &mut wrong));
+        let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
+        let attempts = match retries {
+            None => DEFAULT_ATTEMPTS,
+            Some(RetriesSettings { attempts }) => {
+                if !(1..=4).contains(&attempts.value) {
+                    let message = format!("`{}` is not a number of attempts: expected 1 to 4, the first included", attempts.value);
+                    wrong.push(Diagnostic::at(&attempts.place, "out-of-range", message).help("`1` makes no second attempt"));
+                }
+                attempts.value
+            }
+        };
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        Ok(Upstream { name: name.into(), targets, balance: balance.unwrap_or(Balance::RoundRobin), health, timeouts, attempts })
+    }
+}
+
+const DEFAULT_ATTEMPTS: u8 = 2;
+
+fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mut Vec<Diagnostic>) -> Vec<Member> {
+    if settings.value.is_empty() {
+        wrong.push(Diagnostic::at(&settings.place, "no-targets", "no target: expected at least one, such as `10.0.0.7:8080`"));
+    }
+    let mut members: Vec<Member> = Vec::with_capacity(settings.value.len());
+    let mut seen = std::collections::HashSet::with_capacity(settings.value.len());
+    for target in &settings.value {
+        let TargetSettings { address, weight } = &target.value;
+        // The text may have been interpolated, so what was found is not shown; the caret shows where.
+        match Address::parse(&address.value) {
+            Err(why) => wrong.push(
+                Diagnostic::at(&address.place, "bad-target", format!("not a target: {why}"))
+                    .help("expected `host:port`, `address:port` or `[v6 address]:port`, such as `orders.internal:8080`"),
+            ),
+            Ok(parsed) if !seen.insert(parsed.text.clone()) => {
+                let message = "this target is listed twice: expected each once";
+                wrong.push(Diagnostic::at(&address.place, "duplicate-target", message).help("give it a `weight` for a larger share"));
+            }
+            Ok(parsed) => members.push(Member { address: parsed, weight: *weight }),
+        }
+    }
+    members
+}
+
+// === impl Address ===
+
+impl Address {
+    /// `host:port`, `address:port` or `[v6]:port`; the reason where it is none of them.
+    pub fn parse(text: &str) -> Result<Address, &'static str> {
+        if text.contains("://") {
+            return Err("a scheme does not belong here");
+        }
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => rest.split_once("]:").ok_or("a v6 address in brackets needs `]:port`")?,
+            None => text.rsplit_once(':').ok_or("the port is missing")?,
+        };
+        if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
+            return Err("the port is not a number");
+        }
+        let port = port.parse::<u16>().ok().filter(|port| *port > 0).ok_or("the port is not between 1 and 65535")?;
+        if text.starts_with('[') {
+            let ip: std::net::Ipv6Addr = host.parse().map_err(|_| "what stands in brackets is not a v6 address")?;
+            return Ok(Address::new(Host::Ip(IpAddr::V6(ip)), port));
+        }
+        if let Ok(ip) = host.parse::<std::net::Ipv4Addr>() {
+            return Ok(Address::new(Host::Ip(IpAddr::V4(ip)), port));
+        }
+        if host.contains(':') {
+            return Err("a v6 address needs brackets");
+        }
+        let name = host.to_ascii_lowercase();
+        if !is_host_name(&name) {
+            return Err("the host is neither an address nor a host name");
+        }
+        Ok(Address::new(Host::Name(name.into()), port))
+    }
+
+    fn new(host: Host, port: u16) -> Address {
+        let text = match &host {
+            Host::Ip(ip) => SocketAddr::new(*ip, port).to_string(),
+            Host::Name(name) => format!("{name}:{port}"),
+        };
+        Address { text: text.into(), host, port }
+    }
+
+    /// What `Host` says where a route asks for the target's own name (RFC 9110 section 7.2: without the default port).
+    pub fn host_header(&self) -> HeaderValue {
+        let shown = self.text.strip_suffix(":80").unwrap_or(&self.text);
+        HeaderValue::from_str(shown).expect("addresses are made of visible ASCII only")
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// RFC 1123 section 2.1, and `_`, which container networks use. A name whose last label is a number would be read as an address by some.
+fn is_host_name(name: &str) -> bool {
+    let whole = name.strip_suffix('.').unwrap_or(name);
+    let label_is_good = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    let last_is_number = whole.rsplit('.').next().is_none_or(|label| label.bytes().all(|b| b.is_ascii_digit()));
+    whole.len() <= 253 && whole.split('.').all(label_is_good) && !last_is_number
+}
+
+// === impl Health ===
+
+impl Health {
+    fn compile(settings: &HealthSettings, wrong: &mut Vec<Diagnostic>) -> Health {
+        let HealthSettings { path, every, timeout, unhealthy_after, healthy_after } = settings;
+        let check = match path {
+            None => Check::Connect,
+            Some(path) => {
+                let is_path = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()) && !path.contains('#');
+                if !is_path || path.value.parse::<PathAndQuery>().is_err() {
+                    let message = "not a path: expected `/` and visible ASCII characters, such as `/healthz`";
+                    wrong.push(Diagnostic::at(&path.place, "bad-path", message));
+                }
+                Check::Get(path.value.as_str().into())
+            }
+        };
+        let mut period = |period: &Option<At<Period>>, default, least, most| in_range(period.as_ref(), default, least, most, wrong);
+        let every = period(every, Period::seconds(5), Period(Duration::from_millis(100)), Period::seconds(3600));
+        let limit = period(timeout, Period(Duration::from_secs(1).min(every)), Period(Duration::from_millis(10)), Period::seconds(60));
+        if let Some(timeout) = timeout.as_ref().filter(|_| limit > every) {
+            let message = format!("`{}` is longer than `every`: expected at most {}", timeout.value, Period(every));
+            wrong.push(Diagnostic::at(&timeout.place, "out-of-range", message));
+        }
+        let mut times = |times: &Option<At<u16>>, default| match times {
+            None => default,
+            Some(times) => {
+                if !(1..=100).contains(&times.value) {
+                    let message = format!("`{}` is not a number of checks: expected 1 to 100", times.value);
+                    wrong.push(Diagnostic::at(&times.place, "out-of-range", message));
+                }
+                times.value
+            }
+        };
+        Health { check, every, timeout: limit, unhealthy_after: times(unhealthy_after, 2), healthy_after: times(healthy_after, 1) }
+    }
+}
+
+// === impl Timeouts ===
+
+impl Timeouts {
+    fn compile(settings: Option<&TimeoutsSettings>, wrong: &mut Vec<Diagnostic>) -> Timeouts {
+        let (mut connect, mut response, mut idle) = (None, None, None);
+        if let Some(settings) = settings {
+            let TimeoutsSettings { connect: c, response: r, idle: i } = settings;
+            (connect, response, idle) = (c.as_ref(), r.as_ref(), i.as_ref());
+        }
+        let least = Period(Duration::from_millis(1));
+        Timeouts {
+            connect: in_range(connect, Period::seconds(1), least, Period::seconds(300), wrong),
+            response: in_range(response, Period::seconds(15), least, Period::seconds(3600), wrong),
+            idle: in_range(idle, Period::seconds(60), least, Period::seconds(24 * 3600), wrong),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts::compile(None, &mut Vec::new())
+    }
+}
+
+fn in_range(period: Option<&At<Period>>, default: Period, least: Period, most: Period, wrong: &mut Vec<Diagnostic>) -> Duration {
+    let Some(period) = period else { return default.0 };
+    if period.value < least || period.value > most {
+        let message = format!("`{}` is out of range: expected {least} to {most}", period.value);
+        wrong.push(Diagnostic::at(&period.place, "out-of-range", message));
+    }
+    period.value.0
+}
+
 // === impl TargetSettings ===
 
 impl<'de> Deserialize<'de> for TargetSettings {
@@ -131,5 +394,116 @@ impl JsonSchema for TargetSettings {
                 "additionalProperties": false
             }
         ] })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::config::diagnostic::{Place, Source};
+
+    /// A value written at the start of some file.
+    pub(crate) fn at<T>(value: T) -> At<T> {
+        let source = Arc::new(Source { path: "test.yaml".into(), text: String::new() });
+        At { value, place: Place { source, line: 1, column: 1, width: 1 } }
+    }
+
+    pub(crate) fn settings(targets: &[(&str, u16)]) -> UpstreamSettings {
+        let target = |(address, weight): &(&str, u16)| {
+            at(TargetSettings { address: at((*address).to_owned()), weight: NonZeroU16::new(*weight).unwrap() })
+        };
+        UpstreamSettings { targets: at(targets.iter().map(target).collect()), balance: None, health: None, timeouts: None, retries: None }
+    }
+
+    fn codes(result: Result<Upstream, Vec<Diagnostic>>) -> Vec<&'static str> {
+        result.unwrap_err().iter().map(|d| d.code).collect()
+    }
+
+    #[test]
+    fn what_is_not_written_has_the_documented_defaults() {
+        let upstream = Upstream::compile("orders", &settings(&[("127.0.0.1:80", 1)])).unwrap();
+        assert_eq!(upstream.balance, Balance::RoundRobin);
+        assert_eq!(upstream.attempts, 2);
+        assert_eq!(upstream.health, None);
+        let Timeouts { connect, response, idle } = upstream.timeouts;
+        assert_eq!((connect.as_secs(), response.as_secs(), idle.as_secs()), (1, 15, 60));
+
+        let mut written = settings(&[("127.0.0.1:80", 1)]);
+        written.health = Some(HealthSettings { path: None, every: None, timeout: None, unhealthy_after: None, healthy_after: None });
+        let health = Upstream::compile("orders", &written).unwrap().health.unwrap();
+        assert_eq!(health.check, Check::Connect);
+        assert_eq!((health.every.as_secs(), health.timeout.as_secs()), (5, 1));
+        assert_eq!((health.unhealthy_after, health.healthy_after), (2, 1));
+    }
+
+    #[test]
+    fn an_address_is_a_name_or_a_literal_with_a_port() {
+        for (text, shown) in [
+            ("10.0.0.7:8080", "10.0.0.7:8080"),
+            ("[::1]:80", "[::1]:80"),
+            ("[2001:DB8:0::1]:80", "[2001:db8::1]:80"),
+            ("Orders.Internal:8080", "orders.internal:8080"),
+            ("localhost:1", "localhost:1"),
+            ("my_service:65535", "my_service:65535"),
+        ] {
+            assert_eq!(&*Address::parse(text).unwrap().text, shown);
+        }
+        assert_eq!(Address::parse("[::1]:80").unwrap().host, Host::Ip("::1".parse().unwrap()));
+        assert_eq!(Address::parse("A.b:80").unwrap().host, Host::Name("a.b".into()));
+    }
+
+    #[test]
+    fn what_is_not_an_address_is_refused() {
+        for text in [
+            "",
+            "orders",
+            "orders:",
+            ":80",
+            "orders:0",
+            "orders:65536",
+            "orders:+80",
+            "orders:80a",
+            "::1:80",
+            "[::1]",
+            "[::1:80",
+            "[10.0.0.7]:80",
+            "http://orders:80",
+            "orders/x:80",
+            "or ders:80",
+            "10.0.0:80",
+            "10.0.0.256:80",
+            "-a:80",
+            "a..b:80",
+            "127.1:80",
+        ] {
+            assert!(Address::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let mut written = settings(&[("a:80", 1), ("A:80", 1), ("b", 1)]);
+        written.retries = Some(RetriesSettings { attempts: at(5) });
+        written.timeouts = Some(TimeoutsSettings { connect: Some(at(Period::seconds(0))), response: None, idle: None });
+        written.health = Some(HealthSettings {
+            path: Some(at("healthz".to_owned())),
+            every: Some(at(Period::seconds(1))),
+            timeout: Some(at(Period::seconds(2))),
+            unhealthy_after: Some(at(0)),
+            healthy_after: None,
+        });
+        let expected = ["duplicate-target", "bad-target", "bad-path", "out-of-range", "out-of-range", "out-of-range", "out-of-range"];
+        assert_eq!(codes(Upstream::compile("orders", &written)), expected);
+    }
+
+    #[test]
+    fn an_upstream_without_targets_is_refused() {
+        assert_eq!(codes(Upstream::compile("orders", &settings(&[]))), ["no-targets"]);
+    }
+
+    #[test]
+    fn a_mistake_in_an_address_does_not_show_the_address() {
+        let wrong = Upstream::compile("orders", &settings(&[("hush-hush", 1)])).unwrap_err();
+        assert!(!format!("{} {:?}", wrong[0].message, wrong[0].help).contains("hush"));
     }
 }

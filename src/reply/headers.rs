@@ -1,11 +1,26 @@
 //! Decides the headers of an upstream's answer on its way to the client.
+//!
+//! Takes plain data and changes the head in place. Does not write the gateway's own answers: see `problem.rs`; what all
+//! answers have in common (request id, CORS, limits) is passed in. `Location` is translated in `location.rs`.
+//!
+//! `security: strict` puts, each unless the upstream set it: `X-Content-Type-Options: nosniff`, `X-Frame-Options: DENY`,
+//! `Referrer-Policy: no-referrer`, `Content-Security-Policy: default-src 'none'; frame-ancestors 'none'`, and on TLS
+//! `Strict-Transport-Security: max-age=31536000`.
 
 use std::collections::BTreeMap;
 
+use http::{HeaderName, HeaderValue, header};
+use pingora_http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use smallvec::SmallVec;
 
+use super::location;
+use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
+use crate::ctx::Scheme;
+use crate::relay::edits::{Head, HeaderEdits};
+use crate::relay::head::X_REQUEST_ID;
 
 /// Headers of the response set, added and removed, and the security headers.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -28,4 +43,263 @@ pub struct ResponseHeadersSettings {
 #[serde(rename_all = "snake_case")]
 pub enum Security {
     Strict,
+}
+
+/// Compiled for one route; the default changes only what every answer has changed.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseHeaders {
+    pub security: Option<Security>,
+    pub edits: HeaderEdits,
+}
+
+/// What is known when an upstream's answer comes back.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    /// Of the client's connection, or what a trusted proxy said of its own.
+    pub scheme: Scheme,
+    pub request_id: &'a str,
+    /// `Facts::cors`; they replace the upstream's. Where the route has no CORS policy: empty, and the upstream's stay.
+    pub cors: &'a [(HeaderName, HeaderValue)],
+    /// Whether the route has a CORS policy, so that headers of the upstream's own are removed even where `cors` is empty.
+    pub has_cors_policy: bool,
+    /// `X-RateLimit-*` and `RateLimit-*`.
+    pub limits: &'a [(HeaderName, HeaderValue)],
+    pub location: location::Way<'a>,
+}
+
+const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
+
+const STRICT: [(HeaderName, HeaderValue); 4] = [
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+];
+
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+// === impl ResponseHeaders ===
+
+impl ResponseHeaders {
+    pub fn compile(settings: &ResponseHeadersSettings) -> Result<ResponseHeaders, Vec<Diagnostic>> {
+        let ResponseHeadersSettings { security, set, add, remove } = settings;
+        Ok(ResponseHeaders { security: *security, edits: HeaderEdits::compile(set, add, remove)? })
+    }
+
+    /// The part that the gateway's own answers have too: security headers and the operator's own.
+    pub fn finish(&self, head: &mut ResponseHeader, scheme: Scheme) {
+        match self.security {
+            None => {}
+            Some(Security::Strict) => {
+                for (name, value) in STRICT {
+                    put_if_absent(head, name, value);
+                }
+                if scheme == Scheme::Https {
+                    put_if_absent(head, header::STRICT_TRANSPORT_SECURITY, HSTS);
+                }
+            }
+        }
+        self.edits.apply(head);
+    }
+}
+
+/// Makes the head that the client gets out of the one that the upstream sent. Also for interim answers (1xx), harmlessly.
+pub fn client_head(headers: &ResponseHeaders, incoming: &Incoming<'_>, head: &mut ResponseHeader) {
+    remove_inner(head);
+    for name in [header::LOCATION, header::CONTENT_LOCATION] {
+        // None where it stays as it is, which is nearly always.
+        let translated = head.headers.get(&name).and_then(|value| value.to_str().ok()).and_then(|value| incoming.location.translate(value));
+        if let Some(value) = translated.and_then(|text| HeaderValue::try_from(text).ok()) {
+            head.put(&name, value);
+        }
+    }
+    if incoming.has_cors_policy {
+        replace_cors(incoming.cors, head);
+    }
+    for (name, value) in incoming.limits {
+        head.put(name, value.clone());
+    }
+    if let Ok(value) = HeaderValue::from_str(incoming.request_id) {
+        head.put(&X_REQUEST_ID, value);
+    }
+    headers.finish(head, incoming.scheme);
+}
+
+/// What says something of the inside, and hop-by-hop fields (RFC 9110 section 7.6.1). Framing and a switched protocol are
+/// Pingora's to say: it needs `Transfer-Encoding`, and `Connection` and `Upgrade` of a 101, and writes `Connection` anew.
+fn remove_inner(head: &mut ResponseHeader) {
+    let is_switch = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
+    if !is_switch && head.headers.contains_key(header::CONNECTION) {
+        let nominated: SmallVec<[HeaderName; 4]> = head
+            .headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+            .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+            .filter(|name| !matches!(*name, header::TRANSFER_ENCODING | header::CONTENT_LENGTH | header::CONNECTION))
+            .collect();
+        for name in &nominated {
+            head.cut(name);
+        }
+        head.cut(&header::CONNECTION);
+        head.cut(&header::UPGRADE);
+    }
+    let inner = |name: &HeaderName| {
+        *name == header::SERVER
+            || *name == X_POWERED_BY
+            || *name == header::VIA
+            || *name == header::TRAILER
+            || *name == header::PROXY_AUTHENTICATE
+            || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "x-aspnet-version" | "x-aspnetmvc-version")
+    };
+    let found: SmallVec<[HeaderName; 4]> = head.headers.keys().filter(|name| inner(name)).cloned().collect();
+    for name in &found {
+        head.cut(name);
+    }
+}
+
+/// One party decides who may read an answer. `Vary` is added to, not replaced: caches need both reasons.
+fn replace_cors(cors: &[(HeaderName, HeaderValue)], head: &mut ResponseHeader) {
+    let found: SmallVec<[HeaderName; 4]> =
+        head.headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+    for name in &found {
+        head.cut(name);
+    }
+    for (name, value) in cors {
+        match *name {
+            header::VARY => head.push(name, value.clone()),
+            _ => head.put(name, value.clone()),
+        }
+    }
+}
+
+fn put_if_absent(head: &mut ResponseHeader, name: HeaderName, value: HeaderValue) {
+    if !head.headers.contains_key(&name) {
+        head.put(&name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn incoming<'a>() -> Incoming<'a> {
+        Incoming {
+            scheme: Scheme::Http,
+            request_id: "r-1",
+            cors: &[],
+            has_cors_policy: false,
+            limits: &[],
+            location: location::Way {
+                scheme: Scheme::Http,
+                host: "api.example.com",
+                target: "10.0.0.7:8080",
+                sent_host: "api.example.com",
+                rewrite: None,
+            },
+        }
+    }
+
+    fn head(status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
+        let mut head = ResponseHeader::build(status, None).unwrap();
+        for (name, value) in fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    fn run(headers: &ResponseHeaders, incoming: &Incoming<'_>, mut head: ResponseHeader) -> Vec<String> {
+        client_head(headers, incoming, &mut head);
+        let mut shown: Vec<_> = head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        shown.sort();
+        shown
+    }
+
+    #[test]
+    fn nothing_tells_what_runs_inside() {
+        let fields = [
+            ("server", "Werkzeug/3"),
+            ("x-powered-by", "PHP/8"),
+            ("via", "1.1 inner"),
+            ("x-aspnet-version", "4"),
+            ("keep-alive", "timeout=5"),
+            ("content-type", "text/plain"),
+        ];
+        let shown = run(&ResponseHeaders::default(), &incoming(), head(200, &fields));
+        assert_eq!(shown, ["content-type: text/plain", "x-request-id: r-1"]);
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here_but_a_switch_of_protocols_passes() {
+        let fields =
+            [("connection", "close, x-hop, content-length"), ("x-hop", "1"), ("content-length", "2"), ("transfer-encoding", "chunked")];
+        let shown = run(&ResponseHeaders::default(), &incoming(), head(200, &fields));
+        assert_eq!(shown, ["content-length: 2", "transfer-encoding: chunked", "x-request-id: r-1"]);
+        let fields = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-accept", "x")];
+        let shown = run(&ResponseHeaders::default(), &incoming(), head(101, &fields));
+        assert_eq!(shown, ["connection: Upgrade", "sec-websocket-accept: x", "upgrade: websocket", "x-request-id: r-1"]);
+    }
+
+    #[test]
+    fn strict_security_fills_in_what_the_upstream_left_out() {
+        let strict = ResponseHeaders { security: Some(Security::Strict), ..ResponseHeaders::default() };
+        let shown = run(&strict, &incoming(), head(200, &[("content-security-policy", "default-src 'self'")]));
+        let expected = [
+            "content-security-policy: default-src 'self'",
+            "referrer-policy: no-referrer",
+            "x-content-type-options: nosniff",
+            "x-frame-options: DENY",
+            "x-request-id: r-1",
+        ];
+        assert_eq!(shown, expected);
+        let tls = run(&strict, &Incoming { scheme: Scheme::Https, ..incoming() }, head(200, &[]));
+        assert!(tls.contains(&"strict-transport-security: max-age=31536000".to_owned()));
+        assert!(tls.contains(&"content-security-policy: default-src 'none'; frame-ancestors 'none'".to_owned()));
+    }
+
+    #[test]
+    fn the_operators_own_headers_come_last() {
+        let value = |text| HeaderValue::from_static(text);
+        let edits = HeaderEdits {
+            remove: vec![header::ETAG],
+            set: vec![(header::X_FRAME_OPTIONS, value("SAMEORIGIN")), (header::SERVER, value("shop"))],
+            add: vec![(header::VARY, value("accept"))],
+        };
+        let headers = ResponseHeaders { security: Some(Security::Strict), edits };
+        let shown = run(&headers, &incoming(), head(200, &[("etag", "1"), ("vary", "cookie"), ("server", "inner")]));
+        for expected in ["x-frame-options: SAMEORIGIN", "server: shop", "vary: accept", "vary: cookie"] {
+            assert!(shown.contains(&expected.to_owned()), "{expected} in {shown:?}");
+        }
+        assert!(!shown.iter().any(|line| line.starts_with("etag") || line.contains("DENY")));
+    }
+
+    #[test]
+    fn the_gateway_decides_about_other_sites_where_the_route_says_so() {
+        let cors = [
+            (header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("https://shop.example")),
+            (header::VARY, HeaderValue::from_static("origin")),
+        ];
+        let fields = [("access-control-allow-origin", "*"), ("access-control-expose-headers", "x"), ("vary", "cookie")];
+        let decided = Incoming { cors: &cors, has_cors_policy: true, ..incoming() };
+        let shown = run(&ResponseHeaders::default(), &decided, head(200, &fields));
+        assert_eq!(shown, ["access-control-allow-origin: https://shop.example", "vary: cookie", "vary: origin", "x-request-id: r-1"]);
+        let refused = Incoming { has_cors_policy: true, ..incoming() };
+        assert_eq!(run(&ResponseHeaders::default(), &refused, head(200, &fields)), ["vary: cookie", "x-request-id: r-1"]);
+        assert_eq!(run(&ResponseHeaders::default(), &incoming(), head(200, &fields)).len(), 4);
+    }
+
+    #[test]
+    fn limits_and_the_request_id_are_the_gateways() {
+        let limits = [(HeaderName::from_static("x-ratelimit-limit"), HeaderValue::from_static("100"))];
+        let told = Incoming { limits: &limits, ..incoming() };
+        let shown = run(&ResponseHeaders::default(), &told, head(200, &[("x-ratelimit-limit", "7"), ("x-request-id", "theirs")]));
+        assert_eq!(shown, ["x-ratelimit-limit: 100", "x-request-id: r-1"]);
+    }
+
+    #[test]
+    fn a_location_inside_becomes_one_outside() {
+        let fields = [("location", "http://10.0.0.7:8080/orders/2"), ("content-location", "/orders/2")];
+        let shown = run(&ResponseHeaders::default(), &incoming(), head(201, &fields));
+        assert_eq!(shown, ["content-location: /orders/2", "location: http://api.example.com/orders/2", "x-request-id: r-1"]);
+    }
 }

@@ -8,6 +8,18 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
+use crate::{admin, policy};
+
+/// Every kind beside the name of what raises it (a policy's key in the configuration, or a chapter), sorted by code.
+/// Positions in it are slots of the counters in `report/metrics`.
+pub static KINDS: &[(&str, &Kind)] = &[
+    ("ip_filter", &policy::ip_filter::ADDRESS_REFUSED),
+    ("admin", &admin::ADMIN_METHOD_REFUSED),
+    ("admin", &admin::ADMIN_PAGE_UNKNOWN),
+    ("admin", &admin::ADMIN_REQUEST_MALFORMED),
+    ("admin", &admin::NOT_READY),
+];
+
 /// A kind of refusal. Its `code` is stable: clients, logs, metrics and alerts all use it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kind {
@@ -32,6 +44,20 @@ pub struct Problem {
     pub members: SmallVec<[(&'static str, String); 2]>,
     /// Such as `WWW-Authenticate`, `Allow`, `Retry-After`.
     pub headers: SmallVec<[(HeaderName, HeaderValue); 2]>,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// Where the kind stands in [`KINDS`].
+    pub fn position(&self) -> Option<usize> {
+        position(self.code)
+    }
+}
+
+/// Where the kind with this code stands in [`KINDS`].
+pub fn position(code: &str) -> Option<usize> {
+    KINDS.binary_search_by(|(_, kind)| kind.code.cmp(code)).ok()
 }
 
 // === impl Problem ===
@@ -63,5 +89,70 @@ impl Problem {
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_kebab_case_unique_and_sorted() {
+        for (_, kind) in KINDS {
+            let is_kebab = kind.code.split('-').all(|part| {
+                part.starts_with(|first: char| first.is_ascii_lowercase())
+                    && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+            });
+            assert!(is_kebab, "`{}` is not kebab-case", kind.code);
+        }
+        for pair in KINDS.windows(2) {
+            assert!(pair[0].1.code < pair[1].1.code, "`{}` must stand before `{}`, once", pair[1].1.code, pair[0].1.code);
+        }
+    }
+
+    #[test]
+    fn a_kind_is_found_by_its_code_and_an_unknown_one_is_not() {
+        for (at, (_, kind)) in KINDS.iter().enumerate() {
+            assert_eq!(kind.position(), Some(at));
+        }
+        assert_eq!(position("no-such-code"), None);
+    }
+
+    #[test]
+    fn every_kind_has_an_error_status_plain_words_and_advice() {
+        for (raised_by, kind) in KINDS {
+            assert!((400..600).contains(&kind.status), "`{}`", kind.code);
+            assert!(!kind.error.is_empty() && !raised_by.is_empty(), "`{}`", kind.code);
+            assert!(kind.about.ends_with('.'), "`{}`: what it means is a sentence", kind.code);
+        }
+    }
+
+    /// `docs/problems.md` as the table makes it.
+    fn document() -> String {
+        let mut text = String::from(
+            "# Problems\n\n\
+            Every answer that the gateway itself makes when it refuses has a stable code. The client reads it in an RFC 9457 problem\n\
+            document (`application/problem+json`, member `code`; `type` is `urn:sluice:problem:` and the code), the operator in the access\n\
+            log (field `code`), the alert in a metric (label `code` of `sluice_requests_total` and `sluice_refusals_total`; label `policy` is\n\
+            the column *raised by*).\n\n\
+            This page is generated from the table in `src/reply/problem.rs`: `UPDATE=1 cargo test --lib problem` rewrites it.\n\n\
+            | code | status | error | raised by | what it means and what to do |\n|---|---|---|---|---|\n",
+        );
+        let cell = |text: &str| text.replace('|', "\\|").replace('\n', " ");
+        for (raised_by, kind) in KINDS {
+            let Kind { code, status, error, about } = kind;
+            text += &format!("| `{code}` | {status} | {} | `{raised_by}` | {} |\n", cell(error), cell(about));
+        }
+        text
+    }
+
+    #[test]
+    fn the_document_of_problems_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/problems.md");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(path, document()).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(found == document(), "docs/problems.md is not what the table says: run `UPDATE=1 cargo test --lib problem`");
     }
 }

@@ -1,8 +1,16 @@
-//! Decides what an access-log line holds and how it reaches its file off the request's way.
+//! Decides what an access-log line holds and how it is spelt. Does not bring it to its file: see `writer.rs`.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::civil::rfc3339;
+use super::json::{push_escaped_bounded, push_string, push_string_bounded};
+use super::writer::{Sink, To};
+use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 
 /// One JSON line a request.
@@ -19,4 +27,535 @@ pub struct AccessLogSettings {
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     Json,
+}
+
+/// At most so many bytes of a path, a query or a user agent are logged.
+pub const LONG: usize = 2048;
+/// At most so many bytes of any other text are logged.
+pub const SHORT: usize = 256;
+
+/// What is written of one request, in this order. What is absent or empty is left out; text of clients is bytes, since it need not be UTF-8.
+#[derive(Clone, Debug, Default)]
+pub struct Line<'a> {
+    /// When the request head had arrived, in milliseconds since 1970.
+    pub unix_ms: u64,
+    pub request_id: &'a str,
+    pub trace_id: &'a str,
+    /// Name of the listener.
+    pub listener: &'a str,
+    /// Such as `HTTP/1.1`.
+    pub protocol: &'a str,
+    pub client: Option<IpAddr>,
+    pub host: &'a [u8],
+    pub method: &'a [u8],
+    /// In canonical form, without the query.
+    pub path: &'a [u8],
+    /// Without the `?`; as it came, credentials included: those are cut here.
+    pub query: &'a [u8],
+    /// Names of the query parameters that carry credentials and are not logged.
+    pub credentials: &'a [String],
+    /// Path and query that went upstream, where a `rewrite` made them differ.
+    pub upstream_path: &'a [u8],
+    pub route: &'a str,
+    pub consumer: &'a str,
+    pub subject: &'a str,
+    /// What the client was answered; none where it got no answer.
+    pub status: Option<u16>,
+    /// Code of the gateway's own answer, such as `rate-limited`.
+    pub code: &'a str,
+    /// Why, with figures; not shown to the client.
+    pub reason: &'a str,
+    /// The limit that refused, and what it counted by.
+    pub limit: &'a str,
+    pub key: &'a str,
+    pub upstream: &'a str,
+    /// Address of the last target that was tried.
+    pub target: &'a str,
+    pub attempts: Option<u32>,
+    /// Bytes of bodies, from and to the client.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Microseconds: in all, waiting for upstreams, and the difference that the gateway added.
+    pub total_us: Option<u64>,
+    pub upstream_us: Option<u64>,
+    pub gateway_us: Option<u64>,
+    pub user_agent: &'a [u8],
+    /// Codes with which shadowed policies would have refused.
+    pub would_refuse: &'a [&'a str],
+}
+
+/// Appends `"name":` and values to a line.
+struct Fields<'v> {
+    out: &'v mut Vec<u8>,
+}
+
+// === impl AccessLogSettings ===
+
+impl AccessLogSettings {
+    /// Where lines go. A relative path is relative to the file it stands in. Opens nothing: whether the file can be opened is known
+    /// where it is used, and `check` may run elsewhere.
+    pub fn compile(&self) -> Result<To, Vec<Diagnostic>> {
+        let AccessLogSettings { to, format } = self;
+        match format {
+            None | Some(LogFormat::Json) => {} // the one format that there is
+        }
+        let Some(to) = to else { return Ok(To::Stdout) };
+        match to.as_str() {
+            "stdout" => Ok(To::Stdout),
+            "" | "stderr" | "-" => Err(vec![
+                Diagnostic::at(
+                    &to.place,
+                    "access-log-target",
+                    "`to` is not where an access log can go: expected `stdout` or the path of a file",
+                )
+                .help("standard error is for the process log"),
+            ]),
+            path if path.ends_with('/') => Err(vec![Diagnostic::at(
+                &to.place,
+                "access-log-target",
+                "`to` is a folder: expected `stdout` or the path of a file, such as `/var/log/sluice/access.log`",
+            )]),
+            path => Ok(To::File(to.place.source.path.parent().map_or_else(|| path.into(), |folder| folder.join(path)))),
+        }
+    }
+}
+
+// === impl Line ===
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(4096));
+}
+
+impl Line<'_> {
+    /// Formats the line into this thread's buffer and hands it to `sink`. Allocates nothing once the buffer has grown.
+    pub fn send(&self, sink: &Sink) {
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.clear();
+            self.append_to(buffer);
+            sink.append(buffer);
+        });
+    }
+
+    /// Appends the line as one JSON object and a newline.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let Line {
+            unix_ms,
+            request_id,
+            trace_id,
+            listener,
+            protocol,
+            client,
+            host,
+            method,
+            path,
+            query,
+            credentials,
+            upstream_path,
+            route,
+            consumer,
+            subject,
+            status,
+            code,
+            reason,
+            limit,
+            key,
+            upstream,
+            target,
+            attempts,
+            bytes_in,
+            bytes_out,
+            total_us,
+            upstream_us,
+            gateway_us,
+            user_agent,
+            would_refuse,
+        } = *self;
+        out.extend_from_slice(b"{\"time\":\"");
+        out.extend_from_slice(&rfc3339(unix_ms));
+        out.push(b'"');
+        let mut fields = Fields { out };
+        fields.short("request_id", request_id.as_bytes());
+        fields.short("trace_id", trace_id.as_bytes());
+        fields.short("listener", listener.as_bytes());
+        fields.short("protocol", protocol.as_bytes());
+        fields.address("client", client);
+        fields.short("host", host);
+        fields.short("method", method);
+        fields.long("path", path);
+        fields.query("query", query, credentials);
+        match memchr::memchr(b'?', upstream_path) {
+            Some(mark) => {
+                fields.long("upstream_path", &upstream_path[..mark]);
+                fields.query("upstream_query", &upstream_path[mark + 1..], credentials);
+            }
+            None => fields.long("upstream_path", upstream_path),
+        }
+        fields.short("route", route.as_bytes());
+        fields.short("consumer", consumer.as_bytes());
+        fields.short("subject", subject.as_bytes());
+        fields.number("status", status.map(u64::from));
+        fields.short("code", code.as_bytes());
+        fields.long("reason", reason.as_bytes());
+        fields.short("limit", limit.as_bytes());
+        fields.short("key", key.as_bytes());
+        fields.short("upstream", upstream.as_bytes());
+        fields.short("target", target.as_bytes());
+        fields.number("attempts", attempts.map(u64::from));
+        fields.number("bytes_in", Some(bytes_in));
+        fields.number("bytes_out", Some(bytes_out));
+        fields.number("total_us", total_us);
+        fields.number("upstream_us", upstream_us);
+        fields.number("gateway_us", gateway_us);
+        fields.long("user_agent", user_agent);
+        fields.list("would_refuse", would_refuse);
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+// === impl Fields ===
+
+impl Fields<'_> {
+    fn name(&mut self, name: &str) {
+        self.out.extend_from_slice(b",\"");
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+    }
+
+    fn short(&mut self, name: &str, text: &[u8]) {
+        self.bounded(name, text, SHORT);
+    }
+
+    fn long(&mut self, name: &str, text: &[u8]) {
+        self.bounded(name, text, LONG);
+    }
+
+    fn bounded(&mut self, name: &str, text: &[u8], limit: usize) {
+        if !text.is_empty() {
+            self.name(name);
+            push_string_bounded(self.out, text, limit);
+        }
+    }
+
+    fn number(&mut self, name: &str, number: Option<u64>) {
+        if let Some(number) = number {
+            self.name(name);
+            self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        }
+    }
+
+    fn address(&mut self, name: &str, address: Option<IpAddr>) {
+        /// Formats without a `String`: 45 bytes hold the longest address.
+        struct Text {
+            bytes: [u8; 48],
+            len: usize,
+        }
+        impl std::fmt::Write for Text {
+            fn write_str(&mut self, text: &str) -> std::fmt::Result {
+                let room = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(std::fmt::Error)?;
+                room.copy_from_slice(text.as_bytes());
+                self.len += text.len();
+                Ok(())
+            }
+        }
+        if let Some(address) = address {
+            let mut text = Text { bytes: [0; 48], len: 0 };
+            if write!(text, "{address}").is_ok() {
+                self.name(name);
+                push_string(self.out, &text.bytes[..text.len]);
+            }
+        }
+    }
+
+    fn list(&mut self, name: &str, texts: &[&str]) {
+        for (n, text) in texts.iter().enumerate() {
+            if n == 0 {
+                self.name(name);
+                self.out.push(b'[');
+            } else {
+                self.out.push(b',');
+            }
+            push_string_bounded(self.out, text.as_bytes(), SHORT);
+        }
+        if !texts.is_empty() {
+            self.out.push(b']');
+        }
+    }
+
+    /// The query without the parameters that carry credentials; left out where nothing remains.
+    fn query(&mut self, name: &str, query: &[u8], credentials: &[String]) {
+        if credentials.is_empty() {
+            return self.long(name, query);
+        }
+        let mut left = LONG;
+        let mut is_open = false;
+        for parameter in query.split(|byte| *byte == b'&') {
+            if is_credential(parameter, credentials) {
+                continue;
+            }
+            if is_open {
+                self.out.push(b'&');
+                left = left.saturating_sub(1);
+            } else if parameter.is_empty() {
+                continue; // a stray `&` is no reason for a field
+            } else {
+                self.name(name);
+                self.out.push(b'"');
+                is_open = true;
+            }
+            push_escaped_bounded(self.out, parameter, left);
+            if parameter.len() > left {
+                break;
+            }
+            left -= parameter.len();
+        }
+        if is_open {
+            self.out.push(b'"');
+        }
+    }
+}
+
+/// Whether a `name=value` is one of these, however the name is escaped and whatever its case: a log that shows too little is
+/// better than one that shows a key.
+fn is_credential(parameter: &[u8], credentials: &[String]) -> bool {
+    let end = memchr::memchr(b'=', parameter).unwrap_or(parameter.len());
+    credentials.iter().any(|name| Unescaped(&parameter[..end]).eq_ignore_case(name.as_bytes()))
+}
+
+/// The bytes that percent escapes stand for.
+struct Unescaped<'a>(&'a [u8]);
+
+impl Unescaped<'_> {
+    fn eq_ignore_case(self, name: &[u8]) -> bool {
+        let mut name = name.iter();
+        for byte in self {
+            if !name.next().is_some_and(|expected| expected.eq_ignore_ascii_case(&byte)) {
+                return false;
+            }
+        }
+        name.next().is_none()
+    }
+}
+
+impl Iterator for Unescaped<'_> {
+    type Item = u8;
+
+    fn next(&mut self) -> Option<u8> {
+        let hex = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
+        match *self.0 {
+            [b'%', high, low, ref rest @ ..] if let (Some(high), Some(low)) = (hex(high), hex(low)) => {
+                self.0 = rest;
+                Some(high << 4 | low)
+            }
+            [b'+', ref rest @ ..] => {
+                self.0 = rest;
+                Some(b' ')
+            }
+            [byte, ref rest @ ..] => {
+                self.0 = rest;
+                Some(byte)
+            }
+            [] => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::json::CUT;
+    use super::*;
+    use crate::config::diagnostic::{Place, Source};
+    use serde_json::Value;
+    use std::sync::Arc;
+
+    fn text(line: &Line<'_>) -> String {
+        let mut out = Vec::new();
+        line.append_to(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn parsed(line: &Line<'_>) -> Value {
+        let text = text(line);
+        assert_eq!(text.matches('\n').count(), 1, "one line: {text:?}");
+        assert!(text.ends_with('\n'));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    fn settings(to: Option<&str>) -> AccessLogSettings {
+        let source = Arc::new(Source { path: "/etc/sluice/shop.yaml".into(), text: String::new() });
+        let to = to.map(|to| At { value: to.to_owned(), place: Place { source, line: 1, column: 1, width: 1 } });
+        AccessLogSettings { to, format: Some(LogFormat::Json) }
+    }
+
+    #[test]
+    fn lines_go_to_stdout_or_to_a_file_beside_the_configuration() {
+        assert_eq!(settings(None).compile(), Ok(To::Stdout));
+        assert_eq!(settings(Some("stdout")).compile(), Ok(To::Stdout));
+        assert_eq!(settings(Some("logs/access.log")).compile(), Ok(To::File("/etc/sluice/logs/access.log".into())));
+        assert_eq!(settings(Some("/var/log/access.log")).compile(), Ok(To::File("/var/log/access.log".into())));
+    }
+
+    #[test]
+    fn where_no_log_can_go_is_refused() {
+        for to in ["", "-", "stderr", "/var/log/"] {
+            assert_eq!(settings(Some(to)).compile().unwrap_err()[0].code, "access-log-target", "{to:?}");
+        }
+    }
+
+    #[test]
+    fn a_full_line_has_every_field_in_its_order() {
+        let line = Line {
+            unix_ms: 1_700_000_000_042,
+            request_id: "01hf",
+            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736",
+            listener: "public",
+            protocol: "HTTP/1.1",
+            client: Some("2001:db8::1".parse().unwrap()),
+            host: b"api.example.com",
+            method: b"GET",
+            path: b"/api/orders/1",
+            query: b"a=b&api_key=secret",
+            credentials: &["api_key".to_owned()],
+            upstream_path: b"/orders/1?a=b",
+            route: "orders",
+            consumer: "acme",
+            subject: "u1",
+            status: Some(429),
+            code: "rate-limited",
+            reason: "100 of 100 used",
+            limit: "browse",
+            key: "consumer",
+            upstream: "orders",
+            target: "10.0.0.7:8080",
+            attempts: Some(2),
+            bytes_in: 1,
+            bytes_out: 2,
+            total_us: Some(30),
+            upstream_us: Some(20),
+            gateway_us: Some(10),
+            user_agent: b"curl/8",
+            would_refuse: &["scope-missing", "address-refused"],
+        };
+        assert_eq!(
+            text(&line),
+            concat!(
+                r#"{"time":"2023-11-14T22:13:20.042Z","request_id":"01hf","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","listener":"public","#,
+                r#""protocol":"HTTP/1.1","client":"2001:db8::1","host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
+                r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","subject":"u1","status":429,"#,
+                r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","upstream":"orders","target":"10.0.0.7:8080","#,
+                r#""attempts":2,"bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"user_agent":"curl/8","#,
+                r#""would_refuse":["scope-missing","address-refused"]}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_absent_is_left_out() {
+        assert_eq!(text(&Line::default()), "{\"time\":\"1970-01-01T00:00:00.000Z\",\"bytes_in\":0,\"bytes_out\":0}\n");
+    }
+
+    #[test]
+    fn long_fields_are_cut_and_marked() {
+        let long = vec![b'x'; LONG + 1];
+        let value = parsed(&Line { path: &long, query: &long, user_agent: &long, host: &long, ..Line::default() });
+        for (name, bound) in [("path", LONG), ("query", LONG), ("user_agent", LONG), ("host", SHORT)] {
+            assert_eq!(value[name].as_str().unwrap(), format!("{}{CUT}", "x".repeat(bound)), "{name}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_cut_out_of_the_query_however_they_are_spelt() {
+        let credentials = ["api_key".to_owned(), "access token".to_owned()];
+        let cut = |query: &str| parsed(&Line { query: query.as_bytes(), credentials: &credentials, ..Line::default() })["query"].clone();
+        for (query, expected) in [
+            ("api_key=s3cret", Value::Null),
+            ("a=1&api_key=s3cret&b=2", "a=1&b=2".into()),
+            ("api_key=s3cret&a=1", "a=1".into()),
+            ("a=1&api_key=s3cret", "a=1".into()),
+            ("a=1&api_key", "a=1".into()),
+            ("API_KEY=s3cret&a=1", "a=1".into()),
+            ("api%5fkey=s3cret&a=1", "a=1".into()),
+            ("%61pi_key=s3cret&api_key=s3cret&a=1", "a=1".into()),
+            ("access+token=s3cret&a=1", "a=1".into()),
+            ("access%20token=s3cret&a=1", "a=1".into()),
+            ("api_key=s3cret=x&a==1", "a==1".into()),
+            ("api_keys=1&xapi_key=2&api_ke=3", "api_keys=1&xapi_key=2&api_ke=3".into()),
+            ("a%=1&b%5=2&%zz=3", "a%=1&b%5=2&%zz=3".into()),
+            ("a=1&&b=2", "a=1&&b=2".into()),
+            ("&a=1", "a=1".into()),
+            ("", Value::Null),
+            ("&&", Value::Null),
+        ] {
+            assert_eq!(cut(query), expected, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_credential_behind_a_long_parameter_is_never_shown() {
+        let query = [&vec![b'x'; LONG - 3][..], b"&api_key=s3cret&more=1"].concat();
+        let value = parsed(&Line { query: &query, credentials: &["api_key".to_owned()], ..Line::default() });
+        assert_eq!(value["query"], format!("{}&mo{CUT}", "x".repeat(LONG - 3)));
+    }
+
+    /// A small generator, so that a failure repeats.
+    struct Seeded(u64);
+
+    impl Seeded {
+        fn next(&mut self) -> u64 {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            self.0 >> 33
+        }
+
+        /// Bytes with many of the awkward ones among them.
+        fn bytes(&mut self, bound: u64) -> Vec<u8> {
+            let awkward = ["\"", "\\", "\n", "\0", "é", "😀", "\u{85}", "\u{2028}", "&", "=", "%", "\u{7f}"];
+            let mut out = Vec::new();
+            for _ in 0..self.next() % bound {
+                match self.next() % 4 {
+                    0 => out.push(self.next() as u8),
+                    1 => out.extend_from_slice(awkward[(self.next() % awkward.len() as u64) as usize].as_bytes()),
+                    _ => out.push(b'a' + (self.next() % 26) as u8),
+                }
+            }
+            out
+        }
+    }
+
+    #[test]
+    fn whatever_a_client_sends_the_line_parses_and_reads_back() {
+        let mut seeded = Seeded(7);
+        for _ in 0..3000 {
+            let (path, agent, host) = (seeded.bytes(400), seeded.bytes(60), seeded.bytes(40));
+            let (query, subject) = (seeded.bytes(60), String::from_utf8_lossy(&seeded.bytes(20)).into_owned());
+            let line = Line { path: &path, user_agent: &agent, host: &host, query: &query, subject: &subject, ..Line::default() };
+            let value = parsed(&line);
+            for (name, sent) in [("path", &path), ("user_agent", &agent), ("host", &host), ("query", &query)] {
+                let read = value.get(name).map_or("", |value| value.as_str().unwrap());
+                assert_eq!(read, String::from_utf8_lossy(sent), "{name}");
+            }
+            assert_eq!(value.get("subject").map_or("", |value| value.as_str().unwrap()), subject);
+        }
+    }
+
+    #[test]
+    fn with_credentials_to_cut_arbitrary_queries_still_give_valid_lines() {
+        let mut seeded = Seeded(11);
+        let credentials = ["key".to_owned()];
+        for _ in 0..3000 {
+            let query = [seeded.bytes(3000), b"&key=s3cret&".to_vec(), seeded.bytes(30)].concat();
+            let value = parsed(&Line { query: &query, credentials: &credentials, ..Line::default() });
+            assert!(!value["query"].as_str().unwrap_or_default().contains("s3cret"));
+        }
+    }
+
+    #[test]
+    fn a_line_is_formatted_without_making_its_buffer_grow_again() {
+        let line = Line { path: &[b'\x01'; LONG], client: Some("2001:db8::ffff:1:2:3".parse().unwrap()), ..Line::default() };
+        let mut out = Vec::new();
+        line.append_to(&mut out);
+        let (before, capacity) = (out.as_ptr(), out.capacity());
+        out.clear();
+        line.append_to(&mut out);
+        assert_eq!((out.as_ptr(), out.capacity()), (before, capacity));
+    }
 }

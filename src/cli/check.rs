@@ -1,0 +1,30 @@
+//! `sluice check`: whether a configuration is right, and what of it is doubtful. Starts nothing.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::config::compile;
+use crate::state::State;
+
+/// Check a configuration: every mistake at once, each with its place. Runs no tests: see `sluice test`.
+#[derive(Args)]
+pub struct CheckArgs {
+    /// A file, or a folder whose *.yaml are one configuration
+    config: PathBuf,
+}
+
+pub fn run(args: &CheckArgs) -> ExitCode {
+    match compile::load(&args.config, &super::environment, &State::default(), None) {
+        Ok(gateway) => super::print(&format!(
+            "{}: {} routes, {} upstreams, {} tests; configuration {}\n",
+            args.config.display(),
+            gateway.routes.len(),
+            gateway.upstreams.len(),
+            gateway.tests.len(),
+            gateway.fingerprint
+        )),
+        Err(mistakes) => super::refuse(&mistakes),
+    }
+}

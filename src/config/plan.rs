@@ -1,0 +1,141 @@
+//! A configuration that runs: one immutable snapshot, held by each request from its first line to its last.
+//!
+//! Decides nothing: made by `compile.rs`, read by every chapter.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+
+use super::document::TestSettings;
+use super::types::Named;
+use crate::entry::canonical::SpellingSet;
+use crate::entry::client_ip::Clients;
+use crate::entry::route::pattern::Pattern;
+use crate::entry::route::Table;
+use crate::listen::Listener;
+use crate::policy::authenticators::Authenticators;
+use crate::policy::buckets::Buckets;
+use crate::policy::limits::limit::Limit;
+use crate::policy::rate_limit::RateLimits;
+use crate::policy::Policies;
+use crate::relay::head::HeadPlan;
+use crate::relay::pool::Pool;
+use crate::relay::strip::StripSet;
+use crate::reply::fixed::{Fixed, Redirect};
+use crate::reply::headers::ResponseHeaders;
+use crate::report::metrics::route::RouteSeries;
+use crate::report::metrics::series::{LimitSeries, ListenerSeries, UpstreamSeries};
+use crate::report::writer::To;
+
+/// One configuration, compiled.
+pub struct Gateway {
+    pub path: PathBuf,
+    /// The first 16 hex digits of the SHA-256 of what was read.
+    pub fingerprint: String,
+    pub server: Server,
+    pub access_log: To,
+    pub admin: Option<SocketAddr>,
+    pub listeners: Vec<ListenerPlan>,
+    pub clients: Clients,
+    pub authenticators: Authenticators,
+    /// The limits of `plans`, by their index.
+    pub plans: Vec<Arc<Limit>>,
+    pub buckets: Arc<Buckets>,
+    /// What clients may not say, on any route.
+    pub strip: StripSet,
+    /// Names of the query parameters that carry credentials.
+    pub credential_parameters: Vec<String>,
+    pub routes: Vec<Route>,
+    /// Figures of requests that match no route.
+    pub unmatched: Arc<RouteSeries>,
+    /// What limits and plans refused, by name; looked up only when one refuses.
+    pub limit_series: HashMap<Box<str>, Arc<LimitSeries>>,
+    pub upstreams: Vec<Arc<UpstreamPlan>>,
+    pub tests: Named<TestSettings>,
+}
+
+/// The process as a whole, with its defaults.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub threads: usize,
+    pub drain: Duration,
+    pub settle: Duration,
+    pub watch: bool,
+    pub limits_memory: u64,
+    pub tokens_memory: u64,
+}
+
+/// A listener in one snapshot.
+pub struct ListenerPlan {
+    pub name: Arc<str>,
+    pub address: SocketAddr,
+    pub settings: Listener,
+    /// Judged before routing.
+    pub limits: RateLimits,
+    pub table: Table,
+    pub series: Arc<ListenerSeries>,
+}
+
+/// An upstream in one snapshot.
+pub struct UpstreamPlan {
+    pub name: Arc<str>,
+    pub pool: Arc<Pool>,
+    pub series: Arc<UpstreamSeries>,
+}
+
+/// A route in one snapshot.
+pub struct Route {
+    pub name: Arc<str>,
+    pub pattern: Pattern,
+    pub accept: SpellingSet,
+    pub policies: Policies,
+    pub response: ResponseHeaders,
+    pub action: Action,
+    pub series: Arc<RouteSeries>,
+    /// What `sluice routes` shows.
+    pub shown: Shown,
+}
+
+/// What happens to a request that passed.
+pub enum Action {
+    Upstream(Relay),
+    Respond(Fixed),
+    Redirect(Redirect),
+}
+
+/// The way to an upstream.
+pub struct Relay {
+    pub upstream: Arc<UpstreamPlan>,
+    pub head: HeadPlan,
+    /// Query parameters that are cut before the request goes on.
+    pub cut: Vec<String>,
+}
+
+/// A route as a person reads it.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub listeners: Vec<String>,
+    pub hosts: Vec<String>,
+    pub path: String,
+    pub methods: Vec<String>,
+    pub conditions: Vec<String>,
+    pub auth: Vec<String>,
+    pub is_public: bool,
+    pub limits: Vec<String>,
+    pub target: String,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// The listener with this name, which was at `slot` when the connection was accepted.
+    pub fn listener(&self, slot: usize, name: &str) -> Option<(usize, &ListenerPlan)> {
+        match self.listeners.get(slot) {
+            Some(listener) if *listener.name == *name => Some((slot, listener)),
+            _ => self.listeners.iter().enumerate().find(|(_, listener)| *listener.name == *name),
+        }
+    }
+}

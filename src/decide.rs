@@ -1,0 +1,70 @@
+//! From a request head to a decision, without a socket: what the proxy calls, and `explain`, tests and simulations call the same.
+//!
+//! Decides the order of entry and policy, nothing else. Carrying the decision out is `exchange.rs`'s.
+
+use http::request::Parts;
+
+use crate::config::plan::{Action, Gateway, Route};
+use crate::ctx::Facts;
+use crate::entry;
+use crate::policy::buckets::Buckets;
+use crate::policy::{Answer, Counting, Request, Stop};
+use crate::reply::problem::Problem;
+use crate::entry::ROUTE_NOT_FOUND;
+
+/// What happens to a request that nothing refused.
+pub enum Decision<'g> {
+    /// It goes to an upstream.
+    Relay(&'g Route),
+    /// The route answers by itself.
+    Answer(&'g Route, Box<Answer>),
+    /// The route refuses by itself, with a code of the operator's.
+    Fixed(&'g Route),
+}
+
+/// Decides about one request. `facts` holds what is known of the connection, and afterwards all that was learnt.
+///
+/// # Errors
+/// Why the request goes no further; a refusal by a policy has `facts.route` set.
+pub async fn decide<'g>(
+    gateway: &'g Gateway,
+    buckets: &Buckets,
+    head: &Parts,
+    raw_target: &[u8],
+    facts: &mut Facts,
+) -> Result<Decision<'g>, Stop> {
+    entry::identify(&gateway.clients, head, facts);
+    let request = Request { head };
+    let Some(listener) = gateway.listeners.get(facts.listener) else {
+        // The listener went with a reload while its last requests were on their way.
+        return Err(Problem::new(&ROUTE_NOT_FOUND).into());
+    };
+    // Before routing: these count what matches no route, too.
+    listener.limits.judge(&request, facts, buckets, &gateway.plans)?;
+    let accept = |index: usize| gateway.routes.get(index).map(|route| route.accept).unwrap_or_default();
+    entry::locate(&listener.table, accept, head, raw_target, facts).map_err(Stop::Refuse)?;
+    let Some(route) = facts.route.and_then(|index| gateway.routes.get(index)) else {
+        return Err(Problem::new(&ROUTE_NOT_FOUND).into());
+    };
+    route.policies.judge(&request, facts, Counting { buckets, plans: &gateway.plans }).await?;
+    match &route.action {
+        Action::Upstream(_) => Ok(Decision::Relay(route)),
+        Action::Respond(fixed) if fixed.code.is_some() => Ok(Decision::Fixed(route)),
+        Action::Respond(fixed) => Ok(Decision::Answer(route, Box::new(fixed.answer()))),
+        Action::Redirect(redirect) => {
+            let captures = captures(route, facts);
+            let answer = redirect.answer(&captures, facts.target.query())?;
+            Ok(Decision::Answer(route, Box::new(answer)))
+        }
+    }
+}
+
+/// What the route's pattern matched, in the order of its names.
+pub fn captures<'f>(route: &Route, facts: &'f Facts) -> smallvec::SmallVec<[&'f str; 4]> {
+    let path = facts.target.path();
+    route
+        .pattern
+        .names()
+        .map(|name| route.pattern.capture(name).and_then(|capture| facts.captures.get(capture, path)).unwrap_or_default())
+        .collect()
+}

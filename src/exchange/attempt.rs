@@ -1,0 +1,327 @@
+//! The way to an upstream and back: chooses, connects, tries again, gives up. What is decided is decided in `relay`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, Session};
+use smallvec::SmallVec;
+
+use super::{Ctx, is_websocket, write};
+use crate::clock;
+use crate::policy::limits;
+use crate::relay::balance::{NO_HEALTHY_TARGET, choose as choose_target};
+use crate::relay::peer::peer as make_peer;
+use crate::relay::retry::{Attempt, CLIENT_GONE, INTERNAL_ERROR, Phase, kind_of};
+use crate::relay::send::make_head;
+use crate::relay::target::{Chosen, Target};
+use crate::reply::headers::{Incoming, client_head};
+use crate::reply::location::Way;
+use crate::reply::problem::{Kind, Problem};
+use crate::report::metrics::series::Failure;
+
+/// What has been tried for one request.
+#[derive(Default)]
+pub struct Attempts {
+    pub number: u8,
+    chosen: Option<Chosen>,
+    tried: SmallVec<[SocketAddr; 4]>,
+    /// The next attempt opens a connection of its own.
+    is_fresh: bool,
+    is_reused: bool,
+    has_answer: bool,
+    /// The last one that was tried; for the log.
+    pub target: Option<Arc<Target>>,
+    /// When the last attempt began, and how long upstreams have taken in all.
+    began: u64,
+    pub upstream_ns: u64,
+    /// The status that an upstream answered.
+    pub status: Option<u16>,
+    pub sent: u64,
+    pub received: u64,
+    /// Path and query that went upstream, where they differ from the canonical ones.
+    pub rewritten: Option<Box<str>>,
+    /// A tunnel, whose duration says nothing about the gateway.
+    pub is_tunnel: bool,
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    /// The time of an attempt that ends now.
+    fn stop_clock(&mut self) {
+        if self.began > 0 {
+            self.upstream_ns += clock::mono().saturating_sub(self.began);
+            self.began = 0;
+        }
+    }
+}
+
+/// Chooses the first target, or answers that there is none. False: answered.
+pub async fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
+    match choose_target(&relay.upstream.pool, &[], || fastrand::u64(..)) {
+        Some(chosen) => {
+            ctx.attempts.chosen = Some(chosen);
+            Ok(true)
+        }
+        None => {
+            write::refuse(session, ctx, &Problem::new(&NO_HEALTHY_TARGET)).await?;
+            Ok(false)
+        }
+    }
+}
+
+/// The peer of the next attempt.
+pub fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
+    let pool = relay.upstream.pool.clone();
+    let attempts = &mut ctx.attempts;
+    let Some(chosen) = &attempts.chosen else { return Err(no_relay()) };
+    attempts.number += 1;
+    attempts.target = Some(chosen.target().clone());
+    attempts.began = clock::mono();
+    Ok(make_peer(&pool, chosen, std::mem::take(&mut attempts.is_fresh)))
+}
+
+/// A connection could not be made: another target, if there is one.
+pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+    ctx.attempts.stop_clock();
+    let attempt = attempt(ctx, false, true);
+    let Some((_, relay)) = ctx.relay() else { return error };
+    let (pool, series) = (relay.upstream.pool.clone(), relay.upstream.series.clone());
+    series.failed(match error.etype() {
+        ErrorType::ConnectTimedout => Failure::ConnectTimeout,
+        _ => Failure::Connect,
+    });
+    if let Some(chosen) = ctx.attempts.chosen.take() {
+        log_failure(ctx, &chosen, &error);
+        ctx.attempts.tried.push(chosen.addr());
+    }
+    let next = choose_target(&pool, &ctx.attempts.tried, || fastrand::u64(..));
+    let retry = attempt.may_connect_elsewhere(next.is_some());
+    ctx.attempts.chosen = next.filter(|_| retry);
+    error.set_retry(retry);
+    error
+}
+
+/// A connection was made or taken from the pool.
+pub fn connected(ctx: &mut Ctx, reused: bool) {
+    ctx.attempts.is_reused = reused;
+    if let Some((_, relay)) = ctx.relay() {
+        let series = &relay.upstream.series;
+        let counter = if reused { &series.connections_reused } else { &series.connections_new };
+        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Makes the head that goes upstream.
+pub fn request_head(ctx: &mut Ctx, head: &mut RequestHeader) -> Result<()> {
+    let Some((route, relay)) = ctx.relay() else { return Err(no_relay()) };
+    let Some(target) = &ctx.attempts.target else { return Err(no_relay()) };
+    make_head(&ctx.gateway, route, relay, &ctx.facts, &target.host_header, head);
+    let sent = head.uri.path_and_query().map_or("", |sent| sent.as_str());
+    let rewritten = (sent != ctx.facts.target.path_and_query() && relay.head.rewrite.is_some()).then(|| sent.into());
+    ctx.attempts.rewritten = rewritten;
+    // A retry sees the body from its beginning.
+    ctx.body = route_body(ctx);
+    Ok(())
+}
+
+fn route_body(ctx: &Ctx) -> Option<crate::policy::validate::BodyCount> {
+    ctx.route().and_then(|route| route.policies.body).map(|limit| limit.count())
+}
+
+/// A piece of the request's body is on its way.
+pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &Option<Bytes>, end: bool) -> Result<()> {
+    let length = body.as_ref().map_or(0, Bytes::len);
+    ctx.attempts.sent += length as u64;
+    if let Some(count) = &mut ctx.body
+        && let Err(problem) = count.count(length)
+    {
+        let code = problem.kind.code;
+        if !ctx.route().is_some_and(|route| route.policies.shadows(crate::config::document::Shadow::Body)) {
+            ctx.facts.refused = Some((problem.kind, problem.reason));
+            return Err(Error::explain(ErrorType::HTTPStatus(problem.kind.status), code).into_down());
+        }
+        if !ctx.facts.would_refuse.contains(&code) {
+            ctx.facts.would_refuse.push(code);
+        }
+    }
+    let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return Err(no_relay()) };
+    let timeouts = relay.upstream.pool.upstream.timeouts;
+    match (ctx.attempts.has_answer, end || is_websocket(session)) {
+        (true, _) => conn.deadline.await_bytes(clock::mono(), timeouts.idle),
+        (false, true) => conn.deadline.await_head(clock::mono(), timeouts.response),
+        // While the client still sends, silence is its own.
+        (false, false) => {}
+    }
+    Ok(())
+}
+
+/// The head of the upstream's answer on its way to the client.
+pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHeader) -> Result<()> {
+    let Some((route, relay)) = ctx.relay() else { return Ok(()) };
+    let Some(target) = &ctx.attempts.target else { return Ok(()) };
+    let status = head.status.as_u16();
+    let mut told: SmallVec<[_; 5]> = SmallVec::new();
+    limits::headers::headers(&ctx.facts.charges, &mut |name, value| told.push((name, value)));
+    let rewrite = relay.head.rewrite.as_ref();
+    let incoming = Incoming {
+        scheme: ctx.facts.scheme,
+        request_id: ctx.facts.request_id.as_str(),
+        cors: &ctx.facts.cors,
+        has_cors_policy: route.policies.cors.is_some(),
+        limits: &told,
+        location: Way {
+            scheme: ctx.facts.scheme,
+            host: ctx.facts.target.authority(),
+            target: &target.address.text,
+            sent_host: rewrite.map_or(ctx.facts.target.authority(), |rewrite| {
+                rewrite.sent_host(ctx.facts.target.authority(), target.host_header.to_str().unwrap_or_default())
+            }),
+            rewrite,
+        },
+    };
+    client_head(&route.response, &incoming, head);
+    if session.req_header().version == http::Version::HTTP_10 {
+        // RFC 9112 section 6.1: it would not understand; the end of the connection is the end of the body.
+        head.remove_header(&header::TRANSFER_ENCODING);
+    }
+    let timeouts = relay.upstream.pool.upstream.timeouts;
+    if head.status.is_informational() && status != 101 {
+        return Ok(());
+    }
+    if let Some(conn) = &ctx.conn {
+        conn.deadline.await_bytes(clock::mono(), timeouts.idle);
+    }
+    relay.upstream.series.answered(status);
+    ctx.attempts.status = Some(status);
+    ctx.attempts.has_answer = true;
+    ctx.attempts.is_tunnel = status == 101;
+    if status == 101 {
+        // The upstream's idle time is the tunnel's, whichever side is silent.
+        session.set_read_timeout(Some(timeouts.idle));
+    }
+    if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
+        // Pingora looks only when a request begins.
+        session.set_keepalive(None);
+    }
+    Ok(())
+}
+
+/// A piece of the answer's body on its way to the client.
+pub fn answer_part(ctx: &mut Ctx, body: &Option<Bytes>, end: bool) {
+    ctx.attempts.received += body.as_ref().map_or(0, Bytes::len) as u64;
+    if end {
+        ctx.attempts.stop_clock();
+    }
+    let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
+    match end {
+        true => conn.deadline.clear(),
+        false => conn.deadline.await_bytes(clock::mono(), relay.upstream.pool.upstream.timeouts.idle),
+    }
+}
+
+/// The attempt broke after the connection was made: again, where nothing can have happened twice.
+pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+    ctx.attempts.stop_clock();
+    let written = session.response_written().is_some();
+    let attempt = Attempt {
+        is_idempotent: session.req_header().method.is_idempotent(),
+        body_replayable: !session.as_downstream_mut().retry_buffer_truncated(),
+        ..attempt(ctx, written, false)
+    };
+    let retry = attempt.may_send_again(&error);
+    ctx.attempts.is_fresh = retry;
+    error.set_retry(retry);
+    let kind = kind_of(&error, phase(ctx));
+    if let Some((_, relay)) = ctx.relay() {
+        relay.upstream.series.failed(failure_of(kind));
+    }
+    if let Some(chosen) = &ctx.attempts.chosen
+        && kind.code != CLIENT_GONE.code
+        && !retry
+    {
+        log_failure(ctx, chosen, &error);
+    }
+    error
+}
+
+/// No further attempt: tells the client, if it can still be told.
+pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
+    if let Some(conn) = &ctx.conn {
+        conn.deadline.clear();
+    }
+    ctx.attempts.stop_clock();
+    let own = ctx.facts.refused.as_ref().map(|(kind, reason)| (*kind, reason.clone()));
+    let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
+    let (kind, reason) = own.unwrap_or_else(|| (fault.unwrap_or_else(|| kind_of(error, phase(ctx))), Some(reason_of(error))));
+    let mut problem = Problem::new(kind);
+    problem.reason = reason;
+    ctx.facts.refused = Some((kind, problem.reason.clone()));
+    let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
+    if session.response_written().is_some() || kind.code == CLIENT_GONE.code {
+        return gone;
+    }
+    if ctx.attempts.number > 0 {
+        // Pingora ends the connection after an attempt has failed; the client is told so.
+        session.set_keepalive(None);
+    }
+    if kind.code == INTERNAL_ERROR.code {
+        log::error!("{}: {error}", ctx.facts.request_id.as_str());
+    }
+    match write::refuse(session, ctx, &problem).await {
+        Ok(()) => FailToProxy { error_code: kind.status, can_reuse_downstream: ctx.attempts.number == 0 },
+        Err(_) => gone,
+    }
+}
+
+fn phase(ctx: &Ctx) -> Phase {
+    match (ctx.attempts.has_answer, ctx.attempts.chosen.is_some()) {
+        (true, _) => Phase::Body,
+        (false, true) => Phase::Head,
+        (false, false) => Phase::Connect,
+    }
+}
+
+fn attempt(ctx: &Ctx, answer_started: bool, body_replayable: bool) -> Attempt {
+    let limit = ctx.relay().map_or(1, |(_, relay)| relay.upstream.pool.upstream.attempts);
+    Attempt {
+        number: ctx.attempts.number,
+        limit,
+        is_idempotent: false,
+        reused: ctx.attempts.is_reused,
+        answer_started,
+        body_replayable,
+    }
+}
+
+fn failure_of(kind: &Kind) -> Failure {
+    match kind.code {
+        "upstream-connect-failed" => Failure::Connect,
+        "upstream-connect-timeout" => Failure::ConnectTimeout,
+        "upstream-response-timeout" => Failure::ResponseTimeout,
+        "upstream-idle-timeout" => Failure::IdleTimeout,
+        "client-gone" => Failure::ClientGone,
+        _ => Failure::Broken,
+    }
+}
+
+/// What went wrong, in Pingora's words, for the log only.
+fn reason_of(error: &Error) -> String {
+    error.etype().as_str().to_owned()
+}
+
+fn log_failure(ctx: &Ctx, chosen: &Chosen, error: &Error) {
+    let target = chosen.target();
+    log::debug!("{}: {}/{}: {error}", ctx.facts.request_id.as_str(), target.upstream, target.address);
+}
+
+fn no_relay() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "no way to an upstream")
+}

@@ -1,0 +1,166 @@
+//! The end of a request: its log line and its figures, exactly once, whatever happened.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::header;
+use pingora_core::Error;
+use pingora_proxy::Session;
+
+use super::Ctx;
+use crate::clock;
+use crate::config::plan::Gateway;
+use crate::ctx::Now;
+use crate::entry::request_id::RequestId;
+use crate::listen::conn::ConnInfo;
+use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
+use crate::reply::problem::Kind;
+use crate::report::access_log::Line;
+use crate::report::metrics::route::Outcome;
+use crate::report::writer::Sink;
+
+/// Writes the line and counts. `error` is what ended the request early, if anything did.
+pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
+    if !ctx.has_begun {
+        return;
+    }
+    if let Some(conn) = &ctx.conn {
+        conn.deadline.clear();
+    }
+    if ctx.facts.refused.is_none() && error.is_some() {
+        // Only the client can end a request without an answer of ours or a reason.
+        ctx.facts.refused = Some((&CLIENT_GONE, None));
+    }
+    let status = session.response_written().map(|head| head.status.as_u16());
+    let (bytes_in, bytes_out) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
+    let head = session.req_header();
+    let agent = head.headers.get(header::USER_AGENT).map_or(&[][..], |agent| agent.as_bytes());
+    report(ctx, head.method.as_str().as_bytes(), version(head.version), agent, status, bytes_in, bytes_out);
+}
+
+fn version(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Option<u16>, bytes_in: u64, bytes_out: u64) {
+    ctx.is_reported = true;
+    let ctx = &*ctx;
+    let (facts, attempts) = (&ctx.facts, &ctx.attempts);
+    let total_us = clock::mono().saturating_sub(facts.now.mono) / 1_000;
+    let upstream_us = attempts.upstream_ns / 1_000;
+    let gateway_us = (!attempts.is_tunnel).then(|| total_us.saturating_sub(upstream_us));
+    let refused = facts.refused.as_ref();
+    let (relay, route) = (ctx.relay(), ctx.route());
+    let identity = facts.identity.as_deref();
+    let listener = ctx.gateway.listeners.get(facts.listener);
+    let limited = facts.charges.first().filter(|charge| charge.retry_after > 0);
+    let trace = facts.trace.trace_id();
+    let target = attempts.target.as_ref();
+    Line {
+        unix_ms: facts.now.unix_ms,
+        request_id: facts.request_id.as_str(),
+        trace_id: trace.as_str(),
+        listener: listener.map_or("", |listener| &listener.name),
+        protocol,
+        client: Some(facts.client),
+        host: facts.target.host().as_bytes(),
+        method,
+        path: facts.target.path().as_bytes(),
+        query: facts.target.query().unwrap_or_default().as_bytes(),
+        credentials: &ctx.gateway.credential_parameters,
+        upstream_path: attempts.rewritten.as_deref().unwrap_or_default().as_bytes(),
+        route: route.map_or("", |route| &route.name),
+        consumer: identity.and_then(|identity| identity.consumer.as_ref()).map_or("", |consumer| &consumer.name),
+        subject: identity.and_then(|identity| identity.subject.as_deref()).unwrap_or_default(),
+        status: match refused {
+            // 499 as nginx counts it: the client left before it had an answer.
+            Some((kind, _)) if kind.code == CLIENT_GONE.code && status.is_none() => Some(CLIENT_GONE.status),
+            Some(_) | None => status,
+        },
+        code: match (refused, &facts.responded) {
+            (Some((kind, _)), _) => kind.code,
+            (None, Some(code)) => code,
+            (None, None) => "",
+        },
+        reason: refused.and_then(|(_, reason)| reason.as_deref()).unwrap_or_default(),
+        limit: limited.map_or("", |charge| &charge.limit),
+        key: limited.map_or("", |charge| charge.key_kind),
+        upstream: relay.filter(|_| attempts.number > 0).map_or("", |(_, relay)| &relay.upstream.name),
+        target: target.map_or("", |target| &target.address.text),
+        attempts: (attempts.number > 0).then(|| u32::from(attempts.number)),
+        bytes_in,
+        bytes_out,
+        total_us: Some(total_us),
+        upstream_us: (attempts.number > 0).then_some(upstream_us),
+        gateway_us,
+        user_agent: agent,
+        would_refuse: &facts.would_refuse,
+    }
+    .send(&ctx.sink);
+
+    if let Some(listener) = listener {
+        listener.series.bytes_in.fetch_add(bytes_in, Relaxed);
+        listener.series.bytes_out.fetch_add(bytes_out, Relaxed);
+    }
+    if let Some((_, relay)) = relay {
+        relay.upstream.series.bytes_out.fetch_add(attempts.sent, Relaxed);
+        relay.upstream.series.bytes_in.fetch_add(attempts.received, Relaxed);
+    }
+    if let Some(charge) = limited
+        && let Some(series) = ctx.gateway.limit_series.get(&*charge.limit)
+    {
+        series.refused(charge.key_kind);
+    }
+    let series = route.map_or(&ctx.gateway.unmatched, |route| &route.series);
+    let outcome = match (refused, &facts.responded, status) {
+        (Some((kind, _)), _, _) => Outcome::Refused(kind),
+        (None, Some(_), _) => Outcome::Respond,
+        (None, None, Some(status)) => Outcome::Status(status),
+        (None, None, None) => Outcome::Nothing,
+    };
+    series.done(outcome, total_us, gateway_us);
+    for code in &facts.would_refuse {
+        series.would_refuse(code);
+    }
+}
+
+/// Logs and counts what was refused before it became a request: a bad head, a head that did not come. Returns the id it was given.
+pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind: &'static Kind, head: &[u8], now: Now) -> RequestId {
+    let request_id = RequestId::make();
+    let mut line = head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default().split(|byte| *byte == b' ');
+    let method = line.next().filter(|method| method.len() <= 32 && method.iter().all(|byte| crate::listen::head::is_tchar(*byte)));
+    let target = method.and_then(|_| line.next()).unwrap_or_default();
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let slot = gateway.listener(conn.listener.slot(), &conn.listener.name);
+    Line {
+        unix_ms: now.unix_ms,
+        request_id: request_id.as_str(),
+        listener: &conn.listener.name,
+        protocol: "HTTP/1.1",
+        client: Some(conn.peer.ip()),
+        method: method.unwrap_or_default(),
+        path,
+        status: Some(kind.status),
+        code: kind.code,
+        ..Line::default()
+    }
+    .send(sink);
+    if let Some((_, listener)) = slot {
+        listener.series.refused(kind);
+    }
+    request_id
+}
+
+impl Drop for Ctx {
+    /// A request whose task panicked has no hook left that could report it.
+    fn drop(&mut self) {
+        if self.has_begun && !self.is_reported {
+            self.facts.refused = Some((&INTERNAL_ERROR, Some("the request's task ended early".to_owned())));
+            report(self, b"", "HTTP/1.1", b"", None, 0, 0);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Carries decisions out on a session of Pingora's: one request from its head to its log line.
+//!
+//! Decides nothing: asks `decide.rs`, `relay` and `reply`, and writes what they say.
+
+mod attempt;
+mod finish;
+mod write;
+
+use std::sync::Arc;
+
+use pingora_core::Result;
+use pingora_core::protocols::http::ServerSession;
+use pingora_proxy::Session;
+
+use self::attempt::Attempts;
+use crate::clock;
+use crate::config::plan::{Action, Gateway, Relay, Route};
+use crate::ctx::{Facts, Now, Scheme};
+use crate::decide::{Decision, decide};
+use crate::entry::canonical::raw_target;
+use crate::listen::conn::ConnInfo;
+use crate::policy::Stop;
+use crate::policy::validate::BodyCount;
+use crate::reply::problem::Problem;
+
+pub use self::finish::report_refusal;
+
+/// One request on its way: the snapshot that it holds, and what has been learnt about it.
+pub struct Ctx {
+    pub gateway: Arc<Gateway>,
+    pub facts: Facts,
+    conn: Option<Arc<ConnInfo>>,
+    attempts: Attempts,
+    /// The count of the request's body, where the route limits it.
+    body: Option<BodyCount>,
+    sink: Arc<crate::report::writer::Sink>,
+    /// The line has been written; a context that is dropped before that belonged to a request that panicked.
+    is_reported: bool,
+    has_begun: bool,
+}
+
+// === impl Ctx ===
+
+impl Ctx {
+    pub fn new(gateway: Arc<Gateway>, sink: Arc<crate::report::writer::Sink>) -> Self {
+        let nobody = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+        Ctx {
+            gateway,
+            facts: Facts::new(0, nobody, Scheme::Http, Now { mono: 0, unix_ms: 0 }),
+            conn: None,
+            attempts: Attempts::default(),
+            body: None,
+            sink,
+            is_reported: false,
+            has_begun: false,
+        }
+    }
+
+    fn route(&self) -> Option<&Route> {
+        self.gateway.routes.get(self.facts.route?)
+    }
+
+    fn relay(&self) -> Option<(&Route, &Relay)> {
+        let route = self.route()?;
+        match &route.action {
+            Action::Upstream(relay) => Some((route, relay)),
+            Action::Respond(_) | Action::Redirect(_) => None,
+        }
+    }
+}
+
+/// Decides about a request that has arrived. True: it has been answered.
+pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    let Some(conn) = ConnInfo::of(session).cloned() else {
+        return Err(pingora_core::Error::explain(pingora_core::ErrorType::InternalError, "a session that did not come through the front"));
+    };
+    ctx.has_begun = true;
+    let gateway = ctx.gateway.clone();
+    let slot = gateway.listener(conn.listener.slot(), &conn.listener.name).map_or(usize::MAX, |(slot, _)| slot);
+    ctx.facts = Facts::new(slot, conn.peer, conn.scheme, clock::now());
+    ctx.conn = Some(conn);
+    let decision = {
+        let raw = session.as_downstream().as_http1().map(|http1| http1.get_headers_raw_bytes());
+        let raw = raw.and_then(|raw| raw_target(&raw).map(<[u8]>::to_vec));
+        let head = session.req_header();
+        let target = raw.as_deref().unwrap_or_else(|| head.raw_path());
+        decide(&gateway, &gateway.buckets, head, target, &mut ctx.facts).await
+    };
+    match decision {
+        Ok(Decision::Relay(route)) => {
+            ctx.body = route.policies.body.map(|limit| limit.count());
+            return Ok(false);
+        }
+        Ok(Decision::Answer(_, answer)) => write::answer(session, ctx, &answer).await?,
+        Ok(Decision::Fixed(route)) => write::fixed(session, ctx, route).await?,
+        Err(Stop::Answer(answer)) => write::answer(session, ctx, &answer).await?,
+        Err(Stop::Refuse(problem)) => write::refuse(session, ctx, &problem).await?,
+    }
+    Ok(true)
+}
+
+/// Answers with a problem, and remembers for the log that it did.
+pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> Result<()> {
+    write::refuse(session, ctx, problem).await
+}
+
+pub use self::attempt::{
+    answer_head, answer_part, choose, connected, connect_failed, failed, give_up, peer, request_head, request_part,
+};
+pub use self::finish::finish;
+
+/// The session as the front knows it.
+fn is_websocket(session: &ServerSession) -> bool {
+    session.is_upgrade_req()
+}

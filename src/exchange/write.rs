@@ -1,0 +1,80 @@
+//! Writes the gateway's own answers: problem documents, preflights, redirects. Keeps the connection where that is honest.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, header};
+use pingora_core::Result;
+use pingora_core::protocols::http::date::get_cached_date;
+use pingora_proxy::Session;
+
+use super::Ctx;
+use crate::config::plan::{Action, Route};
+use crate::policy::Answer;
+use crate::reply::fixed::FIXED_ANSWER;
+use crate::reply::own::own_head;
+use crate::reply::problem::Problem;
+use crate::reply::render;
+
+/// An unread body up to this size is read and thrown away, so that the connection can be kept.
+const DRAINED: u64 = 64 * 1024;
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+
+/// Refuses a request. The refusal is logged with its reason.
+pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> Result<()> {
+    ctx.facts.refused = Some((problem.kind, problem.reason.clone()));
+    let body = render::body(problem, ctx.facts.request_id.as_str());
+    let headers: Vec<_> = render::headers(problem).collect();
+    write(session, ctx, problem.kind.status, &headers, body).await
+}
+
+/// The refusal that a route makes of its own, with the operator's code.
+pub async fn fixed(session: &mut Session, ctx: &mut Ctx, route: &Route) -> Result<()> {
+    let Action::Respond(fixed) = &route.action else { return Ok(()) };
+    let body = render::fixed_body(fixed.code.as_deref().unwrap_or(FIXED_ANSWER.code), fixed.status, ctx.facts.request_id.as_str());
+    let headers: Vec<_> = render::headers(&Problem::new(&FIXED_ANSWER)).collect();
+    ctx.facts.responded = fixed.code.clone();
+    write(session, ctx, fixed.status, &headers, body).await
+}
+
+/// An answer that is no refusal.
+pub async fn answer(session: &mut Session, ctx: &mut Ctx, answer: &Answer) -> Result<()> {
+    write(session, ctx, answer.status, &answer.headers, answer.body.clone()).await
+}
+
+async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(HeaderName, HeaderValue)], body: Bytes) -> Result<()> {
+    let mut head = own_head(status, ctx.route(), &ctx.facts, headers)?;
+    head.insert_header(header::DATE, get_cached_date())?;
+    if !matches!(status, 204 | 304) {
+        head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    }
+    keep_or_close(session);
+    if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
+        session.set_keepalive(None);
+    }
+    let is_head = session.req_header().method == Method::HEAD || matches!(status, 204 | 205 | 304) || body.is_empty();
+    session.write_response_header(Box::new(head), is_head).await?;
+    if !is_head {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// A body that nobody reads stands between this request and the next one: a small one is read, for another the connection ends.
+fn keep_or_close(session: &mut Session) {
+    if session.is_body_done() || session.is_body_empty() {
+        return;
+    }
+    let length = session.req_header().headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse::<u64>().ok());
+    let expects = session.req_header().headers.contains_key(header::EXPECT);
+    match length {
+        // Who waits for `100 Continue` will not send it.
+        Some(length) if length <= DRAINED && !expects => {
+            session.set_close_on_response_before_downstream_finish(false);
+            session.set_total_drain_timeout(Some(DRAIN_TIME));
+        }
+        Some(_) | None => session.set_keepalive(None),
+    }
+}

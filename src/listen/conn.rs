@@ -1,0 +1,130 @@
+//! What is known about a connection, and how the hooks of a request get at it.
+//!
+//! Decides nothing. Pingora offers no slot for data of a connection that survives from request to request over both
+//! HTTP/1 and HTTP/2, but for the digest of an upstream CONNECT proxy, which a downstream connection never has: that one
+//! carries an `Arc<ConnInfo>`.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::server::ShutdownWatch;
+use pingora_http::ResponseHeader;
+
+use super::running::RunningListener;
+use crate::ctx::Scheme;
+use crate::relay::deadline::Deadline;
+use crate::reply::problem::Kind;
+
+/// One connection of a client.
+#[derive(Debug)]
+pub struct ConnInfo {
+    /// The listener it came in on; outlives configurations.
+    pub listener: Arc<RunningListener>,
+    /// The other end of the connection; a v4 address is never in v6 clothes.
+    pub peer: SocketAddr,
+    pub scheme: Scheme,
+    /// True once idle connections are to be closed and answers are to say `Connection: close`.
+    pub(super) closing: ShutdownWatch,
+    received: AtomicU64,
+    sent: AtomicU64,
+    requests: AtomicU32,
+    /// Bytes of the head of the request that is being served.
+    head: AtomicU32,
+    /// What was sent before the request that is being served.
+    sent_before: AtomicU64,
+    fault: OnceLock<&'static Kind>,
+    /// When the upstream's answer to the current request is due; a read of the client that waits longer fails.
+    pub deadline: Deadline,
+}
+
+// === impl ConnInfo ===
+
+impl ConnInfo {
+    pub fn new(listener: Arc<RunningListener>, peer: SocketAddr, scheme: Scheme) -> Self {
+        let closing = listener.closing();
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let zero = || AtomicU64::new(0);
+        ConnInfo {
+            listener,
+            peer,
+            scheme,
+            closing,
+            received: zero(),
+            sent: zero(),
+            requests: AtomicU32::new(0),
+            head: AtomicU32::new(0),
+            sent_before: zero(),
+            fault: OnceLock::new(),
+            deadline: Deadline::default(),
+        }
+    }
+
+    /// The connection on which a request came. `None` only for sessions that did not come through `front.rs`.
+    pub fn of(session: &ServerSession) -> Option<&Arc<ConnInfo>> {
+        session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+
+    /// Wraps it up for the slot that Pingora carries along.
+    pub(super) fn digest(self: &Arc<Self>) -> Option<Arc<ProxyDigest>> {
+        let unused = ResponseHeader::build_no_case(200, Some(0)).ok()?;
+        Some(Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(self.clone())))))
+    }
+
+    /// Whether the gateway is stopping: an answer that is written from now on should say `Connection: close`.
+    pub fn is_closing(&self) -> bool {
+        *self.closing.borrow()
+    }
+
+    /// Bytes that have been read from the client, over all requests.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that have been written to the client, over all requests.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes written since the head of the current request was complete: its answer, head included. Meaningful for
+    /// HTTP/1, where requests follow each other.
+    pub fn sent_for_request(&self) -> u64 {
+        self.sent().saturating_sub(self.sent_before.load(Ordering::Relaxed))
+    }
+
+    /// Bytes of the current request's head.
+    pub fn head_bytes(&self) -> u32 {
+        self.head.load(Ordering::Relaxed)
+    }
+
+    /// How many requests have come, the current one included.
+    pub fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// Why reading the current request's body failed, if it was the client's fault.
+    pub fn fault(&self) -> Option<&'static Kind> {
+        self.fault.get().copied()
+    }
+
+    /// A connection does not survive a faulty body, so the first fault is the only one.
+    pub(super) fn set_fault(&self, kind: &'static Kind) {
+        let _ = self.fault.set(kind);
+    }
+
+    pub(super) fn count_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn begin_request(&self, head: usize) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.head.store(u32::try_from(head).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.sent_before.store(self.sent(), Ordering::Relaxed);
+    }
+}

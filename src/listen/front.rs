@@ -1,0 +1,204 @@
+//! Serves one connection: reads a head, has it judged, hands the request to Pingora, and again.
+//!
+//! Decides how long a client may take for a head, when an idle connection is closed, and that a refused connection is
+//! answered before it ends. Does not decide what is refused in a head (`head.rs`), nor what an answer looks like ([`Refuse`]).
+//!
+//! The future of a request exists only while there is one: an idle connection is this loop and its stream.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr;
+use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
+use pingora_core::protocols::http::ServerSession;
+use pingora_proxy::{HttpProxy, ProxyHttp};
+use tokio::time::Instant;
+
+use super::alarm::Alarm;
+use super::conn::ConnInfo;
+use super::head::{Head, Judged, has_begun, judge};
+use super::running::RunningListener;
+use super::stream::{ClientStream, Socket};
+use crate::reply::problem::Kind;
+
+pub static HEADER_TIMEOUT: Kind = Kind {
+    code: "header-timeout",
+    status: 408,
+    error: "Request timeout",
+    about: "The request head was not complete within `deadlines.header`. A slow network, or a client that holds connections open on purpose.",
+};
+
+/// What the gateway does about connections and heads that never become a request.
+pub trait Refuse: Send + Sync {
+    /// Logs and counts the refusal, and renders it: the complete HTTP/1.1 response, with `Connection: close`. `head` is what has
+    /// come so far of the head, up to a few KiB more than its bound; it may be anything.
+    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes;
+
+    /// Counts what is closed without an answer: `connections-full`, `address-full`, `no-descriptors`, `silent` (nothing came
+    /// within the header deadline), `cut` (the client left inside a head).
+    fn dropped(&self, listener: &str, reason: &'static str);
+}
+
+/// What serves the connections of one worker thread, whatever their listener.
+pub struct Front<P> {
+    proxy: Arc<HttpProxy<P>>,
+    refuse: Arc<dyn Refuse>,
+}
+
+/// How waiting for a head ended.
+enum Waited {
+    Head(Head),
+    Refused(&'static Kind),
+    /// Nothing to answer: why, where that is worth counting.
+    Over(Option<&'static str>),
+}
+
+/// What of the waiting outlives a request.
+struct Waiting<'a, F> {
+    alarm: Alarm,
+    /// Ready once the gateway is stopping.
+    closing: Pin<&'a mut F>,
+    is_closing: bool,
+    /// When the first head must be complete; `None` for later ones.
+    first: Option<Instant>,
+}
+
+// === impl Front ===
+
+impl<P> Front<P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    pub fn new(proxy: Arc<HttpProxy<P>>, refuse: Arc<dyn Refuse>) -> Arc<Self> {
+        Arc::new(Front { proxy, refuse })
+    }
+
+    /// Counts a connection that was closed without a word.
+    pub(super) fn dropped(&self, listener: &str, reason: &'static str) {
+        self.refuse.dropped(listener, reason);
+    }
+
+    /// Serves requests until the connection ends. PROXY protocol and TLS come before: they make the stream.
+    pub async fn serve<S: Socket>(self: Arc<Self>, mut stream: Box<ClientStream<S>>) {
+        let conn = stream.conn().clone();
+        let closing = pin!(async {
+            let mut closing = conn.closing.clone();
+            // An error means that the listener itself is gone.
+            let _ = closing.wait_for(|closing| *closing).await;
+        });
+        let mut waiting = Waiting {
+            alarm: Alarm::default(),
+            closing,
+            is_closing: false,
+            first: Some(Instant::now() + conn.listener.peek().deadlines.header),
+        };
+        let mut persistent: Option<HttpPersistentSettings> = None;
+        loop {
+            let mut buf = BytesMut::new();
+            let head = match waiting.next_head(&mut stream, &mut buf, &conn.listener).await {
+                Waited::Head(head) => head,
+                Waited::Refused(kind) => {
+                    let answer = self.refuse.refuse(&conn, kind, &buf);
+                    // Boxed: hardly any connection comes here, and all would have to make room for it.
+                    return Box::pin(async move { stream.finish_with(&answer).await }).await;
+                }
+                Waited::Over(reason) => {
+                    if let Some(reason) = reason {
+                        self.dropped(&conn.listener.name, reason);
+                    }
+                    return;
+                }
+            };
+            buf.advance(head.leading);
+            let rest = if buf.len() > head.len { buf.split_off(head.len) } else { BytesMut::new() };
+            // Asked for with each request, because a reload may have changed them since.
+            let deadlines = conn.listener.peek().deadlines;
+            stream.begin(&head, rest, deadlines.write);
+            conn.begin_request(head.len);
+
+            let mut session = ServerSession::new_http1(stream);
+            if let Some(persistent) = persistent.take() {
+                persistent.apply_to_session(&mut session);
+            }
+            session.set_read_timeout(Some(deadlines.body));
+            session.set_total_drain_timeout(Some(deadlines.body));
+            session.set_pipelined_prefix(buf);
+            let Some(reusable) = self.proxy.process_new_http(session, &conn.closing).await else { return };
+
+            let (io, settings) = reusable.consume();
+            let Ok(same) = io.into_any().downcast::<ClientStream<S>>() else { return };
+            // Pingora looks at the first Connection field only; `head` has looked at all.
+            if head.close || !same.is_at_rest() {
+                return;
+            }
+            (stream, persistent) = (same, settings);
+        }
+    }
+}
+
+// === impl Waiting ===
+
+impl<F: Future<Output = ()>> Waiting<'_, F> {
+    /// Waits until `buf` holds a complete head, and longer than the deadlines allow for nothing.
+    async fn next_head<S: Socket>(&mut self, stream: &mut ClientStream<S>, buf: &mut BytesMut, listener: &RunningListener) -> Waited {
+        let first = self.first.take();
+        let mut until = first;
+        let mut linger = None;
+        let mut begun = false;
+        poll_fn(|cx| {
+            loop {
+                let old = buf.len();
+                match stream.poll_head(cx, buf) {
+                    Poll::Ready(Ok(n)) if n > 0 => {}
+                    // The client has closed, or broken off.
+                    Poll::Ready(_) => return Poll::Ready(Waited::Over(has_begun(buf).then_some("cut"))),
+                    Poll::Pending => {
+                        let deadlines = &listener.peek().deadlines;
+                        let mut at = *until.get_or_insert_with(|| Instant::now() + deadlines.keep_alive);
+                        if !begun && self.is_closing(cx) {
+                            at = at.min(*linger.get_or_insert_with(|| Instant::now() + deadlines.linger));
+                        }
+                        ready!(self.alarm.poll_past(cx, at));
+                        let silent = first.is_some() && linger.is_none();
+                        return Poll::Ready(if begun {
+                            Waited::Refused(&HEADER_TIMEOUT)
+                        } else {
+                            Waited::Over(silent.then_some("silent"))
+                        });
+                    }
+                }
+                // Judging begins at the first byte each time, so it waits for something that can end a head: a client
+                // that sends single bytes would otherwise cost the square of them.
+                let settings = listener.peek();
+                if old == 0 || memchr(b'\n', &buf[old..]).is_some() || buf.len() > settings.heads.bytes {
+                    match judge(buf, &settings.heads) {
+                        Judged::Complete(head) => return Poll::Ready(Waited::Head(head)),
+                        Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind)),
+                        Judged::Incomplete => {}
+                    }
+                }
+                if !begun && has_begun(buf) {
+                    begun = true;
+                    if first.is_none() {
+                        until = Some(Instant::now() + settings.deadlines.header);
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.is_closing {
+            self.is_closing = self.closing.as_mut().poll(cx).is_ready();
+        }
+        self.is_closing
+    }
+}
+
+#[cfg(test)]
+mod tests;

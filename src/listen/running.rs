@@ -1,0 +1,85 @@
+//! What of a listener changes while it runs: its settings (reload), its place in the snapshot, whether it still accepts.
+//!
+//! Kept by name over reloads, so that connections and caps live on. Decides nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::Listener;
+use super::caps::{Caps, Open};
+
+/// A listener that is open, shared by the accept loops of all threads and by its connections.
+#[derive(Debug)]
+pub struct RunningListener {
+    pub name: Arc<str>,
+    settings: ArcSwap<Listener>,
+    slot: AtomicUsize,
+    pub(super) caps: Arc<Caps>,
+    pub(super) open: Arc<Open>,
+    accepting: watch::Sender<bool>,
+    closing: watch::Sender<bool>,
+}
+
+// === impl RunningListener ===
+
+impl RunningListener {
+    /// `slot` is its index in the snapshot; `open` counts the connections of all listeners of the process.
+    pub fn new(name: impl Into<Arc<str>>, slot: usize, settings: Listener, open: Arc<Open>) -> Arc<Self> {
+        Arc::new(RunningListener {
+            name: name.into(),
+            settings: ArcSwap::from_pointee(settings),
+            slot: AtomicUsize::new(slot),
+            caps: Arc::default(),
+            open,
+            accepting: watch::Sender::new(true),
+            closing: watch::Sender::new(false),
+        })
+    }
+
+    /// A reload: bounds and deadlines of the next connections and of the next requests on open ones. The address is not
+    /// bound anew: another address is another listener.
+    pub fn update(&self, slot: usize, settings: Listener) {
+        self.settings.store(Arc::new(settings));
+        self.slot.store(slot, Ordering::Release);
+    }
+
+    /// Its index in the newest snapshot. A request that holds an older snapshot goes by `name`.
+    pub fn slot(&self) -> usize {
+        self.slot.load(Ordering::Acquire)
+    }
+
+    pub fn settings(&self) -> Arc<Listener> {
+        self.settings.load_full()
+    }
+
+    /// The settings for a moment: cheaper, but not to be kept.
+    pub(super) fn peek(&self) -> arc_swap::Guard<Arc<Listener>> {
+        self.settings.load()
+    }
+
+    /// How many connections are open on it.
+    pub fn connections(&self) -> u32 {
+        self.caps.open()
+    }
+
+    /// Ends the accept loops, which close their sockets. Open connections live on.
+    pub fn stop_accepting(&self) {
+        self.accepting.send_replace(false);
+    }
+
+    /// Has idle connections closed after the linger, and all others after the answer they are working on.
+    pub fn close_connections(&self) {
+        self.closing.send_replace(true);
+    }
+
+    pub(super) fn accepting(&self) -> watch::Receiver<bool> {
+        self.accepting.subscribe()
+    }
+
+    pub(super) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+}

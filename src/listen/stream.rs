@@ -1,0 +1,413 @@
+//! A client's connection as Pingora sees it: a stream that ends where the body of the current request ends.
+//!
+//! Decides when a stuck write is given up, and how a connection ends (so that the client reads the last answer instead of a
+//! reset). Does not decide what a head is: see `head.rs`; nor what a chunk is: see `chunks.rs`.
+//!
+//! Bytes behind the body of the current request are kept here for the next one and never shown to Pingora: so pipelined
+//! requests are judged like all others, and a client that sends early is told from one that has gone.
+//! Nothing is allocated while the connection is idle: reads go over the stack, what is written is gathered in a buffer that
+//! is given back when it is flushed. Without gathering, the head and the body of an answer would be two packets.
+
+use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::{Sleep, sleep};
+
+use super::alarm::Alarm;
+use super::caps::Permit;
+use super::chunks::Chunks;
+use super::conn::ConnInfo;
+use super::head::{Body, Head};
+pub use super::wire::Socket;
+use super::wire::Wire;
+use crate::clock;
+
+/// One client's connection.
+#[derive(Debug)]
+pub struct ClientStream<S: Socket> {
+    /// `None` only once it has been dropped.
+    wire: Option<Wire<S>>,
+    conn: Arc<ConnInfo>,
+    proxy: Option<Arc<ProxyDigest>>,
+    socket: Arc<SocketDigest>,
+    body: Rest,
+    /// Read from the socket, but not part of what has been handed out so far.
+    ahead: BytesMut,
+    /// The client will send no more.
+    is_ended: bool,
+    /// Written by Pingora, but not yet to the socket.
+    out: BytesMut,
+    /// Exists only while a write is stuck.
+    stuck: Option<Pin<Box<Sleep>>>,
+    patience: Duration,
+    /// Rings when the upstream's answer is overdue: see `relay/deadline.rs`.
+    overdue: Alarm,
+}
+
+/// What of the current request's body is still to come.
+#[derive(Debug)]
+enum Rest {
+    Nothing,
+    Length(u64),
+    Chunked(Chunks),
+    /// Whatever comes is handed on: a WebSocket handshake.
+    Tunnel,
+    /// The client's bytes make no sense any more.
+    Broken,
+}
+
+/// Most that is read ahead of the request that is being served; then the client has to wait.
+const AHEAD_BYTES: usize = 16 << 10;
+/// Bytes that one read takes over the stack.
+const SCRATCH_BYTES: usize = 8 << 10;
+/// Bytes of an answer that are gathered before they are written.
+const OUT_BYTES: usize = 4 << 10;
+
+// === impl ClientStream ===
+
+impl<S: Socket> ClientStream<S> {
+    pub fn new(socket: S, permit: Permit, conn: Arc<ConnInfo>) -> Box<Self> {
+        let digest = SocketDigest::from_raw_fd(socket.fd());
+        // Set here, so that nobody asks the kernel for it.
+        let _ = digest.peer_addr.set(Some(pingora_core::protocols::l4::socket::SocketAddr::Inet(conn.peer)));
+        Box::new(ClientStream {
+            wire: Some(Wire::new(socket, permit)),
+            proxy: conn.digest(),
+            patience: conn.listener.settings().deadlines.write,
+            overdue: Alarm::default(),
+            conn,
+            socket: Arc::new(digest),
+            body: Rest::Nothing,
+            ahead: BytesMut::new(),
+            is_ended: false,
+            out: BytesMut::new(),
+            stuck: None,
+        })
+    }
+
+    pub fn conn(&self) -> &Arc<ConnInfo> {
+        &self.conn
+    }
+
+    /// Reads more of a head to the end of `head`: first what was read ahead, then the socket, at most 8 KiB.
+    /// 0 means that the client will send no more.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>, head: &mut BytesMut) -> Poll<Result<usize>> {
+        if !self.ahead.is_empty() {
+            let ahead = self.ahead.split();
+            let n = ahead.len();
+            if head.is_empty() {
+                *head = ahead;
+            } else {
+                head.extend_from_slice(&ahead);
+            }
+            return Poll::Ready(Ok(n));
+        }
+        self.poll_append(cx, head)
+    }
+
+    /// From here on reads give the body that follows `head`; `rest` is what has been read behind the head.
+    pub(super) fn begin(&mut self, head: &Head, rest: BytesMut, patience: Duration) {
+        self.ahead = rest;
+        self.patience = patience;
+        self.body = match head.body {
+            _ if head.upgrade => Rest::Tunnel,
+            Body::None => Rest::Nothing,
+            Body::Length(length) => Rest::Length(length),
+            Body::Chunked => Rest::Chunked(Chunks::default()),
+        };
+    }
+
+    /// Whether the current request has been read to its end, so that the next may begin.
+    pub(super) fn is_at_rest(&self) -> bool {
+        match self.body {
+            // A handshake that was refused: after a 101 nobody asks, for Pingora never gives a tunnel back.
+            Rest::Nothing | Rest::Tunnel => true,
+            Rest::Length(_) | Rest::Chunked(_) | Rest::Broken => false,
+        }
+    }
+
+    /// Writes a last answer. Dropped afterwards, it reads on for a while, so that the client sees the answer.
+    pub(super) async fn finish_with(&mut self, answer: &[u8]) {
+        self.body = Rest::Broken;
+        if self.write_all(answer).await.is_ok() {
+            let _ = AsyncWriteExt::shutdown(self).await;
+        }
+    }
+
+    fn wire(&mut self) -> &mut S {
+        &mut self.wire.as_mut().expect("the wire is taken only in drop").socket
+    }
+
+    /// Reads from the socket to the end of `to`, over the stack.
+    fn poll_append(&mut self, cx: &mut Context<'_>, to: &mut BytesMut) -> Poll<Result<usize>> {
+        if self.is_ended {
+            return Poll::Ready(Ok(0));
+        }
+        let mut space = [MaybeUninit::<u8>::uninit(); SCRATCH_BYTES];
+        let mut buf = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(self.wire()).poll_read(cx, &mut buf))?;
+        let n = buf.filled().len();
+        self.is_ended = n == 0;
+        self.conn.count_received(n);
+        to.extend_from_slice(buf.filled());
+        Poll::Ready(Ok(n))
+    }
+
+    /// The request has been read: waits for the client to go away, and keeps what it sends early.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        loop {
+            if self.is_ended && self.ahead.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            // Nobody needs to be woken: the requests that are here already are served whatever comes.
+            if self.is_ended || self.ahead.len() >= AHEAD_BYTES {
+                return Poll::Pending;
+            }
+            let mut ahead = std::mem::take(&mut self.ahead);
+            let read = self.poll_append(cx, &mut ahead);
+            self.ahead = ahead;
+            ready!(read)?;
+        }
+    }
+
+    /// At most `most` bytes, from what was read ahead or from the socket, into `buf`. Says how many.
+    fn poll_some(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, most: usize) -> Poll<Result<usize>> {
+        let before = buf.filled().len();
+        // Pingora never asks for more than the body still has; whoever does gets it over `ahead`, to be cut.
+        if self.ahead.is_empty() && buf.remaining() > most {
+            let mut ahead = BytesMut::new();
+            ready!(self.poll_append(cx, &mut ahead))?;
+            self.ahead = ahead;
+        }
+        if !self.ahead.is_empty() {
+            let n = most.min(buf.remaining()).min(self.ahead.len());
+            buf.put_slice(&self.ahead[..n]);
+            self.ahead.advance(n);
+        } else if !self.is_ended {
+            ready!(Pin::new(self.wire()).poll_read(cx, buf))?;
+            let n = buf.filled().len() - before;
+            self.is_ended = n == 0;
+            self.conn.count_received(n);
+        }
+        Poll::Ready(Ok(buf.filled().len() - before))
+    }
+
+    /// Looks for the end of a chunked body in what has just been read, and takes back what lies behind it.
+    fn cut_chunks(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> Result<()> {
+        let Rest::Chunked(chunks) = &mut self.body else { return Ok(()) };
+        let fresh = &buf.filled()[before..];
+        let used = match chunks.feed(fresh) {
+            Ok(used) => used,
+            Err(kind) => {
+                self.body = Rest::Broken;
+                self.conn.set_fault(kind);
+                buf.set_filled(before);
+                return Err(Error::new(ErrorKind::InvalidData, kind.code));
+            }
+        };
+        if chunks.is_done() {
+            self.body = Rest::Nothing;
+            if used < fresh.len() {
+                let mut ahead = BytesMut::from(&fresh[used..]);
+                ahead.unsplit(std::mem::take(&mut self.ahead));
+                self.ahead = ahead;
+                buf.set_filled(before + used);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes out what was gathered, then as much of `more` as the socket takes; says how much that was.
+    fn poll_out(&mut self, cx: &mut Context<'_>, more: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        loop {
+            let Some(wire) = &mut self.wire else { return Poll::Ready(Err(ErrorKind::NotConnected.into())) };
+            let socket = Pin::new(&mut wire.socket);
+            let written = if self.out.is_empty() {
+                socket.poll_write_vectored(cx, more)
+            } else {
+                let mut all = [IoSlice::new(&[]); 8];
+                all[0] = IoSlice::new(&self.out);
+                let count = more.len().min(all.len() - 1);
+                all[1..=count].copy_from_slice(&more[..count]);
+                socket.poll_write_vectored(cx, &all[..=count])
+            };
+            let n = match written {
+                Poll::Ready(n) => {
+                    self.stuck = None;
+                    n?
+                }
+                Poll::Pending => {
+                    let patience = self.patience;
+                    let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
+                    ready!(stuck.as_mut().poll(cx));
+                    self.stuck = None;
+                    self.body = Rest::Broken;
+                    return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read")));
+                }
+            };
+            self.conn.count_sent(n);
+            let gathered = n.min(self.out.len());
+            if gathered == self.out.len() {
+                // Given back, not kept: an idle connection needs none.
+                self.out = BytesMut::new();
+                if n > gathered || more.iter().all(|slice| slice.is_empty()) {
+                    return Poll::Ready(Ok(n - gathered));
+                }
+                if n == 0 {
+                    return Poll::Ready(Ok(0));
+                }
+            } else {
+                if n == 0 {
+                    return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+                }
+                self.out.advance(gathered);
+            }
+        }
+    }
+}
+
+impl<S: Socket> AsyncRead for ClientStream<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let me = &mut *self;
+        let polled = me.poll_body(cx, buf);
+        if polled.is_pending()
+            && let Some((at, overdue)) = me.conn.deadline.due()
+        {
+            ready!(me.overdue.poll_past(cx, clock::instant(at)));
+            return Poll::Ready(Err(overdue.into()));
+        }
+        polled
+    }
+}
+
+impl<S: Socket> ClientStream<S> {
+    /// Reads what the framing of the current request allows.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let me = self;
+        let before = buf.filled().len();
+        match &mut me.body {
+            Rest::Nothing => me.poll_gone(cx),
+            Rest::Broken => Poll::Ready(Err(ErrorKind::InvalidData.into())),
+            Rest::Tunnel => me.poll_some(cx, buf, usize::MAX).map_ok(|_| ()),
+            Rest::Chunked(_) => {
+                ready!(me.poll_some(cx, buf, usize::MAX))?;
+                Poll::Ready(me.cut_chunks(buf, before))
+            }
+            Rest::Length(left) => {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX);
+                let n = ready!(me.poll_some(cx, buf, most))? as u64;
+                if let Rest::Length(left) = &mut me.body {
+                    *left -= n;
+                    if *left == 0 {
+                        me.body = Rest::Nothing;
+                    }
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl<S: Socket> AsyncWrite for ClientStream<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
+        let size: usize = bufs.iter().map(|slice| slice.len()).sum();
+        if self.out.len() + size > OUT_BYTES {
+            return self.poll_out(cx, bufs);
+        }
+        if self.out.capacity() == 0 {
+            self.out.reserve(OUT_BYTES);
+        }
+        for slice in bufs {
+            self.out.extend_from_slice(slice);
+        }
+        Poll::Ready(Ok(size))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if !self.out.is_empty() {
+            ready!(self.poll_out(cx, &[]))?;
+        }
+        Pin::new(self.wire()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        Pin::new(self.wire()).poll_shutdown(cx)
+    }
+}
+
+impl<S: Socket> Drop for ClientStream<S> {
+    /// Closing a socket with unread bytes in it resets the connection, and the reset overtakes the answer: a client whose
+    /// upload is refused would never learn why. So what is still to come is read and dropped for a while.
+    fn drop(&mut self) {
+        let is_unread = match self.body {
+            Rest::Nothing => !self.ahead.is_empty(),
+            Rest::Length(_) | Rest::Chunked(_) | Rest::Broken => true,
+            Rest::Tunnel => false,
+        };
+        let Some(wire) = self.wire.take() else { return };
+        if is_unread
+            && !self.is_ended
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(wire.linger());
+        }
+    }
+}
+
+#[async_trait]
+impl<S: Socket> Shutdown for ClientStream<S> {
+    async fn shutdown(&mut self) {
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl<S: Socket> UniqueID for ClientStream<S> {
+    fn id(&self) -> UniqueIDType {
+        self.wire.as_ref().map_or(-1, |wire| wire.socket.fd())
+    }
+}
+
+impl<S: Socket> GetTimingDigest for ClientStream<S> {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl<S: Socket> GetProxyDigest for ClientStream<S> {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.proxy.clone()
+    }
+}
+
+impl<S: Socket> GetSocketDigest for ClientStream<S> {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.socket.clone())
+    }
+}
+
+impl<S: Socket> Ssl for ClientStream<S> {}
+
+impl<S: Socket> Peek for ClientStream<S> {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! The socket of a connection together with its place under the caps: they live and end together.
+//!
+//! Decides how long a client that was answered before it had sent all may go on sending. Does not decide which one is that:
+//! see `stream.rs`.
+
+use std::fmt::Debug;
+use std::future::poll_fn;
+use std::io::Result;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::time::Duration;
+
+use pingora_core::protocols::UniqueIDType;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+
+use super::caps::Permit;
+
+/// What a client's connection may be under HTTP: a TCP socket, later a TLS stream.
+pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug + 'static {
+    fn fd(&self) -> UniqueIDType;
+}
+
+#[derive(Debug)]
+pub struct Wire<S> {
+    pub socket: S,
+    _permit: Permit,
+}
+
+/// Enough for what is on its way when the answer is written; who sends more does not read.
+const LINGER_BYTES: usize = 256 << 10;
+const LINGER_TIME: Duration = Duration::from_secs(2);
+
+// === impl Wire ===
+
+impl<S: Socket> Wire<S> {
+    pub fn new(socket: S, permit: Permit) -> Self {
+        Wire { socket, _permit: permit }
+    }
+
+    /// Ends the writing side, then reads and drops until the client has closed, too much has come or the time is over.
+    pub async fn linger(mut self) {
+        let _ = timeout(LINGER_TIME, self.drain()).await;
+    }
+
+    async fn drain(&mut self) -> Result<()> {
+        self.socket.shutdown().await?;
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            let n = poll_fn(|cx| {
+                let mut space = [MaybeUninit::<u8>::uninit(); 8 << 10];
+                let mut buf = ReadBuf::uninit(&mut space);
+                Pin::new(&mut self.socket).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len())
+            })
+            .await?;
+            if n == 0 {
+                break;
+            }
+            left = left.saturating_sub(n);
+        }
+        Ok(())
+    }
+}
+
+impl Socket for tokio::net::TcpStream {
+    fn fd(&self) -> UniqueIDType {
+        std::os::fd::AsRawFd::as_raw_fd(self)
+    }
+}
+
+#[cfg(test)]
+impl Socket for tokio::io::DuplexStream {
+    fn fd(&self) -> UniqueIDType {
+        -1
+    }
+}

@@ -1,0 +1,230 @@
+//! Decides whether a JSON Web Token is genuine and in force (RFC 7519, RFC 8725). Does not decide what its bearer may do: see `authz.rs`.
+
+mod algorithm;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod identity;
+mod json;
+mod jwks;
+mod keys;
+pub mod kinds;
+pub(super) mod times;
+mod token;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+pub use self::algorithm::JwtAlgorithm;
+use self::identity::Reading;
+pub use self::identity::TokenOf;
+pub use self::keys::JwtKeysSettings;
+use self::keys::KeySet;
+use self::kinds::{AUDIENCE, CLAIMS, ISSUER};
+use self::times::{Demand, TimeRules, Times};
+use self::token::Token;
+use super::Stop;
+use super::forward::Forward;
+use super::principal::Identity;
+use super::token_memory::TokenMemory;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::types::{At, Period};
+
+/// Tokens in `Authorization: Bearer`, verified with keys that the gateway holds.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JwtSettings {
+    /// The value that `iss` must have.
+    pub issuer: At<String>,
+    /// Values of which `aud` must contain one.
+    pub audiences: At<Vec<String>>,
+    /// Signature algorithms that are accepted; never taken from the token.
+    pub algorithms: At<Vec<At<JwtAlgorithm>>>,
+    /// Where the verification keys are.
+    pub keys: At<JwtKeysSettings>,
+    /// How far the clocks of issuer and gateway may be apart. Default 0s.
+    pub leeway: Option<Period>,
+    /// Tokens that live longer than this (`exp` minus `iat`) are refused; `iat` is then required.
+    pub max_lifetime: Option<Period>,
+    /// The claim with the scopes: a name, or a JSON Pointer such as `/realm/scopes`. Default `scope`, else `scp`.
+    pub scope_claim: Option<At<String>>,
+    /// The claim with the roles, likewise. Default `roles`.
+    pub role_claim: Option<At<String>>,
+    /// Headers set for the upstream, each from a claim. They are removed from what clients send, on every route.
+    #[serde(default)]
+    pub forward: BTreeMap<String, At<String>>,
+    /// Whether the token itself goes to the upstream too. Default false.
+    #[serde(default)]
+    pub pass: bool,
+}
+
+/// The compiled authenticator.
+#[derive(Debug)]
+pub struct Jwt {
+    issuer: String,
+    audiences: Vec<String>,
+    algorithms: Vec<JwtAlgorithm>,
+    keys: KeySet,
+    rules: TimeRules,
+    reading: Reading,
+    pass: bool,
+    memory: Arc<TokenMemory>,
+    fingerprint: [u8; 32],
+}
+
+/// More than this is no difference between clocks.
+const LONGEST_LEEWAY: Duration = Duration::from_secs(600);
+
+// === impl Jwt ===
+
+impl Jwt {
+    /// `tokens_of`: which tokens are which consumer's, in order. `memory`: bytes for remembered tokens.
+    pub fn compile(name: &At<String>, settings: &JwtSettings, tokens_of: Vec<TokenOf>, memory: u64) -> Result<Self, Vec<Diagnostic>> {
+        let JwtSettings { issuer, audiences, algorithms, keys, leeway, max_lifetime, scope_claim, role_claim, forward, pass } = settings;
+        let mut wrong = Vec::new();
+        if issuer.is_empty() {
+            wrong.push(Diagnostic::at(&issuer.place, "jwt-empty", "`issuer` is empty: expected the text that `iss` must have"));
+        }
+        if audiences.is_empty() || audiences.iter().any(String::is_empty) {
+            wrong.push(Diagnostic::at(&audiences.place, "jwt-empty", "`audiences` is empty or has an empty text: expected at least one"));
+        }
+        if algorithms.is_empty() {
+            wrong.push(Diagnostic::at(&algorithms.place, "jwt-empty", "`algorithms` is empty: expected at least one, such as `ES256`"));
+        }
+        for (index, algorithm) in algorithms.iter().enumerate() {
+            if algorithms[..index].iter().any(|other| other.value == algorithm.value) {
+                let message = format!("`{}` is listed twice", algorithm.as_str());
+                wrong.push(Diagnostic::at(&algorithm.place, "jwt-duplicate", message));
+            }
+        }
+        if leeway.is_some_and(|leeway| leeway.0 > LONGEST_LEEWAY) {
+            let message = format!("`leeway` of `{}` is more than 10 minutes: expired tokens would live on", name.value);
+            wrong.push(Diagnostic::at(&name.place, "jwt-leeway", message).help("clocks are kept together by NTP; `30s` is generous"));
+        }
+        if max_lifetime.is_some_and(|longest| longest.0.is_zero()) {
+            let message = format!("`max_lifetime` of `{}` is zero: no token could pass", name.value);
+            wrong.push(Diagnostic::at(&name.place, "jwt-lifetime", message));
+        }
+        let mut take = |result: Result<_, Vec<Diagnostic>>| result.map_err(|more| wrong.extend(more)).ok();
+        let keys = if algorithms.is_empty() { None } else { take(KeySet::compile(keys, algorithms).map(Some)).flatten() };
+        let forward = Forward::compile(forward).map_err(|more| wrong.extend(more)).ok();
+        let reading = match forward {
+            None => None,
+            Some(forward) => Reading::compile(&name.value, scope_claim.as_ref(), role_claim.as_ref(), forward, tokens_of)
+                .map_err(|more| wrong.extend(more))
+                .ok(),
+        };
+        let (Some(keys), Some(reading), true) = (keys, reading, wrong.is_empty()) else { return Err(wrong) };
+        let ms = |period: Period| u64::try_from(period.0.as_millis()).unwrap_or(u64::MAX);
+        let mut jwt = Jwt {
+            issuer: issuer.value.clone(),
+            audiences: audiences.value.clone(),
+            algorithms: algorithms.iter().map(|algorithm| algorithm.value).collect(),
+            keys,
+            rules: TimeRules { leeway: leeway.map_or(0, ms), max_lifetime: max_lifetime.map(ms) },
+            reading,
+            pass: *pass,
+            memory: Arc::new(TokenMemory::new(memory)),
+            fingerprint: [0; 32],
+        };
+        jwt.fingerprint = jwt.print();
+        Ok(jwt)
+    }
+
+    /// Takes over the tokens that an earlier snapshot remembers, where nothing that they depend on has changed.
+    pub fn inherit(&mut self, earlier: &Jwt) {
+        if self.fingerprint == earlier.fingerprint {
+            self.memory = earlier.memory.clone();
+        }
+    }
+
+    /// Who bears this token at `now`, in milliseconds since 1970. A token that is remembered costs no signature and no allocation.
+    pub fn identify(&self, token: &[u8], now: u64) -> Result<Arc<Identity>, Stop> {
+        token::check_size(token)?;
+        if let Some(known) = self.memory.recall(token) {
+            known.times.check(now, &self.rules)?;
+            if known.is_fresh(now) {
+                return Ok(known.identity);
+            }
+        }
+        let read = Token::read(token, &self.algorithms)?;
+        let key = self.keys.choose(&read)?;
+        self.memory.note_signature();
+        key.verify(&read)?;
+        let (identity, times) = self.judge(Value::Object(read.claims()?), now, Demand::Required)?;
+        self.memory.remember(token, &identity, times, now);
+        Ok(identity)
+    }
+
+    /// Who would bear a token with these claims. Those that only a real token needs (`iss`, `aud`, `exp`, `iat`) may be missing; what is there is judged.
+    pub fn assume(&self, claims: &Value, now: u64) -> Result<Arc<Identity>, Stop> {
+        self.judge(claims.clone(), now, Demand::Optional).map(|(identity, _)| identity)
+    }
+
+    /// Whether the token goes to the upstream too.
+    pub fn passes_credential(&self) -> bool {
+        self.pass
+    }
+
+    pub fn forward(&self) -> &Forward {
+        self.reading.forward()
+    }
+
+    pub fn memory(&self) -> &TokenMemory {
+        &self.memory
+    }
+
+    /// Equal where settings, keys and consumers are.
+    pub fn fingerprint(&self) -> &[u8; 32] {
+        &self.fingerprint
+    }
+
+    fn judge(&self, claims: Value, now: u64, demand: Demand) -> Result<(Arc<Identity>, Times), Stop> {
+        let Value::Object(members) = &claims else { return Err(CLAIMS.because("claims are not an object")) };
+        match members.get("iss") {
+            Some(Value::String(issuer)) if *issuer == self.issuer => {}
+            Some(Value::String(_)) => return Err(ISSUER.because(format!("expected issuer `{}`", self.issuer))),
+            Some(_) => return Err(CLAIMS.because("`iss` is not text")),
+            None if demand == Demand::Required => return Err(CLAIMS.because("has no `iss`")),
+            None => {}
+        }
+        let is_ours = |value: &Value| value.as_str().is_some_and(|text| self.audiences.iter().any(|own| own == text));
+        let is_for_us = match members.get("aud") {
+            Some(audience @ Value::String(_)) => is_ours(audience),
+            Some(Value::Array(list)) if list.iter().all(Value::is_string) => list.iter().any(is_ours),
+            Some(_) => return Err(CLAIMS.because("`aud` is neither text nor a list of texts")),
+            None if demand == Demand::Required => return Err(CLAIMS.because("has no `aud`")),
+            None => true,
+        };
+        if !is_for_us {
+            return Err(AUDIENCE.because(format!("expected audience `{}`", self.audiences.join("` or `"))));
+        }
+        let times = Times::read(members, &self.rules, demand)?;
+        times.check(now, &self.rules)?;
+        Ok((Arc::new(self.reading.identity(claims)?), times))
+    }
+
+    fn print(&self) -> [u8; 32] {
+        let Jwt { issuer, audiences, algorithms, keys, rules, reading, pass: _, memory, fingerprint: _ } = self;
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        // Lengths keep neighbours apart: `ab`, `c` is not `a`, `bc`.
+        let mut field = |bytes: &[u8]| {
+            context.update(&(bytes.len() as u64).to_le_bytes());
+            context.update(bytes);
+        };
+        field(issuer.as_bytes());
+        field(format!("{audiences:?} {algorithms:?} {rules:?} {}", memory.capacity()).as_bytes());
+        field(reading.print().as_bytes());
+        keys.identify(field);
+        let mut print = [0; 32];
+        print.copy_from_slice(context.finish().as_ref());
+        print
+    }
+}
+
+#[cfg(test)]
+mod tests;

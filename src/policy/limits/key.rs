@@ -1,0 +1,124 @@
+//! Decides whose bucket a request is counted in: the first of a limit's keys that the request has.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use http::HeaderName;
+
+use crate::ctx::Facts;
+use crate::policy::Request;
+use crate::policy::buckets::Buckets;
+use crate::policy::rate_limit::By;
+
+/// What a request is counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key<'a> {
+    Consumer(&'a str),
+    /// Subjects of different authenticators are different callers.
+    Subject {
+        authenticator: &'a str,
+        subject: &'a str,
+    },
+    /// The key's public id.
+    ApiKey(&'a str),
+    V4([u8; 4]),
+    /// The /64: what lies below is the caller's own to choose.
+    V6([u8; 8]),
+    Header(&'a HeaderName, &'a [u8]),
+    Global,
+    /// The request has none of the keys. All such share one bucket of the limit, so that leaving a header out buys nothing.
+    Unidentified,
+}
+
+/// Of a longer header value the first and last halves of this many bytes are looked at, and the length.
+const LONGEST_VALUE: usize = 1024;
+
+// === impl Key ===
+
+impl<'a> Key<'a> {
+    pub fn choose(by: &'a [By], request: &Request<'a>, facts: &'a Facts) -> Key<'a> {
+        by.iter().find_map(|by| Key::find(by, request, facts)).unwrap_or(Key::Unidentified)
+    }
+
+    fn find(by: &'a By, request: &Request<'a>, facts: &'a Facts) -> Option<Key<'a>> {
+        let identity = facts.identity.as_deref();
+        match by {
+            By::Consumer => identity?.consumer.as_ref().map(|consumer| Key::Consumer(&consumer.name)),
+            By::Subject => {
+                let identity = identity?;
+                identity.subject.as_deref().map(|subject| Key::Subject { authenticator: &identity.authenticator, subject })
+            }
+            By::ApiKey => identity?.key_id.as_deref().map(Key::ApiKey),
+            By::ClientIp => Some(Key::address(facts.client)),
+            // The first of several; an empty one says nothing.
+            By::Header(name) => request
+                .head
+                .headers
+                .get(name)
+                .map(|value| value.as_bytes())
+                .filter(|value| !value.is_empty())
+                .map(|value| Key::Header(name, value)),
+            By::Global => Some(Key::Global),
+        }
+    }
+
+    fn address(address: IpAddr) -> Key<'a> {
+        // A v4 address in v6 clothes is the v4 address, or all of them would be one /64.
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Key::V4(v4.octets()),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, e, f, g, h, ..] = v6.octets();
+                Key::V6([a, b, c, d, e, f, g, h])
+            }
+        }
+    }
+
+    /// The kind of key, as logs, problems and metrics call it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Key::Consumer(_) => "consumer",
+            Key::Subject { .. } => "subject",
+            Key::ApiKey(_) => "api_key",
+            Key::V4(_) | Key::V6(_) => "client_ip",
+            Key::Header(..) => "header",
+            Key::Global => "global",
+            Key::Unidentified => "unidentified",
+        }
+    }
+
+    /// The hash of the bucket that a limit has for it.
+    pub fn bucket(&self, buckets: &Buckets, identity: u128) -> u128 {
+        match self {
+            Key::Consumer(name) => buckets.key(identity, 0, &[name.as_bytes()]),
+            Key::Subject { authenticator, subject } => buckets.key(identity, 1, &[authenticator.as_bytes(), subject.as_bytes()]),
+            Key::ApiKey(id) => buckets.key(identity, 2, &[id.as_bytes()]),
+            Key::V4(octets) => buckets.key(identity, 3, &[octets]),
+            Key::V6(octets) => buckets.key(identity, 4, &[octets]),
+            Key::Header(name, value) if value.len() <= LONGEST_VALUE => buckets.key(identity, 5, &[name.as_str().as_bytes(), value]),
+            Key::Header(name, value) => {
+                let (first, last) = (&value[..LONGEST_VALUE / 2], &value[value.len() - LONGEST_VALUE / 2..]);
+                buckets.key(identity, 5, &[name.as_str().as_bytes(), first, last, &value.len().to_le_bytes()])
+            }
+            Key::Global => buckets.key(identity, 6, &[]),
+            Key::Unidentified => buckets.key(identity, 7, &[]),
+        }
+    }
+}
+
+/// For `explain`: what is counted by. Of a header only its name, for its value may be a credential.
+impl fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Key::Consumer(name) => write!(f, "consumer {name}"),
+            Key::Subject { authenticator, subject } => write!(f, "subject {subject} of {authenticator}"),
+            Key::ApiKey(id) => write!(f, "api_key {id}"),
+            Key::V4(octets) => write!(f, "client_ip {}", IpAddr::from(*octets)),
+            Key::V6([a, b, c, d, e, f_, g, h]) => {
+                write!(f, "client_ip {}/64", IpAddr::from([*a, *b, *c, *d, *e, *f_, *g, *h, 0, 0, 0, 0, 0, 0, 0, 0]))
+            }
+            Key::Header(name, _) => write!(f, "header:{name}"),
+            Key::Global => f.write_str("global"),
+            Key::Unidentified => f.write_str("unidentified"),
+        }
+    }
+}

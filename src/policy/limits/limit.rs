@@ -1,0 +1,270 @@
+//! A limit or a plan as it runs: what is counted, how much of it, and what is said of it. Immutable, compiled at load.
+//!
+//! Decides which settings make no sense. Does not count: see `buckets.rs`.
+
+use std::sync::Arc;
+
+use super::pace::{LONGEST, Pace};
+use crate::config::diagnostic::{Diagnostic, Place};
+use crate::config::types::{At, Rate};
+use crate::policy::buckets::identity;
+use crate::policy::rate_limit::{By, LimitSettings, Per, PlanSettings, Stage};
+
+/// One limit. A plan is a limit by consumer over all routes.
+#[derive(Clone, Debug)]
+pub struct Limit {
+    name: Arc<str>,
+    what: What,
+    rate: Rate,
+    pace: Pace,
+    by: Vec<By>,
+    per: Option<Per>,
+    stage: Option<Stage>,
+    identity: u128,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Limit,
+    Plan,
+}
+
+/// Who may get past the authentication of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Callers {
+    /// Nobody in particular: `auth: public`, or shadowed authentication.
+    pub anonymous: bool,
+    /// Bearers of tokens; they have a subject.
+    pub tokens: bool,
+    /// Bearers of API keys; they have a consumer and a key.
+    pub api_keys: bool,
+}
+
+// === impl Limit ===
+
+impl Limit {
+    pub fn compile(name: &str, settings: &LimitSettings) -> Result<Limit, Vec<Diagnostic>> {
+        let LimitSettings { rate, burst, by, per, stage } = settings;
+        let mut mistakes = Vec::new();
+        let pace = compile_pace(rate, burst.as_ref()).map_err(|mistake| mistakes.push(mistake));
+        if by.is_empty() {
+            let message = "`by` is empty: expected at least one key, such as `client_ip`";
+            mistakes.push(Diagnostic::at(&by.place, "limit-without-key", message));
+        }
+        for (index, key) in by.iter().enumerate() {
+            let earlier = &by[..index];
+            if earlier.iter().any(|other| other.value == key.value) {
+                mistakes.push(Diagnostic::at(&key.place, "limit-key-repeated", format!("`{}` is named twice", key.value.written())));
+            } else if let Some(always) = earlier.iter().find(|other| matches!(other.value, By::ClientIp | By::Global)) {
+                let (key_text, always) = (key.value.written(), always.value.written());
+                let message = format!("`{key_text}` is never reached: every request has `{always}`");
+                mistakes
+                    .push(Diagnostic::at(&key.place, "limit-key-unreachable", message).help(format!("put `{key_text}` before `{always}`")));
+            }
+            if *stage == Some(Stage::BeforeAuth) && key.value.needs_identity() {
+                let message = format!(
+                    "`{}` is not known before authentication: expected `client_ip`, `header:NAME` or `global`",
+                    key.value.written()
+                );
+                mistakes.push(Diagnostic::at(&key.place, "limit-key-before-auth", message).help("remove `stage: before_auth`"));
+            }
+        }
+        match pace {
+            Ok(pace) if mistakes.is_empty() => Ok(Limit {
+                name: name.into(),
+                what: What::Limit,
+                rate: rate.value,
+                pace,
+                by: by.iter().map(|key| key.value.clone()).collect(),
+                per: *per,
+                stage: *stage,
+                identity: identity("limit", name, None),
+            }),
+            _ => Err(mistakes),
+        }
+    }
+
+    pub fn compile_plan(name: &str, settings: &PlanSettings) -> Result<Limit, Vec<Diagnostic>> {
+        let PlanSettings { rate, burst } = settings;
+        let pace = compile_pace(rate, burst.as_ref()).map_err(|mistake| vec![mistake])?;
+        let (what, by, identity) = (What::Plan, vec![By::Consumer], identity("plan", name, None));
+        Ok(Limit { name: name.into(), what, rate: rate.value, pace, by, per: None, stage: None, identity })
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    pub fn what(&self) -> What {
+        self.what
+    }
+
+    /// As it is written, such as `100/m`.
+    pub fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// In order of preference.
+    pub fn by(&self) -> &[By] {
+        &self.by
+    }
+
+    pub fn stage(&self) -> Option<Stage> {
+        self.stage
+    }
+
+    /// What names its buckets, on a route.
+    pub(in crate::policy) fn identity(&self, route: Option<&str>) -> u128 {
+        match (self.per, route) {
+            (Some(Per::Route), Some(route)) => identity("limit", &self.name, Some(route)),
+            (Some(Per::Route) | None, _) => self.identity,
+        }
+    }
+
+    /// Whether some of these callers may have none of the keys that are counted by, so that all such share one bucket.
+    pub fn can_come_up_empty(&self, callers: Callers) -> bool {
+        let Callers { anonymous, tokens, api_keys } = callers;
+        let covers = |known: &[By]| self.by.iter().any(|by| matches!(by, By::ClientIp | By::Global) || known.contains(by));
+        (anonymous && !covers(&[])) || (tokens && !covers(&[By::Subject])) || (api_keys && !covers(&[By::Consumer, By::ApiKey]))
+    }
+
+    /// What is wrong with naming this limit in a listener, at `place`: before routing there is no route, no caller and no header that a route asks for.
+    pub fn check_listener(&self, place: &Place) -> Vec<Diagnostic> {
+        let mut mistakes = Vec::new();
+        for by in self.by.iter().filter(|by| !matches!(by, By::ClientIp | By::Global)) {
+            let message =
+                format!("limit `{}` counts by `{}`: expected only `client_ip` or `global` on a listener", self.name, by.written());
+            mistakes.push(Diagnostic::at(place, "listener-limit-key", message));
+        }
+        if self.per == Some(Per::Route) {
+            let message = format!("limit `{}` is `per: route`: on a listener no route is known yet", self.name);
+            mistakes.push(Diagnostic::at(place, "listener-limit-per-route", message));
+        }
+        mistakes
+    }
+}
+
+fn compile_pace(rate: &At<Rate>, burst: Option<&At<u32>>) -> Result<Pace, Diagnostic> {
+    let size = burst.map_or(rate.count, |burst| burst.value);
+    let place = burst.map_or(&rate.place, |burst| &burst.place);
+    if size == 0 {
+        return Err(Diagnostic::at(place, "limit-burst", "`0` is not a burst: expected how many requests may come at once, at least 1"));
+    }
+    Pace::new(rate.value, size).ok_or_else(|| {
+        let days = LONGEST.as_secs() / 86_400;
+        let message = format!("a bucket of {size} at {} takes too long to fill: expected at most {days} days", rate.value);
+        Diagnostic::at(place, "limit-too-slow", message).help("lower `burst` or raise `rate`")
+    })
+}
+
+#[cfg(test)]
+pub(in crate::policy) mod tests {
+    use super::*;
+    use crate::config::diagnostic::Source;
+    use crate::config::types::Rate;
+
+    pub fn place(line: u32) -> Place {
+        let source = Arc::new(Source { path: "limits.yaml".into(), text: String::new() });
+        Place { source, line, column: 1, width: 1 }
+    }
+
+    pub fn at<T>(line: u32, value: T) -> At<T> {
+        At { value, place: place(line) }
+    }
+
+    pub fn settings(rate: &str, by: &[By]) -> LimitSettings {
+        let by = at(3, by.iter().map(|by| at(3, by.clone())).collect());
+        LimitSettings { rate: at(1, Rate::parse(rate).unwrap()), burst: None, by, per: None, stage: None }
+    }
+
+    pub fn limit(name: &str, rate: &str, by: &[By]) -> Arc<Limit> {
+        Arc::new(Limit::compile(name, &settings(rate, by)).unwrap())
+    }
+
+    fn codes(settings: &LimitSettings) -> Vec<&'static str> {
+        Limit::compile("x", settings).unwrap_err().into_iter().map(|mistake| mistake.code).collect()
+    }
+
+    fn header(name: &'static str) -> By {
+        By::Header(http::HeaderName::from_static(name))
+    }
+
+    #[test]
+    fn the_bucket_has_the_size_of_the_count_unless_a_burst_is_given() {
+        assert_eq!(limit("x", "100/m", &[By::Global]).pace().size(), 100);
+        let burst = LimitSettings { burst: Some(at(2, 7)), ..settings("100/m", &[By::Global]) };
+        assert_eq!(Limit::compile("x", &burst).unwrap().pace().size(), 7);
+        let plan = PlanSettings { rate: at(1, Rate::parse("100/m").unwrap()), burst: Some(at(2, 9)) };
+        let plan = Limit::compile_plan("x", &plan).unwrap();
+        assert_eq!((plan.pace().size(), plan.by(), plan.what()), (9, &[By::Consumer][..], What::Plan));
+    }
+
+    #[test]
+    fn all_mistakes_of_a_limit_are_told_at_once() {
+        let mut bad = settings("1/24h", &[By::ClientIp, By::Consumer, By::ClientIp]);
+        bad.burst = Some(at(2, 400));
+        bad.stage = Some(Stage::BeforeAuth);
+        let all = ["limit-too-slow", "limit-key-unreachable", "limit-key-before-auth", "limit-key-repeated"];
+        assert_eq!(codes(&bad), all);
+        bad.burst = Some(at(2, 0));
+        assert_eq!(codes(&bad)[0], "limit-burst");
+        assert_eq!(codes(&settings("1/s", &[])), ["limit-without-key"]);
+        let plan = PlanSettings { rate: at(1, Rate::parse("1/24h").unwrap()), burst: Some(at(2, 400)) };
+        let mistakes = Limit::compile_plan("x", &plan).unwrap_err();
+        assert_eq!(mistakes[0].message, "a bucket of 400 at 1/24h takes too long to fill: expected at most 366 days");
+        assert_eq!(mistakes[0].place.as_ref().unwrap().line, 2);
+    }
+
+    #[test]
+    fn only_what_is_known_before_authentication_can_be_counted_there() {
+        for (by, is_known) in [
+            (By::ClientIp, true),
+            (header("x-a"), true),
+            (By::Global, true),
+            (By::Consumer, false),
+            (By::Subject, false),
+            (By::ApiKey, false),
+        ] {
+            let settings = LimitSettings { stage: Some(Stage::BeforeAuth), ..settings("1/s", std::slice::from_ref(&by)) };
+            assert_eq!(Limit::compile("x", &settings).is_ok(), is_known, "{by:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_leaves_some_callers_without_a_key_is_found_out() {
+        let (anonymous, tokens, api_keys) = (
+            Callers { anonymous: true, ..Callers::default() },
+            Callers { tokens: true, ..Callers::default() },
+            Callers { api_keys: true, ..Callers::default() },
+        );
+        for (by, empty_for) in [
+            (vec![By::Consumer], [true, true, false]),
+            (vec![By::Subject], [true, false, true]),
+            (vec![By::ApiKey], [true, true, false]),
+            (vec![By::Consumer, By::Subject], [true, false, false]),
+            (vec![header("x-a")], [true, true, true]),
+            (vec![header("x-a"), By::ClientIp], [false, false, false]),
+            (vec![By::Global], [false, false, false]),
+        ] {
+            let limit = limit("x", "1/s", &by);
+            assert_eq!([anonymous, tokens, api_keys].map(|callers| limit.can_come_up_empty(callers)), empty_for, "{by:?}");
+        }
+    }
+
+    #[test]
+    fn listeners_count_by_address_or_globally_only() {
+        let codes = |settings: &LimitSettings| {
+            let limit = Limit::compile("x", settings).unwrap();
+            limit.check_listener(&place(9)).into_iter().map(|mistake| mistake.code).collect::<Vec<_>>()
+        };
+        assert!(codes(&settings("1/s", &[By::ClientIp])).is_empty());
+        assert!(codes(&settings("1/s", &[By::Global])).is_empty());
+        assert_eq!(codes(&settings("1/s", &[header("x-a"), By::ClientIp])), ["listener-limit-key"]);
+        let per_route = LimitSettings { per: Some(Per::Route), ..settings("1/s", &[By::Global]) };
+        assert_eq!(codes(&per_route), ["listener-limit-per-route"]);
+    }
+}

@@ -1,0 +1,9 @@
+//! The parts of rate limits, from the user's words to the answer: the compiled limit, whose bucket, the arithmetic, the table,
+//! the response headers, hand-over. `rate_limit.rs` and `buckets.rs` put them together.
+
+pub mod handover;
+pub mod headers;
+pub mod key;
+pub mod limit;
+pub mod pace;
+pub(super) mod table;

@@ -1,0 +1,147 @@
+//! One shard of the bucket table: where a key's bucket is, and which slot a new key may have.
+//!
+//! Sets of eight slots of 32 bytes. A key may live in two sets, which both come from its hash; a new key goes where more slots
+//! are at rest, which fills the table to well over nine tenths before a key finds no place. Does not judge: see `buckets.rs`.
+
+use super::pace::{Pace, Span};
+
+const SHARD_BITS: u32 = 6;
+pub const SHARDS: usize = 1 << SHARD_BITS;
+pub const WAYS: usize = 8;
+const SET_BYTES: usize = size_of::<Set>();
+
+#[derive(Debug)]
+pub struct Table {
+    pub sets: Vec<Set>,
+    /// The latest time at which a bucket of this shard was judged.
+    pub latest: u64,
+}
+
+/// Eight keys of two words, then eight states of two words. Plain numbers, so that the allocator can hand out zeroed pages that
+/// take no memory until they are used; all zeroes is a slot at rest.
+pub type Set = [[u64; 16]; 2];
+
+/// A bucket: the moment at which it is full again, and the id of the pace it was counted with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub full_again: Span,
+    pub pace: u32,
+}
+
+// === functions of a key and of a size ===
+
+pub fn sets_per_shard(bytes: u64) -> usize {
+    usize::try_from(bytes / (SHARDS * SET_BYTES) as u64).unwrap_or(usize::MAX).max(1)
+}
+
+pub fn shard_of(key: u128) -> usize {
+    (key >> (128 - SHARD_BITS)) as usize
+}
+
+// === impl Table ===
+
+impl Table {
+    pub fn new(sets: usize, latest: u64) -> Self {
+        Table { sets: vec![[[0; 16]; 2]; sets], latest }
+    }
+
+    /// What is allocated.
+    pub fn bytes(&self) -> u64 {
+        (self.sets.capacity() * SET_BYTES) as u64
+    }
+
+    pub fn slots(&self) -> u64 {
+        (self.sets.len() * WAYS) as u64
+    }
+
+    /// The two sets in which a key may live, from bits of it that the shard does not use.
+    fn homes(&self, key: u128) -> [usize; 2] {
+        [key as u32, (key >> 32) as u32].map(|bits| ((u64::from(bits) * self.sets.len() as u64) >> 32) as usize)
+    }
+
+    /// The slot of a key with its state, or one at rest that it may have; none where both of its sets are full. Slots that `taken`
+    /// names are left out.
+    pub fn claim(&self, key: u128, taken: impl Fn(usize, usize) -> bool) -> Option<(usize, usize, State)> {
+        let [low, high] = words(key);
+        for set in self.homes(key) {
+            let keys = &self.sets[set][0];
+            for way in 0..WAYS {
+                if keys[2 * way] == low && keys[2 * way + 1] == high && !taken(set, way) {
+                    return Some((set, way, self.state(set, way)));
+                }
+            }
+        }
+        self.vacancy(key, taken).map(|(set, way)| (set, way, State::default()))
+    }
+
+    /// A slot at rest for a new key, in the one of its sets that has more of them.
+    pub fn vacancy(&self, key: u128, taken: impl Fn(usize, usize) -> bool) -> Option<(usize, usize)> {
+        let [first, second] = self.homes(key).map(|set| {
+            let mut at_rest = (0..WAYS).filter(|way| self.state(set, *way).is_at_rest(self.latest) && !taken(set, *way));
+            at_rest.next().map(|way| (at_rest.count(), set, way))
+        });
+        let (_, set, way) = match (first, second) {
+            (Some(first), Some(second)) if second.0 > first.0 => second,
+            (Some(first), _) => first,
+            (None, second) => second?,
+        };
+        Some((set, way))
+    }
+
+    pub fn key(&self, set: usize, way: usize) -> u128 {
+        let keys = &self.sets[set][0];
+        u128::from(keys[2 * way]) | u128::from(keys[2 * way + 1]) << 64
+    }
+
+    pub fn state(&self, set: usize, way: usize) -> State {
+        let states = &self.sets[set][1];
+        let rest = states[2 * way + 1];
+        State { full_again: Span { ns: states[2 * way], frac: (rest >> 32) as u32 }, pace: rest as u32 }
+    }
+
+    /// Returns the key that was there before.
+    pub fn put(&mut self, set: usize, way: usize, key: u128, state: State) -> u128 {
+        let before = self.key(set, way);
+        let [keys, states] = &mut self.sets[set];
+        let [low, high] = words(key);
+        (keys[2 * way], keys[2 * way + 1]) = (low, high);
+        (states[2 * way], states[2 * way + 1]) = (state.full_again.ns, u64::from(state.full_again.frac) << 32 | u64::from(state.pace));
+        before
+    }
+
+    /// All buckets that are not at rest.
+    pub fn busy(&self) -> impl Iterator<Item = (u128, State)> {
+        let slots = (0..self.sets.len()).flat_map(|set| (0..WAYS).map(move |way| (set, way)));
+        slots.map(|(set, way)| (self.key(set, way), self.state(set, way))).filter(|(_, state)| !state.is_at_rest(self.latest))
+    }
+}
+
+fn words(key: u128) -> [u64; 2] {
+    [key as u64, (key >> 64) as u64]
+}
+
+// === impl State ===
+
+impl State {
+    pub fn at(now: u64, used: Span, pace: &Pace) -> State {
+        State { full_again: Span { ns: now.saturating_add(used.ns), frac: used.frac }, pace: pace.id() }
+    }
+
+    pub fn is_at_rest(&self, now: u64) -> bool {
+        self.full_again <= Span { ns: now, frac: 0 }
+    }
+
+    /// The used part in the terms of the pace that it was counted with.
+    pub fn used_then(&self, now: u64) -> Span {
+        if self.is_at_rest(now) { Span::NONE } else { Span { ns: self.full_again.ns - now, frac: self.full_again.frac } }
+    }
+
+    /// The used part in the terms of `pace`.
+    pub fn used(&self, now: u64, pace: &Pace) -> Span {
+        let used = self.used_then(now);
+        if used == Span::NONE || self.pace == pace.id() {
+            return used;
+        }
+        Pace::known(self.pace).map_or(used, |from| pace.convert(used, &from))
+    }
+}

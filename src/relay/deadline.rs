@@ -1,0 +1,353 @@
+//! Keeps the time an upstream may take to its response head, and the silence it may keep after it, apart.
+//!
+//! Pingora has one read timeout per connection to an upstream, set when it is handed out, and no hook can change it when the
+//! head has come; it also starts anew with every chunk that a client uploads, so a slow client would look like a slow upstream. While
+//! an answer is awaited, Pingora polls the *client's* connection too, to see it close. So the deadline is put where that poll ends
+//! up: the listener's connection asks [`Deadline::due`] in its `poll_read` and fails the read with [`Overdue`]; `retry.rs`
+//! recognises it. Decides nothing about clients; the listener's timers are its own.
+//!
+//! Does not see silence while the client does not take what was sent (then the client is not polled, nor at fault is the upstream).
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use pingora_core::Error;
+
+use super::retry::{IDLE_TIMEOUT, RESPONSE_TIMEOUT};
+use crate::reply::problem::Kind;
+
+/// One per connection of a client: shared by what reads the connection and the request that is on it.
+#[derive(Debug, Default)]
+pub struct Deadline {
+    /// Nanoseconds on the clock of [`crate::ctx::Now::mono`], the lowest bit cut off and used for what is awaited; 0: nothing is.
+    word: AtomicU64,
+}
+
+/// What was awaited in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overdue {
+    Head,
+    Bytes,
+}
+
+// === impl Deadline ===
+
+impl Deadline {
+    /// The last byte of the request has gone to the upstream: its head is due within `timeouts.response`. For each attempt anew.
+    pub fn await_head(&self, mono: u64, response: Duration) {
+        self.set(mono, response, 0);
+    }
+
+    /// The head or a chunk of the answer has come: the next is due within `timeouts.idle`.
+    pub fn await_bytes(&self, mono: u64, idle: Duration) {
+        self.set(mono, idle, 1);
+    }
+
+    /// The answer is complete or given up, or the client has something to send first.
+    pub fn clear(&self) {
+        self.word.store(0, Relaxed);
+    }
+
+    /// When something is overdue, and what.
+    pub fn due(&self) -> Option<(u64, Overdue)> {
+        let word = self.word.load(Relaxed);
+        match (word, word & 1) {
+            (0, _) => None,
+            (_, 0) => Some((word, Overdue::Head)),
+            _ => Some((word & !1, Overdue::Bytes)),
+        }
+    }
+
+    fn set(&self, mono: u64, within: Duration, bit: u64) {
+        let within = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
+        // Two, so that a deadline is never taken for none.
+        self.word.store((mono.saturating_add(within).max(2) & !1) | bit, Relaxed);
+    }
+}
+
+// === impl Overdue ===
+
+impl From<Overdue> for io::Error {
+    fn from(overdue: Overdue) -> Self {
+        io::Error::new(io::ErrorKind::TimedOut, overdue)
+    }
+}
+
+impl fmt::Display for Overdue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Overdue::Head => "the upstream sent no response head in time",
+            Overdue::Bytes => "the upstream fell silent in the middle of its answer",
+        })
+    }
+}
+
+impl StdError for Overdue {}
+
+/// The kind of an error that began as an [`Overdue`] read; None for all others.
+pub(super) fn kind_in(error: &Error) -> Option<&'static Kind> {
+    let mut cause: Option<&(dyn StdError + 'static)> = error.cause.as_deref().map(|e| e as _);
+    while let Some(error) = cause {
+        // Pingora boxes its own errors as causes, and an `io::Error` does not name what it wraps as its source.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref).map(|e| e as &(dyn StdError + 'static));
+        match wrapped.unwrap_or(error).downcast_ref::<Overdue>() {
+            Some(Overdue::Head) => return Some(&RESPONSE_TIMEOUT),
+            Some(Overdue::Bytes) => return Some(&IDLE_TIMEOUT),
+            None => {}
+        }
+        cause = match error.downcast_ref::<Box<Error>>() {
+            Some(error) => error.cause.as_deref().map(|e| e as _),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::retry::{Phase, kind_of};
+    use pingora_core::ErrorType::ReadError;
+
+    #[test]
+    fn head_and_bytes_are_told_apart() {
+        let deadline = Deadline::default();
+        assert_eq!(deadline.due(), None);
+        deadline.await_head(1_001, Duration::from_nanos(100));
+        assert_eq!(deadline.due(), Some((1_100, Overdue::Head)));
+        deadline.await_bytes(2_001, Duration::from_nanos(100));
+        assert_eq!(deadline.due(), Some((2_100, Overdue::Bytes)));
+        deadline.clear();
+        assert_eq!(deadline.due(), None);
+        deadline.await_head(0, Duration::ZERO);
+        assert!(deadline.due().is_some());
+    }
+
+    #[test]
+    fn an_overdue_upstream_is_not_taken_for_a_client_that_left() {
+        for (overdue, code) in [(Overdue::Head, "upstream-response-timeout"), (Overdue::Bytes, "upstream-idle-timeout")] {
+            let read = Error::because(ReadError, "during HTTP body-or-idle state", io::Error::from(overdue)).into_down();
+            assert_eq!(kind_of(&read, Phase::Head).code, code);
+            let told_again = Error::because(ReadError, "Peer: 10.0.0.1:80", read).into_down();
+            assert_eq!(kind_of(&told_again, Phase::Head).code, code);
+        }
+        let reset = Error::because(ReadError, "reset", io::Error::from(io::ErrorKind::ConnectionReset)).into_down();
+        assert_eq!(kind_of(&reset, Phase::Head).code, "client-gone");
+    }
+
+    /// A gateway and its client's connection in memory, an upstream on loopback: that Pingora asks the client's connection while it
+    /// awaits an answer, and that an answer can still be written after such a read failed.
+    mod in_pingora {
+        use super::*;
+        use crate::relay::balance::choose;
+        use crate::relay::peer::peer;
+        use crate::relay::pool::{Pool, Pools};
+        use crate::relay::upstream::Upstream;
+        use crate::relay::upstream::tests::settings;
+        use async_trait::async_trait;
+        use bytes::Bytes;
+        use parking_lot::Mutex;
+        use pingora_core::apps::ServerApp;
+        use pingora_core::protocols::raw_connect::ProxyDigest;
+        use pingora_core::protocols::{
+            GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+        };
+        use pingora_core::server::configuration::ServerConf;
+        use pingora_core::upstreams::peer::HttpPeer;
+        use pingora_http::ResponseHeader;
+        use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, Session};
+        use std::future::Future;
+        use std::pin::Pin;
+        use std::sync::Arc;
+        use std::task::{Context, Poll};
+        use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+        use tokio::net::TcpListener;
+        use tokio::time::{Instant, Sleep, sleep_until};
+
+        #[derive(Debug)]
+        struct Guarded {
+            inner: DuplexStream,
+            deadline: Arc<Deadline>,
+            start: Instant,
+            alarm: Option<Pin<Box<Sleep>>>,
+        }
+
+        impl AsyncRead for Guarded {
+            fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+                if let Poll::Ready(done) = Pin::new(&mut self.inner).poll_read(cx, buf) {
+                    return Poll::Ready(done);
+                }
+                let Some((at, overdue)) = self.deadline.due() else { return Poll::Pending };
+                let mut alarm = Box::pin(sleep_until(self.start + Duration::from_nanos(at)));
+                if alarm.as_mut().poll(cx).is_pending() {
+                    self.alarm = Some(alarm);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(overdue.into()))
+            }
+        }
+
+        impl AsyncWrite for Guarded {
+            fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+                Pin::new(&mut self.inner).poll_write(cx, buf)
+            }
+            fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.inner).poll_flush(cx)
+            }
+            fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.inner).poll_shutdown(cx)
+            }
+        }
+
+        #[async_trait]
+        impl Shutdown for Guarded {
+            async fn shutdown(&mut self) {}
+        }
+        impl UniqueID for Guarded {
+            fn id(&self) -> i32 {
+                0
+            }
+        }
+        impl Ssl for Guarded {}
+        impl Peek for Guarded {}
+        impl GetTimingDigest for Guarded {
+            fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+                Vec::new()
+            }
+        }
+        impl GetProxyDigest for Guarded {
+            fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+                None
+            }
+        }
+        impl GetSocketDigest for Guarded {
+            fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+                None
+            }
+        }
+
+        struct Gateway {
+            pool: Arc<Pool>,
+            deadline: Arc<Deadline>,
+            start: Instant,
+            response: Duration,
+            idle: Duration,
+            failed: Arc<Mutex<Option<&'static str>>>,
+        }
+
+        impl Gateway {
+            fn mono(&self) -> u64 {
+                self.start.elapsed().as_nanos() as u64
+            }
+        }
+
+        #[async_trait]
+        impl ProxyHttp for Gateway {
+            type CTX = ();
+            fn new_ctx(&self) {}
+            async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora_core::Result<Box<HttpPeer>> {
+                Ok(peer(&self.pool, &choose(&self.pool, &[], || 0).unwrap(), false))
+            }
+            async fn request_body_filter(
+                &self,
+                _: &mut Session,
+                _: &mut Option<Bytes>,
+                end: bool,
+                (): &mut (),
+            ) -> pingora_core::Result<()> {
+                if end {
+                    self.deadline.await_head(self.mono(), self.response);
+                }
+                Ok(())
+            }
+            async fn upstream_response_filter(&self, _: &mut Session, _: &mut ResponseHeader, (): &mut ()) -> pingora_core::Result<()> {
+                self.deadline.await_bytes(self.mono(), self.idle);
+                Ok(())
+            }
+            fn upstream_response_body_filter(
+                &self,
+                _: &mut Session,
+                _: &mut Option<Bytes>,
+                end: bool,
+                (): &mut (),
+            ) -> pingora_core::Result<Option<Duration>> {
+                if end {
+                    self.deadline.clear()
+                } else {
+                    self.deadline.await_bytes(self.mono(), self.idle)
+                }
+                Ok(None)
+            }
+            async fn fail_to_proxy(&self, session: &mut Session, e: &Error, (): &mut ()) -> FailToProxy {
+                let phase = if session.response_written().is_some() { Phase::Body } else { Phase::Head };
+                let kind = kind_of(e, phase);
+                *self.failed.lock() = Some(kind.code);
+                session.set_keepalive(None);
+                if phase == Phase::Head {
+                    let mut head = ResponseHeader::build(kind.status, None).unwrap();
+                    head.insert_header("content-length", "0").unwrap();
+                    session.write_response_header(Box::new(head), true).await.unwrap();
+                }
+                FailToProxy { error_code: kind.status, can_reuse_downstream: false }
+            }
+        }
+
+        /// Sends a GET through a gateway to an upstream that says `answer` and then nothing more. What the client got, and the code.
+        async fn exchange(answer: &'static str, response: Duration, idle: Duration) -> (String, Option<&'static str>) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let upstream = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream
+            });
+            let pool = Pools::default().adopt(&Arc::new(Upstream::compile("orders", &settings(&[(&address, 1)])).unwrap()));
+            let (deadline, start, failed) = (Arc::new(Deadline::default()), Instant::now(), Arc::new(Mutex::new(None)));
+            let gateway = Gateway { pool, deadline: deadline.clone(), start, response, idle, failed: failed.clone() };
+            let mut proxy = HttpProxy::new(gateway, Arc::new(ServerConf::default()));
+            proxy.handle_init_modules();
+            let (mut client, inner) = tokio::io::duplex(4096);
+            let served = tokio::spawn(async move {
+                let (_stop, stopped) = tokio::sync::watch::channel(false);
+                let stream = Box::new(Guarded { inner, deadline, start, alarm: None });
+                Arc::new(proxy).process_new(stream, &stopped).await;
+            });
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).await.unwrap();
+            served.await.unwrap();
+            // Until here the upstream kept its connection open.
+            drop(upstream.await.unwrap());
+            let code = *failed.lock();
+            (String::from_utf8(got).unwrap(), code)
+        }
+
+        const SOON: Duration = Duration::from_millis(50);
+        const NEVER: Duration = Duration::from_secs(3600);
+
+        #[tokio::test]
+        async fn a_head_that_does_not_come_in_time_is_a_504() {
+            let (got, code) = exchange("", SOON, NEVER).await;
+            assert_eq!(code, Some("upstream-response-timeout"));
+            assert!(got.starts_with("HTTP/1.1 504 "), "{got}");
+        }
+
+        #[tokio::test]
+        async fn silence_in_the_middle_of_an_answer_cuts_it() {
+            let (got, code) = exchange("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", NEVER, SOON).await;
+            assert_eq!(code, Some("upstream-idle-timeout"));
+            assert!(got.starts_with("HTTP/1.1 200 ") && got.ends_with("\r\n\r\nabc"), "{got}");
+        }
+
+        #[tokio::test]
+        async fn an_answer_in_time_is_left_alone() {
+            let (got, code) = exchange("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", NEVER, NEVER).await;
+            assert_eq!(code, None);
+            assert!(got.starts_with("HTTP/1.1 200 ") && got.ends_with("\r\n\r\nabc"), "{got}");
+        }
+    }
+}

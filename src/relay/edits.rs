@@ -1,0 +1,188 @@
+//! Headers that a route sets, adds and removes, in either direction.
+//!
+//! Decides which names may be written there. Does not decide when they are applied: see `head.rs` and `reply/headers.rs`.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::config::diagnostic::Diagnostic;
+use crate::config::types::At;
+
+/// Compiled; applied in this order: remove, set, add.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    pub remove: Vec<HeaderName>,
+    pub set: Vec<(HeaderName, HeaderValue)>,
+    pub add: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// What a head must offer to be edited: Pingora's requests and responses.
+pub trait Head {
+    fn put(&mut self, name: &HeaderName, value: HeaderValue);
+    fn push(&mut self, name: &HeaderName, value: HeaderValue);
+    fn cut(&mut self, name: &HeaderName);
+}
+
+/// They frame or route the message; changing them by hand would make what was judged and what is sent differ.
+const RESERVED: [&str; 9] =
+    ["connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "keep-alive", "proxy-connection", "host"];
+
+// === impl HeaderEdits ===
+
+impl HeaderEdits {
+    /// All mistakes at once: names that are none, values with control characters, reserved names, one name both set and removed.
+    pub fn compile(
+        set: &BTreeMap<String, At<String>>,
+        add: &BTreeMap<String, At<String>>,
+        remove: &[At<String>],
+    ) -> Result<HeaderEdits, Vec<Diagnostic>> {
+        let mut wrong = Vec::new();
+        let mut edits = HeaderEdits::default();
+        for cut in remove {
+            let Some(name) = compile_name(cut, cut, &mut wrong) else { continue };
+            match edits.remove.contains(&name) {
+                true => wrong.push(Diagnostic::at(&cut.place, "duplicate-header", format!("`{name}` is removed twice"))),
+                false => edits.remove.push(name),
+            }
+        }
+        for (written, value) in set {
+            let Some(pair) = compile_pair(written, value, &mut wrong) else { continue };
+            if edits.remove.contains(&pair.0) {
+                let message = format!("`{}` is both set and removed: expected one of them", pair.0);
+                wrong.push(Diagnostic::at(&value.place, "contradicting-headers", message).help("`set` replaces what is there"));
+            } else if edits.set.iter().any(|(name, _)| *name == pair.0) {
+                wrong.push(Diagnostic::at(&value.place, "duplicate-header", format!("`{}` is set twice", pair.0)));
+            }
+            edits.set.push(pair);
+        }
+        for (written, value) in add {
+            let Some(pair) = compile_pair(written, value, &mut wrong) else { continue };
+            if edits.set.iter().any(|(name, _)| *name == pair.0) {
+                let message = format!("`{}` is both set and added: expected one of them", pair.0);
+                wrong.push(Diagnostic::at(&value.place, "contradicting-headers", message));
+            }
+            edits.add.push(pair);
+        }
+        if wrong.is_empty() { Ok(edits) } else { Err(wrong) }
+    }
+
+    pub fn apply(&self, head: &mut impl Head) {
+        for name in &self.remove {
+            head.cut(name);
+        }
+        for (name, value) in &self.set {
+            head.put(name, value.clone());
+        }
+        for (name, value) in &self.add {
+            head.push(name, value.clone());
+        }
+    }
+}
+
+fn compile_name<T>(written: &str, place: &At<T>, wrong: &mut Vec<Diagnostic>) -> Option<HeaderName> {
+    // `HeaderName` takes more than a token (RFC 9110 section 5.6.2) only in its length, which is bounded here.
+    let name = written.parse::<HeaderName>().ok().filter(|name| name.as_str().len() <= 256);
+    let Some(name) = name else {
+        let message = format!("`{written}` is not a header name: expected letters, digits and `-`, such as `x-request-source`");
+        wrong.push(Diagnostic::at(&place.place, "bad-header-name", message));
+        return None;
+    };
+    if RESERVED.contains(&name.as_str()) {
+        let help =
+            if name == http::header::HOST { "`rewrite: { host: NAME }` sets the host" } else { "the gateway frames messages itself" };
+        let message = format!("`{name}` cannot be changed here: it frames or routes the message");
+        wrong.push(Diagnostic::at(&place.place, "reserved-header", message).help(help));
+        return None;
+    }
+    Some(name)
+}
+
+fn compile_pair(written: &str, value: &At<String>, wrong: &mut Vec<Diagnostic>) -> Option<(HeaderName, HeaderValue)> {
+    let name = compile_name(written, value, wrong);
+    let trimmed = value.value.trim_matches([' ', '\t']) == value.value;
+    let Some(parsed) = HeaderValue::from_str(&value.value).ok().filter(|_| trimmed) else {
+        // It may hold a secret: only its header is named.
+        let message =
+            format!("the value of `{written}` cannot be sent: expected visible characters, without spaces at the ends or line breaks");
+        wrong.push(Diagnostic::at(&value.place, "bad-header-value", message));
+        return None;
+    };
+    Some((name?, parsed))
+}
+
+// === impl Head ===
+
+impl Head for pingora_http::RequestHeader {
+    fn put(&mut self, name: &HeaderName, value: HeaderValue) {
+        // Fails only above 32,768 fields; heads are bounded long before.
+        let _ = self.insert_header(name.clone(), value);
+    }
+    fn push(&mut self, name: &HeaderName, value: HeaderValue) {
+        // Fails only above 32,768 fields; heads are bounded long before.
+        let _ = self.append_header(name.clone(), value);
+    }
+    fn cut(&mut self, name: &HeaderName) {
+        self.remove_header(name);
+    }
+}
+
+impl Head for pingora_http::ResponseHeader {
+    fn put(&mut self, name: &HeaderName, value: HeaderValue) {
+        let _ = self.insert_header(name.clone(), value);
+    }
+    fn push(&mut self, name: &HeaderName, value: HeaderValue) {
+        let _ = self.append_header(name.clone(), value);
+    }
+    fn cut(&mut self, name: &HeaderName) {
+        self.remove_header(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relay::upstream::tests::at;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, At<String>> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), at((*value).to_owned()))).collect()
+    }
+
+    fn codes(set: &[(&str, &str)], add: &[(&str, &str)], remove: &[&str]) -> Vec<&'static str> {
+        let remove: Vec<_> = remove.iter().map(|name| at((*name).to_owned())).collect();
+        HeaderEdits::compile(&map(set), &map(add), &remove).map_or_else(|wrong| wrong.iter().map(|d| d.code).collect(), |_| Vec::new())
+    }
+
+    #[test]
+    fn headers_are_removed_then_set_then_added() {
+        let remove = [at("X-Debug".to_owned()), at("x-more".to_owned())];
+        let edits = HeaderEdits::compile(&map(&[("X-One", "1")]), &map(&[("x-more", "a")]), &remove).unwrap();
+        let mut head = pingora_http::RequestHeader::build("GET", b"/", None).unwrap();
+        for (name, value) in [("x-debug", "y"), ("x-one", "0"), ("x-one", "00"), ("x-more", "b")] {
+            head.append_header(name, value).unwrap();
+        }
+        edits.apply(&mut head);
+        let seen: Vec<_> = head.headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        assert_eq!(seen.len(), 2);
+        assert!(seen.contains(&("x-one", "1")) && seen.contains(&("x-more", "a")));
+    }
+
+    #[test]
+    fn what_cannot_be_sent_or_contradicts_itself_is_refused() {
+        assert_eq!(codes(&[("x y", "1")], &[], &[]), ["bad-header-name"]);
+        assert_eq!(codes(&[], &[], &[""]), ["bad-header-name"]);
+        assert_eq!(codes(&[("x", "a\r\nb: c")], &[], &[]), ["bad-header-value"]);
+        assert_eq!(codes(&[("x", " a")], &[], &[]), ["bad-header-value"]);
+        assert_eq!(codes(&[("Content-Length", "1")], &[("transfer-encoding", "x")], &["Host"]).len(), 3);
+        assert_eq!(codes(&[("x", "1")], &[], &["X"]), ["contradicting-headers"]);
+        assert_eq!(codes(&[("x", "1")], &[("X", "2")], &[]), ["contradicting-headers"]);
+        assert_eq!(codes(&[("x", "1"), ("X", "2")], &[], &[]), ["duplicate-header"]);
+        assert_eq!(codes(&[], &[], &["x", "X"]), ["duplicate-header"]);
+    }
+
+    #[test]
+    fn a_value_that_is_refused_is_not_shown() {
+        let wrong = HeaderEdits::compile(&map(&[("x-internal-auth", "hush\n")]), &BTreeMap::new(), &[]).unwrap_err();
+        assert!(!wrong[0].message.contains("hush"));
+    }
+}

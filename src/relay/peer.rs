@@ -1,0 +1,99 @@
+//! From a chosen address to what Pingora connects to: timeouts, TCP options, whose connections may be reused.
+//!
+//! Decides nothing about which address: see `balance.rs`. Never hands a name to Pingora, which would look it up blocking.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use pingora_core::protocols::TcpKeepalive;
+use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
+use pingora_core::upstreams::peer::HttpPeer;
+
+use super::pool::Pool;
+use super::target::Chosen;
+use super::upstream::Upstream;
+
+/// Below the 60 s after which many servers close an idle connection, so that they rarely close one that is being reused.
+const POOLED: Duration = Duration::from_secs(55);
+
+/// What all connections of an upstream have in common. The address is a placeholder.
+pub(super) fn template(upstream: &Upstream) -> HttpPeer {
+    let mut peer = HttpPeer::new(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false, String::new());
+    let timeouts = upstream.timeouts;
+    let options = &mut peer.options;
+    options.connection_timeout = Some(timeouts.connect);
+    options.total_connection_timeout = Some(timeouts.connect);
+    // One value for both: Pingora takes it when the connection is handed out and cannot change it when the head has come. The
+    // shorter of the two is kept by `deadline.rs`.
+    options.read_timeout = Some(timeouts.response.max(timeouts.idle));
+    options.write_timeout = Some(timeouts.idle);
+    options.idle_timeout = Some(POOLED);
+    options.tcp_keepalive = Some(TcpKeepalive {
+        idle: Duration::from_secs(60),
+        interval: Duration::from_secs(15),
+        count: 4,
+        #[cfg(target_os = "linux")]
+        user_timeout: Duration::ZERO,
+    });
+    peer
+}
+
+/// The peer for one attempt. `fresh`: the previous attempt died on a pooled connection, so this one opens its own.
+///
+/// A WebSocket upgrade is passed on and other upgrades are not, hop-by-hop fields and those that `Connection` names are
+/// removed: Pingora's default policy for upstream requests.
+pub fn peer(pool: &Pool, chosen: &Chosen, fresh: bool) -> Box<HttpPeer> {
+    let mut peer = Box::new(pool.template.clone());
+    peer._address = PingoraAddr::Inet(chosen.addr());
+    peer.group_key = chosen.target().group_key;
+    if fresh {
+        // Under another key nothing is pooled; without idle time nothing will be.
+        peer.group_key = !peer.group_key;
+        peer.options.idle_timeout = Some(Duration::ZERO);
+    }
+    peer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::types::Period;
+    use crate::relay::balance::choose;
+    use crate::relay::pool::Pools;
+    use crate::relay::upstream::TimeoutsSettings;
+    use crate::relay::upstream::tests::{at, settings};
+    use pingora_core::upstreams::peer::Peer;
+    use std::sync::Arc;
+
+    fn pool(name: &str) -> Arc<Pool> {
+        let mut written = settings(&[("10.0.0.1:8080", 1)]);
+        written.timeouts = Some(TimeoutsSettings {
+            connect: Some(at(Period::seconds(2))),
+            response: Some(at(Period::seconds(3))),
+            idle: Some(at(Period::seconds(4))),
+        });
+        Pools::default().adopt(&Arc::new(Upstream::compile(name, &written).unwrap()))
+    }
+
+    #[test]
+    fn a_peer_has_the_chosen_address_and_every_timeout() {
+        let pool = pool("orders");
+        let chosen = choose(&pool, &[], || 0).unwrap();
+        let peer = peer(&pool, &chosen, false);
+        assert_eq!(peer._address, PingoraAddr::Inet("10.0.0.1:8080".parse().unwrap()));
+        assert_eq!(peer.options.connection_timeout, Some(Duration::from_secs(2)));
+        assert_eq!(peer.options.total_connection_timeout, Some(Duration::from_secs(2)));
+        assert_eq!(peer.options.read_timeout, Some(Duration::from_secs(4)));
+        assert_eq!(peer.options.write_timeout, Some(Duration::from_secs(4)));
+        assert_eq!(peer.options.idle_timeout, Some(POOLED));
+    }
+
+    #[test]
+    fn upstreams_with_the_same_address_never_share_connections() {
+        let (orders, billing) = (pool("orders"), pool("billing"));
+        let hash = |pool: &Pool, fresh| peer(pool, &choose(pool, &[], || 0).unwrap(), fresh).reuse_hash();
+        assert_eq!(hash(&orders, false), hash(&orders, false));
+        assert_ne!(hash(&orders, false), hash(&billing, false));
+        assert_ne!(hash(&orders, false), hash(&orders, true));
+    }
+}

@@ -1,0 +1,42 @@
+//! From the facts of a request to the head that goes upstream: the one place where the proxy and `explain` make it.
+//!
+//! Decides nothing itself: gathers what `head.rs` decides with.
+
+use http::HeaderValue;
+use pingora_http::RequestHeader;
+use smallvec::SmallVec;
+
+use super::head::{Outgoing, upstream_head};
+use super::rewrite::cut_parameters;
+use crate::config::document::Shadow;
+use crate::config::plan::{Gateway, Relay, Route};
+use crate::ctx::Facts;
+use crate::decide::captures;
+
+/// Changes `head` into what the target with this `Host` gets.
+pub fn make_head(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts, target_host: &HeaderValue, head: &mut RequestHeader) {
+    let query = facts.target.query().and_then(|query| cut_parameters(query, &relay.cut));
+    let needs_captures = relay.head.rewrite.as_ref().is_some_and(|rewrite| rewrite.needs_captures());
+    let captures = if needs_captures { captures(route, facts) } else { SmallVec::new() };
+    let identity = match &facts.identity {
+        // A shadowed authenticator tells upstreams nothing: they would take it for enforced.
+        Some(identity) if !route.policies.shadows(Shadow::Auth) => identity.headers.as_slice(),
+        Some(_) | None => &[],
+    };
+    let traceparent = facts.trace.traceparent();
+    let outgoing = Outgoing {
+        path: facts.target.path(),
+        query: query.as_deref(),
+        captures: &captures,
+        host: facts.target.authority(),
+        target_host,
+        scheme: facts.scheme,
+        peer: facts.peer.ip(),
+        peer_is_trusted: facts.peer_is_trusted,
+        request_id: facts.request_id.as_str(),
+        traceparent: traceparent.as_str(),
+        keep_tracestate: facts.trace.is_continued(),
+        identity,
+    };
+    upstream_head(&relay.head, &gateway.strip, &outgoing, head);
+}

@@ -1,0 +1,402 @@
+//! What changes about one target while it runs: its addresses, their health, requests in flight, counts.
+//!
+//! Decides when a target can be used. Does not decide which one a request gets (`balance.rs`), nor runs checks
+//! (`health.rs`) or asks for addresses (`discovery.rs`); both report here. A target is known by its upstream's name and its
+//! address as written, and outlives snapshots: see `pool.rs`.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::health::{Thresholds, Tracker, Turn};
+use super::upstream::{Address, Host};
+
+/// One place where an upstream runs, as it is now.
+#[derive(Debug)]
+pub struct Target {
+    pub upstream: Arc<str>,
+    pub address: Address,
+    /// Connections are reused only between requests with the same key, so that an address that changes owner never gets another
+    /// service's requests.
+    pub group_key: u64,
+    /// For routes with `host: upstream`.
+    pub host_header: HeaderValue,
+    endpoints: Endpoints,
+    /// Whether any endpoint is healthy; kept beside them so that choosing reads one word.
+    usable: AtomicBool,
+    in_flight: AtomicU32,
+    next: AtomicUsize,
+    chosen: AtomicU64,
+    turns_down: AtomicU64,
+    turns_up: AtomicU64,
+    /// Held while addresses or verdicts change, so that `usable` never lags behind them.
+    changing: Mutex<()>,
+    /// Wakes the checks when there are new addresses.
+    pub(super) renewed: Notify,
+}
+
+/// A literal address never changes, which saves a load per request.
+#[derive(Debug)]
+enum Endpoints {
+    Fixed([Arc<Endpoint>; 1]),
+    Resolved(ArcSwap<Vec<Arc<Endpoint>>>),
+}
+
+/// One address of a target.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub addr: SocketAddr,
+    healthy: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tracker: Tracker,
+    /// Milliseconds since 1970 of the last turn; 0 where there was none.
+    since: u64,
+    /// Why the last check failed; empty where it did not.
+    reason: String,
+}
+
+/// What `/status` shows and what an upgrade hands to the new process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetReport {
+    pub upstream: String,
+    pub target: String,
+    pub in_flight: u32,
+    /// Requests that were sent here.
+    pub chosen: u64,
+    pub endpoints: Vec<EndpointReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndpointReport {
+    pub address: SocketAddr,
+    pub healthy: bool,
+    /// Milliseconds since 1970; 0 where it never turned.
+    pub since_unix_ms: u64,
+    pub reason: String,
+}
+
+/// A target that was chosen for one attempt; counts as in flight until dropped.
+#[derive(Debug)]
+pub struct Chosen {
+    target: Arc<Target>,
+    addr: SocketAddr,
+}
+
+// === impl TargetReport ===
+
+impl TargetReport {
+    /// Whether it is given requests: some address of it is healthy.
+    pub fn is_healthy(&self) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.healthy)
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    pub fn new(upstream: Arc<str>, address: Address) -> Target {
+        // SipHash with fixed keys: the same in every process, so that an upgrade or a reload changes nothing.
+        let mut hasher = DefaultHasher::new();
+        (&*upstream, &*address.text).hash(&mut hasher);
+        let group_key = hasher.finish();
+        let endpoints = match address.host {
+            Host::Ip(ip) => Endpoints::Fixed([Arc::new(Endpoint::new(SocketAddr::new(ip, address.port)))]),
+            Host::Name(_) => Endpoints::Resolved(ArcSwap::from_pointee(Vec::new())),
+        };
+        let usable = AtomicBool::new(matches!(endpoints, Endpoints::Fixed(_)));
+        Target {
+            upstream,
+            host_header: address.host_header(),
+            address,
+            group_key,
+            endpoints,
+            usable,
+            in_flight: AtomicU32::new(0),
+            next: AtomicUsize::new(0),
+            chosen: AtomicU64::new(0),
+            turns_down: AtomicU64::new(0),
+            turns_up: AtomicU64::new(0),
+            changing: Mutex::new(()),
+            renewed: Notify::new(),
+        }
+    }
+
+    /// Whether any of its addresses is healthy.
+    pub fn is_usable(&self) -> bool {
+        self.usable.load(Relaxed)
+    }
+
+    /// Requests that were sent and are not done.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// How often addresses of it went out and came back.
+    pub fn turns(&self) -> (u64, u64) {
+        (self.turns_down.load(Relaxed), self.turns_up.load(Relaxed))
+    }
+
+    /// Addresses as they are now; empty until a name was resolved.
+    pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.with_endpoints(|endpoints| endpoints.to_vec())
+    }
+
+    fn with_endpoints<R>(&self, look: impl FnOnce(&[Arc<Endpoint>]) -> R) -> R {
+        match &self.endpoints {
+            Endpoints::Fixed(one) => look(one),
+            Endpoints::Resolved(many) => look(&many.load()),
+        }
+    }
+
+    /// Whether a request that has failed at the addresses in `tried` can be sent here.
+    pub(super) fn can_take(&self, tried: &[SocketAddr]) -> bool {
+        if tried.is_empty() {
+            return self.is_usable();
+        }
+        self.with_endpoints(|endpoints| endpoints.iter().any(|e| e.is_healthy() && !tried.contains(&e.addr)))
+    }
+
+    /// Takes the next healthy address that is not in `tried`, and counts the request as in flight.
+    pub(super) fn take(self: &Arc<Self>, tried: &[SocketAddr]) -> Option<Chosen> {
+        let addr = self.with_endpoints(|endpoints| match endpoints {
+            [] => None,
+            [only] => Some(only).filter(|e| e.is_healthy() && !tried.contains(&e.addr)).map(|e| e.addr),
+            many => {
+                let start = self.next.fetch_add(1, Relaxed);
+                let in_turn = (0..many.len()).map(|i| &many[start.wrapping_add(i) % many.len()]);
+                in_turn.into_iter().find(|e| e.is_healthy() && !tried.contains(&e.addr)).map(|e| e.addr)
+            }
+        })?;
+        self.in_flight.fetch_add(1, Relaxed);
+        self.chosen.fetch_add(1, Relaxed);
+        Some(Chosen { target: self.clone(), addr })
+    }
+
+    /// Puts newly resolved addresses in place. What is known of those that stay is kept; new ones start healthy. A literal address
+    /// stays as it is. Returns whether anything changed.
+    pub fn replace_addresses(&self, addresses: &[std::net::IpAddr]) -> bool {
+        let Endpoints::Resolved(current) = &self.endpoints else { return false };
+        let _changing = self.changing.lock();
+        let old = current.load();
+        let mut wanted: Vec<SocketAddr> = addresses.iter().map(|ip| SocketAddr::new(*ip, self.address.port)).collect();
+        // Name servers shuffle their answers: sorted, the same set is no change.
+        wanted.sort_unstable();
+        wanted.dedup();
+        if wanted.iter().eq(old.iter().map(|e| &e.addr)) {
+            return false;
+        }
+        let keep = |addr: &SocketAddr| old.iter().find(|e| e.addr == *addr).cloned();
+        let new: Vec<_> = wanted.iter().map(|addr| keep(addr).unwrap_or_else(|| Arc::new(Endpoint::new(*addr)))).collect();
+        current.store(Arc::new(new));
+        self.refresh();
+        self.renewed.notify_waiters();
+        true
+    }
+
+    /// Records one check of one address; the turn that it made, if any.
+    pub fn observe(&self, endpoint: &Endpoint, verdict: Result<(), String>, thresholds: Thresholds, unix_ms: u64) -> Option<Turn> {
+        let _changing = self.changing.lock();
+        let turn = {
+            let mut state = endpoint.state.lock();
+            let turn = state.tracker.observe(verdict.is_ok(), thresholds);
+            if turn.is_some() {
+                state.since = unix_ms;
+            }
+            state.reason = verdict.err().unwrap_or_default();
+            turn
+        };
+        match turn {
+            Some(Turn::Down) => self.turns_down.fetch_add(1, Relaxed),
+            Some(Turn::Up) => self.turns_up.fetch_add(1, Relaxed),
+            None => return None,
+        };
+        endpoint.healthy.store(turn == Some(Turn::Up), Relaxed);
+        self.refresh();
+        turn
+    }
+
+    /// Takes every address to work again: where an upstream has no checks (any more), nobody would bring it back.
+    pub fn trust(&self) {
+        let _changing = self.changing.lock();
+        self.with_endpoints(|endpoints| {
+            for endpoint in endpoints {
+                *endpoint.state.lock() = State::default();
+                endpoint.healthy.store(true, Relaxed);
+            }
+        });
+        self.refresh();
+    }
+
+    fn refresh(&self) {
+        self.usable.store(self.with_endpoints(|endpoints| endpoints.iter().any(|e| e.is_healthy())), Relaxed);
+    }
+
+    pub fn report(&self) -> TargetReport {
+        TargetReport {
+            upstream: self.upstream.to_string(),
+            target: self.address.to_string(),
+            in_flight: self.in_flight(),
+            chosen: self.chosen.load(Relaxed),
+            endpoints: self.with_endpoints(|endpoints| endpoints.iter().map(|e| e.report()).collect()),
+        }
+    }
+
+    /// Takes over what another process knew of this target: resolved addresses and their health. Requests in flight stay there.
+    pub fn restore(&self, known: &TargetReport) {
+        let addresses: Vec<_> = known.endpoints.iter().map(|e| e.address.ip()).collect();
+        if !addresses.is_empty() {
+            self.replace_addresses(&addresses);
+        }
+        let _changing = self.changing.lock();
+        self.with_endpoints(|endpoints| {
+            for endpoint in endpoints {
+                let Some(known) = known.endpoints.iter().find(|k| k.address == endpoint.addr) else { continue };
+                let tracker = Tracker::known(known.healthy);
+                *endpoint.state.lock() = State { tracker, since: known.since_unix_ms, reason: known.reason.clone() };
+                endpoint.healthy.store(known.healthy, Relaxed);
+            }
+        });
+        self.refresh();
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    fn new(addr: SocketAddr) -> Endpoint {
+        Endpoint { addr, healthy: AtomicBool::new(true), state: Mutex::default() }
+    }
+
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Relaxed)
+    }
+
+    fn report(&self) -> EndpointReport {
+        let state = self.state.lock();
+        EndpointReport { address: self.addr, healthy: self.is_healthy(), since_unix_ms: state.since, reason: state.reason.clone() }
+    }
+}
+
+// === impl Chosen ===
+
+impl Chosen {
+    pub fn target(&self) -> &Arc<Target> {
+        &self.target
+    }
+
+    /// Where to connect to.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for Chosen {
+    fn drop(&mut self) {
+        self.target.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT_ONCE: Thresholds = Thresholds { unhealthy_after: 1, healthy_after: 1 };
+
+    fn target(address: &str) -> Arc<Target> {
+        Arc::new(Target::new("orders".into(), Address::parse(address).unwrap()))
+    }
+
+    fn ips(texts: &[&str]) -> Vec<std::net::IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_literal_address_is_usable_from_the_start_and_a_name_once_resolved() {
+        assert!(target("127.0.0.1:80").is_usable());
+        let named = target("orders.internal:80");
+        assert!(!named.is_usable());
+        assert!(named.take(&[]).is_none());
+        assert!(named.replace_addresses(&ips(&["10.0.0.1"])));
+        assert_eq!(named.take(&[]).unwrap().addr(), "10.0.0.1:80".parse().unwrap());
+    }
+
+    #[test]
+    fn new_answers_of_the_name_server_keep_the_health_of_addresses_that_stay() {
+        let target = target("orders.internal:80");
+        target.replace_addresses(&ips(&["10.0.0.1", "10.0.0.2"]));
+        let first = target.endpoints()[0].clone();
+        assert_eq!(target.observe(&first, Err("refused".into()), AT_ONCE, 7), Some(Turn::Down));
+        assert!(!target.replace_addresses(&ips(&["10.0.0.2", "10.0.0.1"])), "another order is no change");
+        assert!(target.replace_addresses(&ips(&["10.0.0.1", "10.0.0.3"])));
+        let healthy: Vec<_> = target.endpoints().iter().map(|e| (e.addr.to_string(), e.is_healthy())).collect();
+        assert_eq!(healthy, [("10.0.0.1:80".to_owned(), false), ("10.0.0.3:80".to_owned(), true)]);
+        assert!(target.replace_addresses(&ips(&["10.0.0.1"])));
+        assert!(!target.is_usable(), "the only address left is unhealthy");
+    }
+
+    #[test]
+    fn a_choice_is_in_flight_until_it_is_dropped() {
+        let target = target("127.0.0.1:80");
+        let (one, two) = (target.take(&[]).unwrap(), target.take(&[]).unwrap());
+        assert_eq!(target.in_flight(), 2);
+        drop(one);
+        assert_eq!(target.in_flight(), 1);
+        drop(two);
+        assert_eq!(target.in_flight(), 0);
+        assert_eq!(target.report().chosen, 2);
+    }
+
+    #[test]
+    fn addresses_of_a_name_take_turns_and_tried_ones_are_skipped() {
+        let target = target("orders.internal:80");
+        target.replace_addresses(&ips(&["10.0.0.1", "10.0.0.2"]));
+        let turns: Vec<_> = (0..4).map(|_| target.take(&[]).unwrap().addr()).collect();
+        assert_eq!((turns[0], turns[1]), (turns[2], turns[3]));
+        assert_ne!(turns[0], turns[1]);
+        let tried = [turns[0]];
+        assert!((0..4).all(|_| target.take(&tried).unwrap().addr() == turns[1]));
+        assert!(!target.can_take(&turns));
+        assert!(target.take(&turns).is_none());
+    }
+
+    #[test]
+    fn another_process_takes_over_what_is_known() {
+        let old = target("orders.internal:80");
+        old.replace_addresses(&ips(&["10.0.0.1", "10.0.0.2"]));
+        old.observe(&old.endpoints()[1].clone(), Err("timed out".into()), AT_ONCE, 1_234);
+        let text = serde_json::to_string(&old.report()).unwrap();
+        let new = target("orders.internal:80");
+        new.restore(&serde_json::from_str(&text).unwrap());
+        assert_eq!(new.report().endpoints, old.report().endpoints);
+        assert!(!new.endpoints()[1].is_healthy());
+        assert_eq!(new.observe(&new.endpoints()[1].clone(), Ok(()), AT_ONCE, 2_000), Some(Turn::Up));
+    }
+
+    #[test]
+    fn the_same_address_in_two_upstreams_has_two_connection_pools() {
+        let address = || Address::parse("10.0.0.1:80").unwrap();
+        let (orders, billing) = (Target::new("orders".into(), address()), Target::new("billing".into(), address()));
+        assert_ne!(orders.group_key, billing.group_key);
+        assert_eq!(orders.group_key, Target::new("orders".into(), address()).group_key);
+    }
+
+    #[test]
+    fn a_target_without_checks_is_trusted_again() {
+        let target = target("127.0.0.1:80");
+        target.observe(&target.endpoints()[0].clone(), Err("refused".into()), AT_ONCE, 7);
+        assert!(!target.is_usable());
+        target.trust();
+        assert!(target.is_usable());
+    }
+}

@@ -1,0 +1,37 @@
+//! The head of an answer that the gateway makes itself. The one place for it: the proxy writes it, `explain` shows it.
+//!
+//! Decides which headers every such answer has. Does not decide what is answered.
+
+use http::{HeaderName, HeaderValue};
+use pingora_core::Result;
+use pingora_http::ResponseHeader;
+
+use super::render::REQUEST_ID;
+use crate::config::plan::Route;
+use crate::ctx::Facts;
+use crate::policy::limits;
+
+/// The head of an answer of the gateway's own, but for what only the wire needs: its own headers, those of the policies that were
+/// asked, the request id, and what the route does to all its answers.
+///
+/// # Errors
+/// None that can be expected: all names and values are headers already.
+pub fn own_head(
+    status: u16,
+    route: Option<&Route>,
+    facts: &Facts,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(status, Some(headers.len() + 12))?;
+    for (name, value) in headers.iter().chain(&facts.cors) {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    limits::headers::headers(&facts.charges, &mut |name, value| {
+        let _ = head.insert_header(name, value);
+    });
+    head.insert_header(REQUEST_ID.clone(), facts.request_id.to_header_value())?;
+    if let Some(route) = route {
+        route.response.finish(&mut head, facts.scheme);
+    }
+    Ok(head)
+}

@@ -1,0 +1,158 @@
+//! The names, words and labels of all metrics, and how samples become Prometheus' text format.
+//!
+//! Decides what a metric is called; label values come from the configuration or from closed lists only, never from a request.
+//! Does not count: see `route.rs` and `series.rs`, and for what other chapters count, [`Metrics::source`](super::Metrics::source).
+
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram as HistogramProto, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::{Error, TextEncoder};
+
+use super::histogram::Histogram;
+
+/// One metric.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Family {
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: Sort,
+    pub labels: &'static [&'static str],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// Collects the samples of one family at a scrape.
+#[derive(Debug)]
+pub struct Samples {
+    family: &'static Family,
+    metrics: Vec<Metric>,
+}
+
+/// Declares the families and the list of all, in the order in which they are shown.
+macro_rules! families {
+    ($list:ident: $($constant:ident = $sort:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            #[doc = $help]
+            pub static $constant: Family = Family { name: $name, help: $help, kind: Sort::$sort, labels: &[$($label),*] };
+        )*
+        pub static $list: &[&Family] = &[$(&$constant),*];
+    };
+}
+
+families! { ALL:
+    // What each request leaves behind, counted in `route.rs` and `series.rs`.
+    REQUESTS = Counter "sluice_requests_total" ["route", "status_class", "code"]
+        "Requests answered. No route: none matched or it came to no choice. No code: not the gateway's own answer. Class none: the client got no answer.";
+    DURATION = Histogram "sluice_request_duration_seconds" ["route"] "Time from the request head to the last byte of the answer.";
+    GATEWAY_DURATION = Histogram "sluice_gateway_duration_seconds" ["route"] "The part of the time that was not spent waiting for an upstream.";
+    REFUSALS = Counter "sluice_refusals_total" ["policy", "code"] "Requests that the gateway refused, by what refused them and why.";
+    WOULD_REFUSE = Counter "sluice_would_refuse_total" ["route", "code"] "Requests that a shadowed policy let pass and would have refused.";
+    LIMITED = Counter "sluice_limited_total" ["limit", "key"] "Requests that a limit or plan refused, by what it counted by.";
+    IN_FLIGHT = Gauge "sluice_requests_in_flight" ["listener"] "Requests begun and not yet ended.";
+    BYTES = Counter "sluice_bytes_total" ["listener", "direction"] "Bytes of bodies from (in) and to (out) clients.";
+    HEAD_REFUSALS = Counter "sluice_head_refusals_total" ["listener", "code"] "Request heads refused before they were a request.";
+    CONNECTIONS = Gauge "sluice_connections" ["listener"] "Open connections of clients.";
+    ACCEPTED = Counter "sluice_connections_accepted_total" ["listener"] "Connections accepted, those dropped at once included.";
+    CONNECTION_DROPS = Counter "sluice_connections_dropped_total" ["listener", "reason"] "Connections of clients that the gateway closed without an answer.";
+    UPSTREAM_REQUESTS = Counter "sluice_upstream_requests_total" ["upstream", "result"] "Attempts at upstreams: the class of the answer, or how it failed.";
+    UPSTREAM_BYTES = Counter "sluice_upstream_bytes_total" ["upstream", "direction"] "Bytes of bodies to (out) and from (in) upstreams.";
+    UPSTREAM_CONNECTIONS = Counter "sluice_upstream_connections_total" ["upstream", "connection"] "Connections taken for attempts: new, or reused from the pool.";
+    // What other chapters know and are asked for at a scrape.
+    TARGET_HEALTHY = Gauge "sluice_target_healthy" ["upstream", "target"] "Whether a target is given requests: 1 or 0.";
+    LIMITER_BUCKETS = Gauge "sluice_limiter_buckets" [] "Buckets of limits in use.";
+    LIMITER_EVICTED = Counter "sluice_limiter_evicted_total" [] "Buckets at rest that gave way to new keys.";
+    LIMITER_OVERFLOWED = Counter "sluice_limiter_overflowed_total" [] "Requests counted in a shared overflow bucket because no bucket was at rest.";
+    TOKEN_MEMORY_HITS = Counter "sluice_token_memory_hits_total" [] "Tokens that were remembered, so that no signature was verified.";
+    TOKEN_MEMORY_MISSES = Counter "sluice_token_memory_misses_total" [] "Tokens that had to be verified.";
+    RELOADS = Counter "sluice_reloads_total" ["result"] "Attempts to change the configuration in place: accepted or refused.";
+    RELOAD_LAST_SUCCESS = Gauge "sluice_reload_last_success_timestamp_seconds" [] "When the configuration that runs was loaded.";
+    CONFIG_INFO = Gauge "sluice_config_info" ["hash"] "The configuration that runs.";
+    LOG_LINES = Counter "sluice_access_log_lines_total" [] "Access-log lines written.";
+    LOG_DROPPED = Counter "sluice_access_log_dropped_total" [] "Access-log lines lost: the reader was too slow or the disk full.";
+    LOG_BYTES = Counter "sluice_access_log_bytes_total" [] "Bytes of access log written.";
+    LOG_ERRORS = Counter "sluice_access_log_errors_total" [] "Writes and reopenings of the access log that failed.";
+    // The process.
+    BUILD_INFO = Gauge "sluice_build_info" ["version"] "The version that runs.";
+    PROCESS_CPU = Counter "process_cpu_seconds_total" [] "Total user and system CPU time spent in seconds.";
+    PROCESS_RESIDENT = Gauge "process_resident_memory_bytes" [] "Resident memory size in bytes.";
+    PROCESS_VIRTUAL = Gauge "process_virtual_memory_bytes" [] "Virtual memory size in bytes.";
+    PROCESS_OPEN_FDS = Gauge "process_open_fds" [] "Number of open file descriptors.";
+    PROCESS_MAX_FDS = Gauge "process_max_fds" [] "Maximum number of open file descriptors.";
+    PROCESS_START = Gauge "process_start_time_seconds" [] "Start time of the process since unix epoch in seconds.";
+}
+
+// === impl Samples ===
+
+impl Samples {
+    pub(super) fn of(family: &'static Family) -> Self {
+        Samples { family, metrics: Vec::new() }
+    }
+
+    /// One value. `labels` has a value for each label of the family, in its order.
+    pub fn put(&mut self, labels: &[&str], value: f64) {
+        let mut metric = self.metric(labels);
+        match self.family.kind {
+            Sort::Counter => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            Sort::Gauge => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+            Sort::Histogram => return debug_assert!(false, "`{}` is a histogram", self.family.name),
+        }
+        self.metrics.push(metric);
+    }
+
+    pub(super) fn put_histogram<const N: usize>(&mut self, labels: &[&str], histogram: &Histogram<N>) {
+        let mut count = 0;
+        let buckets = histogram.buckets().map(|(bound_us, within)| {
+            count += within;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(bound_us as f64 / 1e6);
+            bucket.set_cumulative_count(count);
+            bucket
+        });
+        let mut proto = HistogramProto::default();
+        proto.set_bucket(buckets.collect());
+        proto.set_sample_count(count + histogram.beyond());
+        proto.set_sample_sum(histogram.sum_us() as f64 / 1e6);
+        let mut metric = self.metric(labels);
+        metric.set_histogram(proto);
+        self.metrics.push(metric);
+    }
+
+    fn metric(&self, values: &[&str]) -> Metric {
+        debug_assert_eq!(self.family.labels.len(), values.len(), "labels of `{}`", self.family.name);
+        let pairs = self.family.labels.iter().zip(values).map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        Metric::from_label(pairs.collect())
+    }
+
+    /// Appends the family in the text format; nothing where it has no samples.
+    pub(super) fn encode(self, text: &mut String) -> Result<(), Error> {
+        if self.metrics.is_empty() {
+            return Ok(());
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(self.family.name.to_owned());
+        family.set_help(self.family.help.to_owned());
+        family.set_field_type(match self.family.kind {
+            Sort::Counter => MetricType::COUNTER,
+            Sort::Gauge => MetricType::GAUGE,
+            Sort::Histogram => MetricType::HISTOGRAM,
+        });
+        family.set_metric(self.metrics);
+        TextEncoder::new().encode_utf8(&[family], text)
+    }
+}

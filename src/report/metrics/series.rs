@@ -1,0 +1,221 @@
+//! What is counted for a listener, an upstream, a limit. Only relaxed atomics: a request pays for a few additions.
+//!
+//! Decides which counter an event belongs to. Does not name the metrics (`family.rs`) and does not look anything up by name:
+//! whoever counts holds the series since its configuration was loaded.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use super::family::Samples;
+use super::route::{ByKind, CLASSES, class_of};
+use crate::reply::problem::Kind;
+
+/// The connections and bytes of one listener.
+#[derive(Debug, Default)]
+pub struct ListenerSeries {
+    name: Box<str>,
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+    pub requests_in_flight: AtomicI64,
+    pub connections: AtomicI64,
+    pub accepted: AtomicU64,
+    dropped: [AtomicU64; Dropped::ALL.len()],
+    refused: ByKind,
+}
+
+/// Why a client's connection was closed without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dropped {
+    /// `connections.max` of the listener.
+    Max,
+    /// `connections.per_address` of the listener.
+    PerAddress,
+    /// The head of a request did not come in time, and not a byte of it that could be answered.
+    HeaderDeadline,
+    /// The client left in the middle of a head.
+    Cut,
+    /// The process has no descriptor left for it.
+    NoDescriptors,
+    /// `drain` ended while it was in use.
+    Drain,
+}
+
+/// The attempts at one upstream.
+#[derive(Debug, Default)]
+pub struct UpstreamSeries {
+    name: Box<str>,
+    pub bytes_in: AtomicU64,
+    pub bytes_out: AtomicU64,
+    pub connections_new: AtomicU64,
+    pub connections_reused: AtomicU64,
+    answered: [AtomicU64; CLASSES.len()],
+    failed: [AtomicU64; Failure::ALL.len()],
+}
+
+/// How an attempt at an upstream failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Refused, unreachable, or the TLS handshake failed.
+    Connect,
+    ConnectTimeout,
+    ResponseTimeout,
+    /// Silence in the middle of a body or tunnel.
+    IdleTimeout,
+    /// Closed early, reset, or answered what is no HTTP.
+    Broken,
+    /// The client left before the upstream had answered.
+    ClientGone,
+}
+
+/// What one limit or plan refused.
+#[derive(Debug, Default)]
+pub struct LimitSeries {
+    name: Box<str>,
+    by_key: [AtomicU64; KEYS.len()],
+}
+
+/// What limits count by; the last is for any that is not among them.
+const KEYS: [&str; 7] = ["consumer", "subject", "api_key", "client_ip", "header", "global", "other"];
+
+// === impl ListenerSeries ===
+
+impl ListenerSeries {
+    pub(super) fn new(name: &str) -> Self {
+        ListenerSeries { name: name.into(), ..ListenerSeries::default() }
+    }
+
+    pub fn dropped(&self, reason: Dropped) {
+        self.dropped[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts a head that was refused before it was a request.
+    pub fn refused(&self, kind: &Kind) {
+        if let Some(at) = kind.position() {
+            self.refused.add(at);
+        }
+    }
+
+    pub(super) fn in_flight(&self, samples: &mut Samples) {
+        samples.put(&[&self.name], self.requests_in_flight.load(Relaxed) as f64);
+    }
+
+    pub(super) fn bytes(&self, samples: &mut Samples) {
+        samples.put(&[&self.name, "in"], self.bytes_in.load(Relaxed) as f64);
+        samples.put(&[&self.name, "out"], self.bytes_out.load(Relaxed) as f64);
+    }
+
+    pub(super) fn open(&self, samples: &mut Samples) {
+        samples.put(&[&self.name], self.connections.load(Relaxed) as f64);
+    }
+
+    pub(super) fn accepts(&self, samples: &mut Samples) {
+        samples.put(&[&self.name], self.accepted.load(Relaxed) as f64);
+    }
+
+    pub(super) fn drops(&self, samples: &mut Samples) {
+        for (reason, counter) in Dropped::ALL.iter().zip(&self.dropped) {
+            samples.put(&[&self.name, reason.as_str()], counter.load(Relaxed) as f64);
+        }
+    }
+
+    pub(super) fn head_refusals(&self, samples: &mut Samples) {
+        for (kind, count) in self.refused.counted() {
+            samples.put(&[&self.name, kind.code], count as f64);
+        }
+    }
+}
+
+// === impl Dropped ===
+
+impl Dropped {
+    pub const ALL: [Dropped; 6] =
+        [Dropped::Max, Dropped::PerAddress, Dropped::HeaderDeadline, Dropped::Cut, Dropped::NoDescriptors, Dropped::Drain];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Dropped::Max => "max",
+            Dropped::PerAddress => "per_address",
+            Dropped::HeaderDeadline => "header_deadline",
+            Dropped::Cut => "cut",
+            Dropped::NoDescriptors => "no_descriptors",
+            Dropped::Drain => "drain",
+        }
+    }
+}
+
+// === impl UpstreamSeries ===
+
+impl UpstreamSeries {
+    pub(super) fn new(name: &str) -> Self {
+        UpstreamSeries { name: name.into(), ..UpstreamSeries::default() }
+    }
+
+    /// Counts an attempt that was answered with this status.
+    pub fn answered(&self, status: u16) {
+        self.answered[class_of(status)].fetch_add(1, Relaxed);
+    }
+
+    /// Counts an attempt that failed.
+    pub fn failed(&self, how: Failure) {
+        self.failed[how as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn bytes(&self, samples: &mut Samples) {
+        samples.put(&[&self.name, "in"], self.bytes_in.load(Relaxed) as f64);
+        samples.put(&[&self.name, "out"], self.bytes_out.load(Relaxed) as f64);
+    }
+
+    pub(super) fn connections(&self, samples: &mut Samples) {
+        samples.put(&[&self.name, "new"], self.connections_new.load(Relaxed) as f64);
+        samples.put(&[&self.name, "reused"], self.connections_reused.load(Relaxed) as f64);
+    }
+
+    pub(super) fn results(&self, samples: &mut Samples) {
+        for (class, counter) in CLASSES.iter().zip(&self.answered).skip(1) {
+            samples.put(&[&self.name, class], counter.load(Relaxed) as f64);
+        }
+        for (how, counter) in Failure::ALL.iter().zip(&self.failed) {
+            samples.put(&[&self.name, how.as_str()], counter.load(Relaxed) as f64);
+        }
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    pub const ALL: [Failure; 6] =
+        [Failure::Connect, Failure::ConnectTimeout, Failure::ResponseTimeout, Failure::IdleTimeout, Failure::Broken, Failure::ClientGone];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Failure::Connect => "connect_failed",
+            Failure::ConnectTimeout => "connect_timeout",
+            Failure::ResponseTimeout => "response_timeout",
+            Failure::IdleTimeout => "idle_timeout",
+            Failure::Broken => "broken",
+            Failure::ClientGone => "client_gone",
+        }
+    }
+}
+
+// === impl LimitSeries ===
+
+impl LimitSeries {
+    pub(super) fn new(name: &str) -> Self {
+        LimitSeries { name: name.into(), ..LimitSeries::default() }
+    }
+
+    /// Counts a request that this limit refused; `key` as in `Charge::key_kind`.
+    pub fn refused(&self, key: &str) {
+        let at = KEYS.iter().position(|known| *known == key).unwrap_or(KEYS.len() - 1);
+        self.by_key[at].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn refusals(&self, samples: &mut Samples) {
+        for (key, counter) in KEYS.iter().zip(&self.by_key) {
+            let count = counter.load(Relaxed);
+            if count > 0 {
+                samples.put(&[&self.name, key], count as f64);
+            }
+        }
+    }
+}

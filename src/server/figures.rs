@@ -1,0 +1,158 @@
+//! What the private listener tells about the process: whether it is ready, what runs, how it is.
+//!
+//! Decides nothing: reads what others hold.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+
+use crate::admin::{ConfigStatus, Figures, ListenerStatus, Moment, ReloadStatus, Status, TargetStatus};
+use crate::clock;
+use crate::config::plan::Gateway;
+use crate::listen::running::RunningListener;
+use crate::report::metrics::family;
+use crate::state::State;
+
+/// How the last reload ended.
+#[derive(Clone)]
+pub struct LastReload {
+    pub at: u64,
+    pub accepted: bool,
+    pub text: String,
+}
+
+/// What is shown.
+pub struct Shown {
+    state: Arc<State>,
+    gateway: Arc<ArcSwap<Gateway>>,
+    started: u64,
+    loaded: AtomicU64,
+    accepted: AtomicU64,
+    refused: AtomicU64,
+    /// Why this process is not ready; none where it is.
+    unready: Mutex<Option<&'static str>>,
+    last: Mutex<Option<LastReload>>,
+    listeners: Mutex<Vec<(SocketAddr, Arc<RunningListener>)>>,
+}
+
+// === impl Shown ===
+
+impl Shown {
+    pub fn new(state: Arc<State>, gateway: Arc<ArcSwap<Gateway>>) -> Self {
+        let now = clock::now().unix_ms;
+        Shown {
+            state,
+            gateway,
+            started: now,
+            loaded: AtomicU64::new(now),
+            accepted: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            unready: Mutex::new(Some("starting")),
+            last: Mutex::new(None),
+            listeners: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub fn set_ready(&self, unready: Option<&'static str>) {
+        *self.unready.lock() = unready;
+    }
+
+    pub fn listeners(&self, listeners: Vec<(SocketAddr, Arc<RunningListener>)>) {
+        *self.listeners.lock() = listeners;
+    }
+
+    pub fn reloaded(&self, last: LastReload) {
+        if last.accepted {
+            self.loaded.store(last.at, Relaxed);
+            self.accepted.fetch_add(1, Relaxed);
+        } else {
+            self.refused.fetch_add(1, Relaxed);
+        }
+        *self.last.lock() = Some(last);
+    }
+}
+
+/// Registers the figures that are read when somebody asks.
+pub fn register(shown: &Arc<Shown>) {
+    let metrics = &shown.state.metrics;
+    let me = shown.clone();
+    metrics.source(&family::RELOADS, move |samples| {
+        samples.put(&["accepted"], me.accepted.load(Relaxed) as f64);
+        samples.put(&["refused"], me.refused.load(Relaxed) as f64);
+    });
+    let me = shown.clone();
+    metrics.source(&family::RELOAD_LAST_SUCCESS, move |samples| samples.put(&[], me.loaded.load(Relaxed) as f64 / 1_000.0));
+    let me = shown.clone();
+    metrics.source(&family::CONFIG_INFO, move |samples| samples.put(&[&me.gateway.load().fingerprint], 1.0));
+    let me = shown.clone();
+    metrics.source(&family::TARGET_HEALTHY, move |samples| {
+        for target in me.state.pools.report() {
+            samples.put(&[&target.upstream, &target.target], if target.is_healthy() { 1.0 } else { 0.0 });
+        }
+    });
+    let me = shown.clone();
+    metrics.source(&family::LIMITER_BUCKETS, move |samples| samples.put(&[], me.gateway.load().buckets.figures().in_use as f64));
+    let me = shown.clone();
+    metrics.source(&family::LIMITER_EVICTED, move |samples| samples.put(&[], me.gateway.load().buckets.figures().evicted as f64));
+    let me = shown.clone();
+    metrics.source(&family::LIMITER_OVERFLOWED, move |samples| samples.put(&[], me.gateway.load().buckets.figures().overflowed as f64));
+}
+
+impl Figures for Shown {
+    fn readiness(&self) -> Result<(), String> {
+        match *self.unready.lock() {
+            Some(why) => Err(why.to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        self.state.metrics.render()
+    }
+
+    fn status(&self) -> Status {
+        let gateway = self.gateway.load();
+        let mut upstreams: BTreeMap<String, Vec<TargetStatus>> = BTreeMap::new();
+        for target in self.state.pools.report() {
+            let status = TargetStatus {
+                address: target.target.clone(),
+                healthy: target.is_healthy(),
+                since: target.endpoints.iter().map(|endpoint| endpoint.since_unix_ms).max().filter(|since| *since > 0).map(Moment),
+                requests_in_flight: u64::from(target.in_flight),
+            };
+            upstreams.entry(target.upstream).or_default().push(status);
+        }
+        let unready = *self.unready.lock();
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            started: Moment(self.started),
+            uptime_s: clock::now().unix_ms.saturating_sub(self.started) / 1_000,
+            ready: unready.is_none(),
+            reason: unready.map(str::to_owned),
+            config: ConfigStatus {
+                path: gateway.path.display().to_string(),
+                hash: gateway.fingerprint.clone(),
+                loaded: Moment(self.loaded.load(Relaxed)),
+            },
+            last_reload: self.last.lock().clone().map(|last| ReloadStatus {
+                at: Moment(last.at),
+                accepted: last.accepted,
+                diagnostics: if last.accepted { String::new() } else { last.text },
+            }),
+            listeners: self
+                .listeners
+                .lock()
+                .iter()
+                .map(|(address, listener)| {
+                    (listener.name.to_string(), ListenerStatus { address: *address, connections: u64::from(listener.connections()) })
+                })
+                .collect(),
+            upstreams,
+        }
+    }
+}

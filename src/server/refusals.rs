@@ -1,0 +1,45 @@
+//! What becomes of connections and heads that never become a request: a log line, a figure, a problem document.
+//!
+//! Decides nothing: the front has refused.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+
+use crate::clock;
+use crate::config::plan::Gateway;
+use crate::exchange::report_refusal;
+use crate::listen::conn::ConnInfo;
+use crate::listen::front::Refuse;
+use crate::reply::problem::{Kind, Problem};
+use crate::reply::render::{Http1, http1};
+use crate::report::metrics::series::Dropped;
+use crate::report::writer::Sink;
+
+/// Answers for the newest snapshot.
+pub struct Refusals {
+    pub gateway: Arc<ArcSwap<Gateway>>,
+    pub sink: Arc<Sink>,
+}
+
+impl Refuse for Refusals {
+    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes {
+        let now = clock::now();
+        let request_id = report_refusal(&self.gateway.load(), &self.sink, conn, kind, head, now);
+        let how = Http1 { request_id: request_id.as_str(), unix_ms: now.unix_ms, close: true, is_head: head.starts_with(b"HEAD ") };
+        http1(&Problem::new(kind), how)
+    }
+
+    fn dropped(&self, listener: &str, reason: &'static str) {
+        let gateway = self.gateway.load();
+        let Some((_, listener)) = gateway.listener(usize::MAX, listener) else { return };
+        listener.series.dropped(match reason {
+            "connections-full" => Dropped::Max,
+            "address-full" => Dropped::PerAddress,
+            "no-descriptors" => Dropped::NoDescriptors,
+            "silent" => Dropped::HeaderDeadline,
+            _ => Dropped::Cut,
+        });
+    }
+}

@@ -1,0 +1,222 @@
+//! A request without a socket, through the same functions as one with: for `explain`, `sluice test` and the tests before a reload.
+//!
+//! Decides nothing about requests. What it cannot know is whether an upstream answers.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, header};
+use pingora_http::RequestHeader;
+
+use crate::config::plan::{Action, Gateway, Route};
+use crate::ctx::{Facts, Now, Scheme};
+use crate::decide::{Decision, decide};
+use crate::listen::head::{Judged, judge};
+use crate::policy::buckets::Buckets;
+use crate::policy::{Answer, Stop};
+use crate::relay::head::without_hop_by_hop;
+use crate::relay::send::make_head;
+use crate::reply::own::own_head;
+use crate::reply::problem::Problem;
+use crate::reply::render;
+
+mod tests_section;
+
+pub use tests_section::{Tested, run_tests};
+
+/// A request as a person or a test describes it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub method: String,
+    /// Such as `https://host/path?query`.
+    pub url: String,
+    pub headers: Vec<(String, String)>,
+    /// The name of the listener; the first one where none is named.
+    pub listener: Option<String>,
+    pub from: IpAddr,
+    /// Stand for a verified token.
+    pub claims: Option<serde_json::Value>,
+    /// Stands for a key of this consumer.
+    pub consumer: Option<String>,
+}
+
+/// What became of it.
+pub struct Outcome {
+    pub facts: Facts,
+    /// The head as the gateway was sent it; none where it was refused before it was one.
+    pub head: Option<RequestHeader>,
+    pub verdict: Verdict,
+}
+
+/// The decision, with everything that follows from it.
+pub enum Verdict {
+    /// Goes to an upstream, with this head.
+    Relayed { upstream: String, head: Box<RequestHeader> },
+    /// Answered by the gateway.
+    Answered { status: u16, code: Option<String>, headers: Vec<(HeaderName, HeaderValue)>, body: Bytes },
+}
+
+/// Why a description is no request.
+pub type NoRequest = String;
+
+/// The address of a client that nobody names (RFC 5737).
+pub const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// Whether the request gets what it asked for: an upstream's answer, or one of the route's own that is no refusal.
+    pub fn is_allowed(&self) -> bool {
+        match &self.verdict {
+            Verdict::Relayed { .. } => true,
+            Verdict::Answered { status, .. } => *status < 400,
+        }
+    }
+
+    /// In a few words, such as `401 credentials-missing`.
+    pub fn summary(&self) -> String {
+        match &self.verdict {
+            Verdict::Relayed { upstream, .. } => format!("relayed to `{upstream}`"),
+            Verdict::Answered { status, code: Some(code), .. } => {
+                let reason = self.facts.refused.as_ref().and_then(|(_, reason)| reason.as_deref());
+                format!("{status} {code}{}", reason.map(|reason| format!(": {reason}")).unwrap_or_default())
+            }
+            Verdict::Answered { status, code: None, .. } => status.to_string(),
+        }
+    }
+}
+
+/// Sends a request through the gateway's decisions.
+///
+/// # Errors
+/// Where the description itself is wrong: no URL, no such listener.
+pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, trail: bool) -> Result<Outcome, NoRequest> {
+    let (scheme, raw) = raw_head(asked)?;
+    let slot = match &asked.listener {
+        Some(name) => gateway.listeners.iter().position(|listener| *listener.name == **name).ok_or(format!("no listener `{name}`"))?,
+        None => 0,
+    };
+    let Some(listener) = gateway.listeners.get(slot) else { return Err("the configuration has no listener".to_owned()) };
+    let mut facts = Facts::new(slot, SocketAddr::new(asked.from, 0), scheme, now);
+    facts.trail = trail.then(Vec::new);
+    facts.assumed = asked.claims.clone().map(Arc::new);
+    facts.assumed_consumer = asked.consumer.as_deref().map(Arc::from);
+    match judge(&raw, &listener.settings.heads) {
+        Judged::Complete(_) => {}
+        Judged::Bad(kind) => {
+            let verdict = refused(None, &mut facts, &Problem::new(kind));
+            return Ok(Outcome { facts, head: None, verdict });
+        }
+        Judged::Incomplete => return Err("not a request head".to_owned()),
+    }
+    let head = parse(&raw)?;
+    let target = crate::entry::canonical::raw_target(&raw).unwrap_or_default();
+    let decision = block_on(decide(gateway, buckets, &head, target, &mut facts));
+    let verdict = match decision {
+        Ok(Decision::Relay(route)) => relayed(gateway, route, &facts, &head)?,
+        Ok(Decision::Answer(route, answer)) => answered(Some(route), &facts, &answer),
+        Ok(Decision::Fixed(route)) => fixed(route, &facts),
+        Err(Stop::Answer(answer)) => answered(route_of(gateway, &facts), &facts, &answer),
+        Err(Stop::Refuse(problem)) => {
+            let route = facts.route.and_then(|index| gateway.routes.get(index));
+            refused(route, &mut facts, &problem)
+        }
+    };
+    Ok(Outcome { facts, head: Some(head), verdict })
+}
+
+/// Policies may wait only where they ask somebody; here nobody is asked.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(done) = future.as_mut().poll(&mut context) {
+            return done;
+        }
+    }
+}
+
+fn route_of<'g>(gateway: &'g Gateway, facts: &Facts) -> Option<&'g Route> {
+    facts.route.and_then(|index| gateway.routes.get(index))
+}
+
+/// The head as it would come over the wire.
+fn raw_head(asked: &Asked) -> Result<(Scheme, Vec<u8>), NoRequest> {
+    let (scheme, rest) = match asked.url.split_once("://") {
+        Some(("http", rest)) => (Scheme::Http, rest),
+        Some(("https", rest)) => (Scheme::Https, rest),
+        Some((other, _)) => return Err(format!("`{other}` is not a scheme: expected http or https")),
+        None => return Err(format!("`{}` is not a URL: expected one such as http://localhost/path", asked.url)),
+    };
+    let (host, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let target = match target.as_bytes().first() {
+        Some(b'/') => target.to_owned(),
+        Some(_) | None => format!("/{target}"),
+    };
+    let mut raw = format!("{} {target} HTTP/1.1\r\n", asked.method).into_bytes();
+    if !asked.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        raw.extend_from_slice(format!("Host: {host}\r\n").as_bytes());
+    }
+    for (name, value) in &asked.headers {
+        raw.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    raw.extend_from_slice(b"\r\n");
+    Ok((scheme, raw))
+}
+
+fn parse(raw: &[u8]) -> Result<RequestHeader, NoRequest> {
+    let mut fields = [httparse::EMPTY_HEADER; 256];
+    let mut request = httparse::Request::new(&mut fields);
+    let complete = request.parse(raw).is_ok_and(|status| status.is_complete());
+    let (Some(method), Some(path), true) = (request.method, request.path, complete) else {
+        return Err("not a request head".to_owned());
+    };
+    let mut head = RequestHeader::build(method, path.as_bytes(), Some(request.headers.len())).map_err(|e| e.to_string())?;
+    head.set_version(http::Version::HTTP_11);
+    for field in request.headers.iter() {
+        head.append_header(field.name.to_owned(), field.value).map_err(|e| e.to_string())?;
+    }
+    Ok(head)
+}
+
+fn relayed(gateway: &Gateway, route: &Route, facts: &Facts, head: &RequestHeader) -> Result<Verdict, NoRequest> {
+    let Action::Upstream(relay) = &route.action else { return Err("a route without an upstream".to_owned()) };
+    let mut head = Box::new(head.clone());
+    without_hop_by_hop(&mut head);
+    let target = relay.upstream.pool.targets().first().map(|target| target.host_header.clone());
+    make_head(gateway, route, relay, facts, &target.unwrap_or(HeaderValue::from_static("")), &mut head);
+    Ok(Verdict::Relayed { upstream: relay.upstream.name.to_string(), head })
+}
+
+fn answered(route: Option<&Route>, facts: &Facts, answer: &Answer) -> Verdict {
+    Verdict::Answered { status: answer.status, code: None, headers: own_headers(route, facts, &answer.headers), body: answer.body.clone() }
+}
+
+fn fixed(route: &Route, facts: &Facts) -> Verdict {
+    let (status, code) = match &route.action {
+        Action::Respond(fixed) => (fixed.status, fixed.code.clone()),
+        Action::Upstream(_) | Action::Redirect(_) => (500, None),
+    };
+    let body = render::fixed_body(code.as_deref().unwrap_or_default(), status, facts.request_id.as_str());
+    let headers = vec![(header::CONTENT_TYPE, render::PROBLEM_JSON.clone())];
+    Verdict::Answered { status, code, headers: own_headers(Some(route), facts, &headers), body }
+}
+
+fn refused(route: Option<&Route>, facts: &mut Facts, problem: &Problem) -> Verdict {
+    facts.refused = Some((problem.kind, problem.reason.clone()));
+    let headers: Vec<_> = render::headers(problem).collect();
+    Verdict::Answered {
+        status: problem.kind.status,
+        code: Some(problem.kind.code.to_owned()),
+        headers: own_headers(route, facts, &headers),
+        body: render::body(problem, facts.request_id.as_str()),
+    }
+}
+
+/// The headers of an answer of the gateway's own, in the order in which they are written.
+pub fn own_headers(route: Option<&Route>, facts: &Facts, headers: &[(HeaderName, HeaderValue)]) -> Vec<(HeaderName, HeaderValue)> {
+    own_head(200, route, facts, headers)
+        .map(|head| head.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+        .unwrap_or_default()
+}

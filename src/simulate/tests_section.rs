@@ -1,0 +1,117 @@
+//! The `tests:` of a configuration, run without a socket: by `sluice test`, at every start and before every reload.
+//!
+//! Decides whether what became of a request is what was expected.
+
+use std::collections::BTreeMap;
+
+use super::{Asked, Outcome, SOMEBODY, Verdict, simulate};
+use crate::config::document::{ExpectSettings, TestRequestSettings, TestSettings};
+use crate::config::plan::Gateway;
+use crate::config::types::At;
+use crate::policy::buckets::Buckets;
+
+/// One test that was run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tested {
+    pub name: String,
+    /// What differed, if anything did.
+    pub failure: Option<String>,
+}
+
+/// Memory for the buckets of one test: a handful of callers.
+const MEMORY: u64 = 256 * 1024;
+
+/// Runs every test, each with limits of its own, so that no test depends on another nor on the traffic.
+pub fn run_tests(gateway: &Gateway) -> Vec<Tested> {
+    gateway
+        .tests
+        .iter()
+        .map(|(name, test)| {
+            let buckets = Buckets::new(MEMORY);
+            Tested { name: name.value.clone(), failure: run(gateway, &buckets, test).err() }
+        })
+        .collect()
+}
+
+fn run(gateway: &Gateway, buckets: &Buckets, test: &TestSettings) -> Result<(), String> {
+    let TestSettings { request, expect } = test;
+    let TestRequestSettings { method, url, headers, listener, from, claims, consumer, times } = request;
+    let asked = Asked {
+        method: method.as_ref().map_or("GET".to_owned(), |method| method.value.clone()),
+        url: url.value.clone(),
+        headers: headers.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect(),
+        listener: listener.as_ref().map(|name| name.value.clone()),
+        from: from.as_ref().map_or(SOMEBODY, |from| from.value),
+        claims: claims.as_ref().map(|claims| claims.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()),
+        consumer: consumer.as_ref().map(|name| name.value.clone()),
+    };
+    let times = times.as_ref().map_or(1, |times| times.value.max(1));
+    // The same moment for all of them: what is counted does not flow off meanwhile.
+    let now = crate::clock::now();
+    let mut last = simulate(gateway, buckets, &asked, now, false)?;
+    for _ in 1..times {
+        last = simulate(gateway, buckets, &asked, now, false)?;
+    }
+    judge(gateway, &last, expect)
+}
+
+fn judge(gateway: &Gateway, outcome: &Outcome, expect: &ExpectSettings) -> Result<(), String> {
+    let ExpectSettings { route, allowed, status, code, upstream, upstream_path, upstream_headers, headers } = expect;
+    let found_route = outcome.facts.route.and_then(|index| gateway.routes.get(index)).map_or("none", |route| &*route.name);
+    differs("route", route.as_ref().map(|route| route.as_str()), found_route)?;
+    let is_allowed = outcome.is_allowed();
+    differs("allowed", allowed.as_ref().map(|allowed| allowed.value.to_string()).as_deref(), &is_allowed.to_string())
+        .map_err(|why| format!("{why} ({})", outcome.summary()))?;
+    match &outcome.verdict {
+        Verdict::Relayed { upstream: found, head } => {
+            differs("status", status.as_ref().map(|status| status.value.to_string()).as_deref(), "that of the upstream")?;
+            differs("code", code.as_ref().map(|code| code.as_str()), "none: it is relayed")?;
+            differs("upstream", upstream.as_ref().map(|upstream| upstream.as_str()), found)?;
+            differs("upstream_path", upstream_path.as_ref().map(|upstream_path| upstream_path.as_str()), head.uri.path_and_query().map_or("", |path| path.as_str()))?;
+            each(upstream_headers, "upstream header", |name| values(head.headers.get_all(name).iter()))?;
+            match headers.keys().next() {
+                Some(name) => Err(format!("header `{name}` is of an answer that the upstream gives")),
+                None => Ok(()),
+            }
+        }
+        Verdict::Answered { status: found, code: named, headers: own, body: _ } => {
+            let found = found.to_string();
+            differs("status", status.as_ref().map(|status| status.value.to_string()).as_deref(), &found)
+                .map_err(|why| format!("{why} ({})", outcome.summary()))?;
+            differs("code", code.as_ref().map(|code| code.as_str()), named.as_deref().unwrap_or("none"))?;
+            differs("upstream", upstream.as_ref().map(|upstream| upstream.as_str()), "none: the gateway answers itself").map_err(|why| format!("{why} ({})", outcome.summary()))?;
+            differs("upstream_path", upstream_path.as_ref().map(|upstream_path| upstream_path.as_str()), "none: the gateway answers itself")?;
+            if let Some(name) = upstream_headers.keys().next() {
+                return Err(format!("upstream header `{name}`: the gateway answers itself ({})", outcome.summary()));
+            }
+            each(headers, "header", |name| values(own.iter().filter(|(own, _)| own.as_str() == name).map(|(_, value)| value)))
+        }
+    }
+}
+
+fn values<'v>(values: impl Iterator<Item = &'v http::HeaderValue>) -> Vec<String> {
+    values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+}
+
+fn differs(what: &str, expected: Option<&str>, found: &str) -> Result<(), String> {
+    match expected {
+        Some(expected) if expected != found => Err(format!("{what}: expected `{expected}`, found `{found}`")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn each(expected: &BTreeMap<String, At<String>>, what: &str, found: impl Fn(&str) -> Vec<String>) -> Result<(), String> {
+    for (name, wanted) in expected {
+        let found = found(&name.to_ascii_lowercase());
+        let fits = match wanted.as_str() {
+            "present" => !found.is_empty(),
+            "absent" => found.is_empty(),
+            value => found.iter().any(|found| found == value),
+        };
+        if !fits {
+            let found = if found.is_empty() { "absent".to_owned() } else { found.join("`, `") };
+            return Err(format!("{what} `{name}`: expected `{}`, found `{found}`", wanted.value));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,425 @@
+//! The real binary on a configuration that a test writes, with free ports, its log lines and its signals.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{Client, PATIENCE, eventually};
+
+/// A configuration that is not running yet.
+///
+/// In the text `{port}` stands for a free port (that of `address()`), `{port:NAME}` for another (that of `address_of(NAME)`), `{admin}` for that
+/// of the admin listener, `{dir}` for the folder of the configuration, and `{KEY}` for each `var(KEY, ..)`. Other braces stay.
+/// Where there is no section `admin`, one is added.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    text: String,
+    vars: Vec<(String, String)>,
+    env: Vec<(String, String)>,
+    files: Vec<(String, Vec<u8>)>,
+    args: Vec<String>,
+}
+
+/// A gateway that is ready. Dropping it kills it.
+pub struct Gateway {
+    child: Child,
+    dir: tempfile::TempDir,
+    config: Config,
+    ports: BTreeMap<String, u16>,
+    out: Arc<Lines>,
+    err: Arc<Lines>,
+}
+
+/// A gateway that ended instead of getting ready.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// `None` where a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+#[derive(Default)]
+struct Lines {
+    lines: Mutex<(Vec<String>, bool)>,
+    more: Condvar,
+}
+
+const MAIN: &str = "";
+const ADMIN: &str = "/admin";
+
+// === impl Config ===
+
+impl Config {
+    /// What `{KEY}` stands for.
+    #[must_use]
+    pub fn var(mut self, key: &str, value: impl ToString) -> Config {
+        self.vars.push((key.to_owned(), value.to_string()));
+        self
+    }
+
+    /// An environment variable of the process.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Config {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A file beside the configuration, such as `keys/jwks.json`.
+    #[must_use]
+    pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Config {
+        self.files.push((path.to_owned(), content.into()));
+        self
+    }
+
+    /// Another argument of `sluice run`.
+    #[must_use]
+    pub fn arg(mut self, arg: &str) -> Config {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Gateway {
+        match self.try_start() {
+            Ok(gateway) => gateway,
+            Err(failure) => panic!("the gateway did not start: {failure:#?}"),
+        }
+    }
+
+    /// Starts it and waits until it is ready or has ended.
+    #[track_caller]
+    pub fn try_start(self) -> Result<Gateway, Failure> {
+        let mut tries = 5;
+        loop {
+            tries -= 1;
+            match Gateway::launch(self.clone()) {
+                // Somebody else took the port in the meantime.
+                Err(failure) if tries > 0 && failure.stderr.to_lowercase().contains("address already in use") => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn render(&self, dir: &Path, ports: &mut BTreeMap<String, u16>) -> String {
+        let mut text = self.text.clone();
+        if !text.lines().any(|line| line.starts_with("admin:")) {
+            text.push_str("\nadmin: { address: \"127.0.0.1:{admin}\" }\n");
+        }
+        for (key, value) in &self.vars {
+            text = text.replace(&format!("{{{key}}}"), value);
+        }
+        text = text.replace("{dir}", &dir.display().to_string());
+        text = text.replace("{admin}", &port(ports, ADMIN).to_string());
+        text = text.replace("{port}", &port(ports, MAIN).to_string());
+        while let Some(begin) = text.find("{port:") {
+            let end = begin + text[begin..].find('}').expect("`{port:NAME}` has its brace");
+            let number = port(ports, &text[begin + 6..end]);
+            text.replace_range(begin..=end, &number.to_string());
+        }
+        text
+    }
+}
+
+/// The port of a name; the same every time.
+fn port(ports: &mut BTreeMap<String, u16>, name: &str) -> u16 {
+    if let Some(port) = ports.get(name) {
+        return *port;
+    }
+    // Below the ports that the kernel gives to outgoing connections, which could take it before the gateway does.
+    for _ in 0..1000 {
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).expect("the system has random bytes");
+        let port = 10_240 + u16::from_ne_bytes(random) % 20_000;
+        if !ports.values().any(|other| *other == port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            ports.insert(name.to_owned(), port);
+            return port;
+        }
+    }
+    panic!("no free port");
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    pub fn config(text: &str) -> Config {
+        Config { text: text.to_owned(), ..Config::default() }
+    }
+
+    /// Starts a configuration without variables or files.
+    #[track_caller]
+    pub fn start(text: &str) -> Gateway {
+        Gateway::config(text).start()
+    }
+
+    #[track_caller]
+    fn launch(config: Config) -> Result<Gateway, Failure> {
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let mut ports = BTreeMap::new();
+        for (path, content) in &config.files {
+            write(&dir.path().join(path), content);
+        }
+        let file = dir.path().join("sluice.yaml");
+        write(&file, config.render(dir.path(), &mut ports).as_bytes());
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+            .arg("run")
+            .arg(&file)
+            .args(&config.args)
+            .envs(config.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be started");
+        let out = Lines::collect(child.stdout.take().expect("stdout is piped"));
+        let err = Lines::collect(child.stderr.take().expect("stderr is piped"));
+        let mut gateway = Gateway { child, dir, config, ports, out, err };
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = gateway.child.try_wait().expect("the child is ours") {
+                gateway.out.wait_for_end();
+                gateway.err.wait_for_end();
+                return Err(Failure { code: status.code(), stdout: gateway.out.text(), stderr: gateway.err.text() });
+            }
+            if gateway.is_ready() {
+                return Ok(gateway);
+            }
+            assert!(begin.elapsed() < PATIENCE, "the gateway is not ready; it said: {}", gateway.stderr());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether `/readyz` answers 200.
+    pub fn is_ready(&self) -> bool {
+        Client::try_connect(self.admin())
+            .is_ok_and(|mut client| client.try_request("GET", "/readyz", &[("connection", "close")], b"").is_ok_and(|r| r.status == 200))
+    }
+
+    /// Where `{port}` is.
+    pub fn address(&self) -> SocketAddr {
+        self.address_of(MAIN)
+    }
+
+    /// Where `{port:NAME}` is.
+    #[track_caller]
+    pub fn address_of(&self, name: &str) -> SocketAddr {
+        let port = self.ports.get(name).unwrap_or_else(|| panic!("the configuration has no `{{port:{name}}}`"));
+        SocketAddr::from(([127, 0, 0, 1], *port))
+    }
+
+    pub fn admin(&self) -> SocketAddr {
+        self.address_of(ADMIN)
+    }
+
+    /// A connection to `{port}`.
+    #[track_caller]
+    pub fn client(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// A GET over a connection of its own.
+    #[track_caller]
+    pub fn get(&self, target: &str, headers: &[(&str, &str)]) -> super::Response {
+        super::get(self.address(), target, headers)
+    }
+
+    /// The text of `/metrics`.
+    #[track_caller]
+    pub fn metrics(&self) -> String {
+        super::get(self.admin(), "/metrics", &[]).text().to_owned()
+    }
+
+    /// The value of one series as `/metrics` writes it, such as `name{a="b"}`; 0 where it is not there.
+    #[track_caller]
+    pub fn metric(&self, series: &str) -> f64 {
+        let all = self.metrics();
+        let line = all.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.trim().parse().expect("a series has a number"))
+    }
+
+    /// `/status`.
+    #[track_caller]
+    pub fn status(&self) -> Value {
+        super::get(self.admin(), "/status", &[]).json()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The folder of the configuration.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The configuration's file.
+    pub fn file(&self) -> PathBuf {
+        self.dir.path().join("sluice.yaml")
+    }
+
+    /// Writes another configuration, with the same ports and variables, without telling the gateway.
+    pub fn rewrite(&mut self, text: &str) {
+        text.clone_into(&mut self.config.text);
+        let text = self.config.render(self.dir.path(), &mut self.ports);
+        write(&self.file(), text.as_bytes());
+    }
+
+    /// Writes another configuration and sends SIGHUP. Does not wait for the verdict.
+    pub fn reload(&mut self, text: &str) {
+        self.rewrite(text);
+        self.signal(Signal::HUP);
+    }
+
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a child has a process id");
+        kill_process(pid, signal).expect("the gateway still runs");
+    }
+
+    /// Runs another subcommand of the binary in the configuration's folder.
+    pub fn sluice(&self, args: &[&str]) -> std::process::Output {
+        Command::new(env!("CARGO_BIN_EXE_sluice")).args(args).current_dir(self.dir.path()).output().expect("the binary can be started")
+    }
+
+    /// SIGTERM; waits for the end.
+    #[track_caller]
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait_for_exit()
+    }
+
+    #[track_caller]
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        let status = eventually("the end of the gateway", || child.try_wait().expect("the child is ours"));
+        self.out.wait_for_end();
+        self.err.wait_for_end();
+        status
+    }
+
+    /// Whether the process has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_none())
+    }
+
+    /// The access-log lines so far; fails where a line of stdout is not JSON.
+    #[track_caller]
+    pub fn log(&self) -> Vec<Value> {
+        self.out.all().iter().map(|line| parse(line)).collect()
+    }
+
+    /// Waits for the first access-log line of which this is true.
+    #[track_caller]
+    pub fn log_line_where(&self, is_it: impl Fn(&Value) -> bool) -> Value {
+        parse(&self.out.wait_where(|line| is_it(&parse(line))))
+    }
+
+    /// Waits until there are so many access-log lines and returns them.
+    #[track_caller]
+    pub fn log_lines(&self, count: usize) -> Vec<Value> {
+        eventually("access-log lines", || Some(self.log()).filter(|lines| lines.len() >= count))
+    }
+
+    /// What was written to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.err.text()
+    }
+
+    /// Waits for a line of stderr with this text in it.
+    #[track_caller]
+    pub fn stderr_line(&self, text: &str) -> String {
+        self.err.wait_where(|line| line.contains(text))
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("--- the gateway said:\n{}{}", self.err.text(), self.out.text());
+        }
+    }
+}
+
+#[track_caller]
+fn parse(line: &str) -> Value {
+    match serde_json::from_str(line) {
+        Ok(value) => value,
+        Err(error) => panic!("not JSON ({error}): {line}"),
+    }
+}
+
+fn write(path: &Path, content: &[u8]) {
+    let folder = path.parent().expect("a file is in a folder");
+    std::fs::create_dir_all(folder).expect("the folder can be made");
+    // Whoever watches the file must not see half of it.
+    let half = folder.join(".half");
+    std::fs::write(&half, content).expect("the file can be written");
+    std::fs::rename(&half, path).expect("the file can be put in place");
+}
+
+// === impl Lines ===
+
+impl Lines {
+    fn collect(from: impl std::io::Read + Send + 'static) -> Arc<Lines> {
+        let lines = Arc::new(Lines::default());
+        let into = lines.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(from).split(b'\n') {
+                let Ok(line) = line else { break };
+                into.lock().0.push(String::from_utf8_lossy(&line).into_owned());
+                into.more.notify_all();
+            }
+            into.lock().1 = true;
+            into.more.notify_all();
+        });
+        lines
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Vec<String>, bool)> {
+        self.lines.lock().expect("no thread panics while it holds the lock")
+    }
+
+    fn all(&self) -> Vec<String> {
+        self.lock().0.clone()
+    }
+
+    fn text(&self) -> String {
+        self.lock().0.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
+    }
+
+    fn wait_for_end(&self) {
+        drop(self.more.wait_timeout_while(self.lock(), PATIENCE, |(_, is_over)| !*is_over));
+    }
+
+    #[track_caller]
+    fn wait_where(&self, is_it: impl Fn(&str) -> bool) -> String {
+        let begin = Instant::now();
+        let mut seen = 0;
+        let mut guard = self.lock();
+        loop {
+            // Judged without the lock: a panic in a test's closure must not hide the lines.
+            let fresh: Vec<String> = guard.0[seen..].to_vec();
+            seen = guard.0.len();
+            drop(guard);
+            if let Some(line) = fresh.into_iter().find(|line| is_it(line)) {
+                return line;
+            }
+            guard = self.lock();
+            if guard.0.len() == seen {
+                assert!(!guard.1 && begin.elapsed() < PATIENCE, "waited in vain for a line; there are:\n{}", guard.0.join("\n"));
+                guard = self.more.wait_timeout(guard, Duration::from_millis(100)).expect("no thread panics while it holds the lock").0;
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Real sockets on both sides of the real binary: `Client` -> `Gateway` -> `Upstream`.
+//!
+//! Decides how tests talk and listen, with bounded waits everywhere. Decides nothing about what is right.
+
+// A module of tests uses some of it; none uses all.
+#![allow(dead_code, unused_imports)]
+
+mod client;
+mod gateway;
+mod tests;
+mod upstream;
+
+use std::time::{Duration, Instant};
+
+pub use client::{Client, ReadError, Response, get, post, request};
+pub use gateway::{Config, Failure, Gateway};
+pub use upstream::{Answer, Gate, Request, Step, Upstream};
+
+/// Longer than anything takes on a busy machine; what is still waited for then is a failure.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks again and again until there is something, and fails after `PATIENCE`.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let begin = Instant::now();
+    loop {
+        if let Some(found) = ask() {
+            return found;
+        }
+        assert!(begin.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
