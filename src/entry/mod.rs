@@ -116,7 +116,7 @@ pub(crate) mod testing {
 
     /// A place in no file.
     pub fn place(line: u32) -> Place {
-        let source = Arc::new(Source { path: "test.yaml".into(), text: String::new() });
+        let source = Arc::new(Source::new("test.yaml", ""));
         Place { source, line, column: 1, width: 1 }
     }
 

@@ -204,7 +204,7 @@ mod tests {
     use std::sync::Arc;
 
     fn at<T>(value: T) -> At<T> {
-        let source = Arc::new(Source { path: "t.yaml".into(), text: String::new() });
+        let source = Arc::new(Source::new("t.yaml", ""));
         At { value, place: Place { source, line: 1, column: 1, width: 1 } }
     }
 

@@ -19,7 +19,7 @@ pub fn place() -> Place {
 }
 
 pub fn place_in(path: impl Into<PathBuf>) -> Place {
-    Place { source: Arc::new(Source { path: path.into(), text: String::new() }), line: 1, column: 1, width: 1 }
+    Place { source: Arc::new(Source::new(path, "")), line: 1, column: 1, width: 1 }
 }
 
 pub fn at<T>(value: T) -> At<T> {

@@ -404,7 +404,7 @@ pub(crate) mod tests {
 
     /// A value written at the start of some file.
     pub(crate) fn at<T>(value: T) -> At<T> {
-        let source = Arc::new(Source { path: "test.yaml".into(), text: String::new() });
+        let source = Arc::new(Source::new("test.yaml", ""));
         At { value, place: Place { source, line: 1, column: 1, width: 1 } }
     }
 

@@ -381,7 +381,7 @@ mod tests {
     }
 
     fn settings(to: Option<&str>) -> AccessLogSettings {
-        let source = Arc::new(Source { path: "/etc/sluice/shop.yaml".into(), text: String::new() });
+        let source = Arc::new(Source::new("/etc/sluice/shop.yaml", ""));
         let to = to.map(|to| At { value: to.to_owned(), place: Place { source, line: 1, column: 1, width: 1 } });
         AccessLogSettings { to, format: Some(LogFormat::Json) }
     }

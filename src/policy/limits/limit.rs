@@ -168,7 +168,7 @@ pub(in crate::policy) mod tests {
     use crate::config::types::Rate;
 
     pub fn place(line: u32) -> Place {
-        let source = Arc::new(Source { path: "limits.yaml".into(), text: String::new() });
+        let source = Arc::new(Source::new("limits.yaml", ""));
         Place { source, line, column: 1, width: 1 }
     }
 
