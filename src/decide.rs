@@ -7,10 +7,10 @@ use http::request::Parts;
 use crate::config::plan::{Action, Gateway, Route};
 use crate::ctx::Facts;
 use crate::entry;
+use crate::entry::ROUTE_NOT_FOUND;
 use crate::policy::buckets::Buckets;
 use crate::policy::{Answer, Counting, Request, Stop};
 use crate::reply::problem::Problem;
-use crate::entry::ROUTE_NOT_FOUND;
 
 /// What happens to a request that nothing refused.
 pub enum Decision<'g> {

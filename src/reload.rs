@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
-use crate::config::{compile, render};
 use crate::config::plan::Gateway;
+use crate::config::{compile, render};
 use crate::simulate::run_tests;
 use crate::state::State;
 

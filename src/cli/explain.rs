@@ -116,7 +116,8 @@ fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
             told["status"] = json!(status);
             told["code"] = json!(code);
             told["reason"] = json!(facts.refused.as_ref().and_then(|(_, reason)| reason.clone()));
-            told["answer_headers"] = headers.iter().map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])).collect();
+            told["answer_headers"] =
+                headers.iter().map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())])).collect();
         }
     }
     told

@@ -13,7 +13,6 @@ mod run;
 mod test;
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -89,9 +88,4 @@ fn print(text: &str) -> ExitCode {
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => complain(format_args!("standard output: {e}"), 1),
     }
-}
-
-/// Whether there is something at this path at all, said in plain words before anything is read.
-fn exists(path: &Path) -> Result<(), ExitCode> {
-    std::fs::metadata(path).map(|_| ()).map_err(|e| complain(format_args!("{}: {e}", path.display()), CONFIGURATION))
 }

@@ -96,6 +96,9 @@ mod tests {
         assert!(text(&results, 1).contains("FAILED  a < b\n        status: expected"));
         assert!(text(&results, 1).ends_with("1 passed, 1 failed\n"));
         let xml = junit(&results, 1);
-        assert!(xml.contains("tests=\"2\" failures=\"1\"") && xml.contains("name=\"a &lt; b\"><failure message=\"status: expected `200`, found &quot;401&quot;\"/>"));
+        assert!(
+            xml.contains("tests=\"2\" failures=\"1\"")
+                && xml.contains("name=\"a &lt; b\"><failure message=\"status: expected `200`, found &quot;401&quot;\"/>")
+        );
     }
 }

@@ -17,6 +17,7 @@ use crate::entry::client_ip::Clients;
 use crate::entry::route::pattern::Pattern;
 use crate::entry::route::{RouteMatch, Table};
 use crate::listen::Listener;
+use crate::policy::Policies;
 use crate::policy::authenticators::{self, Authenticators};
 use crate::policy::authn::{Auth, AuthSettings};
 use crate::policy::authz::Allow;
@@ -25,7 +26,6 @@ use crate::policy::ip_filter::IpFilter;
 use crate::policy::limits::limit::Limit;
 use crate::policy::rate_limit::{RateLimits, Stage};
 use crate::policy::validate::BodyLimit;
-use crate::policy::Policies;
 use crate::relay::edits::HeaderEdits;
 use crate::relay::head::HeadPlan;
 use crate::relay::rewrite::Rewrite;
@@ -58,12 +58,7 @@ impl Wrong {
 ///
 /// # Errors
 /// Every mistake, sorted by place.
-pub fn load(
-    path: &Path,
-    env: super::interpolate::Env<'_>,
-    state: &State,
-    earlier: Option<&Gateway>,
-) -> Result<Gateway, Vec<Diagnostic>> {
+pub fn load(path: &Path, env: super::interpolate::Env<'_>, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Vec<Diagnostic>> {
     let document = super::load::load(path, env)?;
     let mistakes = super::check::check(&document);
     if mistakes.is_empty() {
@@ -353,11 +348,7 @@ impl Parts<'_> {
             conditions: conditions.collect(),
             is_public: matches!(own.auth.value, AuthSettings::Public) || shadowed,
             auth: if shadowed { auth.iter().map(|name| format!("{name} (shadow)")).collect() } else { auth },
-            limits: given
-                .limits
-                .as_ref()
-                .map(|given| given.settings.iter().map(|name| name.value.clone()).collect())
-                .unwrap_or_default(),
+            limits: given.limits.as_ref().map(|given| given.settings.iter().map(|name| name.value.clone()).collect()).unwrap_or_default(),
             target: match action {
                 Action::Upstream(relay) => relay.upstream.name.to_string(),
                 Action::Respond(fixed) => format!("respond {}", fixed.status),
@@ -366,4 +357,3 @@ impl Parts<'_> {
         }
     }
 }
-

@@ -8,19 +8,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-
 use super::document::TestSettings;
 use super::types::Named;
 use crate::entry::canonical::SpellingSet;
 use crate::entry::client_ip::Clients;
-use crate::entry::route::pattern::Pattern;
 use crate::entry::route::Table;
+use crate::entry::route::pattern::Pattern;
 use crate::listen::Listener;
+use crate::policy::Policies;
 use crate::policy::authenticators::Authenticators;
 use crate::policy::buckets::Buckets;
 use crate::policy::limits::limit::Limit;
 use crate::policy::rate_limit::RateLimits;
-use crate::policy::Policies;
 use crate::relay::head::HeadPlan;
 use crate::relay::pool::Pool;
 use crate::relay::strip::StripSet;

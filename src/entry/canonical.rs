@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use self::host::Authority;
 use crate::entry::query;
+use crate::listen::head::{HOST_INVALID, HOST_MISMATCH, HOST_MISSING, TARGET_REFUSED};
 use crate::reply::problem::{Kind, Problem};
 
 /// How many bytes of path and query fit without the heap.
@@ -65,10 +66,6 @@ macro_rules! kinds {
 }
 
 kinds! {
-    TARGET_REFUSED "target-refused" "The request target is neither a path nor an http URL, or the method is CONNECT. The gateway is no forward proxy.";
-    HOST_MISSING "host-missing" "An HTTP/1.1 request has no Host header (RFC 9112 section 3.2).";
-    HOST_INVALID "host-invalid" "Host is not one host name or address with an optional port, or was sent more than once (RFC 9112 section 3.2).";
-    HOST_MISMATCH "host-mismatch" "The request target names one host and Host another (RFC 9112 section 3.2.2). Two servers would read it differently.";
     PATH_ESCAPE_INVALID "path-escape-invalid" "The path has a `%` without two hex digits, or escapes that are not UTF-8 (RFC 3986 section 2.1).";
     PATH_CONTROL "path-control" "The path has a control character, raw or escaped, such as NUL.";
     PATH_NOT_ASCII "path-not-ascii" "The path has raw bytes above ASCII; they must be escaped (RFC 3986 section 2.1).";

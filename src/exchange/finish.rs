@@ -131,7 +131,8 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
 /// Logs and counts what was refused before it became a request: a bad head, a head that did not come. Returns the id it was given.
 pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind: &'static Kind, head: &[u8], now: Now) -> RequestId {
     let request_id = RequestId::make();
-    let mut line = head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default().split(|byte| *byte == b' ');
+    let mut line =
+        head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default().split(|byte| *byte == b' ');
     let method = line.next().filter(|method| method.len() <= 32 && method.iter().all(|byte| crate::listen::head::is_tchar(*byte)));
     let target = method.and_then(|_| line.next()).unwrap_or_default();
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();

@@ -104,9 +104,7 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
     write::refuse(session, ctx, problem).await
 }
 
-pub use self::attempt::{
-    answer_head, answer_part, choose, connected, connect_failed, failed, give_up, peer, request_head, request_part,
-};
+pub use self::attempt::{answer_head, answer_part, choose, connect_failed, connected, failed, give_up, peer, request_head, request_part};
 pub use self::finish::finish;
 
 /// The session as the front knows it.

@@ -10,8 +10,8 @@ use http::uri::Authority;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::diagnostic::Diagnostic;
 use super::template::{Leads, Template};
+use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 
 /// How path and host change on the way to the upstream. At most one of `strip_prefix`, `prefix` and `path`.

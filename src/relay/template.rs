@@ -46,7 +46,9 @@ impl Template {
         let mut left = template.as_str();
         let absolute = left.starts_with("https://") || left.starts_with("http://");
         match leads {
-            Leads::ToPath if !left.starts_with('/') => fail("bad-path", format!("`{left}` is not a path: expected it to begin with `/`"), None),
+            Leads::ToPath if !left.starts_with('/') => {
+                fail("bad-path", format!("`{left}` is not a path: expected it to begin with `/`"), None)
+            }
             Leads::ToLocation if !left.starts_with('/') && !absolute => {
                 fail("bad-path", format!("`{left}` is not a place to redirect to: expected `/` or `https://`"), None);
             }
@@ -66,7 +68,8 @@ impl Template {
                 Some(index) => pieces.push(Piece::Capture(index)),
                 None => {
                     let known: Vec<_> = names.iter().map(|name| format!("`{{{name}}}`")).collect();
-                    let help = if known.is_empty() { "its pattern names nothing".to_owned() } else { format!("it names {}", known.join(", ")) };
+                    let help =
+                        if known.is_empty() { "its pattern names nothing".to_owned() } else { format!("it names {}", known.join(", ")) };
                     fail("unknown-capture", format!("`{{{name}}}` is not named by the path of this route"), Some(help));
                 }
             }

@@ -16,12 +16,7 @@ use crate::policy::limits;
 ///
 /// # Errors
 /// None that can be expected: all names and values are headers already.
-pub fn own_head(
-    status: u16,
-    route: Option<&Route>,
-    facts: &Facts,
-    headers: &[(HeaderName, HeaderValue)],
-) -> Result<ResponseHeader> {
+pub fn own_head(status: u16, route: Option<&Route>, facts: &Facts, headers: &[(HeaderName, HeaderValue)]) -> Result<ResponseHeader> {
     let mut head = ResponseHeader::build(status, Some(headers.len() + 12))?;
     for (name, value) in headers.iter().chain(&facts.cors) {
         head.append_header(name.clone(), value.clone())?;

@@ -67,7 +67,11 @@ fn judge(gateway: &Gateway, outcome: &Outcome, expect: &ExpectSettings) -> Resul
             differs("status", status.as_ref().map(|status| status.value.to_string()).as_deref(), "that of the upstream")?;
             differs("code", code.as_ref().map(|code| code.as_str()), "none: it is relayed")?;
             differs("upstream", upstream.as_ref().map(|upstream| upstream.as_str()), found)?;
-            differs("upstream_path", upstream_path.as_ref().map(|upstream_path| upstream_path.as_str()), head.uri.path_and_query().map_or("", |path| path.as_str()))?;
+            differs(
+                "upstream_path",
+                upstream_path.as_ref().map(|upstream_path| upstream_path.as_str()),
+                head.uri.path_and_query().map_or("", |path| path.as_str()),
+            )?;
             each(upstream_headers, "upstream header", |name| values(head.headers.get_all(name).iter()))?;
             match headers.keys().next() {
                 Some(name) => Err(format!("header `{name}` is of an answer that the upstream gives")),
@@ -79,8 +83,13 @@ fn judge(gateway: &Gateway, outcome: &Outcome, expect: &ExpectSettings) -> Resul
             differs("status", status.as_ref().map(|status| status.value.to_string()).as_deref(), &found)
                 .map_err(|why| format!("{why} ({})", outcome.summary()))?;
             differs("code", code.as_ref().map(|code| code.as_str()), named.as_deref().unwrap_or("none"))?;
-            differs("upstream", upstream.as_ref().map(|upstream| upstream.as_str()), "none: the gateway answers itself").map_err(|why| format!("{why} ({})", outcome.summary()))?;
-            differs("upstream_path", upstream_path.as_ref().map(|upstream_path| upstream_path.as_str()), "none: the gateway answers itself")?;
+            differs("upstream", upstream.as_ref().map(|upstream| upstream.as_str()), "none: the gateway answers itself")
+                .map_err(|why| format!("{why} ({})", outcome.summary()))?;
+            differs(
+                "upstream_path",
+                upstream_path.as_ref().map(|upstream_path| upstream_path.as_str()),
+                "none: the gateway answers itself",
+            )?;
             if let Some(name) = upstream_headers.keys().next() {
                 return Err(format!("upstream header `{name}`: the gateway answers itself ({})", outcome.summary()));
             }
