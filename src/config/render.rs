@@ -1,8 +1,8 @@
 //! Decides how mistakes look: `path:line:column: error[code]: message`, the line itself with a caret below, help.
 //!
-//! A quoted line must not show a secret. The rule: values that follow, on the line or by indentation, a key of [`MAY_HOLD_SECRETS`] or one with
-//! a word of [`SECRET_WORDS`] in its name, are shown as `…`, but for the value that the caret points at; behind a key of [`HOLDS_SECRETS`] or
-//! [`IS_SECRET`] that one too, and of a value of the latter that goes on over several lines, no line is shown. Keys and brackets stay. Knows nothing of YAML beyond that, because it also shows what is not YAML.
+//! A quoted line must not show a secret. The rule: values that follow, on the line or by indentation, a key of [`HOLDS_SECRETS`] or
+//! [`IS_SECRET`], or one with a word of [`SECRET_WORDS`] in its name, are shown as `…`, be they pointed at or not; keys and brackets stay. Of
+//! a value of [`IS_SECRET`] that goes on over several lines, no line is shown. Knows nothing of YAML beyond that, because it also shows what is not YAML.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -10,11 +10,8 @@ use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Place, Source};
 
-/// Keys below which some values may be secret: headers.
-const MAY_HOLD_SECRETS: &[&str] = &["set", "add", "x-api-key", "api-key", "apikey"];
-
-/// Keys below which somebody may have written a secret in the wrong place.
-pub(super) const HOLDS_SECRETS: &[&str] = &["key", "keys"];
+/// Keys below which values may be secret, or somebody may have written a secret in the wrong place.
+pub(super) const HOLDS_SECRETS: &[&str] = &["key", "keys", "set", "add", "x-api-key", "api-key", "apikey"];
 
 /// Words in the names of keys (as in `x-internal-secret`) that make them such.
 const SECRET_WORDS: &[&str] = &["secret", "password", "token", "credential", "cookie", "authorization"];
@@ -30,8 +27,6 @@ const LONGEST: usize = 120;
 enum Care {
     /// Everything.
     None,
-    /// Keys, brackets and the value that is pointed at.
-    Pointed,
     /// Keys and brackets.
     Keys,
     /// Nothing.
@@ -109,10 +104,8 @@ fn care_for(key: &str) -> Care {
     let key = key.to_ascii_lowercase();
     if IS_SECRET.contains(&key.as_str()) {
         Care::All
-    } else if HOLDS_SECRETS.contains(&key.as_str()) {
+    } else if HOLDS_SECRETS.contains(&key.as_str()) || key.split(['-', '_']).any(|word| SECRET_WORDS.contains(&word)) {
         Care::Keys
-    } else if MAY_HOLD_SECRETS.contains(&key.as_str()) || key.split(['-', '_']).any(|word| SECRET_WORDS.contains(&word)) {
-        Care::Pointed
     } else {
         Care::None
     }
@@ -202,7 +195,7 @@ impl<'a> Lines<'a> {
         let line: Vec<char> = line.chars().collect();
         let from = (place.column as usize).saturating_sub(1).min(line.len());
         let to = (from + place.width.max(1) as usize).min(line.len()).max(from);
-        let masked = mask(&line, above, from, to);
+        let masked = mask(&line, above);
 
         let (first, last) = window(line.len(), from, to);
         let (mut shown, mut carets) = (String::new(), String::new());
@@ -260,7 +253,7 @@ fn below(line: &str) -> Care {
 }
 
 /// Which characters of a line are not shown.
-fn mask(line: &[char], above: Care, from: usize, to: usize) -> Vec<bool> {
+fn mask(line: &[char], above: Care) -> Vec<bool> {
     let mut masked = vec![false; line.len()];
     if above == Care::All {
         let indent = line.iter().take_while(|c| c.is_whitespace()).count();
@@ -281,12 +274,7 @@ fn mask(line: &[char], above: Care, from: usize, to: usize) -> Vec<bool> {
                 }
                 care = base;
             }
-            Piece::Value => masked[start..end].fill(match care {
-                Care::None => false,
-                // A place that is not just this value is that of a collection, or of something else.
-                Care::Pointed => from != start || to > end,
-                Care::Keys | Care::All => true,
-            }),
+            Piece::Value => masked[start..end].fill(care != Care::None),
         }
     }
     masked
@@ -375,11 +363,11 @@ mod tests {
     }
 
     #[test]
-    fn what_the_caret_points_at_is_shown_beside_a_masked_neighbour() {
+    fn the_caret_stands_below_what_is_masked() {
         let told = shown("a: { keys: [{ sha256: hunter2 }], plan: fre }", 1, 41, 3);
         assert!(told.contains(" 1 | a: { keys: [{ sha256: … }], plan: fre }\n"), "{told}");
         let told = shown("set: { x-a: hunter2, x-b: bad }", 1, 27, 3);
-        assert!(told.contains(" 1 | set: { x-a: …, x-b: bad }\n   |                     ^^^\n"), "{told}");
+        assert!(told.contains(" 1 | set: { x-a: …, x-b: … }\n   |                     ^\n"), "{told}");
     }
 
     #[test]
