@@ -119,6 +119,15 @@ impl Scheme {
 // === impl Facts ===
 
 impl Facts {
+    /// Says on which connection the request has come, and when. For facts that know nothing yet.
+    pub fn arrive(&mut self, listener: usize, peer: SocketAddr, scheme: Scheme, now: Now) {
+        self.listener = listener;
+        self.peer = peer;
+        self.client = peer.ip();
+        self.scheme = scheme;
+        self.now = now;
+    }
+
     /// What is known when a request head has arrived on a connection, and nothing more.
     pub fn new(listener: usize, peer: SocketAddr, scheme: Scheme, now: Now) -> Self {
         Facts {

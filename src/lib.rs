@@ -29,3 +29,4 @@ pub mod report;
 
 pub mod clock;
 pub mod echo;
+pub mod text;

@@ -239,6 +239,21 @@ impl Target {
         ascii(&self.text[..self.path_len])
     }
 
+    /// The same without the cost of a `&str`, for what takes bytes.
+    pub fn path_bytes(&self) -> &[u8] {
+        &self.text[..self.path_len]
+    }
+
+    /// [`Target::query`] as bytes.
+    pub fn query_bytes(&self) -> Option<&[u8]> {
+        self.text.get(self.path_len + 1..)
+    }
+
+    /// [`Target::host`] as bytes.
+    pub fn host_bytes(&self) -> &[u8] {
+        &self.authority[..self.host_len]
+    }
+
     /// What stands behind `?`, byte for byte.
     pub fn query(&self) -> Option<&str> {
         self.text.get(self.path_len + 1..).map(ascii)

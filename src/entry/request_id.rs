@@ -54,6 +54,10 @@ impl RequestId {
         std::str::from_utf8(&self.0).expect("an id is ASCII: made here or checked by `accept`")
     }
 
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// For `X-Request-ID`, to the upstream and to the client.
     pub fn to_header_value(&self) -> HeaderValue {
         HeaderValue::from_bytes(&self.0).expect("an id has only characters that a header may hold")

@@ -96,6 +96,10 @@ impl<const N: usize> Hex<N> {
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("hex digits are ASCII")
     }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// Section 3.2.2, 4.3: version 00 exactly; later versions by their first 55 characters, if a dash or nothing follows.

@@ -19,7 +19,7 @@ use crate::relay::peer::peer as make_peer;
 use crate::relay::retry::{Attempt, CLIENT_GONE, INTERNAL_ERROR, Phase, kind_of};
 use crate::relay::send::make_head;
 use crate::relay::target::{Chosen, Target};
-use crate::reply::headers::{Incoming, client_head};
+use crate::reply::headers::{Incoming, LOCATIONS, client_head};
 use crate::reply::location::Way;
 use crate::reply::problem::{Kind, Problem};
 use crate::report::metrics::series::Failure;
@@ -173,11 +173,11 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
     let rewrite = relay.head.rewrite.as_ref();
     let incoming = Incoming {
         scheme: ctx.facts.scheme,
-        request_id: ctx.facts.request_id.as_str(),
+        request_id: ctx.facts.request_id.as_bytes(),
         cors: &ctx.facts.cors,
         has_cors_policy: route.policies.cors.is_some(),
         limits: &told,
-        location: Way {
+        location: LOCATIONS.iter().any(|name| head.headers.contains_key(name)).then(|| Way {
             scheme: ctx.facts.scheme,
             host: ctx.facts.target.authority(),
             target: &target.address.text,
@@ -185,7 +185,7 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
                 rewrite.sent_host(ctx.facts.target.authority(), target.host_header.to_str().unwrap_or_default())
             }),
             rewrite,
-        },
+        }),
     };
     client_head(&route.response, &incoming, head);
     if session.req_header().version == http::Version::HTTP_10 {

@@ -62,15 +62,15 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     let target = attempts.target.as_ref();
     Line {
         unix_ms: facts.now.unix_ms,
-        request_id: facts.request_id.as_str(),
-        trace_id: trace.as_str(),
+        request_id: facts.request_id.as_bytes(),
+        trace_id: trace.as_bytes(),
         listener: listener.map_or("", |listener| &listener.name),
         protocol,
         client: Some(facts.client),
-        host: facts.target.host().as_bytes(),
+        host: facts.target.host_bytes(),
         method,
-        path: facts.target.path().as_bytes(),
-        query: facts.target.query().unwrap_or_default().as_bytes(),
+        path: facts.target.path_bytes(),
+        query: facts.target.query_bytes().unwrap_or_default(),
         credentials: &ctx.gateway.credential_parameters,
         upstream_path: attempts.rewritten.as_deref().unwrap_or_default().as_bytes(),
         route: route.map_or("", |route| &route.name),
@@ -139,7 +139,7 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind
     let slot = gateway.listener(conn.listener.slot(), &conn.listener.name);
     Line {
         unix_ms: now.unix_ms,
-        request_id: request_id.as_str(),
+        request_id: request_id.as_bytes(),
         listener: &conn.listener.name,
         protocol: "HTTP/1.1",
         client: Some(conn.peer.ip()),

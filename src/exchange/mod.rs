@@ -77,13 +77,12 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     ctx.has_begun = true;
     let gateway = ctx.gateway.clone();
     let slot = gateway.listener(conn.listener.slot(), &conn.listener.name).map_or(usize::MAX, |(slot, _)| slot);
-    ctx.facts = Facts::new(slot, conn.peer, conn.scheme, clock::now());
+    ctx.facts.arrive(slot, conn.peer, conn.scheme, clock::now());
     ctx.conn = Some(conn);
     let decision = {
         let raw = session.as_downstream().as_http1().map(|http1| http1.get_headers_raw_bytes());
-        let raw = raw.and_then(|raw| raw_target(&raw).map(<[u8]>::to_vec));
         let head = session.req_header();
-        let target = raw.as_deref().unwrap_or_else(|| head.raw_path());
+        let target = raw.as_deref().and_then(raw_target).unwrap_or_else(|| head.raw_path());
         decide(&gateway, &gateway.buckets, head, target, &mut ctx.facts).await
     };
     match decision {

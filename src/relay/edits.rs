@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
@@ -17,7 +18,7 @@ pub struct HeaderEdits {
     pub add: Vec<(HeaderName, HeaderValue)>,
 }
 
-/// What a head must offer to be edited: Pingora's requests and responses.
+/// How fields are changed; a plain map can fail or panic where there are absurdly many.
 pub trait Head {
     fn put(&mut self, name: &HeaderName, value: HeaderValue);
     fn push(&mut self, name: &HeaderName, value: HeaderValue);
@@ -80,6 +81,31 @@ impl HeaderEdits {
     }
 }
 
+/// Lends the fields of a request as a plain map. Pingora's own methods keep a second map, of names as they were spelt, and read each
+/// name anew: several times the work for each field. Names go on in lower case, as HTTP/2 has them (RFC 9113 section 8.2.1).
+pub fn with_request_fields<T>(head: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap) -> T) -> T {
+    let none = RequestHeader::from(http::Request::new(()).into_parts().0);
+    let mut parts = http::request::Parts::from(std::mem::replace(head, none));
+    let done = change(&mut parts.headers);
+    *head = RequestHeader::from(parts);
+    done
+}
+
+/// The same of a response. A reason phrase of the upstream's own stays.
+pub fn with_response_fields<T>(head: &mut ResponseHeader, change: impl FnOnce(&mut HeaderMap) -> T) -> T {
+    let usual = head.status.canonical_reason();
+    let reason = head.get_reason_phrase().filter(|reason| Some(*reason) != usual).map(str::to_owned);
+    let none = ResponseHeader::from(http::Response::new(()).into_parts().0);
+    let mut parts = http::response::Parts::from(std::mem::replace(head, none));
+    let done = change(&mut parts.headers);
+    *head = ResponseHeader::from(parts);
+    if reason.is_some() {
+        // Fails only for a phrase that could not have come over the wire.
+        let _ = head.set_reason_phrase(reason.as_deref());
+    }
+    done
+}
+
 fn compile_name<T>(written: &str, place: &At<T>, wrong: &mut Vec<Diagnostic>) -> Option<HeaderName> {
     // `HeaderName` takes more than a token (RFC 9110 section 5.6.2) only in its length, which is bounded here.
     let name = written.parse::<HeaderName>().ok().filter(|name| name.as_str().len() <= 256);
@@ -113,29 +139,17 @@ fn compile_pair(written: &str, value: &At<String>, wrong: &mut Vec<Diagnostic>) 
 
 // === impl Head ===
 
-impl Head for pingora_http::RequestHeader {
+impl Head for HeaderMap {
     fn put(&mut self, name: &HeaderName, value: HeaderValue) {
         // Fails only above 32,768 fields; heads are bounded long before.
-        let _ = self.insert_header(name.clone(), value);
+        let _ = self.try_insert(name.clone(), value);
     }
     fn push(&mut self, name: &HeaderName, value: HeaderValue) {
         // Fails only above 32,768 fields; heads are bounded long before.
-        let _ = self.append_header(name.clone(), value);
+        let _ = self.try_append(name.clone(), value);
     }
     fn cut(&mut self, name: &HeaderName) {
-        self.remove_header(name);
-    }
-}
-
-impl Head for pingora_http::ResponseHeader {
-    fn put(&mut self, name: &HeaderName, value: HeaderValue) {
-        let _ = self.insert_header(name.clone(), value);
-    }
-    fn push(&mut self, name: &HeaderName, value: HeaderValue) {
-        let _ = self.append_header(name.clone(), value);
-    }
-    fn cut(&mut self, name: &HeaderName) {
-        self.remove_header(name);
+        self.remove(name);
     }
 }
 
@@ -157,14 +171,28 @@ mod tests {
     fn headers_are_removed_then_set_then_added() {
         let remove = [at("X-Debug".to_owned()), at("x-more".to_owned())];
         let edits = HeaderEdits::compile(&map(&[("X-One", "1")]), &map(&[("x-more", "a")]), &remove).unwrap();
-        let mut head = pingora_http::RequestHeader::build("GET", b"/", None).unwrap();
+        let mut head = HeaderMap::new();
         for (name, value) in [("x-debug", "y"), ("x-one", "0"), ("x-one", "00"), ("x-more", "b")] {
-            head.append_header(name, value).unwrap();
+            head.append(name, HeaderValue::from_static(value));
         }
         edits.apply(&mut head);
-        let seen: Vec<_> = head.headers.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
+        let seen: Vec<_> = head.iter().map(|(n, v)| (n.as_str(), v.to_str().unwrap())).collect();
         assert_eq!(seen.len(), 2);
         assert!(seen.contains(&("x-one", "1")) && seen.contains(&("x-more", "a")));
+    }
+
+    #[test]
+    fn a_lent_head_keeps_all_but_its_fields() {
+        let mut request = RequestHeader::build("PUT", b"/a?b", None).unwrap();
+        request.append_header("X-One", "1").unwrap();
+        with_request_fields(&mut request, |fields| fields.push(&HeaderName::from_static("x-one"), HeaderValue::from_static("2")));
+        assert_eq!((request.method.as_str(), request.raw_path()), ("PUT", &b"/a?b"[..]));
+        assert_eq!(request.headers.get_all("x-one").iter().collect::<Vec<_>>(), ["1", "2"]);
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        response.set_reason_phrase(Some("Fine")).unwrap();
+        with_response_fields(&mut response, |fields| fields.put(&HeaderName::from_static("x-one"), HeaderValue::from_static("1")));
+        assert_eq!((response.status.as_u16(), response.get_reason_phrase()), (200, Some("Fine")));
+        assert_eq!(response.headers["x-one"], "1");
     }
 
     #[test]

@@ -7,15 +7,16 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
-use super::edits::HeaderEdits;
+use super::edits::{Head, HeaderEdits, with_request_fields};
 use super::rewrite::{HostRewrite, RequestHeadersSettings, Rewrite};
 use super::strip::StripSet;
 use crate::config::diagnostic::Diagnostic;
 use crate::ctx::Scheme;
+use crate::text::AddressText;
 
 /// What a route does to request heads; compiled at load.
 #[derive(Clone, Debug, Default)]
@@ -47,13 +48,16 @@ pub struct Outgoing<'a> {
     pub peer: IpAddr,
     /// Whether what the peer says of client, scheme and host is passed on.
     pub peer_is_trusted: bool,
-    pub request_id: &'a str,
-    pub traceparent: &'a str,
+    pub request_id: &'a [u8],
+    pub traceparent: &'a [u8],
     /// Whether `tracestate` belongs to that trace; otherwise it is removed.
     pub keep_tracestate: bool,
     /// Headers that name the caller; none where nobody was identified.
     pub identity: &'a [(HeaderName, HeaderValue)],
 }
+
+/// How many fields every request gets.
+const WRITTEN: usize = 5;
 
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -74,24 +78,28 @@ impl HeaderEdits {
 
 /// Makes the head that goes upstream out of the one that came. See [`HeadPlan`] and [`Outgoing`] for what decides.
 pub fn upstream_head(plan: &HeadPlan, strip: &StripSet, out: &Outgoing<'_>, head: &mut RequestHeader) {
+    with_request_fields(head, |fields| {
+        // Once for all that is written here.
+        fields.reserve(WRITTEN + out.identity.len() + plan.edits.set.len() + plan.edits.add.len());
+        set_host(plan.rewrite.as_ref(), out, fields);
+        // First everything goes that clients may not say, in whatever spelling; then the gateway says it.
+        strip.clean(fields, out.peer_is_trusted);
+        for name in &plan.credentials {
+            fields.remove(name);
+        }
+        set_forwarded(plan, out, fields);
+        insert_bytes(fields, X_REQUEST_ID, out.request_id);
+        insert_bytes(fields, TRACEPARENT, out.traceparent);
+        if !out.keep_tracestate {
+            fields.remove(&TRACESTATE);
+        }
+        for (name, value) in out.identity {
+            fields.put(name, value.clone());
+        }
+        // Last: what the operator writes holds, whatever else was said.
+        plan.edits.apply(fields);
+    });
     set_target(plan.rewrite.as_ref(), out, head);
-    set_host(plan.rewrite.as_ref(), out, head);
-    // First everything goes that clients may not say, in whatever spelling; then the gateway says it.
-    strip.clean(head, out.peer_is_trusted);
-    for name in &plan.credentials {
-        head.remove_header(name);
-    }
-    set_forwarded(plan, out, head);
-    insert(head, X_REQUEST_ID, out.request_id);
-    insert(head, TRACEPARENT, out.traceparent);
-    if !out.keep_tracestate {
-        head.remove_header(&TRACESTATE);
-    }
-    for (name, value) in out.identity {
-        let _ = head.insert_header(name, value.clone());
-    }
-    // Last: what the operator writes holds, whatever else was said.
-    plan.edits.apply(head);
 }
 
 fn set_target(rewrite: Option<&Rewrite>, out: &Outgoing<'_>, head: &mut RequestHeader) {
@@ -119,49 +127,49 @@ fn set_target(rewrite: Option<&Rewrite>, out: &Outgoing<'_>, head: &mut RequestH
     }
 }
 
-fn set_host(rewrite: Option<&Rewrite>, out: &Outgoing<'_>, head: &mut RequestHeader) {
+fn set_host(rewrite: Option<&Rewrite>, out: &Outgoing<'_>, fields: &mut HeaderMap) {
     let value = match rewrite.map_or(&HostRewrite::Preserve, |rewrite| &rewrite.host) {
         HostRewrite::Upstream => out.target_host.clone(),
         HostRewrite::Fixed(name) => name.clone(),
         HostRewrite::Preserve => {
-            let mut hosts = head.headers.get_all(header::HOST).iter();
+            let mut hosts = fields.get_all(header::HOST).iter();
             if hosts.next().is_some_and(|host| host.as_bytes() == out.host.as_bytes()) && hosts.next().is_none() {
                 return;
             }
-            return insert(head, header::HOST, out.host);
+            return insert(fields, header::HOST, out.host);
         }
     };
-    let _ = head.insert_header(header::HOST, value);
+    fields.put(&header::HOST, value);
 }
 
-fn set_forwarded(plan: &HeadPlan, out: &Outgoing<'_>, head: &mut RequestHeader) {
+fn set_forwarded(plan: &HeadPlan, out: &Outgoing<'_>, fields: &mut HeaderMap) {
     // A v4 client of a v6 socket is told as v4.
     let peer = out.peer.to_canonical();
     let mut text = Text::new();
     if out.peer_is_trusted {
-        text.join(head, &X_FORWARDED_FOR);
+        text.join(fields, &X_FORWARDED_FOR);
     }
     text.separate();
-    text.push_display(peer);
-    insert_bytes(head, X_FORWARDED_FOR, &text.0);
+    text.push_address(peer);
+    insert_bytes(fields, X_FORWARDED_FOR, &text.0);
 
-    let told = |name: &HeaderName| out.peer_is_trusted && head.headers.get_all(name).iter().count() == 1;
-    let proto_is_told = told(&X_FORWARDED_PROTO) && matches!(head.headers[X_FORWARDED_PROTO].as_bytes(), b"http" | b"https");
+    let told = |name: &HeaderName| out.peer_is_trusted && fields.get_all(name).iter().count() == 1;
+    let proto_is_told = told(&X_FORWARDED_PROTO) && matches!(fields[X_FORWARDED_PROTO].as_bytes(), b"http" | b"https");
     let host_is_told = told(&X_FORWARDED_HOST);
     if !proto_is_told {
-        let _ = head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(out.scheme.as_str()));
+        fields.put(&X_FORWARDED_PROTO, HeaderValue::from_static(out.scheme.as_str()));
     }
     if !host_is_told {
-        insert(head, X_FORWARDED_HOST, out.host);
+        insert(fields, X_FORWARDED_HOST, out.host);
     }
     if !plan.write_forwarded {
-        head.remove_header(&header::FORWARDED);
+        fields.remove(&header::FORWARDED);
         return;
     }
     // RFC 7239 section 4: one element per proxy; v6 and ports need quotes (section 6).
     let mut text = Text::new();
     if out.peer_is_trusted {
-        text.join(head, &header::FORWARDED);
+        text.join(fields, &header::FORWARDED);
     }
     text.separate();
     match peer {
@@ -169,22 +177,18 @@ fn set_forwarded(plan: &HeadPlan, out: &Outgoing<'_>, head: &mut RequestHeader) 
         IpAddr::V6(v6) => text.push_display(format_args!("for=\"[{v6}]\"")),
     }
     text.push_display(format_args!(";host=\"{}\";proto={}", out.host, out.scheme.as_str()));
-    insert_bytes(head, header::FORWARDED, &text.0);
+    insert_bytes(fields, header::FORWARDED, &text.0);
 }
 
-fn insert(head: &mut RequestHeader, name: HeaderName, value: &str) {
-    insert_bytes(head, name, value.as_bytes());
+fn insert(fields: &mut HeaderMap, name: HeaderName, value: &str) {
+    insert_bytes(fields, name, value.as_bytes());
 }
 
 /// What is no field value is left out rather than passed on as the client said it.
-fn insert_bytes(head: &mut RequestHeader, name: HeaderName, value: &[u8]) {
+fn insert_bytes(fields: &mut HeaderMap, name: HeaderName, value: &[u8]) {
     match HeaderValue::from_bytes(value) {
-        Ok(value) => {
-            let _ = head.insert_header(name, value);
-        }
-        Err(_) => {
-            head.remove_header(&name);
-        }
+        Ok(value) => fields.put(&name, value),
+        Err(_) => fields.cut(&name),
     }
 }
 
@@ -197,8 +201,8 @@ impl Text {
     }
 
     /// All lines of a list field as one (RFC 9110 section 5.3).
-    fn join(&mut self, head: &RequestHeader, name: &HeaderName) {
-        for line in head.headers.get_all(name) {
+    fn join(&mut self, fields: &HeaderMap, name: &HeaderName) {
+        for line in fields.get_all(name) {
             self.separate();
             self.0.extend_from_slice(line.as_bytes());
         }
@@ -208,6 +212,10 @@ impl Text {
         if !self.0.is_empty() {
             self.0.extend_from_slice(b", ");
         }
+    }
+
+    fn push_address(&mut self, address: IpAddr) {
+        self.0.extend_from_slice(&AddressText::of(address));
     }
 
     fn push_display(&mut self, shown: impl std::fmt::Display) {
@@ -274,8 +282,8 @@ mod tests {
             scheme: Scheme::Https,
             peer: IpAddr::from([192, 0, 2, 9]),
             peer_is_trusted: false,
-            request_id: "r-1",
-            traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            request_id: b"r-1",
+            traceparent: b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             keep_tracestate: false,
             identity: &[],
         }
@@ -324,7 +332,7 @@ mod tests {
         assert_eq!(all(&head, "x-forwarded-proto"), ["https"]);
         assert_eq!(all(&head, "x-forwarded-host"), ["api.example.com"]);
         assert_eq!(all(&head, "x-request-id"), ["r-1"]);
-        assert_eq!(all(&head, "traceparent"), [out().traceparent]);
+        assert_eq!(head.headers["traceparent"].as_bytes(), out().traceparent);
         for name in ["x-forwarded-port", "forwarded", "x-real-ip", "cf-connecting-ip", "tracestate"] {
             assert!(all(&head, name).is_empty(), "{name}");
         }

@@ -3,8 +3,7 @@
 //! Many servers read `x_user_id` as `X-User-Id` (CGI folds both to `HTTP_X_USER_ID`), so names are compared with `_` read as `-`.
 //! Does not decide what the gateway puts in their place: see `head.rs`.
 
-use http::HeaderName;
-use pingora_http::RequestHeader;
+use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
 /// Names compiled once for all routes.
@@ -58,11 +57,11 @@ impl StripSet {
     }
 
     /// Removes from a head what its sender may not say.
-    pub fn clean(&self, head: &mut RequestHeader, peer_is_trusted: bool) {
-        let forbidden: SmallVec<[HeaderName; 8]> =
-            head.headers.keys().filter(|name| self.forbids(name.as_str(), peer_is_trusted)).cloned().collect();
+    pub fn clean(&self, fields: &mut HeaderMap, peer_is_trusted: bool) {
+        let forbidden: SmallVec<[HeaderName; 4]> =
+            fields.keys().filter(|name| self.forbids(name.as_str(), peer_is_trusted)).cloned().collect();
         for name in &forbidden {
-            head.remove_header(name);
+            fields.remove(name);
         }
     }
 

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_http::ResponseHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use super::location;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 use crate::ctx::Scheme;
-use crate::relay::edits::{Head, HeaderEdits};
+use crate::relay::edits::{Head, HeaderEdits, with_response_fields};
 use crate::relay::head::X_REQUEST_ID;
 
 /// Headers of the response set, added and removed, and the security headers.
@@ -57,17 +57,19 @@ pub struct ResponseHeaders {
 pub struct Incoming<'a> {
     /// Of the client's connection, or what a trusted proxy said of its own.
     pub scheme: Scheme,
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     /// `Facts::cors`; they replace the upstream's. Where the route has no CORS policy: empty, and the upstream's stay.
     pub cors: &'a [(HeaderName, HeaderValue)],
     /// Whether the route has a CORS policy, so that headers of the upstream's own are removed even where `cors` is empty.
     pub has_cors_policy: bool,
     /// `X-RateLimit-*` and `RateLimit-*`.
     pub limits: &'a [(HeaderName, HeaderValue)],
-    pub location: location::Way<'a>,
+    /// How addresses in it are translated; needed only where it has one.
+    pub location: Option<location::Way<'a>>,
 }
 
-const X_POWERED_BY: HeaderName = HeaderName::from_static("x-powered-by");
+/// Fields that name a place, perhaps one that only the gateway can reach.
+pub const LOCATIONS: [HeaderName; 2] = [header::LOCATION, header::CONTENT_LOCATION];
 
 const STRICT: [(HeaderName, HeaderValue); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -87,51 +89,55 @@ impl ResponseHeaders {
     }
 
     /// The part that the gateway's own answers have too: security headers and the operator's own.
-    pub fn finish(&self, head: &mut ResponseHeader, scheme: Scheme) {
+    pub fn finish(&self, fields: &mut HeaderMap, scheme: Scheme) {
         match self.security {
             None => {}
             Some(Security::Strict) => {
                 for (name, value) in STRICT {
-                    put_if_absent(head, name, value);
+                    put_if_absent(fields, name, value);
                 }
                 if scheme == Scheme::Https {
-                    put_if_absent(head, header::STRICT_TRANSPORT_SECURITY, HSTS);
+                    put_if_absent(fields, header::STRICT_TRANSPORT_SECURITY, HSTS);
                 }
             }
         }
-        self.edits.apply(head);
+        self.edits.apply(fields);
     }
 }
 
 /// Makes the head that the client gets out of the one that the upstream sent. Also for interim answers (1xx), harmlessly.
 pub fn client_head(headers: &ResponseHeaders, incoming: &Incoming<'_>, head: &mut ResponseHeader) {
-    remove_inner(head);
-    for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        // None where it stays as it is, which is nearly always.
-        let translated = head.headers.get(&name).and_then(|value| value.to_str().ok()).and_then(|value| incoming.location.translate(value));
-        if let Some(value) = translated.and_then(|text| HeaderValue::try_from(text).ok()) {
-            head.put(&name, value);
+    let is_switch = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
+    with_response_fields(head, |fields| {
+        fields.reserve(1 + incoming.limits.len() + headers.edits.set.len() + headers.edits.add.len());
+        remove_inner(is_switch, fields);
+        if let Some(way) = &incoming.location {
+            for name in LOCATIONS {
+                // None where it stays as it is, which is nearly always.
+                let translated = fields.get(&name).and_then(|value| value.to_str().ok()).and_then(|value| way.translate(value));
+                if let Some(value) = translated.and_then(|text| HeaderValue::try_from(text).ok()) {
+                    fields.put(&name, value);
+                }
+            }
         }
-    }
-    if incoming.has_cors_policy {
-        replace_cors(incoming.cors, head);
-    }
-    for (name, value) in incoming.limits {
-        head.put(name, value.clone());
-    }
-    if let Ok(value) = HeaderValue::from_str(incoming.request_id) {
-        head.put(&X_REQUEST_ID, value);
-    }
-    headers.finish(head, incoming.scheme);
+        if incoming.has_cors_policy {
+            replace_cors(incoming.cors, fields);
+        }
+        for (name, value) in incoming.limits {
+            fields.put(name, value.clone());
+        }
+        if let Ok(value) = HeaderValue::from_bytes(incoming.request_id) {
+            fields.put(&X_REQUEST_ID, value);
+        }
+        headers.finish(fields, incoming.scheme);
+    });
 }
 
 /// What says something of the inside, and hop-by-hop fields (RFC 9110 section 7.6.1). Framing and a switched protocol are
 /// Pingora's to say: it needs `Transfer-Encoding`, and `Connection` and `Upgrade` of a 101, and writes `Connection` anew.
-fn remove_inner(head: &mut ResponseHeader) {
-    let is_switch = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
-    if !is_switch && head.headers.contains_key(header::CONNECTION) {
-        let nominated: SmallVec<[HeaderName; 4]> = head
-            .headers
+fn remove_inner(is_switch: bool, fields: &mut HeaderMap) {
+    if !is_switch && fields.contains_key(header::CONNECTION) {
+        let nominated: SmallVec<[HeaderName; 4]> = fields
             .get_all(header::CONNECTION)
             .iter()
             .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
@@ -139,43 +145,49 @@ fn remove_inner(head: &mut ResponseHeader) {
             .filter(|name| !matches!(*name, header::TRANSFER_ENCODING | header::CONTENT_LENGTH | header::CONNECTION))
             .collect();
         for name in &nominated {
-            head.cut(name);
+            fields.remove(name);
         }
-        head.cut(&header::CONNECTION);
-        head.cut(&header::UPGRADE);
+        fields.remove(&header::CONNECTION);
+        fields.remove(&header::UPGRADE);
     }
+    // Told apart by their lengths first, unlike names that are compared one by one.
     let inner = |name: &HeaderName| {
-        *name == header::SERVER
-            || *name == X_POWERED_BY
-            || *name == header::VIA
-            || *name == header::TRAILER
-            || *name == header::PROXY_AUTHENTICATE
-            || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "x-aspnet-version" | "x-aspnetmvc-version")
+        matches!(
+            name.as_str(),
+            "server"
+                | "x-powered-by"
+                | "via"
+                | "trailer"
+                | "proxy-authenticate"
+                | "keep-alive"
+                | "proxy-connection"
+                | "x-aspnet-version"
+                | "x-aspnetmvc-version"
+        )
     };
-    let found: SmallVec<[HeaderName; 4]> = head.headers.keys().filter(|name| inner(name)).cloned().collect();
+    let found: SmallVec<[HeaderName; 4]> = fields.keys().filter(|name| inner(name)).cloned().collect();
     for name in &found {
-        head.cut(name);
+        fields.remove(name);
     }
 }
 
 /// One party decides who may read an answer. `Vary` is added to, not replaced: caches need both reasons.
-fn replace_cors(cors: &[(HeaderName, HeaderValue)], head: &mut ResponseHeader) {
-    let found: SmallVec<[HeaderName; 4]> =
-        head.headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
+fn replace_cors(cors: &[(HeaderName, HeaderValue)], fields: &mut HeaderMap) {
+    let found: SmallVec<[HeaderName; 4]> = fields.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
     for name in &found {
-        head.cut(name);
+        fields.remove(name);
     }
     for (name, value) in cors {
         match *name {
-            header::VARY => head.push(name, value.clone()),
-            _ => head.put(name, value.clone()),
+            header::VARY => fields.push(name, value.clone()),
+            _ => fields.put(name, value.clone()),
         }
     }
 }
 
-fn put_if_absent(head: &mut ResponseHeader, name: HeaderName, value: HeaderValue) {
-    if !head.headers.contains_key(&name) {
-        head.put(&name, value);
+fn put_if_absent(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    if !fields.contains_key(&name) {
+        fields.put(&name, value);
     }
 }
 
@@ -186,17 +198,17 @@ mod tests {
     fn incoming<'a>() -> Incoming<'a> {
         Incoming {
             scheme: Scheme::Http,
-            request_id: "r-1",
+            request_id: b"r-1",
             cors: &[],
             has_cors_policy: false,
             limits: &[],
-            location: location::Way {
+            location: Some(location::Way {
                 scheme: Scheme::Http,
                 host: "api.example.com",
                 target: "10.0.0.7:8080",
                 sent_host: "api.example.com",
                 rewrite: None,
-            },
+            }),
         }
     }
 

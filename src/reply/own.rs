@@ -10,6 +10,7 @@ use super::render::REQUEST_ID;
 use crate::config::plan::Route;
 use crate::ctx::Facts;
 use crate::policy::limits;
+use crate::relay::edits::{Head, with_response_fields};
 
 /// The head of an answer of the gateway's own, but for what only the wire needs: its own headers, those of the policies that were
 /// asked, the request id, and what the route does to all its answers.
@@ -17,16 +18,17 @@ use crate::policy::limits;
 /// # Errors
 /// None that can be expected: all names and values are headers already.
 pub fn own_head(status: u16, route: Option<&Route>, facts: &Facts, headers: &[(HeaderName, HeaderValue)]) -> Result<ResponseHeader> {
-    let mut head = ResponseHeader::build(status, Some(headers.len() + 12))?;
-    for (name, value) in headers.iter().chain(&facts.cors) {
-        head.append_header(name.clone(), value.clone())?;
-    }
-    limits::headers::headers(&facts.charges, &mut |name, value| {
-        let _ = head.insert_header(name, value);
+    let mut head = ResponseHeader::build_no_case(status, None)?;
+    with_response_fields(&mut head, |fields| {
+        fields.reserve(headers.len() + 12);
+        for (name, value) in headers.iter().chain(&facts.cors) {
+            fields.push(name, value.clone());
+        }
+        limits::headers::headers(&facts.charges, &mut |name, value| fields.put(&name, value));
+        fields.put(&REQUEST_ID, facts.request_id.to_header_value());
+        if let Some(route) = route {
+            route.response.finish(fields, facts.scheme);
+        }
     });
-    head.insert_header(REQUEST_ID.clone(), facts.request_id.to_header_value())?;
-    if let Some(route) = route {
-        route.response.finish(&mut head, facts.scheme);
-    }
     Ok(head)
 }

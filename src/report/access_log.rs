@@ -1,7 +1,6 @@
 //! Decides what an access-log line holds and how it is spelt. Does not bring it to its file: see `writer.rs`.
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
@@ -12,6 +11,7 @@ use super::json::{push_escaped_bounded, push_string, push_string_bounded};
 use super::writer::{Sink, To};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
+use crate::text::AddressText;
 
 /// One JSON line a request.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -39,8 +39,8 @@ pub const SHORT: usize = 256;
 pub struct Line<'a> {
     /// When the request head had arrived, in milliseconds since 1970.
     pub unix_ms: u64,
-    pub request_id: &'a str,
-    pub trace_id: &'a str,
+    pub request_id: &'a [u8],
+    pub trace_id: &'a [u8],
     /// Name of the listener.
     pub listener: &'a str,
     /// Such as `HTTP/1.1`.
@@ -174,40 +174,40 @@ impl Line<'_> {
         out.extend_from_slice(&rfc3339(unix_ms));
         out.push(b'"');
         let mut fields = Fields { out };
-        fields.short("request_id", request_id.as_bytes());
-        fields.short("trace_id", trace_id.as_bytes());
-        fields.short("listener", listener.as_bytes());
-        fields.short("protocol", protocol.as_bytes());
-        fields.address("client", client);
-        fields.short("host", host);
-        fields.short("method", method);
-        fields.long("path", path);
-        fields.query("query", query, credentials);
+        fields.short(r#","request_id":"#, request_id);
+        fields.short(r#","trace_id":"#, trace_id);
+        fields.short(r#","listener":"#, listener.as_bytes());
+        fields.short(r#","protocol":"#, protocol.as_bytes());
+        fields.address(r#","client":"#, client);
+        fields.short(r#","host":"#, host);
+        fields.short(r#","method":"#, method);
+        fields.long(r#","path":"#, path);
+        fields.query(r#","query":"#, query, credentials);
         match memchr::memchr(b'?', upstream_path) {
             Some(mark) => {
-                fields.long("upstream_path", &upstream_path[..mark]);
-                fields.query("upstream_query", &upstream_path[mark + 1..], credentials);
+                fields.long(r#","upstream_path":"#, &upstream_path[..mark]);
+                fields.query(r#","upstream_query":"#, &upstream_path[mark + 1..], credentials);
             }
-            None => fields.long("upstream_path", upstream_path),
+            None => fields.long(r#","upstream_path":"#, upstream_path),
         }
-        fields.short("route", route.as_bytes());
-        fields.short("consumer", consumer.as_bytes());
-        fields.short("subject", subject.as_bytes());
-        fields.number("status", status.map(u64::from));
-        fields.short("code", code.as_bytes());
-        fields.long("reason", reason.as_bytes());
-        fields.short("limit", limit.as_bytes());
-        fields.short("key", key.as_bytes());
-        fields.short("upstream", upstream.as_bytes());
-        fields.short("target", target.as_bytes());
-        fields.number("attempts", attempts.map(u64::from));
-        fields.number("bytes_in", Some(bytes_in));
-        fields.number("bytes_out", Some(bytes_out));
-        fields.number("total_us", total_us);
-        fields.number("upstream_us", upstream_us);
-        fields.number("gateway_us", gateway_us);
-        fields.long("user_agent", user_agent);
-        fields.list("would_refuse", would_refuse);
+        fields.short(r#","route":"#, route.as_bytes());
+        fields.short(r#","consumer":"#, consumer.as_bytes());
+        fields.short(r#","subject":"#, subject.as_bytes());
+        fields.number(r#","status":"#, status.map(u64::from));
+        fields.short(r#","code":"#, code.as_bytes());
+        fields.long(r#","reason":"#, reason.as_bytes());
+        fields.short(r#","limit":"#, limit.as_bytes());
+        fields.short(r#","key":"#, key.as_bytes());
+        fields.short(r#","upstream":"#, upstream.as_bytes());
+        fields.short(r#","target":"#, target.as_bytes());
+        fields.number(r#","attempts":"#, attempts.map(u64::from));
+        fields.number(r#","bytes_in":"#, Some(bytes_in));
+        fields.number(r#","bytes_out":"#, Some(bytes_out));
+        fields.number(r#","total_us":"#, total_us);
+        fields.number(r#","upstream_us":"#, upstream_us);
+        fields.number(r#","gateway_us":"#, gateway_us);
+        fields.long(r#","user_agent":"#, user_agent);
+        fields.list(r#","would_refuse":"#, would_refuse);
         out.extend_from_slice(b"}\n");
     }
 }
@@ -215,10 +215,9 @@ impl Line<'_> {
 // === impl Fields ===
 
 impl Fields<'_> {
+    /// A name comes with all that stands around it, such as `,"path":`, so that it is copied in one piece.
     fn name(&mut self, name: &str) {
-        self.out.extend_from_slice(b",\"");
         self.out.extend_from_slice(name.as_bytes());
-        self.out.extend_from_slice(b"\":");
     }
 
     fn short(&mut self, name: &str, text: &[u8]) {
@@ -244,25 +243,9 @@ impl Fields<'_> {
     }
 
     fn address(&mut self, name: &str, address: Option<IpAddr>) {
-        /// Formats without a `String`: 45 bytes hold the longest address.
-        struct Text {
-            bytes: [u8; 48],
-            len: usize,
-        }
-        impl std::fmt::Write for Text {
-            fn write_str(&mut self, text: &str) -> std::fmt::Result {
-                let room = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(std::fmt::Error)?;
-                room.copy_from_slice(text.as_bytes());
-                self.len += text.len();
-                Ok(())
-            }
-        }
         if let Some(address) = address {
-            let mut text = Text { bytes: [0; 48], len: 0 };
-            if write!(text, "{address}").is_ok() {
-                self.name(name);
-                push_string(self.out, &text.bytes[..text.len]);
-            }
+            self.name(name);
+            push_string(self.out, &AddressText::of(address));
         }
     }
 
@@ -405,8 +388,8 @@ mod tests {
     fn a_full_line_has_every_field_in_its_order() {
         let line = Line {
             unix_ms: 1_700_000_000_042,
-            request_id: "01hf",
-            trace_id: "4bf92f3577b34da6a3ce929d0e0e4736",
+            request_id: b"01hf",
+            trace_id: b"4bf92f3577b34da6a3ce929d0e0e4736",
             listener: "public",
             protocol: "HTTP/1.1",
             client: Some("2001:db8::1".parse().unwrap()),

@@ -37,11 +37,12 @@ impl<'a> Fields<'a> {
         if matches!(line[0], b' ' | b'\t') {
             return Err(&FIELD_FOLDED);
         }
-        let colon = memchr(b':', line).ok_or_else(|| bad_name(line))?;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        if name.is_empty() || !name.iter().all(|&byte| is_tchar(byte)) {
-            return Err(bad_name(name));
+        // The first byte that names do not have must be the colon.
+        let end = line.iter().position(|&byte| !is_tchar(byte)).unwrap_or(line.len());
+        if end == 0 || line.get(end) != Some(&b':') {
+            return Err(bad_name(line));
         }
+        let (name, value) = (&line[..end], &line[end + 1..]);
         // A fold without early exit: compilers turn it into a few wide instructions.
         if value.iter().fold(false, |bad, &byte| bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)) {
             return Err(if value.contains(&b'\r') { &LINE_ENDING_INVALID } else { &FIELD_VALUE_INVALID });
@@ -120,7 +121,8 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn bad_name(name: &[u8]) -> &'static Kind {
+fn bad_name(line: &[u8]) -> &'static Kind {
+    let name = &line[..memchr(b':', line).unwrap_or(line.len())];
     if name.contains(&b'\r') { &LINE_ENDING_INVALID } else { &FIELD_NAME_INVALID }
 }
 
