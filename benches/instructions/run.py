@@ -35,13 +35,13 @@ ROUTES = 1000
 # Fewer than the requests of the shorter run, so that every token has been seen before the counting begins.
 TOKENS = 100
 LIMIT = 1000000
-ANSWER = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Powered-By: upstream\r\nContent-Length: {len(peers.BODY)}\r\n\r\n{peers.BODY}".encode()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=1000, help="N (default 1000)")
     parser.add_argument("--runs", type=int, default=5, help="pairs of runs of which the median counts (default 5)")
+    parser.add_argument("--body", type=int, metavar="BYTES", help="size of the answers' bodies (default 110)")
     parser.add_argument("--only", help="some of bare,plain,full")
     parser.add_argument("--check", nargs=2, type=float, metavar=("PLAIN", "FULL"), help="exit with 1 where a ratio to bare is larger")
     options = parser.parse_args()
@@ -52,11 +52,12 @@ def main():
     wanted = options.only.split(",") if options.only else ["bare", "plain", "full"]
     commands = binaries(wanted)
     key = tokens.Key(peers.WORK / "keys")
-    upstream = Upstream()
+    body = (b"0123456789abcdef" * (options.body // 16 + 1))[: options.body] if options.body else peers.BODY.encode()
+    upstream = Upstream(body)
     counts = {}
     for run in range(options.runs):
         for job in wanted:
-            short, long = (count(job, commands, key, upstream.port, n) for n in (options.requests, 2 * options.requests))
+            short, long = (count(job, commands, key, upstream, n) for n in (options.requests, 2 * options.requests))
             counts.setdefault(job, []).append((long - short) / options.requests)
             print(f"{run + 1}/{options.runs} {job:5} {counts[job][-1]:9.0f} instructions a request", flush=True)
     middle = {job: statistics.median(all) for job, all in counts.items()}
@@ -94,10 +95,10 @@ def count(job, commands, key, upstream, requests):
     dir.mkdir(parents=True)
     port, admin = peers.free_port(), peers.free_port()
     if job == "bare":
-        command = [commands[job], f"127.0.0.1:{port}", f"127.0.0.1:{upstream}"]
+        command = [commands[job], f"127.0.0.1:{port}", f"127.0.0.1:{upstream.port}"]
     else:
         routes = [f"service-{i:04}" for i in range(ROUTES)] if job == "full" else []
-        values = {"port": port, "admin": admin, "upstream": upstream, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks}
+        values = {"port": port, "admin": admin, "upstream": upstream.port, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks}
         file = dir / "sluice.yaml"
         # Otherwise the counting would go on while it waits for nobody.
         text = peers.render(f"sluice/{job}.yaml", values, routes).replace("threads: 1", "threads: 1, settle: 0s, drain: 1s")
@@ -109,7 +110,7 @@ def count(job, commands, key, upstream, requests):
             stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=dir,
         )
     try:
-        load(job, port, key, requests, lambda: process.poll() is None)
+        load(job, port, key, requests, upstream.body, lambda: process.poll() is None)
         process.send_signal(signal.SIGINT if job == "bare" else signal.SIGTERM)
         process.wait(120)
     finally:
@@ -126,7 +127,7 @@ def count(job, commands, key, upstream, requests):
     return int(found.group(1))
 
 
-def load(job, port, key, requests, is_alive):
+def load(job, port, key, requests, body, is_alive):
     """Sends the requests one after the other, over each connection in turn; every answer must be right."""
     if job == "full":
         kept = key.tokens(TOKENS)
@@ -144,16 +145,15 @@ def load(job, port, key, requests, is_alive):
             time.sleep(0.1)
     for one in connections:
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    body = peers.BODY.encode()
     for i in range(requests):
         connection = connections[i % CONNECTIONS]
         connection.sendall(texts[i % len(texts)])
         answer = b""
-        while not answer.endswith(body):
+        while (end := answer.find(b"\r\n\r\n")) < 0 or len(answer) < end + 4 + len(body):
             piece = connection.recv(65536)
             answer += piece
-            if not piece or (b"\r\n\r\n" in answer and not answer.startswith(b"HTTP/1.1 200 ")):
-                raise SystemExit(f"{job}, request {i}: {answer!r}")
+            if not piece or (len(answer) > 12 and not answer.startswith(b"HTTP/1.1 200 ")):
+                raise SystemExit(f"{job}, request {i}: {answer[:2000]!r}")
     for one in connections:
         one.close()
 
@@ -166,7 +166,10 @@ def request(path, token):
 class Upstream:
     """Answers every request with the same bytes, on threads of this process: what it costs is not counted."""
 
-    def __init__(self):
+    def __init__(self, body):
+        self.body = body
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Powered-By: upstream\r\nContent-Length: {len(body)}\r\n\r\n"
+        self.answer = head.encode() + body
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = listener.getsockname()[1]
         threading.Thread(target=self.accept, args=[listener], daemon=True).start()
@@ -177,15 +180,14 @@ class Upstream:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(target=self.serve, args=[connection], daemon=True).start()
 
-    @staticmethod
-    def serve(connection):
+    def serve(self, connection):
         seen = b""
         try:
             while piece := connection.recv(65536):
                 seen += piece
                 while b"\r\n\r\n" in seen:
                     seen = seen.partition(b"\r\n\r\n")[2]
-                    connection.sendall(ANSWER)
+                    connection.sendall(self.answer)
         except OSError:
             pass
 
