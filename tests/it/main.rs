@@ -2,4 +2,5 @@
 
 mod bench_configs;
 mod config_golden;
+mod corpora;
 mod harness;
