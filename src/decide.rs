@@ -59,12 +59,12 @@ pub async fn decide<'g>(
     }
 }
 
-/// What the route's pattern matched, in the order of its names.
+/// What the route's pattern matched, in the order of [`Pattern::captures`](crate::entry::route::pattern::Pattern::captures).
 pub fn captures<'f>(route: &Route, facts: &'f Facts) -> smallvec::SmallVec<[&'f str; 4]> {
     let path = facts.target.path();
     route
         .pattern
-        .names()
+        .captures()
         .map(|name| route.pattern.capture(name).and_then(|capture| facts.captures.get(capture, path)).unwrap_or_default())
         .collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Decides what belongs to which route, and that all mistakes are told at once. Opens no socket and starts nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,6 +43,49 @@ const DRAIN: Period = Period::seconds(30);
 /// The default of `server.settle`.
 const SETTLE: Period = Period::seconds(1);
 
+/// What `check/` tells first and in one place, under codes of its own. The parts refuse it all the same, because they may be compiled
+/// without a document.
+pub const TOLD_BEFORE: &[&str] = &[
+    "allow-empty",
+    "allow-never-met",
+    "allow-without-auth",
+    "api-key-carrier",
+    "authenticator-kind",
+    "bad-code",
+    "bad-header-name",
+    "bad-status",
+    "clients-header-invalid",
+    "clients-without-proxies",
+    "consumer-keys",
+    "consumer-name",
+    "consumer-scopes",
+    "consumer-unreachable",
+    "contradicting-headers",
+    "contradicting-rewrite",
+    "cors-no-origins",
+    "duplicate-header",
+    "duplicate-identity",
+    "duplicate-key",
+    "host-repeated",
+    "hosts-empty",
+    "identity-without-tokens",
+    "inert-key",
+    "ip-filter-both",
+    "ip-filter-empty",
+    "jwt-keys",
+    "limit-burst",
+    "limit-key-before-auth",
+    "limit-key-repeated",
+    "limit-key-unreachable",
+    "limit-without-key",
+    "listener-limit-key",
+    "listener-limit-per-route",
+    "method-repeated",
+    "methods-empty",
+    "no-targets",
+    "unknown-name",
+];
+
 /// Collects mistakes, and goes on with what there is.
 #[derive(Default)]
 struct Wrong(Vec<Diagnostic>);
@@ -71,18 +114,22 @@ pub fn load_text(name: &str, text: &str, env: super::interpolate::Env<'_>, state
 }
 
 fn judge(document: Document, path: &Path, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Vec<Diagnostic>> {
-    let mistakes = super::check::check(&document);
+    let mut mistakes = super::check::check(&document);
+    let more = match compile(document, path, state, earlier) {
+        Ok(gateway) if mistakes.is_empty() => return Ok(gateway),
+        Ok(_) => return Err(mistakes),
+        Err(more) => more,
+    };
+    // What only the compiling finds is told too, where it is about something else and does not just follow from something else.
+    let spot = |one: &Diagnostic| one.place.as_ref().map(|at| (at.source.path.clone(), at.line, at.column));
+    let told: BTreeSet<_> = mistakes.iter().map(spot).collect();
+    let (other, same): (Vec<_>, Vec<_>) = more.into_iter().partition(|one| !told.contains(&spot(one)) && !TOLD_BEFORE.contains(&one.code));
+    mistakes.extend(other);
     if mistakes.is_empty() {
-        return compile(document, path, state, earlier);
+        mistakes = same;
     }
-    // What only the compiling finds is told too, where it is about something else.
-    let mut all = mistakes;
-    if let Err(more) = compile(document, path, state, earlier) {
-        let known: Vec<_> = all.iter().map(|one| one.place.clone()).collect();
-        all.extend(more.into_iter().filter(|one| !known.contains(&one.place)));
-    }
-    diagnostic::sort(&mut all);
-    Err(all)
+    diagnostic::sort(&mut mistakes);
+    Err(mistakes)
 }
 
 fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Vec<Diagnostic>> {
@@ -126,6 +173,8 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     }
     if !wrong.0.is_empty() {
         diagnostic::sort(&mut wrong.0);
+        // A route on two listeners is in two tables.
+        wrong.0.dedup();
         return Err(wrong.0);
     }
     let clients = clients.expect("a mistake in clients was told");
@@ -238,7 +287,7 @@ impl Parts<'_> {
     fn route(&self, name: &At<String>, settings: &RouteSettings, given: &Effective<'_>, wrong: &mut Wrong) -> Option<Route> {
         let own = &settings.own;
         let pattern = Pattern::parse(&own.matches.path).map_err(|_| ()).ok()?; // told by the table
-        let names: Vec<&str> = pattern.names().collect();
+        let names: Vec<&str> = pattern.captures().collect();
         let auth = wrong.keep(Auth::compile(&own.auth, self.authenticators));
         let policies = self.policies(name, auth, given, own.matches.methods.as_ref(), wrong);
         let response = given.response_headers.as_ref().map(|given| ResponseHeaders::compile(given.settings));
