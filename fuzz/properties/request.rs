@@ -25,7 +25,8 @@ pub fn hold(data: &[u8]) {
     let head = parse(&data[judged.leading..][..judged.len]);
     let target = raw_target(data).expect("a complete head has a target");
     for (peer, assumed) in [("10.0.0.1:7", false), ("192.0.2.1:7", false), ("192.0.2.1:7", true)] {
-        let mut facts = Facts::new(0, peer.parse::<SocketAddr>().expect("an address"), Scheme::Http, Now { mono: 1, unix_ms: 1_750_000_000_000 });
+        let mut facts =
+            Facts::new(0, peer.parse::<SocketAddr>().expect("an address"), Scheme::Http, Now { mono: 1, unix_ms: 1_750_000_000_000 });
         if assumed {
             let claims = json!({"sub": "u1", "tenant": "acme", "scope": "orders:read", "realm_access": {"roles": ["a", "b"]}});
             facts.assumed = Some(Arc::new(claims));
@@ -98,11 +99,16 @@ fn relayed(gateway: &Gateway, route: &Route, relay: &Relay, judged: Head, head: 
         }
         other => panic!("{other:?}: {shown}"),
     }
-    for (name, expected) in [("x-user-id", "u1"), ("x-user-role", "a,b"), ("x-tenant", "acme"), ("x-client-id", "acme"), ("x-internal-auth", "hush")] {
+    for (name, expected) in
+        [("x-user-id", "u1"), ("x-user-role", "a,b"), ("x-tenant", "acme"), ("x-client-id", "acme"), ("x-internal-auth", "hush")]
+    {
         for (sent, value) in &sent.headers {
             if sent.as_str().replace('_', "-") == name {
                 assert_eq!(sent.as_str(), name);
-                assert!(value == expected && (facts.identity.is_some() || name == "x-internal-auth" && *route.name == *"orders"), "{shown}");
+                assert!(
+                    value == expected && (facts.identity.is_some() || name == "x-internal-auth" && *route.name == *"orders"),
+                    "{shown}"
+                );
             }
         }
     }

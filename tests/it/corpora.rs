@@ -20,7 +20,11 @@ fn what_must_hold_for_any_input_holds_for_all_that_are_kept() {
     let mut failed = Vec::new();
     for (target, hold) in properties::TARGETS {
         let inputs = inputs(target);
-        assert!((5..=60).contains(&inputs.len()), "{target} has {} inputs: expected some, but not so many that nobody reads them", inputs.len());
+        assert!(
+            (5..=60).contains(&inputs.len()),
+            "{target} has {} inputs: expected some, but not so many that nobody reads them",
+            inputs.len()
+        );
         for input in inputs {
             let data = std::fs::read(&input).unwrap();
             if std::panic::catch_unwind(|| hold(&data)).is_err() {
