@@ -13,6 +13,7 @@ use crate::config::plan::Gateway;
 use crate::ctx::Now;
 use crate::entry::request_id::RequestId;
 use crate::listen::conn::ConnInfo;
+use crate::policy::rate_limit;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
 use crate::reply::problem::Kind;
 use crate::report::access_log::Line;
@@ -110,7 +111,11 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         relay.upstream.series.bytes_out.fetch_add(attempts.sent, Relaxed);
         relay.upstream.series.bytes_in.fetch_add(attempts.received, Relaxed);
     }
-    if let Some(charge) = limited
+    if let Some((kind, _)) = refused {
+        ctx.gateway.metrics.refused(kind);
+    }
+    // One that is shadowed has refused nothing.
+    if let Some(charge) = limited.filter(|_| refused.is_some_and(|(kind, _)| kind.code == rate_limit::KIND.code))
         && let Some(series) = ctx.gateway.limit_series.get(&*charge.limit)
     {
         series.refused(charge.key_kind);
@@ -153,15 +158,22 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind
     if let Some((_, listener)) = slot {
         listener.series.refused(kind);
     }
+    gateway.metrics.refused(kind);
+    gateway.unmatched.refused_head(kind);
     request_id
 }
 
 impl Drop for Ctx {
-    /// A request whose task panicked has no hook left that could report it.
+    /// A request whose task panicked has no hook left that could report it, and it is in flight no more.
     fn drop(&mut self) {
         if self.has_begun && !self.is_reported {
             self.facts.refused = Some((&INTERNAL_ERROR, Some("the request's task ended early".to_owned())));
             report(self, b"", "HTTP/1.1", b"", None, 0, 0);
+        }
+        if self.has_begun
+            && let Some(listener) = self.gateway.listeners.get(self.facts.listener)
+        {
+            listener.series.requests_in_flight.fetch_sub(1, Relaxed);
         }
     }
 }
