@@ -6,6 +6,7 @@ bad=0
 say() { echo "house: $1" >&2; bad=1; }
 while IFS= read -r f; do
   lines=$(awk '/^#\[cfg\(test\)\]/{exit} {c++} END{print c+0}' "$f")
+  case $f in */tests.rs) lines=0 ;; esac
   [ "$lines" -le 400 ] || say "$f: $lines lines before its tests; 400 is the limit"
   head -1 "$f" | grep -q '^//!' || say "$f: does not open with //!"
 done < <(git ls-files 'src/*.rs')

@@ -115,6 +115,8 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     }
     if !wrong.0.is_empty() {
         diagnostic::sort(&mut wrong.0);
+        // A route on two listeners is in two tables.
+        wrong.0.dedup();
         return Err(wrong.0);
     }
     let clients = clients.expect("a mistake in clients was told");

@@ -70,7 +70,7 @@ pub struct Table {
     entries: Vec<Entry>,
     conditions: Vec<Condition>,
     vocabulary: Vocabulary,
-    /// For `explain` only.
+    /// For `explain` only, in the order of their indexes.
     rules: Vec<Rule>,
 }
 
@@ -111,7 +111,6 @@ struct Entry {
     /// 0: any.
     methods: u64,
     route: u32,
-    rule: u32,
     conditions_start: u32,
     conditions_len: u16,
     /// The next entry belongs to the same place.

@@ -15,12 +15,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
+use pingora_core::protocols::SocketDigest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use pingora_core::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
-};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -374,40 +371,7 @@ impl<S: Socket> Drop for ClientStream<S> {
     }
 }
 
-#[async_trait]
-impl<S: Socket> Shutdown for ClientStream<S> {
-    async fn shutdown(&mut self) {
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl<S: Socket> UniqueID for ClientStream<S> {
-    fn id(&self) -> UniqueIDType {
-        self.wire.as_ref().map_or(-1, |wire| wire.socket.fd())
-    }
-}
-
-impl<S: Socket> GetTimingDigest for ClientStream<S> {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl<S: Socket> GetProxyDigest for ClientStream<S> {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.proxy.clone()
-    }
-}
-
-impl<S: Socket> GetSocketDigest for ClientStream<S> {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.socket.clone())
-    }
-}
-
-impl<S: Socket> Ssl for ClientStream<S> {}
-
-impl<S: Socket> Peek for ClientStream<S> {}
+mod digests;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! Tests that see the crate from outside, over real sockets: one binary, the harness and modules named like the chapters of `src/`.
 
+#![expect(clippy::disallowed_methods, reason = "the harness polls, and plays slow upstreams, on threads of its own")]
+
 mod bench_configs;
 mod config_golden;
 mod harness;

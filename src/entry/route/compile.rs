@@ -37,6 +37,7 @@ impl Table {
         for route in routes {
             rules.extend(compile_rule(route, &mut vocabulary, &mut wrong));
         }
+        rules.sort_by_key(|rule| rule.index);
         let mut builder = Builder::default();
         for (number, rule) in rules.iter().enumerate() {
             let number = u32::try_from(number).expect("fewer routes than bytes of configuration");
@@ -66,7 +67,6 @@ impl Table {
                 entries.push(Entry {
                     methods: rule.methods,
                     route: u32::try_from(rule.index).expect("fewer routes than bytes of configuration"),
-                    rule: number,
                     conditions_start: u32::try_from(conditions.len()).expect("fewer conditions than bytes of configuration"),
                     conditions_len: u16::try_from(rule.conditions.len()).expect("checked in `compile_rule`"),
                     has_next: true,

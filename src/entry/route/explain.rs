@@ -39,7 +39,7 @@ impl Table {
         let mut reasons: Vec<(&Rule, String)> = Vec::new();
         let all: ControlFlow<()> = self.trie.walk(host, path, |first, fit, _| {
             for entry in self.entries_from(first) {
-                let rule = &self.rules[entry.rule as usize];
+                let Some(rule) = self.rule_of(entry) else { continue };
                 match (self.misfit(entry, asked, method), winner) {
                     (Some(why), _) => reasons.push((rule, why)),
                     (None, None) => winner = Some((rule, fit)),
@@ -57,7 +57,7 @@ impl Table {
         };
         let all: ControlFlow<()> = self.trie.walk(host, &sibling, |first, _, _| {
             for entry in self.entries_from(first) {
-                let rule = &self.rules[entry.rule as usize];
+                let Some(rule) = self.rule_of(entry) else { continue };
                 if !is_winner(rule) {
                     let pattern = rule.pattern.as_str();
                     let why = if path.ends_with('/') {
@@ -73,7 +73,7 @@ impl Table {
         debug_assert!(all.is_continue());
         self.trie.walk_all_hosts(path, |first| {
             for entry in self.entries_from(first) {
-                let rule = &self.rules[entry.rule as usize];
+                let Some(rule) = self.rule_of(entry) else { continue };
                 if !is_winner(rule) {
                     let hosts: Vec<String> = rule.hosts.iter().map(HostPattern::to_string).collect();
                     tell(rule, format!("it takes the host {}; the request's is `{host}`", hosts.join(", ")));
@@ -81,6 +81,10 @@ impl Table {
             }
         });
         lost
+    }
+
+    fn rule_of(&self, entry: &Entry) -> Option<&Rule> {
+        self.rules.binary_search_by_key(&(entry.route as usize), |rule| rule.index).ok().map(|at| &self.rules[at])
     }
 
     /// What an entry at a fitting place asks for that the request does not have.

@@ -11,6 +11,8 @@ use super::{Captures, Span};
 
 /// No place, or nothing at it.
 pub(super) const NONE: u32 = u32::MAX;
+/// More than one child with a literal: ask the hash table.
+const MANY: u32 = u32::MAX - 3;
 /// What stands above exact hosts and above wildcard hosts; there are no such places.
 const ABOVE_EXACT: u32 = u32::MAX - 1;
 const ABOVE_UNDER: u32 = u32::MAX - 2;
@@ -34,13 +36,14 @@ struct Spot {
     parent: u32,
     label_start: u32,
     label_len: u32,
+    /// The child with a literal, where there is only one: needs no hash. Else `NONE` or `MANY`.
+    literal: u32,
     /// The child for `{name}`.
     named: u32,
     /// First of the entries whose pattern ends here.
     end: u32,
     /// First of the entries whose pattern has `/**` here.
     rest: u32,
-    has_literals: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +75,8 @@ pub(super) struct Builder {
 pub(super) struct Growing {
     parent: u32,
     label: Box<[u8]>,
+    literal: Option<u32>,
     named: Option<u32>,
-    has_literals: bool,
     /// What ends here; what has `/**` here. Numbers are the caller's.
     pub end: Vec<u32>,
     pub rest: Vec<u32>,
@@ -99,8 +102,10 @@ impl Builder {
         for segment in pattern.segments() {
             at = match segment {
                 Segment::Literal(text) => {
-                    self.places[at as usize].has_literals = true;
-                    self.child(at, &fold(text))
+                    let child = self.child(at, &fold(text));
+                    let known = &mut self.places[at as usize].literal;
+                    *known = Some(if known.is_none_or(|known| known == child) { child } else { MANY });
+                    child
                 }
                 Segment::Name(_) => match self.places[at as usize].named {
                     Some(child) => child,
@@ -134,9 +139,12 @@ impl Builder {
 
     /// `first` gives the number of the first entry for a list of rules that is not empty.
     pub fn freeze(self, mut first: impl FnMut(Vec<u32>) -> u32) -> Trie {
-        let size = (self.children.len() * 2).next_power_of_two().max(2);
+        // An only child is found through its parent.
+        let is_hashed = |parent: u32| self.places.get(parent as usize).is_none_or(|parent| parent.literal == Some(MANY));
+        let hashed: Vec<_> = self.children.iter().filter(|((parent, _), _)| is_hashed(*parent)).collect();
+        let size = (hashed.len() * 2).next_power_of_two().max(2);
         let mut slots = vec![Slot { tag: 0, place: NONE }; size].into_boxed_slice();
-        for ((parent, label), place) in &self.children {
+        for ((parent, label), place) in hashed {
             let hash = hash(*parent, label);
             let mut at = hash as usize & (size - 1);
             while slots[at].place != NONE {
@@ -144,14 +152,26 @@ impl Builder {
             }
             slots[at] = Slot { tag: (hash >> 32) as u32, place: *place };
         }
+        // Each word once: what many places share stays in the processor's cache.
         let mut labels = Vec::new();
+        let mut known: HashMap<Box<[u8]>, usize> = HashMap::new();
         let mut entries = |rules: Vec<u32>| if rules.is_empty() { NONE } else { first(rules) };
         let freeze_one = |growing: Growing| {
-            let Growing { parent, label, named, has_literals, end, rest } = growing;
-            let label_start = u32::try_from(labels.len()).expect("fewer labels than bytes of configuration");
-            labels.extend_from_slice(&label);
-            let (end, rest) = (entries(end), entries(rest));
-            Spot { parent, label_start, label_len: label.len() as u32, named: named.unwrap_or(NONE), end, rest, has_literals }
+            let Growing { parent, label, literal, named, end, rest } = growing;
+            let label_len = u32::try_from(label.len()).expect("a label is shorter than the configuration");
+            let label_start = *known.entry(label).or_insert_with_key(|label| {
+                labels.extend_from_slice(label);
+                labels.len() - label.len()
+            });
+            Spot {
+                parent,
+                label_start: u32::try_from(label_start).expect("fewer labels than bytes of configuration"),
+                label_len,
+                literal: literal.unwrap_or(NONE),
+                named: named.unwrap_or(NONE),
+                end: entries(end),
+                rest: entries(rest),
+            }
         };
         let longest_label = self.places.iter().map(|growing| growing.label.len()).max().unwrap_or(0);
         let places: Vec<Spot> = self.places.into_iter().map(freeze_one).collect();
@@ -224,14 +244,23 @@ impl Trie {
             if slot.place == NONE {
                 return None;
             }
-            if slot.tag == (hash >> 32) as u32 {
-                let place = &self.places[slot.place as usize];
-                let (start, len) = (place.label_start as usize, place.label_len as usize);
-                if place.parent == parent && self.labels[start..start + len] == *label {
-                    return Some(slot.place);
-                }
+            if slot.tag == (hash >> 32) as u32 && self.is_child(slot.place, parent, label) {
+                return Some(slot.place);
             }
             at = (at + 1) & mask;
+        }
+    }
+
+    fn is_child(&self, place: u32, parent: u32, label: &[u8]) -> bool {
+        let place = &self.places[place as usize];
+        let (start, len) = (place.label_start as usize, place.label_len as usize);
+        place.parent == parent && len == label.len() && self.labels[start..start + len] == *label
+    }
+
+    fn literal_child(&self, place: u32, literal: u32, segment: &[u8]) -> Option<u32> {
+        match literal {
+            MANY => self.child(place, segment),
+            only => self.is_child(only, place, segment).then_some(only),
         }
     }
 }
@@ -252,15 +281,19 @@ impl Walk<'_> {
             if here.end != NONE {
                 visit(here.end, &self.captures)?;
             }
-        } else if here.has_literals || here.named != NONE {
+        } else if here.literal != NONE || here.named != NONE {
             let end = memchr::memchr(b'/', &self.path.as_bytes()[at..]).map_or(self.path.len(), |length| at + length);
             let segment = &self.path[at..end];
-            if here.has_literals {
+            if here.literal != NONE {
                 let child = if self.has_escapes && segment.contains('%') {
                     // What is longer stays too long when it is folded: three bytes become one.
-                    if segment.len() > 3 * self.trie.longest_label { None } else { self.trie.child(place, &fold(segment)) }
+                    if segment.len() > 3 * self.trie.longest_label {
+                        None
+                    } else {
+                        self.trie.literal_child(place, here.literal, &fold(segment))
+                    }
                 } else {
-                    self.trie.child(place, segment.as_bytes())
+                    self.trie.literal_child(place, here.literal, segment.as_bytes())
                 };
                 if let Some(child) = child {
                     self.down(child, end + 1, visit)?;

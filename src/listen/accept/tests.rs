@@ -1,3 +1,5 @@
+//! Accepting over real sockets: who is let in, who is served when a listener stops.
+
 use std::net::TcpListener as StdListener;
 
 use async_trait::async_trait;

@@ -1,3 +1,5 @@
+//! The front with a proxy behind it, over real sockets.
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Heads that are refused, each with the section that says so, and heads that are not.
+
 use super::*;
 
 const BOUNDS: HeadBounds = HeadBounds { bytes: 64 << 10, fields: 100 };

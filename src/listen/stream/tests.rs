@@ -1,3 +1,5 @@
+//! The stream between front and proxy: framing, write deadline, what is read ahead.
+
 use std::future::{Future, poll_fn};
 
 use tokio::io::{AsyncReadExt, DuplexStream};

@@ -1,3 +1,5 @@
+//! What the figures say of what happened, as Prometheus reads them.
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::process::{Command, Stdio};
