@@ -140,6 +140,11 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind
         head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default().split(|byte| *byte == b' ');
     let method = line.next().filter(|method| method.len() <= 32 && method.iter().all(|byte| crate::listen::head::is_tchar(*byte)));
     let target = method.and_then(|_| line.next()).unwrap_or_default();
+    // Of a target that is a whole URL, the path: a name and a password may stand before the host.
+    let target = memchr::memmem::find(target, b"://").map_or(target, |at| {
+        let rest = &target[at + 3..];
+        memchr::memchr(b'/', rest).map_or(&[][..], |at| &rest[at..])
+    });
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let slot = gateway.listener(conn.listener.slot(), &conn.listener.name);
     Line {

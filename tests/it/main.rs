@@ -2,6 +2,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "the harness polls, and plays slow upstreams, on threads of its own")]
 
+mod access_log;
 mod bench_configs;
 mod config_golden;
+mod examples;
 mod harness;
+mod keys;
+mod prometheus;
