@@ -188,6 +188,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
         authenticators,
         routes: routes.into_iter().flatten().collect(),
         unmatched: state.metrics.route("", None),
+        metrics: state.metrics.clone(),
         limit_series: document
             .limits
             .iter()
