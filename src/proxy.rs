@@ -42,10 +42,6 @@ impl ProxyHttp for Proxy {
         exchange::begin(session, ctx).await
     }
 
-    async fn proxy_upstream_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
-        exchange::choose(session, ctx).await
-    }
-
     async fn upstream_peer(&self, _: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
         exchange::peer(ctx)
     }

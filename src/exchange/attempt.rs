@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::{Ctx, is_websocket, write};
 use crate::clock;
 use crate::policy::limits;
-use crate::relay::balance::{NO_HEALTHY_TARGET, choose as choose_target};
+use crate::relay::balance::choose as choose_target;
 use crate::relay::peer::peer as make_peer;
 use crate::relay::retry::{Attempt, CLIENT_GONE, INTERNAL_ERROR, Phase, kind_of};
 use crate::relay::send::make_head;
@@ -61,19 +61,11 @@ impl Attempts {
     }
 }
 
-/// Chooses the first target, or answers that there is none. False: answered.
-pub async fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-    let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
-    match choose_target(&relay.upstream.pool, &[], || fastrand::u64(..)) {
-        Some(chosen) => {
-            ctx.attempts.chosen = Some(chosen);
-            Ok(true)
-        }
-        None => {
-            write::refuse(session, ctx, &Problem::new(&NO_HEALTHY_TARGET)).await?;
-            Ok(false)
-        }
-    }
+/// Chooses the first target. False: there is none that is healthy.
+pub fn choose(ctx: &mut Ctx) -> bool {
+    let chosen = ctx.relay().and_then(|(_, relay)| choose_target(&relay.upstream.pool, &[], || fastrand::u64(..)));
+    ctx.attempts.chosen = chosen;
+    ctx.attempts.chosen.is_some()
 }
 
 /// The peer of the next attempt.
@@ -260,7 +252,10 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     ctx.attempts.stop_clock();
     let own = ctx.facts.refused.as_ref().map(|(kind, reason)| (*kind, reason.clone()));
     let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
-    let (kind, reason) = own.unwrap_or_else(|| (fault.unwrap_or_else(|| kind_of(error, phase(ctx))), Some(reason_of(error))));
+    let (kind, reason) = own.unwrap_or_else(|| {
+        let kind = fault.unwrap_or_else(|| kind_of(error, phase(ctx)));
+        (kind, Some(reason_of(ctx, kind, error)))
+    });
     let mut problem = Problem::new(kind);
     problem.reason = reason;
     ctx.facts.refused = Some((kind, problem.reason.clone()));
@@ -305,9 +300,22 @@ fn failure_of(kind: &Kind) -> Failure {
     }
 }
 
-/// What went wrong, in Pingora's words, for the log only.
-fn reason_of(error: &Error) -> String {
-    error.etype().as_str().to_owned()
+/// What went wrong, with figures, for the log only.
+fn reason_of(ctx: &Ctx, kind: &Kind, error: &Error) -> String {
+    let Some((_, relay)) = ctx.relay() else { return error.etype().as_str().to_owned() };
+    let timeouts = relay.upstream.pool.upstream.timeouts;
+    match kind.code {
+        "upstream-connect-timeout" => format!("no connection within {:?}", timeouts.connect),
+        "upstream-response-timeout" if matches!(error.etype(), ErrorType::WriteTimedout) => {
+            format!("nothing of the request taken for {:?}", timeouts.idle)
+        }
+        "upstream-response-timeout" => format!("no response head within {:?}", timeouts.response),
+        "upstream-idle-timeout" => format!("silence for {:?}", timeouts.idle),
+        _ => match &error.cause {
+            Some(_) => format!("{}: {}", error.etype().as_str(), error.root_cause()),
+            None => error.etype().as_str().to_owned(),
+        },
+    }
 }
 
 fn log_failure(ctx: &Ctx, chosen: &Chosen, error: &Error) {

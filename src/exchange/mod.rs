@@ -7,6 +7,7 @@ mod finish;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use pingora_core::Result;
 use pingora_core::protocols::http::ServerSession;
@@ -21,6 +22,7 @@ use crate::entry::canonical::raw_target;
 use crate::listen::conn::ConnInfo;
 use crate::policy::Stop;
 use crate::policy::validate::BodyCount;
+use crate::relay::balance::NO_HEALTHY_TARGET;
 use crate::reply::problem::Problem;
 
 pub use self::finish::report_refusal;
@@ -74,11 +76,15 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     let Some(conn) = ConnInfo::of(session).cloned() else {
         return Err(pingora_core::Error::explain(pingora_core::ErrorType::InternalError, "a session that did not come through the front"));
     };
-    ctx.has_begun = true;
     let gateway = ctx.gateway.clone();
     let slot = gateway.listener(conn.listener.slot(), &conn.listener.name).map_or(usize::MAX, |(slot, _)| slot);
     ctx.facts.arrive(slot, conn.peer, conn.scheme, clock::now());
+    if let Some(listener) = gateway.listeners.get(slot) {
+        // Taken back when the context is dropped, which a panic does too.
+        listener.series.requests_in_flight.fetch_add(1, Relaxed);
+    }
     ctx.conn = Some(conn);
+    ctx.has_begun = true;
     let decision = {
         let raw = session.as_downstream().as_http1().map(|http1| http1.get_headers_raw_bytes());
         let head = session.req_header();
@@ -88,12 +94,16 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     match decision {
         Ok(Decision::Relay(route)) => {
             ctx.body = route.policies.body.map(|limit| limit.count());
-            return Ok(false);
+            if attempt::choose(ctx) {
+                return Ok(false);
+            }
+            Box::pin(write::refuse(session, ctx, &Problem::new(&NO_HEALTHY_TARGET))).await?;
         }
-        Ok(Decision::Answer(_, answer)) => write::answer(session, ctx, &answer).await?,
-        Ok(Decision::Fixed(route)) => write::fixed(session, ctx, route).await?,
-        Err(Stop::Answer(answer)) => write::answer(session, ctx, &answer).await?,
-        Err(Stop::Refuse(problem)) => write::refuse(session, ctx, &problem).await?,
+        // Boxed: what goes on to an upstream would carry the room for an answer along.
+        Ok(Decision::Answer(_, answer)) => Box::pin(write::answer(session, ctx, &answer)).await?,
+        Ok(Decision::Fixed(route)) => Box::pin(write::fixed(session, ctx, route)).await?,
+        Err(Stop::Answer(answer)) => Box::pin(write::answer(session, ctx, &answer)).await?,
+        Err(Stop::Refuse(problem)) => Box::pin(write::refuse(session, ctx, &problem)).await?,
     }
     Ok(true)
 }
@@ -103,7 +113,7 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
     write::refuse(session, ctx, problem).await
 }
 
-pub use self::attempt::{answer_head, answer_part, choose, connect_failed, connected, failed, give_up, peer, request_head, request_part};
+pub use self::attempt::{answer_head, answer_part, connect_failed, connected, failed, give_up, peer, request_head, request_part};
 pub use self::finish::finish;
 
 /// The session as the front knows it.

@@ -23,9 +23,9 @@ pub(super) fn template(upstream: &Upstream) -> HttpPeer {
     let options = &mut peer.options;
     options.connection_timeout = Some(timeouts.connect);
     options.total_connection_timeout = Some(timeouts.connect);
-    // One value for both: Pingora takes it when the connection is handed out and cannot change it when the head has come. The
-    // shorter of the two is kept by `deadline.rs`.
-    options.read_timeout = Some(timeouts.response.max(timeouts.idle));
+    // None of Pingora's own for reading: it takes one value when the connection is handed out and cannot change it when the head
+    // has come, and it makes a timer for each read. `deadline.rs` keeps both.
+    options.read_timeout = None;
     options.write_timeout = Some(timeouts.idle);
     options.idle_timeout = Some(POOLED);
     options.tcp_keepalive = Some(TcpKeepalive {
@@ -76,14 +76,14 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_has_the_chosen_address_and_every_timeout() {
+    fn a_peer_has_the_chosen_address_and_the_timeouts_that_are_not_kept_elsewhere() {
         let pool = pool("orders");
         let chosen = choose(&pool, &[], || 0).unwrap();
         let peer = peer(&pool, &chosen, false);
         assert_eq!(peer._address, PingoraAddr::Inet("10.0.0.1:8080".parse().unwrap()));
         assert_eq!(peer.options.connection_timeout, Some(Duration::from_secs(2)));
         assert_eq!(peer.options.total_connection_timeout, Some(Duration::from_secs(2)));
-        assert_eq!(peer.options.read_timeout, Some(Duration::from_secs(4)));
+        assert_eq!(peer.options.read_timeout, None);
         assert_eq!(peer.options.write_timeout, Some(Duration::from_secs(4)));
         assert_eq!(peer.options.idle_timeout, Some(POOLED));
     }

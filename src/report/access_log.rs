@@ -230,6 +230,8 @@ impl Fields<'_> {
 
     fn bounded(&mut self, name: &str, text: &[u8], limit: usize) {
         if !text.is_empty() {
+            // Once for all pieces, where nothing needs an escape.
+            self.out.reserve(name.len() + text.len() + 2);
             self.name(name);
             push_string_bounded(self.out, text, limit);
         }
