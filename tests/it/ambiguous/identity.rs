@@ -38,7 +38,7 @@ pub fn rows() -> Vec<Row> {
         row(
             "9110 16.4",
             "X-User-Ida: kept\r\nXX-User-Id: kept\r\nX-UserId: kept",
-            "X-User-Ida: kept\r\nXX-User-Id: kept\r\nX-UserId: kept\r\n",
+            "x-user-ida: kept\r\nxx-user-id: kept\r\nx-userid: kept\r\n",
         ),
         // Forwarding headers of peers that nobody trusts
         row("7239 8.1", "X-Forwarded-For: 10.0.0.1", ""),
@@ -75,7 +75,7 @@ pub fn rows() -> Vec<Row> {
         Row::with(
             "7239 5.4",
             "X-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example",
-            exactly("/x", &format!("X-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.example\r\nx-forwarded-for: 127.0.0.2\r\n{ID}")),
+            exactly("/x", &format!("x-forwarded-proto: https\r\nx-forwarded-host: shop.example\r\nx-forwarded-for: 127.0.0.2\r\n{ID}")),
         )
         .trusted(),
         Row::with(
