@@ -6,3 +6,4 @@ mod ambiguous;
 mod bench_configs;
 mod config_golden;
 mod harness;
+mod upstream_faults;
