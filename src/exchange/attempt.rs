@@ -269,6 +269,12 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     problem.reason = reason;
     ctx.facts.refused = Some((kind, problem.reason.clone()));
     let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
+    if let (Some(conn), Some(head)) = (&ctx.conn, session.response_written())
+        && session.req_header().version == http::Version::HTTP_10
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
+    {
+        conn.break_off();
+    }
     if answered(session).is_some() || kind.code == CLIENT_GONE.code {
         return gone;
     }

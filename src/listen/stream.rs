@@ -352,6 +352,10 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
+        if self.conn.is_broken_off() {
+            // An orderly end comes before the reset otherwise.
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(self.wire()).poll_shutdown(cx)
     }
 }
@@ -370,6 +374,9 @@ impl<S: Socket> Drop for ClientStream<S> {
             let _ = self.poll_out(&mut Context::from_waker(Waker::noop()), &[]);
         }
         let Some(wire) = self.wire.take() else { return };
+        if self.conn.is_broken_off() {
+            return wire.socket.reset_on_close();
+        }
         if is_unread
             && !self.is_ended
             && let Ok(runtime) = tokio::runtime::Handle::try_current()

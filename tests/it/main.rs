@@ -6,4 +6,5 @@ mod ambiguous;
 mod bench_configs;
 mod config_golden;
 mod harness;
+mod relay;
 mod upstream_faults;
