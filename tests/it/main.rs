@@ -2,9 +2,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "the harness polls, and plays slow upstreams, on threads of its own")]
 
+mod access_log;
 mod ambiguous;
 mod bench_configs;
 mod config_golden;
+mod corpora;
+mod examples;
 mod harness;
+mod keys;
+mod prometheus;
 mod relay;
 mod upstream_faults;
