@@ -7,6 +7,7 @@ mod ambiguous;
 mod bench_configs;
 mod config_golden;
 mod corpora;
+mod entry;
 mod examples;
 mod harness;
 mod keys;
