@@ -11,6 +11,7 @@ mod entry;
 mod examples;
 mod harness;
 mod keys;
+mod listen;
 mod prometheus;
 mod relay;
 mod upstream_faults;
