@@ -10,3 +10,5 @@ mod examples;
 mod harness;
 mod keys;
 mod prometheus;
+mod readme;
+mod troubleshooting;
