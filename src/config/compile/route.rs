@@ -43,7 +43,7 @@ impl Parts<'_> {
     pub(super) fn route(&self, name: &At<String>, settings: &RouteSettings, given: &Effective<'_>, wrong: &mut Wrong) -> Option<Route> {
         let own = &settings.own;
         let pattern = Pattern::parse(&own.matches.path).map_err(|_| ()).ok()?; // told by the table
-        let names: Vec<&str> = pattern.names().collect();
+        let names: Vec<&str> = pattern.captures().collect();
         let auth = wrong.keep(Auth::compile(&own.auth, self.authenticators));
         let policies = self.policies(name, auth, given, own.matches.methods.as_ref(), wrong);
         let response = given.response_headers.as_ref().map(|given| ResponseHeaders::compile(given.settings));

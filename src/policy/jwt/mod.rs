@@ -4,12 +4,12 @@ mod algorithm;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod identity;
-mod json;
+pub mod json;
 mod jwks;
 mod keys;
 pub mod kinds;
 pub(super) mod times;
-mod token;
+pub mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
