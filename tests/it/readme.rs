@@ -93,7 +93,10 @@ impl Drop for Quickstart {
 }
 
 fn here(ports: &[(&str, String)], text: &str) -> String {
-    ports.iter().fold(text.to_owned(), |text, (written, here)| text.replace(&format!("127.0.0.1:{written}"), &format!("127.0.0.1:{here}")))
+    ports.iter().fold(text.to_owned(), |text, (written, here)| {
+        text.replace(&format!("127.0.0.1:{written}"), &format!("127.0.0.1:{here}"))
+            .replace(&format!("await {written}/"), &format!("await {here}/"))
+    })
 }
 
 fn written(ports: &[(&str, String)], text: &str) -> String {
@@ -255,4 +258,94 @@ fn the_yaml_of_the_readme_is_twelve_lines_and_accepted() {
     let block =
         blocks(&text).into_iter().find(|block| block.file.as_deref() == Some("gateway.yaml")).expect("the README shows gateway.yaml");
     assert_eq!(block.lines.len(), 12, "twelve lines of YAML");
+}
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(Path::new(ROOT).join(name)).unwrap()
+}
+
+/// All Rust files below a folder, as one text.
+fn sources(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            all.push_str(&sources(&entry));
+        } else if entry.extension().is_some_and(|end| end == "rs") {
+            all.push_str(&std::fs::read_to_string(entry).unwrap());
+        }
+    }
+    all
+}
+
+/// What stands between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn the_tests_that_hold_the_promises_exist() {
+    let page = page("ARCHITECTURE.md");
+    let promises = page.split("\n## ").find(|part| part.starts_with("The promises")).unwrap();
+    let source = sources(&Path::new(ROOT).join("src")) + &sources(&Path::new(ROOT).join("tests"));
+    for promise in promises.split("\n**").skip(1) {
+        let lists = promise.lines().filter(|line| line.starts_with("- "));
+        let names: Vec<_> = lists.flat_map(quoted).collect();
+        assert!(names.len() >= 3, "who holds this? {promise}");
+        for name in names {
+            assert!(source.contains(&format!("fn {name}(")), "there is no test `{name}`");
+        }
+    }
+    assert_eq!(promises.split("\n**").skip(1).count(), 6);
+}
+
+#[test]
+fn every_dependency_has_its_reason() {
+    let manifest = page("Cargo.toml");
+    let section = manifest.split("[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let mut used: Vec<_> = section.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.to_owned()).collect();
+    let page = page("ARCHITECTURE.md");
+    let table = page.split("\n## ").find(|part| part.starts_with("Dependencies")).unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut told: Vec<_> = rows.flat_map(|row| quoted_names(row.split(" | ").next().unwrap())).collect();
+    used.sort();
+    told.sort();
+    assert_eq!(used, told);
+    let source = sources(&Path::new(ROOT).join("src"));
+    for name in used {
+        assert!(source.contains(&format!("{}::", name.replace('-', "_"))), "`{name}` is not used in src/");
+    }
+}
+
+fn quoted_names(cell: &str) -> Vec<String> {
+    cell.split("`, `").map(|name| name.trim_matches('`').to_owned()).collect()
+}
+
+#[test]
+fn links_between_pages_lead_somewhere() {
+    for name in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "docs/observability.md",
+        "docs/troubleshooting.md",
+        "docs/upgrade.md",
+        "docs/docker.md",
+    ] {
+        let folder = Path::new(ROOT).join(name).parent().unwrap().to_owned();
+        for link in page(name).split("](").skip(1).map(|rest| rest.split(')').next().unwrap().to_owned()) {
+            assert!(link.contains("://") || folder.join(&link).exists(), "{name} leads to {link}");
+        }
+    }
+}
+
+#[test]
+fn the_worked_example_names_files_that_are_there() {
+    let page = page("CONTRIBUTING.md");
+    let files: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("| `src/")?.split('`').next()).collect();
+    assert_eq!(files.len(), 6);
+    for file in files {
+        let source = std::fs::read_to_string(Path::new(ROOT).join("src").join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(source.to_lowercase().replace('_', "").contains("ipfilter"), "{file} knows another policy, so it needs the new one");
+    }
 }
