@@ -12,4 +12,6 @@ mod harness;
 mod keys;
 mod prometheus;
 mod readme;
+mod relay;
 mod troubleshooting;
+mod upstream_faults;
