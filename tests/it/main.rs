@@ -5,6 +5,7 @@
 mod access_log;
 mod ambiguous;
 mod bench_configs;
+mod change;
 mod config_golden;
 mod corpora;
 mod entry;
@@ -12,6 +13,10 @@ mod examples;
 mod harness;
 mod keys;
 mod listen;
+mod notify;
 mod prometheus;
 mod relay;
+mod reload;
+mod stop;
+mod upgrade;
 mod upstream_faults;
