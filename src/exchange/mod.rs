@@ -25,7 +25,7 @@ use crate::policy::validate::BodyCount;
 use crate::relay::balance::NO_HEALTHY_TARGET;
 use crate::reply::problem::Problem;
 
-pub use self::finish::report_refusal;
+pub use self::finish::{DRAIN_ENDED, report_refusal};
 
 /// One request on its way: the snapshot that it holds, and what has been learnt about it.
 pub struct Ctx {
@@ -77,7 +77,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         return Err(pingora_core::Error::explain(pingora_core::ErrorType::InternalError, "a session that did not come through the front"));
     };
     let gateway = ctx.gateway.clone();
-    let slot = gateway.listener(conn.listener.slot(), &conn.listener.name).map_or(usize::MAX, |(slot, _)| slot);
+    let slot = gateway.listener_of(&conn.listener).map_or(usize::MAX, |(slot, _)| slot);
     ctx.facts.arrive(slot, conn.peer, conn.scheme, clock::now());
     if let Some(listener) = gateway.listeners.get(slot) {
         // Taken back when the context is dropped, which a panic does too.
@@ -115,6 +115,12 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
 
 pub use self::attempt::{answer_head, answer_part, connect_failed, connected, failed, give_up, peer, request_head, request_part};
 pub use self::finish::finish;
+
+/// The status of the answer that the client has been sent, or a part of it. A 1xx is none, but for the last one (RFC 9110 section 15.2).
+fn answered(session: &Session) -> Option<u16> {
+    let status = session.response_written()?.status;
+    (!status.is_informational() || status == 101).then_some(status.as_u16())
+}
 
 /// The session as the front knows it.
 fn is_websocket(session: &ServerSession) -> bool {

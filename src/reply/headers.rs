@@ -108,12 +108,18 @@ impl ResponseHeaders {
 /// Makes the head that the client gets out of the one that the upstream sent. Also for interim answers (1xx), harmlessly.
 pub fn client_head(headers: &ResponseHeaders, incoming: &Incoming<'_>, head: &mut ResponseHeader) {
     let is_switch = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
+    let is_empty = head.status.is_informational() || head.status == http::StatusCode::NO_CONTENT;
     with_response_fields(head, |fields| {
         if !incoming.limits.is_empty() {
             // Once for all; a field or two mostly fit where others were removed.
             fields.reserve(1 + incoming.limits.len() + headers.edits.set.len() + headers.edits.add.len());
         }
         remove_inner(is_switch, fields);
+        if is_empty {
+            // RFC 9110 section 8.6, RFC 9112 section 6.1: such an answer has no content; a client could wait for it.
+            fields.remove(header::CONTENT_LENGTH);
+            fields.remove(header::TRANSFER_ENCODING);
+        }
         if let Some(way) = &incoming.location {
             for name in LOCATIONS {
                 // None where it stays as it is, which is nearly always.
