@@ -92,6 +92,12 @@ fn a_line_has_exactly_the_fields_that_are_documented_and_they_are_true() {
     }
     let us = |name: &str| line[name].as_u64().unwrap();
     assert_eq!(us("total_us"), us("upstream_us") + us("gateway_us"));
+    let bytes = |series: &str| gateway.metric(&format!("sluice_{series}"));
+    eventually("bytes are counted", || (bytes("bytes_total{listener=\"public\",direction=\"in\"}") == 10.0).then_some(()));
+    let body = answer.body.len() as f64;
+    assert_eq!(bytes("bytes_total{listener=\"public\",direction=\"out\"}"), body);
+    assert_eq!(bytes("upstream_bytes_total{upstream=\"orders\",direction=\"out\"}"), 10.0);
+    assert_eq!(bytes("upstream_bytes_total{upstream=\"orders\",direction=\"in\"}"), body);
     let time = line["time"].as_str().unwrap();
     assert!(time.len() == "2026-11-21T23:12:59.042Z".len() && time.ends_with('Z'), "{time}");
 }
@@ -117,6 +123,11 @@ fn refusals_and_fixed_answers_say_why_and_what_would_have_been_refused() {
     assert_eq!((&lines[2]["code"], &lines[2]["limit"], &lines[2]["key"]), (&json!("rate-limited"), &json!("once"), &json!("client_ip")));
     assert_eq!(lines[3]["would_refuse"], json!(["rate-limited", "credentials-missing"]));
     assert_eq!((&lines[4]["code"], &lines[4]["status"]), (&json!("host-duplicate"), &json!(400)));
+    // As many requests as lines, heads that were refused included.
+    let counted = |text: String| -> f64 {
+        text.lines().filter_map(|line| line.strip_prefix("sluice_requests_total{")?.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    eventually("five requests are counted", || (counted(gateway.metrics()) == 5.0).then_some(()));
     // Shadowed refusals have refused nothing.
     assert_eq!(gateway.metric("sluice_limited_total{limit=\"once\",key=\"client_ip\"}"), 1.0);
     assert_eq!(gateway.metric("sluice_would_refuse_total{route=\"shadowed\",code=\"rate-limited\"}"), 1.0);

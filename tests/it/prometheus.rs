@@ -325,6 +325,20 @@ fn with_no_descriptor_left_connections_wait_are_counted_and_are_served_in_the_en
 }
 
 #[test]
+fn a_listener_that_is_full_drops_connections_and_counts_them() {
+    let config = "listeners: { public: { address: \"127.0.0.1:{port}\", connections: { max: 1 } } }\n\
+                  routes: { all: { match: { path: /** }, auth: public, respond: { status: 204 } } }\n";
+    let gateway = Gateway::start(config);
+    let mut first = gateway.client();
+    assert_eq!(first.get("/", &[]).status, 204);
+    gateway.client().expect_close();
+    assert_eq!(gateway.metric("sluice_connections_dropped_total{listener=\"public\",reason=\"max\"}"), 1.0);
+    assert_eq!(gateway.metric("sluice_connections_accepted_total{listener=\"public\"}"), 2.0);
+    assert_eq!(gateway.metric("sluice_connections{listener=\"public\"}"), 1.0);
+    assert_eq!(first.get("/", &[]).status, 204, "who was there before stays");
+}
+
+#[test]
 fn a_slow_reader_of_the_log_makes_lines_drop_which_are_counted() {
     let config = "access_log: { to: /dev/full }\nlisteners: { public: { address: \"127.0.0.1:{port}\" } }\n\
                   routes: { all: { match: { path: /** }, auth: public, respond: { status: 204 } } }\n";
