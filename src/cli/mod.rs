@@ -83,7 +83,11 @@ fn complain(what: impl std::fmt::Display, code: u8) -> ExitCode {
 
 /// Writes to standard output; a reader that has gone is no error of ours.
 fn print(text: &str) -> ExitCode {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    written(std::io::stdout().lock().write_all(text.as_bytes()))
+}
+
+fn written(result: std::io::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => complain(format_args!("standard output: {e}"), 1),

@@ -103,6 +103,11 @@ impl Place {
         ANNOUNCED.with(|slot| slot.take())
     }
 
+    /// Whether interpolation made the value at this place, or a part of it.
+    pub fn is_interpolated(&self) -> bool {
+        self.hidden_here().is_some()
+    }
+
     fn hidden_here(&self) -> Option<&Hidden> {
         self.source.hidden().iter().find(|hidden| hidden.is_at(self))
     }

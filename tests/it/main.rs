@@ -4,4 +4,5 @@
 
 mod bench_configs;
 mod config_golden;
+mod explain;
 mod harness;
