@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 task=${1:-build}
 
 # command or file that proves it is there, and the Debian package that brings it
-build=("cc:gcc" "cmake:cmake" "make:make")
+build=("cc:gcc" "cmake:cmake" "make:make" "curl:curl" "/usr/include/stdio.h:libc6-dev")
 test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd")
 bench=("wrk:wrk" "haproxy:haproxy" "python3:python3" "openssl:openssl")
 
@@ -19,7 +19,7 @@ esac
 
 missing=()
 for pair in "${wanted[@]}"; do
-  command -v "${pair%%:*}" >/dev/null 2>&1 || missing+=("${pair##*:}")
+  command -v "${pair%%:*}" >/dev/null 2>&1 || [ -e "${pair%%:*}" ] || missing+=("${pair##*:}")
 done
 # A module of Python's is no command.
 if [ "$task" = test ] && ! python3 -c 'import venv, ensurepip' 2>/dev/null; then missing+=(python3-venv); fi

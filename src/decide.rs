@@ -70,7 +70,7 @@ pub fn captures<'f>(route: &Route, facts: &'f Facts) -> smallvec::SmallVec<[&'f 
     let path = facts.target.path();
     route
         .pattern
-        .names()
+        .captures()
         .map(|name| route.pattern.capture(name).and_then(|capture| facts.captures.get(capture, path)).unwrap_or_default())
         .collect()
 }

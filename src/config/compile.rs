@@ -2,37 +2,28 @@
 //!
 //! Decides what belongs to which route, and that all mistakes are told at once. Opens no socket and starts nothing.
 
-use std::collections::HashMap;
+mod route;
+
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use http::{HeaderName, Method};
+use http::HeaderName;
 
+use self::route::Parts;
 use super::diagnostic::{self, Diagnostic};
-use super::document::{Document, RouteSettings, ServerSettings, Shadow};
-use super::effective::{Effective, Resolver};
-use super::plan::{Action, Gateway, ListenerPlan, Relay, Route, Server, Shown, UpstreamPlan};
-use super::types::{At, Period, Size};
+use super::document::{Document, RouteSettings, ServerSettings};
+use super::effective::Resolver;
+use super::plan::{Gateway, ListenerPlan, Server, UpstreamPlan};
+use super::types::{Period, Size};
 use crate::entry::client_ip::Clients;
-use crate::entry::route::pattern::Pattern;
 use crate::entry::route::{RouteMatch, Table};
 use crate::listen::Listener;
-use crate::policy::Policies;
-use crate::policy::authenticators::{self, Authenticators};
-use crate::policy::authn::{Auth, AuthSettings};
-use crate::policy::authz::Allow;
-use crate::policy::cors::Cors;
-use crate::policy::ip_filter::IpFilter;
+use crate::policy::authenticators;
 use crate::policy::limits::limit::Limit;
-use crate::policy::rate_limit::{RateLimits, Stage};
-use crate::policy::validate::BodyLimit;
-use crate::relay::edits::HeaderEdits;
-use crate::relay::head::HeadPlan;
-use crate::relay::rewrite::Rewrite;
+use crate::policy::rate_limit::RateLimits;
 use crate::relay::strip::StripSet;
 use crate::relay::upstream::Upstream;
-use crate::reply::fixed::{Fixed, Redirect};
-use crate::reply::headers::ResponseHeaders;
 use crate::report::writer::To;
 use crate::state::State;
 
@@ -42,6 +33,49 @@ const LIMITS_MEMORY: Size = Size::mib(64);
 const DRAIN: Period = Period::seconds(30);
 /// The default of `server.settle`.
 const SETTLE: Period = Period::seconds(1);
+
+/// What `check/` tells first and in one place, under codes of its own. The parts refuse it all the same, because they may be compiled
+/// without a document.
+pub const TOLD_BEFORE: &[&str] = &[
+    "allow-empty",
+    "allow-never-met",
+    "allow-without-auth",
+    "api-key-carrier",
+    "authenticator-kind",
+    "bad-code",
+    "bad-header-name",
+    "bad-status",
+    "clients-header-invalid",
+    "clients-without-proxies",
+    "consumer-keys",
+    "consumer-name",
+    "consumer-scopes",
+    "consumer-unreachable",
+    "contradicting-headers",
+    "contradicting-rewrite",
+    "cors-no-origins",
+    "duplicate-header",
+    "duplicate-identity",
+    "duplicate-key",
+    "host-repeated",
+    "hosts-empty",
+    "identity-without-tokens",
+    "inert-key",
+    "ip-filter-both",
+    "ip-filter-empty",
+    "jwt-keys",
+    "limit-burst",
+    "limit-key-before-auth",
+    "limit-key-repeated",
+    "limit-key-unreachable",
+    "limit-without-key",
+    "listener-limit-key",
+    "listener-limit-per-route",
+    "method-repeated",
+    "methods-empty",
+    "no-targets",
+    "unknown-name",
+];
 
 /// Collects mistakes, and goes on with what there is.
 #[derive(Default)]
@@ -60,18 +94,22 @@ impl Wrong {
 /// Every mistake, sorted by place.
 pub fn load(path: &Path, env: super::interpolate::Env<'_>, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Vec<Diagnostic>> {
     let document = super::load::load(path, env)?;
-    let mistakes = super::check::check(&document);
+    let mut mistakes = super::check::check(&document);
+    let more = match compile(document, path, state, earlier) {
+        Ok(gateway) if mistakes.is_empty() => return Ok(gateway),
+        Ok(_) => return Err(mistakes),
+        Err(more) => more,
+    };
+    // What only the compiling finds is told too, where it is about something else and does not just follow from something else.
+    let spot = |one: &Diagnostic| one.place.as_ref().map(|at| (at.source.path.clone(), at.line, at.column));
+    let told: BTreeSet<_> = mistakes.iter().map(spot).collect();
+    let (other, same): (Vec<_>, Vec<_>) = more.into_iter().partition(|one| !told.contains(&spot(one)) && !TOLD_BEFORE.contains(&one.code));
+    mistakes.extend(other);
     if mistakes.is_empty() {
-        return compile(document, path, state, earlier);
+        mistakes = same;
     }
-    // What only the compiling finds is told too, where it is about something else.
-    let mut all = mistakes;
-    if let Err(more) = compile(document, path, state, earlier) {
-        let known: Vec<_> = all.iter().map(|one| one.place.clone()).collect();
-        all.extend(more.into_iter().filter(|one| !known.contains(&one.place)));
-    }
-    diagnostic::sort(&mut all);
-    Err(all)
+    diagnostic::sort(&mut mistakes);
+    Err(mistakes)
 }
 
 fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Vec<Diagnostic>> {
@@ -214,148 +252,4 @@ fn listeners(document: &Document, limits: &HashMap<&str, Arc<Limit>>, state: &St
         }
     }
     all
-}
-
-/// What a route is made from.
-struct Parts<'a> {
-    authenticators: &'a Authenticators,
-    limits: &'a HashMap<&'a str, Arc<Limit>>,
-    upstreams: &'a HashMap<&'a str, Arc<UpstreamPlan>>,
-    document: &'a Document,
-    state: &'a State,
-}
-
-impl Parts<'_> {
-    fn route(&self, name: &At<String>, settings: &RouteSettings, given: &Effective<'_>, wrong: &mut Wrong) -> Option<Route> {
-        let own = &settings.own;
-        let pattern = Pattern::parse(&own.matches.path).map_err(|_| ()).ok()?; // told by the table
-        let names: Vec<&str> = pattern.names().collect();
-        let auth = wrong.keep(Auth::compile(&own.auth, self.authenticators));
-        let policies = self.policies(name, auth, given, own.matches.methods.as_ref(), wrong);
-        let response = given.response_headers.as_ref().map(|given| ResponseHeaders::compile(given.settings));
-        let response = response.map_or(Some(ResponseHeaders::default()), |compiled| wrong.keep(compiled));
-        let action = match (&given.upstream, &own.respond, &own.redirect) {
-            (_, Some(respond), _) => wrong.keep(Fixed::compile(respond)).map(Action::Respond),
-            (_, None, Some(redirect)) => wrong.keep(Redirect::compile(redirect, &names)).map(Action::Redirect),
-            (Some(upstream), None, None) => self.relay(upstream, policies.as_ref(), given, &own.matches.path, &names, wrong),
-            (None, None, None) => None,
-        };
-        let (policies, response, action) = (policies?, response?, action?);
-        let respond = match &action {
-            Action::Respond(fixed) => fixed.code.as_deref().map(|code| (code, fixed.status)),
-            Action::Upstream(_) | Action::Redirect(_) => None,
-        };
-        Some(Route {
-            name: name.as_str().into(),
-            accept: given.accept.as_ref().map(|given| given.settings.iter().map(|spelling| spelling.value).collect()).unwrap_or_default(),
-            series: self.state.metrics.route(name, respond),
-            shown: self.shown(settings, given, &action),
-            pattern,
-            policies,
-            response,
-            action,
-        })
-    }
-
-    fn policies(
-        &self,
-        name: &str,
-        auth: Option<Auth>,
-        given: &Effective<'_>,
-        methods: Option<&At<Vec<At<String>>>>,
-        wrong: &mut Wrong,
-    ) -> Option<Policies> {
-        let methods: Option<Vec<Method>> =
-            methods.map(|methods| methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect());
-        let ip_filter = given.ip_filter.as_ref().and_then(|given| wrong.keep(IpFilter::compile(given.settings)));
-        let cors = given.cors.as_ref().and_then(|given| wrong.keep(Cors::compile(given.settings, methods.as_deref())));
-        let body = given.body.as_ref().and_then(|given| wrong.keep(BodyLimit::compile(given.settings)));
-        let auth = auth?;
-        let allow = given.allow.as_ref().and_then(|given| wrong.keep(Allow::compile(given.settings, &auth)));
-        let shadow: Vec<Shadow> =
-            given.shadow.as_ref().map(|given| given.settings.iter().map(|shadow| shadow.value).collect()).unwrap_or_default();
-        if let (Some(shadowed), Some(allow)) = (&given.shadow, &given.allow)
-            && shadow.contains(&Shadow::Auth)
-            && !shadow.contains(&Shadow::Allow)
-        {
-            let message = "`auth` is shadowed but `allow` is not: whoever comes without a credential would still be refused";
-            let told = Diagnostic::at(&shadowed.settings.place, "shadow-without-allow", message);
-            wrong.0.push(told.help(format!("add `allow`, which is written in line {}", allow.settings.place.line)));
-        }
-        let named = given.limits.as_ref().map(|given| given.settings.value.as_slice()).unwrap_or_default();
-        let limits: Vec<_> = named.iter().filter_map(|limit| self.limits.get(limit.as_str()).cloned()).collect();
-        Some(Policies {
-            ip_filter,
-            cors,
-            limits_before_auth: RateLimits::for_route(name, &limits, Some(Stage::BeforeAuth)),
-            auth,
-            allow,
-            limits: RateLimits::for_route(name, &limits, None),
-            body,
-            shadow,
-        })
-    }
-
-    fn relay(
-        &self,
-        upstream: &At<String>,
-        policies: Option<&Policies>,
-        given: &Effective<'_>,
-        pattern: &At<String>,
-        names: &[&str],
-        wrong: &mut Wrong,
-    ) -> Option<Action> {
-        let rewrite = match &given.rewrite {
-            Some(given) => Some(wrong.keep(Rewrite::compile(given.settings, pattern, names))?),
-            None => None,
-        };
-        let edits = match &given.request_headers {
-            Some(given) => wrong.keep(HeaderEdits::of_requests(given.settings))?,
-            None => HeaderEdits::default(),
-        };
-        let auth = &policies?.auth;
-        let header = self.document.clients.as_ref().and_then(|clients| clients.header.as_ref());
-        Some(Action::Upstream(Relay {
-            upstream: self.upstreams.get(upstream.as_str())?.clone(),
-            head: HeadPlan {
-                rewrite,
-                edits,
-                credentials: auth.removed_headers().to_vec(),
-                write_forwarded: header.is_some_and(|header| header.eq_ignore_ascii_case("forwarded")),
-            },
-            cut: auth.removed_parameters().iter().map(|name| name.to_string()).collect(),
-        }))
-    }
-
-    fn shown(&self, settings: &RouteSettings, given: &Effective<'_>, action: &Action) -> Shown {
-        let own = &settings.own;
-        let list = |names: &Option<At<Vec<At<String>>>>| -> Vec<String> {
-            names.as_ref().map(|names| names.iter().map(|name| name.value.clone()).collect()).unwrap_or_default()
-        };
-        let shadowed = given.shadow.as_ref().is_some_and(|given| given.settings.iter().any(|one| one.value == Shadow::Auth));
-        let auth = match &own.auth.value {
-            AuthSettings::Public => vec!["public".to_owned()],
-            AuthSettings::AnyOf(names) => names.iter().map(|name| name.value.clone()).collect(),
-        };
-        let conditions = own.matches.headers.iter().map(|(name, value)| format!("{name}: {}", value.value));
-        let conditions = conditions.chain(own.matches.query.iter().map(|(name, value)| format!("?{name}={}", value.value)));
-        Shown {
-            listeners: match &own.listeners {
-                Some(_) => list(&own.listeners),
-                None => self.document.listeners.iter().map(|(name, _)| name.value.clone()).collect(),
-            },
-            hosts: list(&own.matches.hosts),
-            path: own.matches.path.value.clone(),
-            methods: list(&own.matches.methods),
-            conditions: conditions.collect(),
-            is_public: matches!(own.auth.value, AuthSettings::Public) || shadowed,
-            auth: if shadowed { auth.iter().map(|name| format!("{name} (shadow)")).collect() } else { auth },
-            limits: given.limits.as_ref().map(|given| given.settings.iter().map(|name| name.value.clone()).collect()).unwrap_or_default(),
-            target: match action {
-                Action::Upstream(relay) => relay.upstream.name.to_string(),
-                Action::Respond(fixed) => format!("respond {}", fixed.status),
-                Action::Redirect(redirect) => format!("redirect {}", redirect.status),
-            },
-        }
-    }
 }

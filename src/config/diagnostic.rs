@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -29,7 +30,7 @@ pub struct Source {
     pub path: PathBuf,
     pub text: String,
     /// What interpolation put into this file's values; set once, after it was read.
-    hidden: OnceLock<Vec<Hidden>>,
+    hidden: OnceLock<HiddenValues>,
 }
 
 /// A value that interpolation made: no message shows it.
@@ -39,6 +40,13 @@ pub struct Hidden {
     pub text: Secret,
     /// Hidden in messages about other places too: it came from outside the file, not from a default written there.
     pub everywhere: bool,
+}
+
+/// The same, for quick answers: each value once, and those of a place.
+#[derive(Default)]
+struct HiddenValues {
+    everywhere: BTreeSet<String>,
+    here: HashMap<(u32, u32), Vec<String>>,
 }
 
 /// What is shown for an interpolated value.
@@ -72,7 +80,7 @@ impl Diagnostic {
         let help = help.into();
         self.help = match &self.place {
             // A suggestion made from an interpolated value would tell most of it.
-            Some(place) if place.hidden_here().is_some() && help.contains("did you mean") => None,
+            Some(place) if place.is_interpolated() && help.contains("did you mean") => None,
             Some(place) => Some(place.redact(help)),
             None => Some(help),
         };
@@ -105,27 +113,24 @@ impl Place {
 
     /// Whether interpolation made the value at this place, or a part of it.
     pub fn is_interpolated(&self) -> bool {
-        self.hidden_here().is_some()
-    }
-
-    fn hidden_here(&self) -> Option<&Hidden> {
-        self.source.hidden().iter().find(|hidden| hidden.is_at(self))
+        self.source.hidden.get().is_some_and(|hidden| hidden.here.contains_key(&(self.line, self.column)))
     }
 
     /// Takes every interpolated value of the file out of a text.
     fn redact(&self, mut text: String) -> String {
-        for hidden in self.source.hidden() {
-            let value = hidden.text.reveal();
-            if value.is_empty() || !(hidden.everywhere || hidden.is_at(self)) {
+        let Some(hidden) = self.source.hidden.get() else { return text };
+        let here = hidden.here.get(&(self.line, self.column));
+        for value in hidden.everywhere.iter().chain(here.into_iter().flatten()) {
+            if value.is_empty() || !text.contains(value.as_str()) {
                 continue;
             }
             text = text.replace(&format!("`{value}`"), &format!("`{INTERPOLATED}`"));
             // A short value, such as `1`, occurs in other words; without its quotes it tells nothing.
             if value.chars().count() >= 4 {
-                text = text.replace(value, INTERPOLATED);
+                text = text.replace(value.as_str(), INTERPOLATED);
             }
         }
-        if self.hidden_here().is_some()
+        if here.is_some()
             && let Some(end) = text.find(": did you mean")
         {
             text.truncate(end);
@@ -140,14 +145,6 @@ impl fmt::Debug for Place {
     }
 }
 
-// === impl Hidden ===
-
-impl Hidden {
-    fn is_at(&self, place: &Place) -> bool {
-        (self.line, self.column) == (place.line, place.column)
-    }
-}
-
 // === impl Source ===
 
 impl Source {
@@ -157,11 +154,16 @@ impl Source {
 
     /// Says which values no message may show. The first call counts.
     pub fn hide(&self, values: Vec<Hidden>) {
-        self.hidden.get_or_init(|| values);
-    }
-
-    fn hidden(&self) -> &[Hidden] {
-        self.hidden.get().map_or(&[], Vec::as_slice)
+        self.hidden.get_or_init(|| {
+            let mut all = HiddenValues::default();
+            for Hidden { line, column, text, everywhere } in values {
+                if everywhere {
+                    all.everywhere.insert(text.reveal().to_owned());
+                }
+                all.here.entry((line, column)).or_default().push(text.reveal().to_owned());
+            }
+            all
+        });
     }
 }
 

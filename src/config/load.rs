@@ -1,11 +1,10 @@
 //! From a file or a folder to a [`Document`]: every section and every named entry is read by itself, so that a mistake in one hides none
 //! in another.
 //!
-//! Decides which files are read, which sections there are and what names may look like. Does not check across sections beyond asking
-//! `check/` to go on where the shapes failed; a document that is returned still has to be checked.
+//! Decides which sections there are and what names may look like. Which files are read is decided in `files.rs`. Does not check across
+//! sections beyond asking `check/` to go on where the shapes failed; a document that is returned still has to be checked.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
@@ -14,13 +13,12 @@ use serde::Deserialize;
 use super::check::{self, Broken};
 use super::diagnostic::{self, Diagnostic, Place, Source};
 use super::document::{DefaultsOwnSettings, DefaultsSettings, Document, PolicySettings, RouteOwnSettings, RouteSettings};
-use super::interpolate::{Env, interpolate, why};
-use super::read::{keys_of, read, unknown_key};
+use super::files::{files, text};
+use super::interpolate::{Env, interpolate};
+use super::keys::{keys_of, unknown_key};
+use super::read::read;
 use super::types::{At, Named};
 use super::yaml::{self, Key, Node, Value};
-
-/// More than 200,000 routes take.
-const LARGEST_FILE: u64 = 64 << 20;
 
 /// The sections of a document, in the order of the reference.
 pub const SECTIONS: &[&str] = &[
@@ -59,60 +57,6 @@ pub fn load_text(name: &str, text: &str, env: Env<'_>) -> Result<Document, Vec<D
     let mut loader = Loader::new(env);
     loader.file(Source::new(name, text.strip_prefix('\u{feff}').unwrap_or(text)));
     loader.finish()
-}
-
-/// The files that are read for a path, sorted by name.
-fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
-    let unreadable =
-        |error: std::io::Error| vec![Diagnostic::nowhere("unreadable", format!("`{}` cannot be read: {}", path.display(), why(&error)))];
-    if !std::fs::metadata(path).map_err(unreadable)?.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
-    for entry in std::fs::read_dir(path).map_err(unreadable)? {
-        let file = entry.map_err(unreadable)?.path();
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') || file.is_dir() {
-            continue;
-        }
-        if name.ends_with(".yaml") {
-            found.push(file);
-        } else if name.ends_with(".yml") {
-            errors.push(
-                Diagnostic::nowhere("not-read", format!("`{}` would not be read: of a folder, only `*.yaml` is", file.display()))
-                    .help("rename it to `.yaml`, or move it away"),
-            );
-        }
-    }
-    if found.is_empty() && errors.is_empty() {
-        errors.push(Diagnostic::nowhere("unreadable", format!("the folder `{}` holds no `*.yaml`", path.display())));
-    }
-    found.sort();
-    if errors.is_empty() { Ok(found) } else { Err(errors) }
-}
-
-/// What a file holds, as text.
-fn text(path: &Path) -> Result<Source, Box<Diagnostic>> {
-    let mut bytes = Vec::new();
-    let unreadable = |why: String| Box::new(Diagnostic::nowhere("unreadable", format!("`{}` {why}", path.display())));
-    std::fs::File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|error| unreadable(format!("cannot be read: {}", why(&error))))?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(unreadable("is larger than 64MiB".to_owned()));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Source::new(path, text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))),
-        Err(error) => {
-            let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
-            let line = good.lines().count().max(1) + usize::from(good.ends_with('\n'));
-            let column = good.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-            let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-            let source = Arc::new(Source::new(path, String::from_utf8_lossy(error.as_bytes())));
-            let place = Place { source, line: number(line), column: number(column), width: 1 };
-            Err(Box::new(Diagnostic::at(&place, "not-utf8", "this is not UTF-8 text").help("save the file as UTF-8")))
-        }
-    }
 }
 
 struct Loader<'a> {

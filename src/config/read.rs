@@ -5,13 +5,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::fmt::{self, Display};
+use std::fmt::Display;
 
 use serde::de::value::StrDeserializer;
-use serde::de::{self, DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::diagnostic::{Diagnostic, Place};
+use super::read_error::{ReadError, What, address, in_words, short};
 use super::suggest;
 use super::types::{AT, TEXT_OR_LIST};
 use super::yaml::{Key, Node, Scalar, Value};
@@ -42,107 +43,6 @@ pub fn read<T: for<'de> Deserialize<'de>>(name: &str, place: &Place, node: &Node
     None
 }
 
-/// The keys of a settings struct, as serde knows them.
-pub fn keys_of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
-    struct Ask<'a>(&'a Cell<&'static [&'static str]>);
-    impl<'de> Deserializer<'de> for Ask<'_> {
-        type Error = ReadError;
-        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ReadError> {
-            Err(de::Error::custom("not a struct"))
-        }
-        fn deserialize_struct<V: Visitor<'de>>(
-            self,
-            _: &'static str,
-            fields: &'static [&'static str],
-            _: V,
-        ) -> Result<V::Value, ReadError> {
-            self.0.set(fields);
-            Err(de::Error::custom("only asked"))
-        }
-        forward_to_deserialize_any! {
-            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
-        }
-    }
-    let keys = Cell::new(&[] as &[&str]);
-    let _ = T::deserialize(Ask(&keys));
-    keys.get()
-}
-
-/// A key that is unknown, or known but not built.
-pub fn unknown_key<'a>(place: &Place, key: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Diagnostic {
-    if NOT_BUILT.iter().any(|(name, beside)| *name == key && known.clone().into_iter().any(|other| other == *beside)) {
-        return Diagnostic::at(place, "not-built", format!("`{key}` is not built yet"))
-            .help("nothing may stand in the file that has no effect: remove it until it is");
-    }
-    let diagnostic = Diagnostic::at(place, "unknown-key", format!("`{key}` is not a key here"));
-    if ROUTE_ITSELF.contains(&key) && known.clone().into_iter().any(|other| other == "limits") {
-        return diagnostic.help(format!("only a route says `{key}`, for itself"));
-    }
-    match suggest::help(key, known) {
-        Some(help) => diagnostic.help(help),
-        None => diagnostic,
-    }
-}
-
-/// Keys that only routes have and that people look for in bundles and defaults.
-const ROUTE_ITSELF: &[&str] = &["auth", "listeners", "match"];
-
-/// Keys that will come, each with a key that stands beside it: the same word elsewhere is simply unknown.
-const NOT_BUILT: &[(&str, &str)] = &[
-    ("tls", "targets"),
-    ("tls", "connections"),
-    ("tls", "watch"),
-    ("tls", "listeners"),
-    ("http2", "connections"),
-    ("proxy_protocol", "connections"),
-    ("cache", "limits"),
-    ("cache", "listeners"),
-    ("quota", "rate"),
-    ("quota", "limits"),
-    ("compress", "limits"),
-    ("transform", "limits"),
-    ("validate", "limits"),
-    ("concurrency", "limits"),
-    ("aggregate", "upstream"),
-    ("translate", "upstream"),
-    ("url", "inline"),
-    ("discovery", "inline"),
-    ("introspection", "jwt"),
-    ("forward_auth", "jwt"),
-    ("basic", "jwt"),
-    ("mtls", "jwt"),
-    ("tags", "identities"),
-    ("budget", "attempts"),
-    ("conditions", "attempts"),
-    ("breaker", "targets"),
-    ("discovery", "targets"),
-    ("tracing", "listeners"),
-    ("audit", "listeners"),
-];
-
-/// Why a value could not be read.
-#[derive(Debug)]
-pub struct ReadError(Box<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    what: What,
-    place: Option<Place>,
-    /// The address of the innermost entry or item that could not be read, to leave out.
-    culprit: Option<usize>,
-    /// What this says has been said.
-    silent: bool,
-}
-
-#[derive(Debug)]
-enum What {
-    Told { code: &'static str, message: String, help: Option<String> },
-    Missing { key: &'static str, whom: Option<String> },
-    Unknown { key: String, known: &'static [&'static str] },
-    NoValue { whom: Option<String> },
-}
-
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     node: &'a Node,
@@ -163,158 +63,6 @@ struct Items<'a, 's> {
 }
 
 struct KeyReader<'a>(&'a str);
-
-// === impl ReadError ===
-
-impl ReadError {
-    fn new(code: &'static str, message: impl Into<String>) -> Self {
-        ReadError(Box::new(Inner {
-            what: What::Told { code, message: message.into(), help: None },
-            place: None,
-            culprit: None,
-            silent: false,
-        }))
-    }
-
-    fn of(what: What) -> Self {
-        ReadError(Box::new(Inner { what, place: None, culprit: None, silent: false }))
-    }
-
-    fn help(mut self, text: impl Into<String>) -> Self {
-        if let What::Told { help, .. } = &mut self.0.what {
-            *help = Some(text.into());
-        }
-        self
-    }
-
-    /// Fills in the place unless a closer one is known: that of the key for what is missing, else that of the value.
-    fn placed(mut self, key: &Place, value: &Place, name: Option<&str>) -> Self {
-        if self.0.place.is_none() {
-            let missing = match &mut self.0.what {
-                What::Missing { whom, .. } => {
-                    *whom = name.map(str::to_owned);
-                    true
-                }
-                What::NoValue { whom } => {
-                    *whom = name.map(str::to_owned);
-                    false
-                }
-                What::Told { .. } | What::Unknown { .. } => false,
-            };
-            self.0.place = Some(if missing { key.clone() } else { value.clone() });
-        }
-        self
-    }
-
-    fn caused_by(mut self, node: &Node) -> Self {
-        self.0.culprit.get_or_insert(address(node));
-        self
-    }
-
-    fn into_diagnostic(self) -> Option<Diagnostic> {
-        let Inner { what, place, culprit: _, silent } = *self.0;
-        let place = place.filter(|_| !silent)?;
-        Some(match what {
-            What::Told { code, message, help } => {
-                let diagnostic = Diagnostic::at(&place, code, message);
-                match help {
-                    Some(help) => diagnostic.help(help),
-                    None => diagnostic,
-                }
-            }
-            What::Missing { key, whom } => {
-                let whom = whom.map_or_else(|| "this entry".to_owned(), |name| format!("`{name}`"));
-                let diagnostic = Diagnostic::at(&place, "missing-key", format!("{whom} has no `{key}`, which it needs"));
-                if key == "auth" {
-                    diagnostic.help("say who may call: `auth: [NAME]` with names in `authenticators`, or `auth: public`")
-                } else {
-                    diagnostic
-                }
-            }
-            What::NoValue { whom } => {
-                let whom = whom.map_or_else(|| "this entry".to_owned(), |name| format!("`{name}`"));
-                Diagnostic::at(&place, "no-value", format!("{whom} is written without a value")).help("give it a value, or remove it")
-            }
-            What::Unknown { key, known } => unknown_key(&place, &key, known.iter().copied()),
-        })
-    }
-}
-
-impl Display for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0.what {
-            What::Told { message, .. } => f.write_str(message),
-            What::Missing { key, .. } => write!(f, "`{key}` is missing"),
-            What::Unknown { key, .. } => write!(f, "`{key}` is not a key here"),
-            What::NoValue { .. } => f.write_str("written without a value"),
-        }
-    }
-}
-
-impl std::error::Error for ReadError {}
-
-impl de::Error for ReadError {
-    fn custom<T: Display>(message: T) -> Self {
-        ReadError::new("bad-value", message.to_string())
-    }
-    fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        ReadError::new("wrong-type", format!("found {}: expected {}", unexpected(found), in_words(&expected.to_string())))
-    }
-    fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let expected = expected.to_string();
-        let code = if expected.starts_with("a nonzero") { "out-of-range" } else { "bad-value" };
-        ReadError::new(code, format!("found {}: expected {}", unexpected(found), in_words(&expected)))
-    }
-    fn invalid_length(length: usize, expected: &dyn Expected) -> Self {
-        let found = if length == 0 { "an empty list".to_owned() } else { format!("{length} entries") };
-        ReadError::new(
-            if length == 0 { "empty-list" } else { "bad-value" },
-            format!("found {found}: expected {}", in_words(&expected.to_string())),
-        )
-    }
-    fn unknown_field(key: &str, known: &'static [&'static str]) -> Self {
-        ReadError::of(What::Unknown { key: key.to_owned(), known })
-    }
-    fn missing_field(key: &'static str) -> Self {
-        ReadError::of(What::Missing { key, whom: None })
-    }
-}
-
-fn unexpected(found: Unexpected<'_>) -> String {
-    match found {
-        Unexpected::Bool(b) => format!("`{b}`"),
-        Unexpected::Unsigned(n) => format!("`{n}`"),
-        Unexpected::Signed(n) => format!("`{n}`"),
-        Unexpected::Float(n) => format!("`{n}`"),
-        Unexpected::Str(text) => format!("`{}`", short(text)),
-        Unexpected::Seq => "a list".to_owned(),
-        Unexpected::Map => "a mapping".to_owned(),
-        _ => "something else".to_owned(),
-    }
-}
-
-/// What serde and the standard library expect, in our words.
-fn in_words(expected: &str) -> String {
-    match expected {
-        "a string" => "text".to_owned(),
-        "a sequence" => "a list, such as `[a, b]`".to_owned(),
-        "a map" => "a mapping".to_owned(),
-        "socket address" => "an address and port, such as `0.0.0.0:8080` or `[::]:8080`".to_owned(),
-        "IP address" => "an IP address, such as `192.0.2.1` or `2001:db8::1`".to_owned(),
-        _ if expected.starts_with("a nonzero") => "a whole number from 1".to_owned(),
-        _ => expected.replacen(": expected ", ": ", 1),
-    }
-}
-
-/// Long texts are cut: a message is a line.
-fn short(text: &str) -> String {
-    if text.chars().count() <= 60 { text.to_owned() } else { text.chars().take(60).chain(['…']).collect() }
-}
-
-/// Nodes are told apart by where they are in memory; the tree does not move while it is read.
-fn address(node: &Node) -> usize {
-    std::ptr::from_ref(node) as usize
-}
 
 // === impl Reader ===
 
@@ -611,7 +359,7 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, ReadError> {
         let (key, node) = self.value.take().ok_or_else(|| ReadError::new("bad-value", "a value without a key"))?;
         seed.deserialize(Reader { node, left_out: self.left_out })
-            .map_err(|e| e.placed(&key.place, &node.place, Some(&key.text)).caused_by(node))
+            .map_err(|e| e.placed(&key.place, &node.place, Some(&key.text)).caused_by(node).below(&key.text))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Decides how mistakes look: `path:line:column: error[code]: message`, the line itself with a caret below, help.
 //!
-//! A quoted line must not show a neighbouring secret. The rule: values that follow, on the line or by indentation, one of the keys in
-//! [`HOLDS_SECRETS`] or a key with a word of [`SECRET_WORDS`] in its name, are shown as `…`, and so is every line of a value of a key of
-//! [`IS_SECRET`]. Keys and brackets stay. The value that the caret points at is shown, unless it is a collection or the value of such a key. Knows nothing of YAML beyond that, because it also shows what is not YAML.
+//! A quoted line must not show a secret. The rule: values that follow, on the line or by indentation, a key of [`HOLDS_SECRETS`] or
+//! [`IS_SECRET`], or one with a word of [`SECRET_WORDS`] in its name, are shown as `…`, be they pointed at or not; keys and brackets stay. Of
+//! a value of [`IS_SECRET`] that goes on over several lines, no line is shown. Knows nothing of YAML beyond that, because it also shows what is not YAML.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Place, Source};
 
-/// Keys whose values may be secret, each beside names that are not.
-const HOLDS_SECRETS: &[&str] = &["key", "keys", "set", "add", "sha256", "x-api-key", "api-key", "apikey"];
+/// Keys below which values may be secret, or somebody may have written a secret in the wrong place.
+pub(super) const HOLDS_SECRETS: &[&str] = &["key", "keys", "set", "add", "x-api-key", "api-key", "apikey"];
 
 /// Words in the names of keys (as in `x-internal-secret`) that make them such.
 const SECRET_WORDS: &[&str] = &["secret", "password", "token", "credential", "cookie", "authorization"];
 
 /// Keys whose value is a secret as a whole.
-const IS_SECRET: &[&str] = &["secret", "password", "token", "inline"];
+pub(super) const IS_SECRET: &[&str] = &["secret", "password", "token", "inline", "sha256"];
 
 /// Longer lines are cut on both sides of the caret.
 const LONGEST: usize = 120;
@@ -195,7 +195,7 @@ impl<'a> Lines<'a> {
         let line: Vec<char> = line.chars().collect();
         let from = (place.column as usize).saturating_sub(1).min(line.len());
         let to = (from + place.width.max(1) as usize).min(line.len()).max(from);
-        let masked = mask(&line, above, from, to);
+        let masked = mask(&line, above);
 
         let (first, last) = window(line.len(), from, to);
         let (mut shown, mut carets) = (String::new(), String::new());
@@ -253,24 +253,28 @@ fn below(line: &str) -> Care {
 }
 
 /// Which characters of a line are not shown.
-fn mask(line: &[char], above: Care, from: usize, to: usize) -> Vec<bool> {
+fn mask(line: &[char], above: Care) -> Vec<bool> {
     let mut masked = vec![false; line.len()];
     if above == Care::All {
         let indent = line.iter().take_while(|c| c.is_whitespace()).count();
         masked[indent..].fill(true);
         return masked;
     }
-    // `All` lasts until the next key of the line, `Keys` until its end.
-    let (mut care, mut last) = (above, Care::None);
+    // Brackets end what a key inside of them began, and so do commas; outside of brackets both may be part of a value.
+    let (mut care, mut base, mut outer) = (above, above, Vec::new());
     for (start, end, piece) in pieces(line) {
         match piece {
-            Piece::Key(own) => {
-                last = own;
-                care = care.max(own.min(Care::Keys));
+            Piece::Key(own) => care = care.max(own),
+            Piece::Frame => {
+                match line[start] {
+                    '{' | '[' => outer.push(std::mem::replace(&mut base, care)),
+                    '}' | ']' => base = outer.pop().unwrap_or(care),
+                    ',' if !outer.is_empty() => {}
+                    _ => continue,
+                }
+                care = base;
             }
-            Piece::Frame => {}
-            // A place that is not just this value is that of a collection, or of something else.
-            Piece::Value => masked[start..end].fill(last == Care::All || (care != Care::None && (from != start || to > end))),
+            Piece::Value => masked[start..end].fill(care != Care::None),
         }
     }
     masked
@@ -348,6 +352,9 @@ mod tests {
             ("keys: { secret: hunter2 }", 1, 7, 19),
             ("set:\n  a: {\n    b: \"x\\\"hunter2\", c: hunter2 }", 3, 5, 1),
             ("\"secret\": 'hunter2", 1, 11, 1),
+            ("secret: a,b}]hunter2, c: hunter2", 1, 1, 6),
+            ("  { sha256: hunter2 }], sha256: hunter2", 1, 5, 6),
+            ("keys: [hunter2], plan: free", 1, 8, 7),
         ] {
             let told = shown(text, line, column, width);
             assert!(!told.contains("hunter2"), "{told}");
@@ -356,9 +363,11 @@ mod tests {
     }
 
     #[test]
-    fn what_the_caret_points_at_is_shown_beside_a_masked_neighbour() {
+    fn the_caret_stands_below_what_is_masked() {
+        let told = shown("a: { keys: [{ sha256: hunter2 }], plan: fre }", 1, 41, 3);
+        assert!(told.contains(" 1 | a: { keys: [{ sha256: … }], plan: fre }\n"), "{told}");
         let told = shown("set: { x-a: hunter2, x-b: bad }", 1, 27, 3);
-        assert!(told.contains(" 1 | set: { x-a: …, x-b: bad }\n   |                     ^^^\n"), "{told}");
+        assert!(told.contains(" 1 | set: { x-a: …, x-b: … }\n   |                     ^\n"), "{told}");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! carries an `Arc<ConnInfo>`.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use pingora_core::protocols::http::ServerSession;
@@ -13,6 +13,7 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 
+use super::head::Head;
 use super::running::RunningListener;
 use crate::ctx::Scheme;
 use crate::relay::deadline::Deadline;
@@ -33,6 +34,8 @@ pub struct ConnInfo {
     requests: AtomicU32,
     /// Bytes of the head of the request that is being served.
     head: AtomicU32,
+    /// The client has said that the request that is being served is its last one.
+    is_last: AtomicBool,
     /// What was sent before the request that is being served.
     sent_before: AtomicU64,
     fault: OnceLock<&'static Kind>,
@@ -56,6 +59,7 @@ impl ConnInfo {
             sent: zero(),
             requests: AtomicU32::new(0),
             head: AtomicU32::new(0),
+            is_last: AtomicBool::new(false),
             sent_before: zero(),
             fault: OnceLock::new(),
             deadline: Deadline::default(),
@@ -73,9 +77,9 @@ impl ConnInfo {
         Some(Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(self.clone())))))
     }
 
-    /// Whether the gateway is stopping: an answer that is written from now on should say `Connection: close`.
+    /// Whether the gateway is stopping or the client wants to: an answer that is written from now on should say `Connection: close`.
     pub fn is_closing(&self) -> bool {
-        *self.closing.borrow()
+        self.is_last.load(Ordering::Relaxed) || *self.closing.borrow()
     }
 
     /// Bytes that have been read from the client, over all requests.
@@ -122,9 +126,10 @@ impl ConnInfo {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn begin_request(&self, head: usize) {
+    pub(super) fn begin_request(&self, head: &Head) {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.head.store(u32::try_from(head).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.head.store(u32::try_from(head.len).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.is_last.store(head.close, Ordering::Relaxed);
         self.sent_before.store(self.sent(), Ordering::Relaxed);
     }
 }

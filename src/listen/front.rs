@@ -118,7 +118,7 @@ where
             // Asked for with each request, because a reload may have changed them since.
             let deadlines = conn.listener.peek().deadlines;
             stream.begin(&head, rest, deadlines.write);
-            conn.begin_request(head.len);
+            conn.begin_request(&head);
 
             let mut session = ServerSession::new_http1(stream);
             if let Some(persistent) = persistent.take() {

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "the harness polls, and plays slow upstreams, on threads of its own")]
 
+mod ambiguous;
 mod bench_configs;
 mod config_golden;
 mod explain;

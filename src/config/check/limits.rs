@@ -187,7 +187,7 @@ fn on_listeners(index: &Index<'_>, on_routes: &HashSet<&str>, errors: &mut Vec<D
                     ),
                 }
             }
-            if limit.per.is_some() && !on_routes.contains(used.as_str()) {
+            if limit.per.is_some() {
                 errors.push(Diagnostic::at(
                     &used.place,
                     "inert",

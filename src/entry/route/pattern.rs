@@ -144,6 +144,11 @@ impl Pattern {
         })
     }
 
+    /// All that templates may name: the names in braces, and `rest` where the pattern ends in `/**`.
+    pub fn captures(&self) -> impl Iterator<Item = &str> {
+        self.names().chain(self.has_rest.then_some("rest"))
+    }
+
     /// Where to find what `{name}` stands for; `rest` where the pattern ends in `/**`.
     pub fn capture(&self, name: &str) -> Option<Capture> {
         if name == "rest" {

@@ -57,7 +57,7 @@ plans:
   tiny: { rate: 60/24h, burst: 50 }
 limits:
   browse: { rate: 120/24h, by: [consumer, subject, client_ip] }
-  write: { rate: 20/24h, by: [subject, consumer], per: route }
+  write: { rate: 20/24h, by: [subject, consumer, client_ip], per: route }
   login: { rate: 4/24h, by: [client_ip], stage: before_auth }
   keys: { rate: 80/24h, by: [api_key] }
   tenant: { rate: 30/24h, by: ["header:x-tenant", client_ip] }

@@ -97,6 +97,25 @@ impl Client {
         Ok(Client { stream, buffer: Vec::new() })
     }
 
+    /// A connection that comes from another address of this machine, such as 127.0.0.2.
+    #[track_caller]
+    pub fn connect_from(source: std::net::IpAddr, address: SocketAddr) -> Client {
+        let connect = || {
+            let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+            socket.connect(&address.into())?;
+            let stream = TcpStream::from(socket);
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok::<_, io::Error>(Client { stream, buffer: Vec::new() })
+        };
+        match connect() {
+            Ok(client) => client,
+            Err(error) => panic!("connect from {source} to {address}: {error}"),
+        }
+    }
+
     /// The address that the other side sees.
     pub fn local_address(&self) -> SocketAddr {
         self.stream.local_addr().expect("a connected socket has an address")

@@ -7,6 +7,7 @@
 
 mod client;
 mod gateway;
+pub mod h11;
 mod tests;
 mod upstream;
 

@@ -1,0 +1,91 @@
+//! Which keys there are where: asked of the settings structs themselves, so that no list has to be kept.
+//!
+//! Decides what is said about a key that is not among them.
+
+use std::cell::Cell;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::{Deserialize, forward_to_deserialize_any};
+
+use super::diagnostic::{Diagnostic, Place};
+use super::read_error::ReadError;
+use super::suggest;
+
+/// The keys of a settings struct, as serde knows them.
+pub fn keys_of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+    struct Ask<'a>(&'a Cell<&'static [&'static str]>);
+    impl<'de> Deserializer<'de> for Ask<'_> {
+        type Error = ReadError;
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ReadError> {
+            Err(de::Error::custom("not a struct"))
+        }
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _: &'static str,
+            fields: &'static [&'static str],
+            _: V,
+        ) -> Result<V::Value, ReadError> {
+            self.0.set(fields);
+            Err(de::Error::custom("only asked"))
+        }
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+        }
+    }
+    let keys = Cell::new(&[] as &[&str]);
+    let _ = T::deserialize(Ask(&keys));
+    keys.get()
+}
+
+/// A key that is unknown, or known but not built.
+pub fn unknown_key<'a>(place: &Place, key: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Diagnostic {
+    if NOT_BUILT.iter().any(|(name, beside)| *name == key && known.clone().into_iter().any(|other| other == *beside)) {
+        return Diagnostic::at(place, "not-built", format!("`{key}` is not built yet"))
+            .help("nothing may stand in the file that has no effect: remove it until it is");
+    }
+    let diagnostic = Diagnostic::at(place, "unknown-key", format!("`{key}` is not a key here"));
+    if ROUTE_ITSELF.contains(&key) && known.clone().into_iter().any(|other| other == "limits") {
+        return diagnostic.help(format!("only a route says `{key}`, for itself"));
+    }
+    match suggest::help(key, known) {
+        Some(help) => diagnostic.help(help),
+        None => diagnostic,
+    }
+}
+
+/// Keys that only routes have and that people look for in bundles and defaults.
+const ROUTE_ITSELF: &[&str] = &["auth", "listeners", "match"];
+
+/// Keys that will come, each with a key that stands beside it: the same word elsewhere is simply unknown.
+const NOT_BUILT: &[(&str, &str)] = &[
+    ("tls", "targets"),
+    ("tls", "connections"),
+    ("tls", "watch"),
+    ("tls", "listeners"),
+    ("http2", "connections"),
+    ("proxy_protocol", "connections"),
+    ("cache", "limits"),
+    ("cache", "listeners"),
+    ("quota", "rate"),
+    ("quota", "limits"),
+    ("compress", "limits"),
+    ("transform", "limits"),
+    ("validate", "limits"),
+    ("concurrency", "limits"),
+    ("aggregate", "upstream"),
+    ("translate", "upstream"),
+    ("url", "inline"),
+    ("discovery", "inline"),
+    ("introspection", "jwt"),
+    ("forward_auth", "jwt"),
+    ("basic", "jwt"),
+    ("mtls", "jwt"),
+    ("tags", "identities"),
+    ("budget", "attempts"),
+    ("conditions", "attempts"),
+    ("breaker", "targets"),
+    ("discovery", "targets"),
+    ("tracing", "listeners"),
+    ("audit", "listeners"),
+];
