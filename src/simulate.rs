@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use pingora_http::RequestHeader;
 
 use crate::config::plan::{Action, Gateway, Route};
@@ -144,14 +144,24 @@ fn parse(raw: &[u8]) -> Result<RequestHeader, NoRequest> {
 fn relayed(gateway: &Gateway, route: &Route, facts: &Facts, head: &RequestHeader) -> Result<Verdict, NoRequest> {
     let Action::Upstream(relay) = &route.action else { return Err("a route without an upstream".to_owned()) };
     let mut head = Box::new(head.clone());
+    let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
     without_hop_by_hop(&mut head);
+    if is_chunked {
+        // The body is chunked anew.
+        let _ = head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let target = relay.upstream.pool.targets().first().map(|target| target.host_header.clone());
     make_head(gateway, route, relay, facts, &target.unwrap_or(HeaderValue::from_static("")), &mut head);
     Ok(Verdict::Relayed { upstream: relay.upstream.name.to_string(), head })
 }
 
 fn answered(route: Option<&Route>, facts: &Facts, answer: &Answer) -> Verdict {
-    Verdict::Answered { status: answer.status, code: None, headers: own_headers(answer.status, route, facts, &answer.headers), body: answer.body.clone() }
+    Verdict::Answered {
+        status: answer.status,
+        code: None,
+        headers: own_headers(answer.status, route, facts, &answer.headers),
+        body: answer.body.clone(),
+    }
 }
 
 fn fixed(route: &Route, facts: &Facts) -> Verdict {
@@ -175,12 +185,7 @@ fn refused(route: Option<&Route>, facts: &mut Facts, problem: &Problem) -> Verdi
 }
 
 /// The headers of an answer of the gateway's own, in the order in which they are written.
-fn own_headers(
-    status: u16,
-    route: Option<&Route>,
-    facts: &Facts,
-    headers: &[(HeaderName, HeaderValue)],
-) -> Vec<(HeaderName, HeaderValue)> {
+fn own_headers(status: u16, route: Option<&Route>, facts: &Facts, headers: &[(HeaderName, HeaderValue)]) -> Vec<(HeaderName, HeaderValue)> {
     own_head(status, route, facts, headers)
         .map(|head| head.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
         .unwrap_or_default()

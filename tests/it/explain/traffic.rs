@@ -255,7 +255,12 @@ impl Wallet {
         for (sub, scope) in [("ada", "orders:read"), ("bob", "orders:read orders:create"), ("cy", "profile"), ("dot", "orders:create")] {
             idp.push(es(header(), &base(sub, scope), &pair));
         }
-        for (sub, tenant, roles) in [("eve", "acme", json!(["admin"])), ("fay", "beta", json!(["editor", "x"])), ("gus", "zeta", json!(["admin"])), ("hal", "acme", json!("guest"))] {
+        for (sub, tenant, roles) in [
+            ("eve", "acme", json!(["admin"])),
+            ("fay", "beta", json!(["editor", "x"])),
+            ("gus", "zeta", json!(["admin"])),
+            ("hal", "acme", json!("guest")),
+        ] {
             idp.push(es(header(), &with(json!({ "sub": sub, "tenant": tenant, "roles": roles })), &pair));
         }
         for changes in [
@@ -283,7 +288,9 @@ impl Wallet {
             format!("{text}.{}", encode(tag.as_ref()))
         };
         let inside = |sub: &str, scopes: Value, groups: Value| {
-            hs(json!({ "iss": "https://inside.example", "aud": ["inside", "x"], "sub": sub, "realm": { "scopes": scopes }, "groups": groups, "exp": now + 7200 }))
+            hs(
+                json!({ "iss": "https://inside.example", "aud": ["inside", "x"], "sub": sub, "realm": { "scopes": scopes }, "groups": groups, "exp": now + 7200 }),
+            )
         };
         let internal = vec![
             inside("cron", json!(["jobs", "more"]), json!(["ops"])),
@@ -330,8 +337,25 @@ const AIMS: &[(&str, &str, &str, usize)] = &[
 ];
 
 /// Another spelling of a path, or another path.
-const SPELLINGS: &[&str] =
-    &["", "", "", "/%61", "/a%2Fb", "//x", "/a;b=1", "/a%5Cb", "/", "/%zz", "/%00", "/../up", "/.", "/%2e%2e/x", "/%41%7e-._", "/{x}", "/a|b"];
+const SPELLINGS: &[&str] = &[
+    "",
+    "",
+    "",
+    "/%61",
+    "/a%2Fb",
+    "//x",
+    "/a;b=1",
+    "/a%5Cb",
+    "/",
+    "/%zz",
+    "/%00",
+    "/../up",
+    "/.",
+    "/%2e%2e/x",
+    "/%41%7e-._",
+    "/{x}",
+    "/a|b",
+];
 
 const QUERIES: &[&str] = &["?", "?q=1", "?a=%20&b=+", "?debug=1", "?q=&debug", "?x=y&x=z", "?a=[1]", "?%71=2"];
 
@@ -397,6 +421,9 @@ pub fn next(dice: &mut Dice, wallet: &Wallet, seq: usize) -> Sent {
     credentials(dice, wallet, path, &mut headers);
     forwarded(dice, &mut headers);
     extras(dice, &mut headers);
+    if dice.one_in(6) {
+        headers.push((dice.pick(&["X-Request-Id", "x_request_id"]), format!("client-{seq}")));
+    }
     if dice.one_in(8) {
         headers.push(("Origin", (*dice.pick(&["https://shop.example", "https://evil.example", "null"])).to_owned()));
         if dice.below(2) == 0 {
@@ -512,8 +539,6 @@ fn extras(dice: &mut Dice, headers: &mut Vec<(&'static str, String)>) {
         ("Accept", "*/*"),
         ("Accept", "text/html"),
         ("X-Odd", "tab\tand  blanks"),
-        ("X-Request-Id", "client-made"),
-        ("x_request_id", "client-made"),
         ("Upgrade", "h2c"),
         ("Content-Type", "text/plain"),
         ("Range", "bytes=0-1"),

@@ -75,22 +75,8 @@ impl Client {
         }
     }
 
-    /// A connection from an address of this machine's, such as 127.0.0.2.
-    #[track_caller]
-    pub fn connect_from(source: std::net::IpAddr, address: SocketAddr) -> Client {
-        let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None).expect("a socket can be made");
-        socket.bind(&SocketAddr::new(source, 0).into()).expect("the address is this machine's");
-        if let Err(error) = socket.connect_timeout(&address.into(), PATIENCE) {
-            panic!("connect from {source} to {address}: {error}");
-        }
-        Client::over(TcpStream::from(socket)).expect("a connected socket takes options")
-    }
-
     pub fn try_connect(address: SocketAddr) -> io::Result<Client> {
-        Client::over(TcpStream::connect_timeout(&address, PATIENCE)?)
-    }
-
-    fn over(stream: TcpStream) -> io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
