@@ -422,7 +422,8 @@ pub fn next(dice: &mut Dice, wallet: &Wallet, seq: usize) -> Sent {
     forwarded(dice, &mut headers);
     extras(dice, &mut headers);
     if dice.one_in(6) {
-        headers.push((dice.pick(&["X-Request-Id", "x_request_id"]), format!("client-{seq}")));
+        let name: &str = if dice.one_in(2) { "X-Request-Id" } else { "x_request_id" };
+        headers.push((name, format!("client-{seq}")));
     }
     if dice.one_in(8) {
         headers.push(("Origin", (*dice.pick(&["https://shop.example", "https://evil.example", "null"])).to_owned()));
