@@ -93,7 +93,18 @@ impl Wrong {
 /// # Errors
 /// Every mistake, sorted by place.
 pub fn load(path: &Path, env: super::interpolate::Env<'_>, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Vec<Diagnostic>> {
-    let document = super::load::load(path, env)?;
+    judge(super::load::load(path, env)?, path, state, earlier)
+}
+
+/// As [`load`], of a text as if it were the file `name`.
+///
+/// # Errors
+/// Every mistake, sorted by place.
+pub fn load_text(name: &str, text: &str, env: super::interpolate::Env<'_>, state: &State) -> Result<Gateway, Vec<Diagnostic>> {
+    judge(super::load::load_text(name, text, env)?, Path::new(name), state, None)
+}
+
+fn judge(document: Document, path: &Path, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Vec<Diagnostic>> {
     let mut mistakes = super::check::check(&document);
     let more = match compile(document, path, state, earlier) {
         Ok(gateway) if mistakes.is_empty() => return Ok(gateway),
@@ -177,6 +188,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
         authenticators,
         routes: routes.into_iter().flatten().collect(),
         unmatched: state.metrics.route("", None),
+        metrics: state.metrics.clone(),
         limit_series: document
             .limits
             .iter()

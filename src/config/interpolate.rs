@@ -143,7 +143,7 @@ impl Walk<'_> {
     }
 }
 
-/// What a file holds, less one newline at its end. Relative paths start at the folder of the configuration file.
+/// What a file holds, less one newline at its end.
 fn file(path: &str, place: &Place) -> Result<String, Diagnostic> {
     let bad = |why: String| {
         Diagnostic::at(place, "file-unreadable", format!("the file `{path}` {why}"))
@@ -152,18 +152,7 @@ fn file(path: &str, place: &Place) -> Result<String, Diagnostic> {
     if path.is_empty() {
         return Err(Diagnostic::at(place, "interpolation", "`${file:}` names no file"));
     }
-    let full = place.source.path.parent().unwrap_or(Path::new("")).join(path);
-    let open = std::fs::metadata(&full).and_then(|meta| {
-        // A pipe or a device could keep the gateway waiting.
-        if meta.is_file() { std::fs::File::open(&full) } else { Err(std::io::Error::other("not a regular file")) }
-    });
-    let mut bytes = Vec::new();
-    open.and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-        .map_err(|error| bad(format!("cannot be read: {}", why(&error))))?;
-    if bytes.len() as u64 > LARGEST_FILE {
-        return Err(bad("is larger than 1MiB".to_owned()));
-    }
-    let mut text = String::from_utf8(bytes).map_err(|_| bad("is not UTF-8 text".to_owned()))?;
+    let mut text = read_beside(place, path).map_err(bad)?;
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -171,6 +160,25 @@ fn file(path: &str, place: &Place) -> Result<String, Diagnostic> {
         }
     }
     if text.is_empty() { Err(bad("is empty".to_owned())) } else { Ok(text) }
+}
+
+/// The text of a file that a configuration names, at most 1 MiB. Relative paths start at the folder of the configuration file.
+///
+/// # Errors
+/// What is wrong with it, in words that follow its name.
+pub fn read_beside(place: &Place, path: &str) -> Result<String, String> {
+    let full = place.source.path.parent().unwrap_or(Path::new("")).join(path);
+    let open = std::fs::metadata(&full).and_then(|meta| {
+        // A pipe or a device could keep the gateway waiting.
+        if meta.is_file() { std::fs::File::open(&full) } else { Err(std::io::Error::other("not a regular file")) }
+    });
+    let mut bytes = Vec::new();
+    open.and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+        .map_err(|error| format!("cannot be read: {}", why(&error)))?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err("is larger than 1MiB".to_owned());
+    }
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
 }
 
 /// An error of the system in words, without its number.

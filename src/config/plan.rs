@@ -25,6 +25,7 @@ use crate::relay::pool::Pool;
 use crate::relay::strip::StripSet;
 use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
+use crate::report::metrics::Metrics;
 use crate::report::metrics::route::RouteSeries;
 use crate::report::metrics::series::{LimitSeries, ListenerSeries, UpstreamSeries};
 use crate::report::writer::To;
@@ -50,6 +51,8 @@ pub struct Gateway {
     pub routes: Vec<Route>,
     /// Figures of requests that match no route.
     pub unmatched: Arc<RouteSeries>,
+    /// Figures of the process, for what is counted over all routes.
+    pub metrics: Arc<Metrics>,
     /// What limits and plans refused, by name; looked up only when one refuses.
     pub limit_series: HashMap<Box<str>, Arc<LimitSeries>>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,

@@ -260,7 +260,10 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     ctx.attempts.stop_clock();
     let own = ctx.facts.refused.as_ref().map(|(kind, reason)| (*kind, reason.clone()));
     let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
-    let (kind, reason) = own.unwrap_or_else(|| (fault.unwrap_or_else(|| kind_of(error, phase(ctx))), Some(reason_of(error))));
+    let (kind, reason) = own.unwrap_or_else(|| {
+        let kind = fault.unwrap_or_else(|| kind_of(error, phase(ctx)));
+        (kind, Some(reason_of(ctx, kind, error)))
+    });
     let mut problem = Problem::new(kind);
     problem.reason = reason;
     ctx.facts.refused = Some((kind, problem.reason.clone()));
@@ -305,9 +308,22 @@ fn failure_of(kind: &Kind) -> Failure {
     }
 }
 
-/// What went wrong, in Pingora's words, for the log only.
-fn reason_of(error: &Error) -> String {
-    error.etype().as_str().to_owned()
+/// What went wrong, with figures, for the log only.
+fn reason_of(ctx: &Ctx, kind: &Kind, error: &Error) -> String {
+    let Some((_, relay)) = ctx.relay() else { return error.etype().as_str().to_owned() };
+    let timeouts = relay.upstream.pool.upstream.timeouts;
+    match kind.code {
+        "upstream-connect-timeout" => format!("no connection within {:?}", timeouts.connect),
+        "upstream-response-timeout" if matches!(error.etype(), ErrorType::WriteTimedout) => {
+            format!("nothing of the request taken for {:?}", timeouts.idle)
+        }
+        "upstream-response-timeout" => format!("no response head within {:?}", timeouts.response),
+        "upstream-idle-timeout" => format!("silence for {:?}", timeouts.idle),
+        _ => match &error.cause {
+            Some(_) => format!("{}: {}", error.etype().as_str(), error.root_cause()),
+            None => error.etype().as_str().to_owned(),
+        },
+    }
 }
 
 fn log_failure(ctx: &Ctx, chosen: &Chosen, error: &Error) {

@@ -13,6 +13,7 @@ use crate::config::plan::Gateway;
 use crate::ctx::Now;
 use crate::entry::request_id::RequestId;
 use crate::listen::conn::ConnInfo;
+use crate::policy::rate_limit;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
 use crate::reply::problem::Kind;
 use crate::report::access_log::Line;
@@ -110,7 +111,11 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         relay.upstream.series.bytes_out.fetch_add(attempts.sent, Relaxed);
         relay.upstream.series.bytes_in.fetch_add(attempts.received, Relaxed);
     }
-    if let Some(charge) = limited
+    if let Some((kind, _)) = refused {
+        ctx.gateway.metrics.refused(kind);
+    }
+    // One that is shadowed has refused nothing.
+    if let Some(charge) = limited.filter(|_| refused.is_some_and(|(kind, _)| kind.code == rate_limit::KIND.code))
         && let Some(series) = ctx.gateway.limit_series.get(&*charge.limit)
     {
         series.refused(charge.key_kind);
@@ -135,6 +140,11 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind
         head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default().split(|byte| *byte == b' ');
     let method = line.next().filter(|method| method.len() <= 32 && method.iter().all(|byte| crate::listen::head::is_tchar(*byte)));
     let target = method.and_then(|_| line.next()).unwrap_or_default();
+    // Of a target that is a whole URL, the path: a name and a password may stand before the host.
+    let target = memchr::memmem::find(target, b"://").map_or(target, |at| {
+        let rest = &target[at + 3..];
+        memchr::memchr(b'/', rest).map_or(&[][..], |at| &rest[at..])
+    });
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let slot = gateway.listener(conn.listener.slot(), &conn.listener.name);
     Line {
@@ -153,15 +163,22 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind
     if let Some((_, listener)) = slot {
         listener.series.refused(kind);
     }
+    gateway.metrics.refused(kind);
+    gateway.unmatched.refused_head(kind);
     request_id
 }
 
 impl Drop for Ctx {
-    /// A request whose task panicked has no hook left that could report it.
+    /// A request whose task panicked has no hook left that could report it, and it is in flight no more.
     fn drop(&mut self) {
         if self.has_begun && !self.is_reported {
             self.facts.refused = Some((&INTERNAL_ERROR, Some("the request's task ended early".to_owned())));
             report(self, b"", "HTTP/1.1", b"", None, 0, 0);
+        }
+        if self.has_begun
+            && let Some(listener) = self.gateway.listeners.get(self.facts.listener)
+        {
+            listener.series.requests_in_flight.fetch_sub(1, Relaxed);
         }
     }
 }

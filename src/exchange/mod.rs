@@ -7,6 +7,7 @@ mod finish;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use pingora_core::Result;
 use pingora_core::protocols::http::ServerSession;
@@ -74,11 +75,15 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     let Some(conn) = ConnInfo::of(session).cloned() else {
         return Err(pingora_core::Error::explain(pingora_core::ErrorType::InternalError, "a session that did not come through the front"));
     };
-    ctx.has_begun = true;
     let gateway = ctx.gateway.clone();
     let slot = gateway.listener(conn.listener.slot(), &conn.listener.name).map_or(usize::MAX, |(slot, _)| slot);
     ctx.facts = Facts::new(slot, conn.peer, conn.scheme, clock::now());
+    if let Some(listener) = gateway.listeners.get(slot) {
+        // Taken back when the context is dropped, which a panic does too.
+        listener.series.requests_in_flight.fetch_add(1, Relaxed);
+    }
     ctx.conn = Some(conn);
+    ctx.has_begun = true;
     let decision = {
         let raw = session.as_downstream().as_http1().map(|http1| http1.get_headers_raw_bytes());
         let raw = raw.and_then(|raw| raw_target(&raw).map(<[u8]>::to_vec));

@@ -128,6 +128,7 @@ where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
 {
+    listener.caps.note_accepted();
     match listener.caps.admit(peer.ip(), listener.settings().connections, &listener.open) {
         Ok(permit) => {
             socket.prepare();

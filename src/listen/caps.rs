@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::report::metrics::series::ListenerSeries;
+
 use super::ConnectionBounds;
 
 /// The connections of one listener. Outlives a configuration: the bounds are given with each question.
@@ -19,6 +21,8 @@ pub struct Caps {
     total: AtomicU32,
     /// Only addresses with an open connection that was counted, so never larger than `max`.
     addresses: Mutex<HashMap<IpAddr, u32>>,
+    /// Where the metrics show what is open.
+    series: Arc<ListenerSeries>,
 }
 
 /// All connections of this process, whatever the listener.
@@ -59,6 +63,15 @@ impl Full {
 // === impl Caps ===
 
 impl Caps {
+    pub fn counted_in(series: Arc<ListenerSeries>) -> Arc<Self> {
+        Arc::new(Caps { series, ..Caps::default() })
+    }
+
+    /// Counts a connection that was accepted, whatever becomes of it.
+    pub fn note_accepted(&self) {
+        self.series.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Takes a place for a connection from `address`, or says which cap is reached.
     pub fn admit(self: &Arc<Self>, address: IpAddr, bounds: ConnectionBounds, open: &Arc<Open>) -> Result<Permit, Full> {
         let taken = self.total.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < bounds.max).then_some(n + 1));
@@ -66,6 +79,7 @@ impl Caps {
             return Err(Full::Listener);
         }
         open.count.fetch_add(1, Ordering::AcqRel);
+        self.series.connections.fetch_add(1, Ordering::Relaxed);
         // From here on the permit gives back what was taken, also where the address is full.
         let mut permit = Permit { caps: self.clone(), open: open.clone(), address: None };
         if let Some(most) = bounds.per_address {
@@ -140,6 +154,7 @@ impl Drop for Permit {
                 }
             }
         }
+        self.caps.series.connections.fetch_sub(1, Ordering::Relaxed);
         self.caps.total.fetch_sub(1, Ordering::AcqRel);
         if self.open.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.open.gone.notify_waiters();
@@ -199,6 +214,23 @@ mod tests {
         assert_eq!(caps.admit(ip("10.0.0.1"), bounds(9, Some(1)), &open).unwrap_err(), Full::Address);
         drop(after);
         assert_eq!(caps.addresses(), 0);
+    }
+
+    #[test]
+    fn the_gauge_shows_what_is_open_and_a_panic_takes_none_along() {
+        let series = Arc::new(ListenerSeries::default());
+        let (caps, open) = (Caps::counted_in(series.clone()), Arc::new(Open::default()));
+        let shown = || series.connections.load(Ordering::Relaxed);
+        let one = caps.admit(ip("10.0.0.1"), bounds(9, Some(1)), &open).unwrap();
+        assert_eq!(shown(), 1);
+        assert!(caps.admit(ip("10.0.0.1"), bounds(9, Some(1)), &open).is_err());
+        assert_eq!(shown(), 1, "one that was not let in is not open");
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _one = one;
+            panic!("in the middle of a request");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(shown(), 0);
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::Listener;
 use super::caps::{Caps, Open};
+use crate::report::metrics::series::ListenerSeries;
 
 /// A listener that is open, shared by the accept loops of all threads and by its connections.
 #[derive(Debug)]
@@ -26,13 +27,14 @@ pub struct RunningListener {
 // === impl RunningListener ===
 
 impl RunningListener {
-    /// `slot` is its index in the snapshot; `open` counts the connections of all listeners of the process.
-    pub fn new(name: impl Into<Arc<str>>, slot: usize, settings: Listener, open: Arc<Open>) -> Arc<Self> {
+    /// `slot` is its index in the snapshot; `open` counts the connections of all listeners of the process, `series` shows those
+    /// of the listeners that ever had this name.
+    pub fn new(name: impl Into<Arc<str>>, slot: usize, settings: Listener, open: Arc<Open>, series: Arc<ListenerSeries>) -> Arc<Self> {
         Arc::new(RunningListener {
             name: name.into(),
             settings: ArcSwap::from_pointee(settings),
             slot: AtomicUsize::new(slot),
-            caps: Arc::default(),
+            caps: Caps::counted_in(series),
             open,
             accepting: watch::Sender::new(true),
             closing: watch::Sender::new(false),

@@ -14,6 +14,8 @@ use crate::admin::{ConfigStatus, Figures, ListenerStatus, Moment, ReloadStatus, 
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::listen::running::RunningListener;
+use crate::policy::authenticators::Method;
+use crate::policy::jwt::MemoryUses;
 use crate::report::metrics::family;
 use crate::state::State;
 
@@ -94,6 +96,18 @@ pub fn register(shown: &Arc<Shown>) {
             samples.put(&[&target.upstream, &target.target], if target.is_healthy() { 1.0 } else { 0.0 });
         }
     });
+    let uses = |family, read: fn(&MemoryUses) -> &AtomicU64| {
+        let me = shown.clone();
+        metrics.source(family, move |samples| {
+            for authenticator in me.gateway.load().authenticators.iter() {
+                if let Method::Jwt(jwt) = &authenticator.method {
+                    samples.put(&[&authenticator.name], read(jwt.uses()).load(Relaxed) as f64);
+                }
+            }
+        });
+    };
+    uses(&family::TOKEN_MEMORY_HITS, |uses| &uses.hits);
+    uses(&family::TOKEN_MEMORY_MISSES, |uses| &uses.misses);
     let me = shown.clone();
     metrics.source(&family::LIMITER_BUCKETS, move |samples| samples.put(&[], me.gateway.load().buckets.figures().in_use as f64));
     let me = shown.clone();

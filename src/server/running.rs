@@ -293,7 +293,7 @@ fn dump(state: &State) -> Vec<u8> {
 
 fn open_listener(slot: usize, plan: &ListenerPlan, open: &Arc<Open>, socket: Option<TcpListener>) -> Result<OpenListener, String> {
     let socket = socket.map_or_else(|| listen(&plan.name, plan.address), Ok)?;
-    let listener = RunningListener::new(plan.name.clone(), slot, plan.settings.clone(), open.clone());
+    let listener = RunningListener::new(plan.name.clone(), slot, plan.settings.clone(), open.clone(), plan.series.clone());
     Ok(OpenListener { socket, address: plan.address, listener })
 }
 

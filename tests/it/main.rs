@@ -2,8 +2,14 @@
 
 #![expect(clippy::disallowed_methods, reason = "the harness polls, and plays slow upstreams, on threads of its own")]
 
+mod access_log;
 mod ambiguous;
 mod bench_configs;
 mod config_golden;
+mod corpora;
+mod every_key;
+mod examples;
 mod explain;
 mod harness;
+mod keys;
+mod prometheus;

@@ -144,7 +144,7 @@ impl Pattern {
         })
     }
 
-    /// All that templates may name: the names in braces, and `rest` where the pattern ends in `/**`.
+    /// All that a template may name: the names in braces in order, then `rest` where the pattern ends in `/**`.
     pub fn captures(&self) -> impl Iterator<Item = &str> {
         self.names().chain(self.has_rest.then_some("rest"))
     }

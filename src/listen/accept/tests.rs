@@ -54,7 +54,7 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
     };
     let count = Arc::new(Count::default());
     let front = Front::new(Arc::new(http_proxy(&Arc::new(ServerConf::default()), App)), count.clone());
-    let listener = RunningListener::new("l", 0, settings, Arc::new(Open::default()));
+    let listener = RunningListener::new("l", 0, settings, Arc::new(Open::default()), Arc::default());
 
     let (near, far) = tokio::io::duplex(64);
     let mut events = vec![

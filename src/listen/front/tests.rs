@@ -147,7 +147,7 @@ impl Gateway {
         let (gate, held) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let proxy = Arc::new(http_proxy(&Arc::new(ServerConf::default()), App { upstream, gate: gate.clone(), held: held.clone() }));
         let (record, open) = (Arc::new(Record::default()), Arc::new(Open::default()));
-        let listener = RunningListener::new("public", 0, settings, open.clone());
+        let listener = RunningListener::new("public", 0, settings, open.clone(), Arc::default());
         Gateway { listener, front: Front::new(proxy, record.clone()), record, open, gate, held }
     }
 

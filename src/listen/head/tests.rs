@@ -219,6 +219,11 @@ fn the_bounds_are_exact() {
     let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(65_000));
     assert_eq!(judge(long.as_bytes(), &exact(256 << 10, 100)), Judged::Bad(&TARGET_TOO_LONG));
     assert_eq!(judge(&long.as_bytes()[..65_001], &exact(256 << 10, 100)), Judged::Bad(&TARGET_TOO_LONG));
+    let longest = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(64_986));
+    assert_eq!(longest.find('\r'), Some(65_000));
+    assert!(matches!(judge(longest.as_bytes(), &exact(256 << 10, 100)), Judged::Complete(_)));
+    // Was refused where a packet ended between its CR and LF.
+    assert_eq!(judge(&longest.as_bytes()[..65_001], &exact(256 << 10, 100)), Judged::Incomplete);
     let body = format!("{}{}", with("Content-Length: 100000"), "x".repeat(100_000));
     assert!(matches!(judge(body.as_bytes(), &exact(1024, 100)), Judged::Complete(_)), "a body does not count");
 }

@@ -25,7 +25,7 @@ fn stream(capacity: usize) -> (Box<ClientStream<DuplexStream>>, DuplexStream) {
         heads: HeadBounds::default(),
     };
     let open = Arc::new(Open::default());
-    let listener = RunningListener::new("l", 0, settings.clone(), open.clone());
+    let listener = RunningListener::new("l", 0, settings.clone(), open.clone(), Arc::default());
     let permit = listener.caps.admit([127, 0, 0, 1].into(), settings.connections, &open).unwrap();
     let (near, far) = tokio::io::duplex(capacity);
     let conn = Arc::new(ConnInfo::new(listener, "[::ffff:127.0.0.1]:9".parse().unwrap(), Scheme::Http));

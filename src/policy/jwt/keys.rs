@@ -2,8 +2,6 @@
 //!
 //! Keys come from the configuration only; what a token says chooses among them and never adds one (RFC 8725 section 3.1).
 
-use std::path::Path;
-
 use jsonwebtoken::DecodingKey;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,6 +11,7 @@ use super::jwks::{self, Material};
 use super::kinds::{ALGORITHM, KEY_UNKNOWN, SIGNATURE, shown};
 use super::token::Token;
 use crate::config::diagnostic::Diagnostic;
+use crate::config::interpolate::read_beside;
 use crate::config::types::{At, Secret};
 use crate::policy::Stop;
 
@@ -128,9 +127,8 @@ impl std::fmt::Debug for KeySet {
 
 /// The text of a key file; its path is relative to the configuration file that names it.
 fn read_file(file: &At<String>) -> Result<String, Vec<Diagnostic>> {
-    let path = file.place.source.path.parent().unwrap_or(Path::new("")).join(&file.value);
-    std::fs::read_to_string(&path).map_err(|error| {
-        let message = format!("key file `{}` cannot be read: {error}", path.display());
+    read_beside(&file.place, file).map_err(|why| {
+        let message = format!("key file `{}` {why}", file.value);
         vec![Diagnostic::at(&file.place, "jwt-key-file", message).help("a relative path is relative to the file it stands in")]
     })
 }
@@ -276,6 +274,8 @@ mod tests {
         assert!(compile("keys/es.pem").is_ok());
         assert_eq!(codes(compile("keys/none.pem")), ["jwt-key-file"]);
         assert_eq!(codes(compile("keys")), ["jwt-key-file"]);
+        // Was read until the memory was full.
+        assert_eq!(codes(compile("/dev/zero")), ["jwt-key-file"]);
     }
 
     #[test]

@@ -4,15 +4,16 @@ mod algorithm;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod identity;
-mod json;
+pub mod json;
 mod jwks;
 mod keys;
 pub mod kinds;
 pub(super) mod times;
-mod token;
+pub mod token;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -73,7 +74,15 @@ pub struct Jwt {
     reading: Reading,
     pass: bool,
     memory: Arc<TokenMemory>,
+    uses: Arc<MemoryUses>,
     fingerprint: [u8; 32],
+}
+
+/// How often the memory knew a token and how often not; lives as long as the authenticator's name.
+#[derive(Debug, Default)]
+pub struct MemoryUses {
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
 }
 
 /// More than this is no difference between clocks.
@@ -129,6 +138,7 @@ impl Jwt {
             reading,
             pass: *pass,
             memory: Arc::new(TokenMemory::new(memory)),
+            uses: Arc::default(),
             fingerprint: [0; 32],
         };
         jwt.fingerprint = jwt.print();
@@ -137,6 +147,7 @@ impl Jwt {
 
     /// Takes over the tokens that an earlier snapshot remembers, where nothing that they depend on has changed.
     pub fn inherit(&mut self, earlier: &Jwt) {
+        self.uses = earlier.uses.clone();
         if self.fingerprint == earlier.fingerprint {
             self.memory = earlier.memory.clone();
         }
@@ -146,14 +157,16 @@ impl Jwt {
     pub fn identify(&self, token: &[u8], now: u64) -> Result<Arc<Identity>, Stop> {
         token::check_size(token)?;
         if let Some(known) = self.memory.recall(token) {
-            known.times.check(now, &self.rules)?;
-            if known.is_fresh(now) {
-                return Ok(known.identity);
+            let in_force = known.times.check(now, &self.rules);
+            if in_force.is_err() || known.is_fresh(now) {
+                self.uses.hits.fetch_add(1, Relaxed);
+                return in_force.map(|()| known.identity);
             }
         }
         let read = Token::read(token, &self.algorithms)?;
         let key = self.keys.choose(&read)?;
         self.memory.note_signature();
+        self.uses.misses.fetch_add(1, Relaxed);
         key.verify(&read)?;
         let (identity, times) = self.judge(Value::Object(read.claims()?), now, Demand::Required)?;
         self.memory.remember(token, &identity, times, now);
@@ -176,6 +189,10 @@ impl Jwt {
 
     pub fn memory(&self) -> &TokenMemory {
         &self.memory
+    }
+
+    pub fn uses(&self) -> &MemoryUses {
+        &self.uses
     }
 
     /// Equal where settings, keys and consumers are.
@@ -209,7 +226,7 @@ impl Jwt {
     }
 
     fn print(&self) -> [u8; 32] {
-        let Jwt { issuer, audiences, algorithms, keys, rules, reading, pass: _, memory, fingerprint: _ } = self;
+        let Jwt { issuer, audiences, algorithms, keys, rules, reading, pass: _, memory, uses: _, fingerprint: _ } = self;
         let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
         // Lengths keep neighbours apart: `ab`, `c` is not `a`, `bc`.
         let mut field = |bytes: &[u8]| {

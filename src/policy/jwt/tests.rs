@@ -279,6 +279,23 @@ fn a_remembered_token_costs_no_signature() {
         assert!(Arc::ptr_eq(&first, &again), "made once, then shared");
     }
     assert_eq!(jwt.memory().signatures(), 1);
+    assert_eq!(uses(&jwt), (3, 1));
+}
+
+fn uses(jwt: &Jwt) -> (u64, u64) {
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    (count(&jwt.uses().hits), count(&jwt.uses().misses))
+}
+
+#[test]
+fn what_the_memory_knew_is_counted_on_over_a_change_of_keys() {
+    let (old, new) = (Signer::new(JwtAlgorithm::ES256), Signer::new(JwtAlgorithm::ES256));
+    let first = compile(&jwt_settings(&old)).unwrap();
+    first.identify(old.token(&claims()).as_bytes(), NOW * 1000).unwrap();
+    let mut second = compile(&jwt_settings(&new)).unwrap();
+    second.inherit(&first);
+    second.identify(new.token(&claims()).as_bytes(), NOW * 1000).unwrap();
+    assert_eq!((second.memory().signatures(), uses(&second)), (1, (0, 2)));
 }
 
 #[test]

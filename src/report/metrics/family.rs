@@ -65,8 +65,8 @@ families! { ALL:
     LIMITER_BUCKETS = Gauge "sluice_limiter_buckets" [] "Buckets of limits in use.";
     LIMITER_EVICTED = Counter "sluice_limiter_evicted_total" [] "Buckets at rest that gave way to new keys.";
     LIMITER_OVERFLOWED = Counter "sluice_limiter_overflowed_total" [] "Requests counted in a shared overflow bucket because no bucket was at rest.";
-    TOKEN_MEMORY_HITS = Counter "sluice_token_memory_hits_total" [] "Tokens that were remembered, so that no signature was verified.";
-    TOKEN_MEMORY_MISSES = Counter "sluice_token_memory_misses_total" [] "Tokens that had to be verified.";
+    TOKEN_MEMORY_HITS = Counter "sluice_token_memory_hits_total" ["authenticator"] "Tokens that were remembered, so that no signature was verified.";
+    TOKEN_MEMORY_MISSES = Counter "sluice_token_memory_misses_total" ["authenticator"] "Tokens that had to be verified.";
     RELOADS = Counter "sluice_reloads_total" ["result"] "Attempts to change the configuration in place: accepted or refused.";
     RELOAD_LAST_SUCCESS = Gauge "sluice_reload_last_success_timestamp_seconds" [] "When the configuration that runs was loaded.";
     CONFIG_INFO = Gauge "sluice_config_info" ["hash"] "The configuration that runs.";

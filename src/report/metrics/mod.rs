@@ -148,9 +148,10 @@ impl Metrics {
         text
     }
 
-    /// All of them, at 0 too: the first refusal must be an increase that an alert can see.
+    /// All of them, at 0 too: the first refusal must be an increase that an alert can see. Not those of the private listener, which
+    /// are no requests, nor the fixed answers of routes, which are no refusals.
     fn refusals(&self, samples: &mut Samples) {
-        for (at, (policy, kind)) in KINDS.iter().enumerate() {
+        for (at, (policy, kind)) in KINDS.iter().enumerate().filter(|(_, (policy, _))| !matches!(*policy, "admin" | "respond")) {
             samples.put(&[policy, kind.code], self.refusals.get(at) as f64);
         }
     }

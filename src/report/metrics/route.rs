@@ -115,6 +115,13 @@ impl RouteSeries {
         }
     }
 
+    /// Counts a head that was refused before it was a request, and so took no time that could be told.
+    pub fn refused_head(&self, kind: &Kind) {
+        if let Some(at) = kind.position() {
+            self.counts().refused.add(at);
+        }
+    }
+
     /// Counts that a shadowed policy would have refused with this code.
     pub fn would_refuse(&self, code: &str) {
         if let Some(at) = position(code) {

@@ -35,8 +35,6 @@ pub enum Dropped {
     Cut,
     /// The process has no descriptor left for it.
     NoDescriptors,
-    /// `drain` ended while it was in use.
-    Drain,
 }
 
 /// The attempts at one upstream.
@@ -127,8 +125,7 @@ impl ListenerSeries {
 // === impl Dropped ===
 
 impl Dropped {
-    pub const ALL: [Dropped; 6] =
-        [Dropped::Max, Dropped::PerAddress, Dropped::HeaderDeadline, Dropped::Cut, Dropped::NoDescriptors, Dropped::Drain];
+    pub const ALL: [Dropped; 5] = [Dropped::Max, Dropped::PerAddress, Dropped::HeaderDeadline, Dropped::Cut, Dropped::NoDescriptors];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -137,7 +134,6 @@ impl Dropped {
             Dropped::HeaderDeadline => "header_deadline",
             Dropped::Cut => "cut",
             Dropped::NoDescriptors => "no_descriptors",
-            Dropped::Drain => "drain",
         }
     }
 }

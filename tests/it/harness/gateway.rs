@@ -26,6 +26,7 @@ pub struct Config {
     env: Vec<(String, String)>,
     files: Vec<(String, Vec<u8>)>,
     args: Vec<String>,
+    is_folder: bool,
 }
 
 /// A gateway that is ready. Dropping it kills it.
@@ -77,6 +78,13 @@ impl Config {
     #[must_use]
     pub fn file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Config {
         self.files.push((path.to_owned(), content.into()));
+        self
+    }
+
+    /// Runs the whole folder as one configuration; this text and every `.yaml` beside it.
+    #[must_use]
+    pub fn folder(mut self) -> Config {
+        self.is_folder = true;
         self
     }
 
@@ -172,7 +180,7 @@ impl Gateway {
         write(&file, config.render(dir.path(), &mut ports).as_bytes());
         let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .arg("run")
-            .arg(&file)
+            .arg(if config.is_folder { dir.path() } else { &file })
             .args(&config.args)
             .envs(config.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

@@ -1,0 +1,220 @@
+//! The access log of the real binary: one line a request, its fields, what is never in it, and the file that it goes to.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::harness::{Client, Config, Gate, Gateway, Step, Upstream, eventually};
+use super::keys::Signer;
+
+const CONFIG: &str = r#"
+listeners: { public: { address: "127.0.0.1:{port}" } }
+clients: { trusted_proxies: [127.0.0.0/8], header: x-forwarded-for }
+authenticators:
+  idp: { jwt: { issuer: test, audiences: [test], algorithms: [ES256], keys: { inline: '{jwks}' } } }
+  partners: { api_key: { query: api_key } }
+consumers:
+  acme: { keys: [{ sha256: "e2a8dd67d3fbf4e6b92dabfaab2ce4a3c09c7efb5d3ea1ba2f1cd1d0a2bb5bd3" }], identities: [{ authenticator: idp, claim: tenant, is: acme }] }
+limits:
+  once: { rate: 1/h, by: [client_ip], stage: before_auth }
+upstreams:
+  orders: { targets: ["{upstream}"] }
+routes:
+  orders: { match: { path: /api/orders/** }, auth: [idp, partners], rewrite: { strip_prefix: /api }, upstream: orders }
+  plain: { match: { path: /plain/** }, auth: public, upstream: orders }
+  shadowed: { match: { path: /shadowed }, auth: [idp], shadow: [auth, limits], limits: [once], upstream: orders }
+  once: { match: { path: /once }, auth: public, limits: [once], respond: { status: 410, code: gone-for-good } }
+"#;
+
+fn gateway(upstream: &Upstream, signer: &Signer) -> Config {
+    Gateway::config(CONFIG).var("upstream", upstream.address()).var("jwks", signer.jwks())
+}
+
+fn fields(line: &Value) -> BTreeSet<&str> {
+    line.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn a_line_has_exactly_the_fields_that_are_documented_and_they_are_true() {
+    let (upstream, signer) = (Upstream::start(), Signer::generate("k1"));
+    let gateway = gateway(&upstream, &signer).start();
+    let token = signer.token(&json!({ "iss": "test", "aud": "test", "exp": 4_102_444_800_u64, "sub": "u1", "tenant": "acme" }));
+    let headers = [
+        ("host", "api.example.com"),
+        ("authorization", &format!("Bearer {token}")),
+        ("x-forwarded-for", "203.0.113.7"),
+        ("x-request-id", "from-the-proxy-before"),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("user-agent", "tester/1.0 \"quoted\""),
+    ];
+    let answer = super::harness::request(gateway.address(), "POST", "/api/orders/%7e1?b=2&a=1", &headers, b"0123456789");
+    assert_eq!(answer.status, 200);
+    let line = gateway.log_lines(1).remove(0);
+    let documented = [
+        "time",
+        "request_id",
+        "trace_id",
+        "listener",
+        "protocol",
+        "client",
+        "host",
+        "method",
+        "path",
+        "query",
+        "upstream_path",
+        "upstream_query",
+        "route",
+        "consumer",
+        "subject",
+        "status",
+        "upstream",
+        "target",
+        "attempts",
+        "bytes_in",
+        "bytes_out",
+        "total_us",
+        "upstream_us",
+        "gateway_us",
+        "user_agent",
+    ];
+    assert_eq!(fields(&line), BTreeSet::from(documented), "{line}");
+    let expected = json!({
+        "request_id": "from-the-proxy-before", "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "listener": "public",
+        "protocol": "HTTP/1.1", "client": "203.0.113.7", "host": "api.example.com", "method": "POST", "path": "/api/orders/~1",
+        "query": "b=2&a=1", "upstream_path": "/orders/~1", "upstream_query": "b=2&a=1", "route": "orders", "consumer": "acme",
+        "subject": "u1", "status": 200, "upstream": "orders", "target": upstream.address().to_string(), "attempts": 1, "bytes_in": 10,
+        "bytes_out": answer.body.len(), "user_agent": "tester/1.0 \"quoted\"",
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(line[name], *value, "{name}: {line}");
+    }
+    let us = |name: &str| line[name].as_u64().unwrap();
+    assert_eq!(us("total_us"), us("upstream_us") + us("gateway_us"));
+    let time = line["time"].as_str().unwrap();
+    assert!(time.len() == "2026-11-21T23:12:59.042Z".len() && time.ends_with('Z'), "{time}");
+}
+
+#[test]
+fn refusals_and_fixed_answers_say_why_and_what_would_have_been_refused() {
+    let (upstream, signer) = (Upstream::start(), Signer::generate("k1"));
+    let gateway = gateway(&upstream, &signer).start();
+    let mut client = gateway.client();
+    let expired = super::keys::now() - 3600;
+    let token = signer.token(&json!({ "iss": "test", "aud": "test", "exp": expired, "sub": "u1" }));
+    assert_eq!(client.get("/api/orders/1", &[("authorization", &format!("Bearer {token}"))]).status, 401);
+    assert_eq!(client.get("/once", &[]).status, 410);
+    assert_eq!(client.get("/once", &[]).status, 429);
+    assert_eq!(client.get("/shadowed", &[]).status, 200);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").read_to_end();
+    let lines = gateway.log_lines(5);
+    assert_eq!(lines.len(), 5, "one line a request");
+    assert_eq!((&lines[0]["code"], &lines[0]["status"], &lines[0]["route"]), (&json!("token-expired"), &json!(401), &json!("orders")));
+    let reason = lines[0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("expired 360") && reason.contains("s ago, leeway 0 s"), "{reason}");
+    assert_eq!((&lines[1]["code"], &lines[1]["status"]), (&json!("gone-for-good"), &json!(410)));
+    assert_eq!((&lines[2]["code"], &lines[2]["limit"], &lines[2]["key"]), (&json!("rate-limited"), &json!("once"), &json!("client_ip")));
+    assert_eq!(lines[3]["would_refuse"], json!(["rate-limited", "credentials-missing"]));
+    assert_eq!((&lines[4]["code"], &lines[4]["status"]), (&json!("host-duplicate"), &json!(400)));
+    // Shadowed refusals have refused nothing.
+    assert_eq!(gateway.metric("sluice_limited_total{limit=\"once\",key=\"client_ip\"}"), 1.0);
+    assert_eq!(gateway.metric("sluice_would_refuse_total{route=\"shadowed\",code=\"rate-limited\"}"), 1.0);
+}
+
+#[test]
+fn no_credential_is_ever_in_the_log() {
+    let (upstream, signer) = (Upstream::start(), Signer::generate("k1"));
+    let gateway = gateway(&upstream, &signer).start();
+    let mut client = gateway.client();
+    let secret = "s3cr3t-value-of-a-key";
+    for target in [
+        format!("/api/orders/1?api_key={secret}"),
+        format!("/api/orders/1?a=1&api_key={secret}&b=2"),
+        format!("/api/orders/1?a=1&%61pi%5Fkey={secret}"),
+        format!("/api/orders/1?API_KEY={secret}"),
+        format!("/plain/x?api_key={secret}&a=1"),
+        format!("/nowhere?api_key={secret}"),
+        format!("/api/orders/%zz?api_key={secret}"),
+    ] {
+        client.get(&target, &[]);
+    }
+    client.get("/plain/x", &[("authorization", &format!("Bearer {secret}")), ("cookie", secret), ("x-api-key", secret)]);
+    gateway.client().send(format!("GET http://user:{secret}@test/plain/x?api_key={secret} HTTP/1.1\r\nHost: test\r\n\r\n")).read_to_end();
+    gateway.client().send(format!("GET /plain/x?api_key={secret} HTTP/1.1\r\nHost: test\r\nbad field: {secret}\r\n\r\n")).read_to_end();
+    let lines = gateway.log_lines(10);
+    assert_eq!(lines.len(), 10);
+    for line in &lines {
+        assert!(!line.to_string().contains(secret), "{line}");
+    }
+    assert_eq!(lines[1]["query"], "a=1&b=2", "the rest is there");
+    assert!(!gateway.stderr().contains(secret));
+    assert!(!gateway.metrics().contains(secret));
+}
+
+#[test]
+fn a_client_that_left_is_client_gone() {
+    let gate = Gate::new();
+    let upstream = Upstream::script({
+        let gate = gate.clone();
+        move |_| vec![Step::WaitFor(gate.clone()), Step::Hang]
+    });
+    let gateway = gateway(&upstream, &Signer::generate("k1")).start();
+    let mut client = gateway.client();
+    client.send("GET /plain/slow HTTP/1.1\r\nHost: test\r\n\r\n");
+    let at_upstream = "sluice_upstream_connections_total{upstream=\"orders\",connection=\"new\"}";
+    eventually("the request at the upstream", || (gateway.metric(at_upstream) == 1.0).then_some(()));
+    drop(client);
+    let line = gateway.log_line_where(|line| line["path"] == "/plain/slow");
+    assert_eq!((&line["code"], &line["status"]), (&json!("client-gone"), &json!(499)), "{line}");
+    assert_eq!((&line["route"], &line["target"]), (&json!("plain"), &json!(upstream.address().to_string())));
+    eventually("it is counted", || {
+        (gateway.metric("sluice_upstream_requests_total{upstream=\"orders\",result=\"client_gone\"}") == 1.0).then_some(())
+    });
+    gate.open();
+}
+
+#[test]
+fn logrotate_moves_the_file_and_a_signal_begins_a_new_one() {
+    let (upstream, signer) = (Upstream::start(), Signer::generate("k1"));
+    let mut text = CONFIG.to_owned();
+    text.push_str("access_log: { to: access.log }\n");
+    let gateway = Gateway::config(&text).var("upstream", upstream.address()).var("jwks", signer.jwks()).start();
+    let file = gateway.dir().join("access.log");
+    let moved = gateway.dir().join("access.log.1");
+    let lines = |path: &std::path::Path| std::fs::read_to_string(path).map_or(0, |text| text.lines().count());
+    let mut client = gateway.client();
+    for _ in 0..3 {
+        client.get("/plain/x", &[]);
+    }
+    eventually("three lines", || (lines(&file) == 3).then_some(()));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640, "not for everybody to read");
+    std::fs::rename(&file, &moved).unwrap();
+    client.get("/plain/x", &[]);
+    eventually("the old file goes on until the signal", || (lines(&moved) == 4).then_some(()));
+    gateway.signal(Signal::USR1);
+    gateway.stderr_line("the access log is opened anew");
+    client.get("/plain/x", &[]);
+    client.get("/plain/x", &[]);
+    eventually("the new file", || (lines(&file) == 2).then_some(()));
+    assert_eq!(lines(&moved), 4);
+    assert_eq!(gateway.metric("sluice_access_log_lines_total"), 6.0);
+    assert!(gateway.log().is_empty(), "nothing goes to standard output then");
+}
+
+#[test]
+fn the_process_log_is_one_line_an_event_and_json_on_request() {
+    let (upstream, signer) = (Upstream::start(), Signer::generate("k1"));
+    let mut gateway = gateway(&upstream, &signer).arg("--log-format=json").start();
+    gateway.get("/plain/x", &[]);
+    gateway.reload("listeners: {}\n");
+    let refused = gateway.stderr_line("refused");
+    let event: Value = serde_json::from_str(&refused).expect("one JSON object");
+    assert_eq!(fields(&event), BTreeSet::from(["time", "level", "target", "message"]));
+    assert_eq!(event["level"], "error");
+    assert!(event["message"].as_str().unwrap().starts_with("reload refused, nothing was changed:\n"));
+    let said = gateway.stderr();
+    assert!(said.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{said}");
+    assert!(!said.contains("/plain/x"), "requests are in the access log only");
+    assert_eq!(Client::connect(gateway.address()).get("/plain/x", &[]).status, 200);
+}
