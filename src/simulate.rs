@@ -185,7 +185,12 @@ fn refused(route: Option<&Route>, facts: &mut Facts, problem: &Problem) -> Verdi
 }
 
 /// The headers of an answer of the gateway's own, in the order in which they are written.
-fn own_headers(status: u16, route: Option<&Route>, facts: &Facts, headers: &[(HeaderName, HeaderValue)]) -> Vec<(HeaderName, HeaderValue)> {
+pub fn own_headers(
+    status: u16,
+    route: Option<&Route>,
+    facts: &Facts,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Vec<(HeaderName, HeaderValue)> {
     own_head(status, route, facts, headers)
         .map(|head| head.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
         .unwrap_or_default()

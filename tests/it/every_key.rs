@@ -13,9 +13,12 @@ use serde_json::{Map, Value, json};
 use sluice::config::compile;
 use sluice::config::plan::Gateway;
 use sluice::config::reference;
+use sluice::config::render::render;
 use sluice::ctx::Now;
 use sluice::simulate::{Asked, Said, Verdict, run_tests, simulate, tell};
 use sluice::state::State;
+
+use super::keys::{Signer, hs256};
 
 use self::policies::POLICIES;
 use self::scenarios::{KEYS, Proof};
@@ -71,7 +74,7 @@ fn side(text: &str, with: bool) -> String {
 }
 
 /// The configuration, with a listener and an upstream `u` where it has none.
-fn load(text: &str) -> Gateway {
+fn load(text: &str) -> Result<Gateway, String> {
     let mut text = text.to_owned();
     if !text.lines().any(|line| line.starts_with("listeners:")) {
         text.push_str("\nlisteners: { l: { address: 127.0.0.1:1 } }\n");
@@ -80,20 +83,43 @@ fn load(text: &str) -> Gateway {
         text.push_str("\nupstreams: { u: { targets: [127.0.0.1:2] } }\n");
     }
     let folder = tempfile::tempdir().expect("a folder can be made");
-    std::fs::write(folder.path().join("secret.txt"), "0123456789abcdef0123456789abcdef").expect("a file can be written");
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/keys/jwks.json"), folder.path().join("jwks.json")).expect("it is there");
+    let text = text.replace("{other}", OTHER_KEYS);
     let file = folder.path().join("sluice.yaml");
     std::fs::write(&file, &text).expect("a file can be written");
-    match compile::load(&file, &|_| None, &State::default(), None) {
-        Ok(gateway) => gateway,
-        Err(mistakes) => panic!("{}\n{text}", mistakes.iter().map(|one| format!("{one:?}\n")).collect::<String>()),
+    compile::load(&file, &|_| None, &State::default(), None).map_err(|mistakes| format!("{}\n{text}", render(&mistakes, false)))
+}
+
+/// A key that signed nothing here (RFC 7517 appendix A.1).
+const OTHER_KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"example-ec","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Puts in the tokens and keys that scenarios name.
+fn fill(text: &str) -> String {
+    let seconds = NOW.unix_ms / 1000;
+    let claims = |exp: u64| {
+        let realm = json!({ "s": "deep", "r": ["deep"] });
+        json!({ "iss": "i", "aud": "a", "sub": "ada", "scope": "x", "realm": realm, "iat": seconds - 10, "exp": exp })
+    };
+    let mut text = text.to_owned();
+    for (name, value) in [
+        ("{good}", hs256(SECRET, &claims(seconds + 3600))),
+        ("{late}", hs256(SECRET, &claims(seconds - 5))),
+        ("{long}", hs256(&SECRET.repeat(2), &claims(seconds + 3600))),
+        ("{es}", Signer::example().token(&claims(seconds + 3600))),
+        ("{te}", format!("te{}", "x".repeat(38))),
+        ("{1500}", "x".repeat(1500)),
+    ] {
+        text = text.replace(name, &value);
     }
+    text
 }
 
 /// A request in short: `GET http://h/p | name: value | from=1.2.3.4 | listener=l | consumer=c | claims={..}`, or a whole head.
 fn asked(short: &str) -> Asked {
+    let short = &fill(short);
     if short.contains("\r\n") {
-        return Asked::of(Said::Head { scheme: sluice::ctx::Scheme::Http, bytes: short.into() });
+        return Asked::of(Said::Head { scheme: sluice::ctx::Scheme::Http, bytes: short.as_bytes().to_vec() });
     }
     let mut parts = short.split(" | ");
     let (method, url) = parts.next().and_then(|first| first.split_once(' ')).expect("a method and a URL");
@@ -112,10 +138,11 @@ fn asked(short: &str) -> Asked {
 }
 
 /// All that a client, an upstream or the access log could see of these requests, one after the other; or what its own tests say.
-fn observe(text: &str, ask: &[&str]) -> String {
-    let gateway = load(text);
+fn observe(text: &str, ask: &[&str]) -> Result<String, String> {
+    let gateway = load(text)?;
     if ask.is_empty() {
-        return format!("{:#?}", run_tests(&gateway));
+        assert!(!gateway.tests.is_empty(), "there is nothing to ask and no test");
+        return Ok(format!("{:#?}", run_tests(&gateway)));
     }
     let mut all = String::new();
     for short in ask {
@@ -137,16 +164,22 @@ fn observe(text: &str, ask: &[&str]) -> String {
         }
         all.push_str(&format!("{told:#}\n"));
     }
-    all
+    Ok(all)
 }
 
 /// Compares the two sides, and each with itself: what differs by chance proves nothing.
-fn differs(key: &str, text: &str, ask: &[&str]) {
+fn differs(key: &str, text: &str, ask: &[&str]) -> Result<(), String> {
     let (with, without) = (side(text, true), side(text, false));
     assert_ne!(with, without, "{key}: both sides are the same text");
-    let seen = observe(&with, ask);
-    assert_eq!(seen, observe(&with, ask), "{key}: the same configuration answers differently");
-    assert!(seen != observe(&without, ask), "{key} makes no difference in\n{with}\n{seen}");
+    let told = |text: &str| observe(text, ask).map_err(|why| format!("{key}: {why}"));
+    let seen = told(&with)?;
+    if seen != told(&with)? {
+        return Err(format!("{key}: the same configuration answers differently"));
+    }
+    if seen == told(&without)? {
+        return Err(format!("{key} makes no difference in\n{with}\n{seen}"));
+    }
+    Ok(())
 }
 
 /// The names of all tests in the source tree.
@@ -191,25 +224,33 @@ fn every_key_makes_a_difference() {
     for folder in ["src", "tests"] {
         tests_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut tests);
     }
-    for (key, proof) in KEYS {
-        match proof {
-            Proof::Differs(text, ask) => differs(key, text, ask),
-            Proof::Test(name) => assert!(tests.contains(*name), "{key}: there is no test `{name}`"),
-        }
-    }
+    let judged = KEYS.iter().map(|(key, proof)| match proof {
+        Proof::Differs(text, ask) => differs(key, text, ask),
+        Proof::Test(name) if tests.contains(*name) => Ok(()),
+        Proof::Test(name) => Err(format!("{key}: there is no test `{name}`")),
+    });
+    let inert: Vec<String> = judged.filter_map(Result::err).collect();
+    assert!(inert.is_empty(), "{}", inert.join("\n\n"));
 }
 
 #[test]
 fn every_policy_makes_a_difference_in_a_route_in_a_bundle_and_in_the_defaults() {
+    let mut inert = Vec::new();
     for policy in POLICIES {
         let (top, route, frag) = (policy.top, policy.route, policy.policy);
         let key = policy.key;
-        differs(&format!("routes.*.{key}"), &format!("{top}\nroutes: {{ r: {{ {route}, {frag} }} }}"), policy.ask);
-        // A bundle that says nothing is a mistake; `accept` or `cors` of another kind says something harmless.
-        let filler = if key.starts_with("response_headers") { "request_headers: { add: { x-filler: a } }" } else { "response_headers: { add: { x-filler: a } }" };
-        let bundle = format!("{top}\nbundles: {{ b: {{ {filler}, {frag} }} }}\nroutes: {{ r: {{ {route}, use: [b] }} }}");
-        differs(&format!("bundles.*.{key}"), &bundle, policy.ask);
-        let defaults = format!("{top}\ndefaults: {{ {filler}, {frag} }}\nroutes: {{ r: {{ {route} }} }}");
-        differs(&format!("defaults.{key}"), &defaults, policy.ask);
+        let filler = if key.starts_with("response_headers") {
+            "request_headers: { add: { x-filler: a } }"
+        } else {
+            "response_headers: { add: { x-filler: a } }"
+        };
+        let in_route = format!("{top}\nroutes: {{ r: {{ {route}, {frag} }} }}");
+        // A bundle that says nothing is a mistake.
+        let in_bundle = format!("{top}\nbundles: {{ b: {{ {filler}, {frag} }} }}\nroutes: {{ r: {{ {route}, use: [b] }} }}");
+        let in_defaults = format!("{top}\ndefaults: {{ {filler}, {frag} }}\nroutes: {{ r: {{ {route} }} }}");
+        for (home, text) in [("routes.*", in_route), ("bundles.*", in_bundle), ("defaults", in_defaults)] {
+            inert.extend(differs(&format!("{home}.{key}"), &text, policy.ask).err());
+        }
     }
+    assert!(inert.is_empty(), "{}", inert.join("\n\n"));
 }
