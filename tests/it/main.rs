@@ -13,3 +13,5 @@ mod explain;
 mod harness;
 mod keys;
 mod prometheus;
+mod relay;
+mod upstream_faults;
