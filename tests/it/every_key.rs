@@ -15,9 +15,11 @@ use sluice::config::plan::Gateway;
 use sluice::config::reference;
 use sluice::config::render::render;
 use sluice::ctx::Now;
+use sluice::policy::authenticators::Method;
 use sluice::simulate::{Asked, Said, Verdict, run_tests, simulate, tell};
 use sluice::state::State;
 
+use super::harness::{Answer, Gateway as Running, Step, Upstream, eventually};
 use super::keys::{Signer, hs256};
 
 use self::policies::POLICIES;
@@ -253,4 +255,82 @@ fn every_policy_makes_a_difference_in_a_route_in_a_bundle_and_in_the_defaults() 
         }
     }
     assert!(inert.is_empty(), "{}", inert.join("\n\n"));
+}
+
+#[test]
+fn as_many_workers_run_as_are_configured() {
+    let gateway = Running::start(
+        "server: { threads: 3 }
+listeners: { l: { address: \"127.0.0.1:{port}\" } }
+routes: { r: { match: { path: / }, auth: public, respond: { status: 200 } } }",
+    );
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", gateway.pid())).expect("the process runs");
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    assert_eq!(names.filter(|name| name.starts_with("worker-")).count(), 3);
+}
+
+#[test]
+fn the_memory_of_tokens_is_as_large_as_configured() {
+    let gateway = load(
+        "server: { tokens_memory: 2MiB }
+authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [ES256], keys: { file: jwks.json } } } }
+routes: { r: { match: { path: / }, auth: [j], upstream: u } }",
+    );
+    let gateway = gateway.expect("it is sound");
+    let memories = gateway.authenticators.iter().filter_map(|one| match &one.method {
+        Method::Jwt(jwt) => Some(jwt.memory().capacity()),
+        Method::ApiKey(_) => None,
+    });
+    assert_eq!(memories.collect::<Vec<_>>(), [2 << 20]);
+}
+
+#[test]
+fn a_check_may_take_as_long_as_its_timeout() {
+    // Longer than the default of a second.
+    let late = std::time::Duration::from_millis(1300);
+    let upstream = Upstream::script(move |request| match request.target.as_str() {
+        "/healthz" => [vec![Step::Pause(late)], Answer::ok("well").steps()].concat(),
+        _ => Answer::ok("hello").steps(),
+    });
+    let gateway = Running::config(
+        "listeners: { l: { address: \"127.0.0.1:{port}\" } }
+upstreams: { u: { targets: [\"{u}\"], health: { path: /healthz, every: 2s, timeout: 2s, unhealthy_after: 1 } } }
+routes: { r: { match: { path: /** }, auth: public, upstream: u } }",
+    );
+    let gateway = gateway.var("u", upstream.address()).start();
+    // The second check begins after the first has ended.
+    upstream.wait_for_requests(2);
+    assert_eq!(gateway.get("/", &[]).status, 200);
+}
+
+#[test]
+fn a_watched_file_takes_effect_by_itself() {
+    let config = |status: u16| {
+        format!(
+            "server: {{ watch: true }}
+listeners: {{ l: {{ address: \"127.0.0.1:{{port}}\" }} }}
+routes: {{ r: {{ match: {{ path: / }}, auth: public, respond: {{ status: {status} }} }} }}"
+        )
+    };
+    let mut gateway = Running::start(&config(200));
+    assert_eq!(gateway.get("/", &[]).status, 200);
+    gateway.rewrite(&config(201));
+    eventually("the new answer", || (gateway.get("/", &[]).status == 201).then_some(()));
+}
+
+#[test]
+fn while_it_settles_it_takes_new_connections_and_says_that_it_is_not_ready() {
+    let gateway = Running::start(
+        "server: { settle: 1h }
+listeners: { l: { address: \"127.0.0.1:{port}\" } }
+routes: { r: { match: { path: / }, auth: public, respond: { status: 200 } } }",
+    );
+    gateway.signal(rustix::process::Signal::TERM);
+    eventually("the end of readiness", || (!gateway.is_ready()).then_some(()));
+    // Longer than the default of a second.
+    let until = std::time::Instant::now() + std::time::Duration::from_millis(1300);
+    while std::time::Instant::now() < until {
+        assert_eq!(gateway.get("/", &[]).status, 200);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }

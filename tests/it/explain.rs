@@ -143,7 +143,6 @@ fn the_running_gateway_and_explain_agree_on_ten_thousand_requests() {
     for outcome in [
         "relayed to main",
         "relayed to other",
-        "200 answered",
         "203 answered",
         "204 answered",
         "307 answered",
@@ -194,8 +193,7 @@ fn compare(seen: &Seen, told: &Value, sent: &Sent, log: &BTreeMap<String, Value>
     differ("limits", limits_of_answer(response), limits_of_told(told));
     match &seen.upstream {
         Some((_, request)) => {
-            let target = request.target.replace(ACME, "[redacted]").replace(BETA, "[redacted]");
-            differ("sent path", target, text(&told["upstream_path"]).to_owned());
+            differ("sent path", redacted(&request.target), text(&told["upstream_path"]).to_owned());
             let (really, explained) = apart(masked(lower(&request.headers)), masked(expected(sent, told)));
             differ("headers upstream", really, explained);
         }
@@ -219,6 +217,15 @@ fn expected(sent: &Sent, told: &Value) -> Vec<(String, String)> {
     headers.retain(|(name, _)| !removed.contains(&name.as_str()) && !added.iter().any(|pair| pair[0] == **name));
     headers.extend(added.iter().map(|pair| (text(&pair[0]).to_owned(), text(&pair[1]).to_owned())));
     headers
+}
+
+/// A target as `explain` shows it: the values of `api_key`, in both spellings that are sent, are not shown.
+fn redacted(target: &str) -> String {
+    let hide = |piece: &str| match piece.split_once("api_key=").or(piece.split_once("api%5Fkey=")) {
+        Some(_) => format!("{}=[redacted]", piece.split('=').next().unwrap_or_default()),
+        None => piece.to_owned(),
+    };
+    target.split('&').map(hide).collect::<Vec<_>>().join("&")
 }
 
 fn lower(headers: &[(String, String)]) -> Vec<(String, String)> {

@@ -468,7 +468,7 @@ pub fn next(dice: &mut Dice, wallet: &Wallet, seq: usize) -> Sent {
 fn credentials(dice: &mut Dice, wallet: &Wallet, path: &str, headers: &mut Vec<(&'static str, String)>) {
     let token = if path.starts_with("/inside") && dice.below(5) > 0 {
         dice.pick(&wallet.internal)
-    } else if dice.below(3) > 0 {
+    } else if dice.one_in(2) {
         // Mostly good ones.
         &wallet.idp[dice.below(8)]
     } else {
