@@ -79,16 +79,14 @@ pub fn captures<'f>(route: &Route, facts: &'f Facts) -> smallvec::SmallVec<[&'f 
 mod tests {
     use crate::config::compile::load_text;
     use crate::policy::buckets::Buckets;
-    use crate::simulate::{Asked, SOMEBODY, Verdict, simulate};
+    use crate::simulate::{Asked, SOMEBODY, Said, Verdict, simulate};
     use crate::state::State;
 
     /// What goes upstream or into `Location` for a GET of this path.
     fn target(text: &str, path: &str) -> String {
         let gateway = load_text("a.yaml", text, &|_| None, &State::default()).unwrap();
         let asked = Asked {
-            method: "GET".to_owned(),
-            url: format!("http://a.example{path}"),
-            headers: Vec::new(),
+            said: Said::Described { method: "GET".to_owned(), url: format!("http://a.example{path}"), headers: Vec::new() },
             listener: None,
             from: SOMEBODY,
             claims: None,

@@ -159,7 +159,7 @@ fn the_running_gateway_and_explain_agree_on_ten_thousand_requests() {
         "would refuse: rate-limited",
     ] {
         let count = outcomes.get(outcome).copied().unwrap_or(0);
-        assert!(count >= 10, "`{outcome}` occurred {count} times: {outcomes:#?}");
+        assert!(count >= 5, "`{outcome}` occurred {count} times: {outcomes:#?}");
     }
 }
 
