@@ -78,6 +78,9 @@ fn side(text: &str, with: bool) -> String {
 /// The configuration, with a listener and an upstream `u` where it has none.
 fn load(text: &str) -> Result<Gateway, String> {
     let mut text = text.to_owned();
+    if !text.lines().any(|line| line.starts_with("server:")) {
+        text.push_str("\nserver: { limits_memory: 1MiB }\n");
+    }
     if !text.lines().any(|line| line.starts_with("listeners:")) {
         text.push_str("\nlisteners: { l: { address: 127.0.0.1:1 } }\n");
     }
