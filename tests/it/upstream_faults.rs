@@ -11,11 +11,11 @@ use crate::harness::{Answer, Gateway, ReadError, Request, Step, Upstream, eventu
 
 const CONFIG: &str = r#"
 server: { threads: 1 }
-listeners: { public: { address: "127.0.0.1:{port}", deadlines: { body: 300ms, write: 300ms } } }
+listeners: { public: { address: "127.0.0.1:{port}", deadlines: { body: {patience}, write: {patience} } } }
 upstreams:
   up: { targets: ["{up}"] }
   hasty: { targets: ["{up}"], timeouts: { response: 300ms } }
-  chatty: { targets: ["{up}"], timeouts: { idle: 300ms } }
+  chatty: { targets: ["{up}"], timeouts: { idle: 1s } }
 routes:
   up: { match: { path: /** }, auth: public, upstream: up }
   hasty: { match: { path: /hasty/** }, auth: public, upstream: hasty }
@@ -24,7 +24,12 @@ routes:
 "#;
 
 fn start(upstream: &Upstream) -> Gateway {
-    Gateway::config(CONFIG).var("up", upstream.address()).start()
+    Gateway::config(CONFIG).var("patience", "60s").var("up", upstream.address()).start()
+}
+
+/// Likewise, with a gateway that does not wait long for clients.
+fn start_impatient(upstream: &Upstream) -> Gateway {
+    Gateway::config(CONFIG).var("patience", "300ms").var("up", upstream.address()).start()
 }
 
 /// What the client sees.
@@ -97,7 +102,7 @@ fn cases() -> Vec<(&'static str, Vec<Step>, Sees)> {
             vec![Step::ReadBody, send(format!("{head}Content-Length: 10\r\n\r\nhalf")), Step::Hang],
             Broken("upstream-idle-timeout"),
         ),
-        ("/chatty/drip", drip(&format!("{head}Content-Length: 10\r\n\r\n"), 10, 50), Whole(200, "xxxxxxxxxx")),
+        ("/chatty/drip", drip(&format!("{head}Content-Length: 12\r\n\r\n"), 12, 100), Whole(200, "xxxxxxxxxxxx")),
         // odd, but sound
         ("/until-close", says("HTTP/1.1 200 OK\r\n\r\nhello"), Whole(200, "hello")),
         ("/http-1.0", says("HTTP/1.0 200 OK\r\n\r\nhello"), Whole(200, "hello")),
@@ -474,7 +479,7 @@ fn a_client_that_leaves_takes_its_upstream_request_with_it() {
 fn a_client_that_stops_reading_is_given_up() {
     let body = vec![b'x'; 8 << 20];
     let upstream = Upstream::answering(Answer::ok(body));
-    let gateway = start(&upstream);
+    let gateway = start_impatient(&upstream);
     let mut client = gateway.client();
     client.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
     let line = line_of(&gateway, "/big");
@@ -485,7 +490,7 @@ fn a_client_that_stops_reading_is_given_up() {
 #[test]
 fn a_client_that_stops_sending_is_told_so() {
     let upstream = Upstream::start();
-    let gateway = start(&upstream);
+    let gateway = start_impatient(&upstream);
     let mut client = gateway.client();
     client.send("POST /stalled HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf");
     let answer = client.read();
