@@ -394,8 +394,8 @@ fn a_target_that_fails_its_checks_gets_nothing_until_it_is_well() {
         r#"
 listeners: { public: { address: "127.0.0.1:{port}" } }
 upstreams:
-  alone: { targets: ["{one}"], health: { path: /healthz, every: 100ms, unhealthy_after: 1 } }
-  both: { targets: ["{one}", "{two}"], health: { path: /healthz, every: 100ms, unhealthy_after: 1 } }
+  alone: { targets: ["{one}"], health: { path: /healthz, every: 100ms, timeout: 10s, unhealthy_after: 1 } }
+  both: { targets: ["{one}", "{two}"], health: { path: /healthz, every: 100ms, timeout: 10s, unhealthy_after: 1 } }
 routes:
   alone: { match: { path: /alone }, auth: public, upstream: alone }
   both: { match: { path: /both }, auth: public, upstream: both }
@@ -404,7 +404,7 @@ routes:
     .var("one", upstream.address())
     .var("two", other.address())
     .start();
-    assert_eq!(gateway.get("/alone", &[]).status, 200);
+    eventually("200", || (gateway.get("/alone", &[]).status == 200).then_some(()));
     is_well.store(false, Ordering::SeqCst);
     let refused = eventually("503", || Some(gateway.get("/alone", &[])).filter(|answer| answer.status == 503));
     assert_eq!(refused.code(), "no-healthy-target");
