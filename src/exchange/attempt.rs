@@ -11,7 +11,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 use smallvec::SmallVec;
 
-use super::{Ctx, is_websocket, write};
+use super::{Ctx, answered, is_websocket, write};
 use crate::clock;
 use crate::policy::limits;
 use crate::relay::balance::{NO_HEALTHY_TARGET, choose as choose_target};
@@ -102,9 +102,9 @@ pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
         log_failure(ctx, &chosen, &error);
         ctx.attempts.tried.push(chosen.addr());
     }
-    let next = choose_target(&pool, &ctx.attempts.tried, || fastrand::u64(..));
-    let retry = attempt.may_connect_elsewhere(next.is_some());
-    ctx.attempts.chosen = next.filter(|_| retry);
+    let may = attempt.may_connect_elsewhere();
+    ctx.attempts.chosen = may.then(|| choose_target(&pool, &ctx.attempts.tried, || fastrand::u64(..))).flatten();
+    let retry = ctx.attempts.chosen.is_some();
     error.set_retry(retry);
     error
 }
@@ -168,6 +168,10 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
     let Some((route, relay)) = ctx.relay() else { return Ok(()) };
     let Some(target) = &ctx.attempts.target else { return Ok(()) };
     let status = head.status.as_u16();
+    if status == 101 && !is_websocket(session) {
+        // RFC 9110 section 15.2.2: only a client that asked for it changes protocols; to any other, what follows would be an answer.
+        return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for").into_up());
+    }
     let mut told: SmallVec<[_; 5]> = SmallVec::new();
     limits::headers::headers(&ctx.facts.charges, &mut |name, value| told.push((name, value)));
     let rewrite = relay.head.rewrite.as_ref();
@@ -268,7 +272,13 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     problem.reason = reason;
     ctx.facts.refused = Some((kind, problem.reason.clone()));
     let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
-    if session.response_written().is_some() || kind.code == CLIENT_GONE.code {
+    if let (Some(conn), Some(head)) = (&ctx.conn, session.response_written())
+        && session.req_header().version == http::Version::HTTP_10
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
+    {
+        conn.break_off();
+    }
+    if answered(session).is_some() || kind.code == CLIENT_GONE.code {
         return gone;
     }
     if ctx.attempts.number > 0 {

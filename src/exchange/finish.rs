@@ -7,7 +7,7 @@ use http::header;
 use pingora_core::Error;
 use pingora_proxy::Session;
 
-use super::Ctx;
+use super::{Ctx, answered};
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::ctx::Now;
@@ -32,7 +32,7 @@ pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
         // Only the client can end a request without an answer of ours or a reason.
         ctx.facts.refused = Some((&CLIENT_GONE, None));
     }
-    let status = session.response_written().map(|head| head.status.as_u16());
+    let status = answered(session);
     let (bytes_in, bytes_out) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
     let head = session.req_header();
     let agent = head.headers.get(header::USER_AGENT).map_or(&[][..], |agent| agent.as_bytes());

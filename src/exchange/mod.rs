@@ -112,6 +112,12 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
 pub use self::attempt::{answer_head, answer_part, choose, connect_failed, connected, failed, give_up, peer, request_head, request_part};
 pub use self::finish::finish;
 
+/// The status of the answer that the client has been sent, or a part of it. A 1xx is none, but for the last one (RFC 9110 section 15.2).
+fn answered(session: &Session) -> Option<u16> {
+    let status = session.response_written()?.status;
+    (!status.is_informational() || status == 101).then_some(status.as_u16())
+}
+
 /// The session as the front knows it.
 fn is_websocket(session: &ServerSession) -> bool {
     session.is_upgrade_req()

@@ -39,6 +39,8 @@ pub struct ConnInfo {
     /// What was sent before the request that is being served.
     sent_before: AtomicU64,
     fault: OnceLock<&'static Kind>,
+    /// The end of the connection must not be taken for the end of the answer.
+    is_broken_off: AtomicBool,
     /// When the upstream's answer to the current request is due; a read of the client that waits longer fails.
     pub deadline: Deadline,
 }
@@ -62,6 +64,7 @@ impl ConnInfo {
             is_last: AtomicBool::new(false),
             sent_before: zero(),
             fault: OnceLock::new(),
+            is_broken_off: AtomicBool::new(false),
             deadline: Deadline::default(),
         }
     }
@@ -111,6 +114,16 @@ impl ConnInfo {
     /// Why reading the current request's body failed, if it was the client's fault.
     pub fn fault(&self) -> Option<&'static Kind> {
         self.fault.get().copied()
+    }
+
+    /// The answer that the client is reading will not be complete, and only the end of the connection would tell its end (RFC 9112
+    /// section 8): the connection is to end with a reset.
+    pub fn break_off(&self) {
+        self.is_broken_off.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_broken_off(&self) -> bool {
+        self.is_broken_off.load(Ordering::Relaxed)
     }
 
     /// A connection does not survive a faulty body, so the first fault is the only one.

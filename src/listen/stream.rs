@@ -12,7 +12,7 @@ use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -278,6 +278,10 @@ impl<S: Socket> AsyncRead for ClientStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let me = &mut *self;
         let polled = me.poll_body(cx, buf);
+        if polled.is_pending() && !me.out.is_empty() {
+            // Pingora flushes a body of a known length only at its end; when it waits for more, the client shall have what there is.
+            ready!(me.poll_out(cx, &[]))?;
+        }
         if polled.is_pending()
             && let Some((at, overdue)) = me.conn.deadline.due()
         {
@@ -348,6 +352,10 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
+        if self.conn.is_broken_off() {
+            // An orderly end comes before the reset otherwise.
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(self.wire()).poll_shutdown(cx)
     }
 }
@@ -361,7 +369,14 @@ impl<S: Socket> Drop for ClientStream<S> {
             Rest::Length(_) | Rest::Chunked(_) | Rest::Broken => true,
             Rest::Tunnel => false,
         };
+        if !self.out.is_empty() {
+            // What the client got of an answer that broke off tells it that there was one. What the socket does not take now is lost.
+            let _ = self.poll_out(&mut Context::from_waker(Waker::noop()), &[]);
+        }
         let Some(wire) = self.wire.take() else { return };
+        if self.conn.is_broken_off() {
+            return wire.socket.reset_on_close();
+        }
         if is_unread
             && !self.is_ended
             && let Ok(runtime) = tokio::runtime::Handle::try_current()

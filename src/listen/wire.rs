@@ -19,6 +19,9 @@ use super::caps::Permit;
 /// What a client's connection may be under HTTP: a TCP socket, later a TLS stream.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug + 'static {
     fn fd(&self) -> UniqueIDType;
+
+    /// From here on closing it is a reset, which the other side cannot take for an orderly end.
+    fn reset_on_close(&self);
 }
 
 #[derive(Debug)]
@@ -66,6 +69,10 @@ impl Socket for tokio::net::TcpStream {
     fn fd(&self) -> UniqueIDType {
         std::os::fd::AsRawFd::as_raw_fd(self)
     }
+
+    fn reset_on_close(&self) {
+        let _ = socket2::SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
 }
 
 #[cfg(test)]
@@ -73,4 +80,6 @@ impl Socket for tokio::io::DuplexStream {
     fn fd(&self) -> UniqueIDType {
         -1
     }
+
+    fn reset_on_close(&self) {}
 }

@@ -56,6 +56,11 @@ pub fn choose(pool: &Pool, tried: &[SocketAddr], random: impl FnMut() -> u64) ->
 
 /// A counter that also steps over what is out, so that the neighbour of a dead target gets no double share.
 fn pick_even(cursor: &AtomicUsize, targets: &[Arc<Target>], tried: &[SocketAddr]) -> Option<usize> {
+    if !tried.is_empty() {
+        // Another attempt takes nobody's turn: it would lead the next request to the target that has just failed.
+        let start = cursor.load(Relaxed);
+        return (0..targets.len()).map(|n| start.wrapping_add(n) % targets.len()).find(|index| targets[*index].can_take(tried));
+    }
     for _ in 0..targets.len() {
         let index = cursor.fetch_add(1, Relaxed) % targets.len();
         if targets[index].can_take(tried) {
@@ -227,6 +232,20 @@ mod tests {
                 }
                 assert!(choose(&pool, &tried, &mut random).is_none());
             }
+        }
+    }
+
+    #[test]
+    fn another_attempt_takes_nobodys_turn() {
+        for weights in [&[1, 1][..], &[2, 1]] {
+            let pool = pool(Balance::RoundRobin, weights);
+            let mut firsts = Vec::new();
+            for _ in 0..6 {
+                let first = choose(&pool, &[], || 0).unwrap();
+                firsts.push(index(&pool, &first));
+                assert!(choose(&pool, &[first.addr()], || 0).is_some());
+            }
+            assert_eq!(counts(&firsts, 2), if weights[0] == 1 { [3, 3] } else { [4, 2] }, "{firsts:?}");
         }
     }
 

@@ -171,8 +171,8 @@ fn from_upstream(etype: &ErrorType, phase: Phase) -> &'static Kind {
 
 impl Attempt {
     /// After a connection could not be made: nothing was sent, so any method may go to another address, if one is left.
-    pub fn may_connect_elsewhere(&self, another_is_left: bool) -> bool {
-        another_is_left && self.number < self.limit && !self.answer_started
+    pub fn may_connect_elsewhere(&self) -> bool {
+        self.number < self.limit && !self.answer_started
     }
 
     /// After a connection broke that came from the pool: it had probably been closed at rest, so an idempotent request may be sent
@@ -239,10 +239,9 @@ mod tests {
     #[test]
     fn a_failed_connect_goes_elsewhere_whatever_the_method() {
         let post = Attempt { is_idempotent: false, reused: false, ..REUSED_GET };
-        assert!(post.may_connect_elsewhere(true));
-        assert!(!post.may_connect_elsewhere(false));
-        assert!(!Attempt { number: 2, ..post }.may_connect_elsewhere(true));
-        assert!(Attempt { number: 2, limit: 3, ..post }.may_connect_elsewhere(true));
+        assert!(post.may_connect_elsewhere());
+        assert!(!Attempt { number: 2, ..post }.may_connect_elsewhere());
+        assert!(Attempt { number: 2, limit: 3, ..post }.may_connect_elsewhere());
     }
 
     #[test]

@@ -11,3 +11,5 @@ mod examples;
 mod harness;
 mod keys;
 mod prometheus;
+mod relay;
+mod upstream_faults;
