@@ -11,5 +11,7 @@ mod examples;
 mod harness;
 mod keys;
 mod prometheus;
+mod readme;
 mod relay;
+mod troubleshooting;
 mod upstream_faults;
