@@ -5,13 +5,15 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,6 +26,16 @@ const VARIABLE: &str = "SLUICE_UPGRADE";
 const MOST_SOCKETS: usize = 200;
 /// How long the new process may take to be ready.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long each look at what the new process does takes; so late a death or a cancellation is noticed.
+const TURN: Duration = Duration::from_millis(20);
+
+/// When an attempt is given up.
+#[derive(Debug)]
+pub struct Limits {
+    pub deadline: Instant,
+    /// Set by whoever does not want the new process any more.
+    pub is_cancelled: Arc<AtomicBool>,
+}
 
 /// The first message, with the sockets attached in the same order.
 #[derive(Serialize, Deserialize)]
@@ -60,19 +72,18 @@ pub fn hand_over(
     args: &[OsString],
     sockets: &[(String, BorrowedFd<'_>)],
     state: impl FnOnce() -> Vec<u8>,
-    patience: Duration,
+    limits: &Limits,
 ) -> Result<u32, String> {
     if std::process::id() == 1 {
         return Err("process 1 of a container cannot hand over: the container ends with it. Start a new container instead.".into());
     }
-    let deadline = Instant::now() + patience;
     let meeting = Meeting::new().map_err(|e| format!("cannot prepare the hand-over: {e}"))?;
     let mut child = Command::new(program)
         .args(args)
         .env(VARIABLE, &meeting.path)
         .spawn()
         .map_err(|e| format!("cannot start {}: {e}", program.display()))?;
-    match converse(&meeting, &mut child, sockets, state, deadline) {
+    match converse(&meeting, &mut child, sockets, state, limits) {
         Ok(()) => Ok(child.id()),
         Err(why) => {
             let _ = child.kill();
@@ -116,39 +127,111 @@ fn converse(
     child: &mut Child,
     sockets: &[(String, BorrowedFd<'_>)],
     state: impl FnOnce() -> Vec<u8>,
-    deadline: Instant,
+    limits: &Limits,
 ) -> Result<(), String> {
-    let stream = meet(meeting, child, deadline)?;
-    let mut lines = BufReader::new(&stream);
+    let stream = meet(meeting, child, limits)?;
+    let mut lines = Lines { stream: &stream, bytes: Vec::new() };
     lend(&stream, sockets).map_err(|e| format!("cannot hand the sockets over: {e}"))?;
-    expect(&mut lines, &stream, child, deadline, |said| matches!(said, Said::Built))?;
+    lines.expect(child, limits, |said| matches!(said, Said::Built))?;
     let state = state();
+    // The new process may be stuck and never read it.
+    stream.set_write_timeout(Some(limits.left()?)).map_err(|e| e.to_string())?;
     let mut writer = &stream;
     writer
         .write_all(&(state.len() as u64).to_le_bytes())
         .and_then(|()| writer.write_all(&state))
         .map_err(|e| format!("cannot hand the counters over: {e}"))?;
-    expect(&mut lines, &stream, child, deadline, |said| matches!(said, Said::Ready))
+    lines.expect(child, limits, |said| matches!(said, Said::Ready))
+}
+
+// === impl Limits ===
+
+impl Limits {
+    pub fn new(patience: Duration) -> Limits {
+        Limits { deadline: Instant::now() + patience, is_cancelled: Arc::default() }
+    }
+
+    /// The time that is left, or why none is.
+    fn left(&self) -> Result<Duration, String> {
+        if self.is_cancelled.load(Ordering::Relaxed) {
+            return Err("the upgrade was given up, because this process is to stop".into());
+        }
+        match self.deadline.checked_duration_since(Instant::now()) {
+            Some(left) if !left.is_zero() => Ok(left),
+            _ => Err("the new process was not ready in time; it was stopped".into()),
+        }
+    }
+
+    /// Waits until something can be read, but for one turn only.
+    fn wait(&self, fd: impl AsFd) -> Result<bool, String> {
+        // In short turns, because neither a child that dies nor a cancellation wakes this up.
+        let turn = rustix::event::Timespec::try_from(self.left()?.min(TURN)).map_err(|e| e.to_string())?;
+        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+        Ok(poll(&mut fds, Some(&turn)).is_ok_and(|ready| ready > 0))
+    }
 }
 
 /// Waits for the new process, and for nobody else, to come to the meeting.
-fn meet(meeting: &Meeting, child: &mut Child, deadline: Instant) -> Result<UnixStream, String> {
+fn meet(meeting: &Meeting, child: &mut Child, limits: &Limits) -> Result<UnixStream, String> {
     loop {
         if let Ok(Some(status)) = child.try_wait() {
-            return Err(format!("the new process ended before it was ready: {status}"));
+            return Err(died(status));
         }
-        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-            return Err("the new process was not ready in time; it was stopped".into());
-        };
-        // In short turns, because a child that dies does not wake this up.
-        let turn = rustix::event::Timespec::try_from(left.min(Duration::from_millis(50))).map_err(|e| e.to_string())?;
-        let mut fds = [PollFd::new(&meeting.listener, PollFlags::IN)];
-        let _ = poll(&mut fds, Some(&turn));
+        if !limits.wait(&meeting.listener)? {
+            continue;
+        }
         if let Ok((stream, _)) = meeting.listener.accept() {
             let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(|e| e.to_string())?;
             if peer.pid.as_raw_nonzero().get() as u32 == child.id() {
                 stream.set_nonblocking(false).map_err(|e| e.to_string())?;
                 return Ok(stream);
+            }
+        }
+    }
+}
+
+fn died(status: ExitStatus) -> String {
+    format!("the new process ended before it was ready: {status}")
+}
+
+/// What the new process says, line by line.
+struct Lines<'a> {
+    stream: &'a UnixStream,
+    /// Read, and not a line yet.
+    bytes: Vec<u8>,
+}
+
+impl Lines<'_> {
+    fn expect(&mut self, child: &mut Child, limits: &Limits, wanted: impl Fn(&Said) -> bool) -> Result<(), String> {
+        let line = loop {
+            if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
+                break self.bytes.drain(..=end).collect::<Vec<u8>>();
+            }
+            if !limits.wait(self.stream)? {
+                continue;
+            }
+            let mut piece = [0; 4096];
+            match { self.stream }.read(&mut piece) {
+                Ok(0) => return Err(self.gone(child, limits)),
+                Ok(count) => self.bytes.extend_from_slice(&piece[..count]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(format!("the hand-over broke: {e}")),
+            }
+        };
+        match serde_json::from_slice::<Said>(&line) {
+            Ok(Said::Failed(why)) => Err(why),
+            Ok(said) if wanted(&said) => Ok(()),
+            Ok(_) | Err(_) => Err("the new process speaks another version of the hand-over".into()),
+        }
+    }
+
+    /// It has closed its end: most likely it is ending, too.
+    fn gone(&self, child: &mut Child, limits: &Limits) -> String {
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) => return died(status),
+                Ok(None) if limits.left().is_ok() => pause(),
+                Ok(None) | Err(_) => return "the new process broke off the hand-over".to_owned(),
             }
         }
     }
@@ -172,31 +255,9 @@ fn lend(stream: &UnixStream, sockets: &[(String, BorrowedFd<'_>)]) -> io::Result
     (&*stream).write_all(&line[sent..])
 }
 
-fn expect(
-    lines: &mut BufReader<&UnixStream>,
-    stream: &UnixStream,
-    child: &mut Child,
-    deadline: Instant,
-    wanted: impl Fn(&Said) -> bool,
-) -> Result<(), String> {
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    stream.set_read_timeout(Some(left)).map_err(|e| e.to_string())?;
-    let mut line = String::new();
-    match lines.read_line(&mut line) {
-        Ok(0) => {
-            let status = child.wait().map(|status| status.to_string()).unwrap_or_default();
-            Err(format!("the new process ended before it was ready: {status}"))
-        }
-        Ok(_) => match serde_json::from_str::<Said>(&line) {
-            Ok(Said::Failed(why)) => Err(why),
-            Ok(said) if wanted(&said) => Ok(()),
-            Ok(_) | Err(_) => Err("the new process speaks another version of the hand-over".into()),
-        },
-        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
-            Err("the new process was not ready in time; it was stopped".into())
-        }
-        Err(e) => Err(format!("the hand-over broke: {e}")),
-    }
+#[expect(clippy::disallowed_methods, reason = "the hand-over has a thread of its own")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(1));
 }
 
 // === the new process ===

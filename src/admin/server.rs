@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -22,13 +22,16 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 64;
 /// How long a request head may be, in bytes.
 const HEAD: usize = 8 * 1024;
+/// How long answers that are under way when the server ends may take.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 /// How long accepting pauses where it fails, such as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The running server. It ends when this is dropped.
+/// The running server. When this is dropped it ends: it has accepted its last connection when the drop returns.
 #[derive(Debug)]
 pub struct Server {
-    _running: oneshot::Sender<()>,
+    running: Option<oneshot::Sender<()>>,
+    accepting: mpsc::Receiver<()>,
 }
 
 /// What matters of a request head.
@@ -53,20 +56,33 @@ impl Server {
             tokio::net::TcpListener::from_std(listener)?
         };
         let (running, stopped) = oneshot::channel();
+        let (accepts, accepting) = mpsc::channel();
         std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
             runtime.block_on(async {
+                let room = Arc::new(Semaphore::new(CONNECTIONS));
                 tokio::select! {
-                    () = accept(listener, figures) => {}
+                    () = accept(listener, figures, &room) => {}
                     _ = stopped => {}
                 }
+                drop(accepts);
+                // A scrape that has begun is not cut: another process may have taken over, and this answer is still right.
+                // Whoever only keeps a connection finds it closed after the last answer, or here.
+                let _ = timeout(LAST_ANSWERS, room.acquire_many(CONNECTIONS as u32)).await;
             });
         })?;
-        Ok(Server { _running: running })
+        Ok(Server { running: Some(running), accepting })
     }
 }
 
-async fn accept(listener: tokio::net::TcpListener, figures: Arc<dyn Figures>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.running.take());
+        // Ends as soon as the thread has heard; bounded, should it be stuck.
+        let _ = self.accepting.recv_timeout(LAST_ANSWERS);
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, figures: Arc<dyn Figures>, room: &Arc<Semaphore>) {
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,

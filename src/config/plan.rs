@@ -15,6 +15,7 @@ use crate::entry::client_ip::Clients;
 use crate::entry::route::Table;
 use crate::entry::route::pattern::Pattern;
 use crate::listen::Listener;
+use crate::listen::running::RunningListener;
 use crate::policy::Policies;
 use crate::policy::authenticators::Authenticators;
 use crate::policy::buckets::Buckets;
@@ -133,6 +134,14 @@ pub struct Shown {
 // === impl Gateway ===
 
 impl Gateway {
+    /// The listener of a connection: the one with its name, or else, where a reload gave the address another name, that one.
+    pub fn listener_of(&self, running: &RunningListener) -> Option<(usize, &ListenerPlan)> {
+        self.listener(running.slot(), &running.name).or_else(|| {
+            let address = running.settings().address;
+            self.listeners.iter().enumerate().find(|(_, listener)| listener.address == address)
+        })
+    }
+
     /// The listener with this name, which was at `slot` when the connection was accepted.
     pub fn listener(&self, slot: usize, name: &str) -> Option<(usize, &ListenerPlan)> {
         match self.listeners.get(slot) {

@@ -20,6 +20,13 @@ use crate::report::access_log::Line;
 use crate::report::metrics::route::Outcome;
 use crate::report::writer::Sink;
 
+pub static DRAIN_ENDED: Kind = Kind {
+    code: "drain-ended",
+    status: 503,
+    error: "Service unavailable",
+    about: "The gateway was stopped or replaced, and the request, or the tunnel, took longer than `server.drain`: its connection was closed. Never seen by clients; in the log.",
+};
+
 /// Writes the line and counts. `error` is what ended the request early, if anything did.
 pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
     if !ctx.has_begun {
@@ -65,7 +72,8 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         unix_ms: facts.now.unix_ms,
         request_id: facts.request_id.as_str(),
         trace_id: trace.as_str(),
-        listener: listener.map_or("", |listener| &listener.name),
+        // A listener that went with a reload is named all the same.
+        listener: listener.map_or(ctx.conn.as_ref().map_or("", |conn| &conn.listener.name), |listener| &listener.name),
         protocol,
         client: Some(facts.client),
         host: facts.target.host().as_bytes(),
@@ -146,7 +154,7 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind
         memchr::memchr(b'/', rest).map_or(&[][..], |at| &rest[at..])
     });
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
-    let slot = gateway.listener(conn.listener.slot(), &conn.listener.name);
+    let slot = gateway.listener_of(&conn.listener);
     Line {
         unix_ms: now.unix_ms,
         request_id: request_id.as_str(),
@@ -169,10 +177,14 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind
 }
 
 impl Drop for Ctx {
-    /// A request whose task panicked has no hook left that could report it, and it is in flight no more.
+    /// A request whose task panicked, or was cut at the end of a drain, has no hook left that could report it, and it is in flight no more.
     fn drop(&mut self) {
         if self.has_begun && !self.is_reported {
-            self.facts.refused = Some((&INTERNAL_ERROR, Some("the request's task ended early".to_owned())));
+            let is_cut = self.conn.as_ref().is_some_and(|conn| conn.listener.is_cut());
+            self.facts.refused = Some(match is_cut {
+                true => (&DRAIN_ENDED, None),
+                false => (&INTERNAL_ERROR, Some("the request's task ended early".to_owned())),
+            });
             report(self, b"", "HTTP/1.1", b"", None, 0, 0);
         }
         if self.has_begun

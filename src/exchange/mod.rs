@@ -24,7 +24,7 @@ use crate::policy::Stop;
 use crate::policy::validate::BodyCount;
 use crate::reply::problem::Problem;
 
-pub use self::finish::report_refusal;
+pub use self::finish::{DRAIN_ENDED, report_refusal};
 
 /// One request on its way: the snapshot that it holds, and what has been learnt about it.
 pub struct Ctx {
@@ -76,7 +76,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         return Err(pingora_core::Error::explain(pingora_core::ErrorType::InternalError, "a session that did not come through the front"));
     };
     let gateway = ctx.gateway.clone();
-    let slot = gateway.listener(conn.listener.slot(), &conn.listener.name).map_or(usize::MAX, |(slot, _)| slot);
+    let slot = gateway.listener_of(&conn.listener).map_or(usize::MAX, |(slot, _)| slot);
     ctx.facts = Facts::new(slot, conn.peer, conn.scheme, clock::now());
     if let Some(listener) = gateway.listeners.get(slot) {
         // Taken back when the context is dropped, which a panic does too.

@@ -41,6 +41,10 @@ pub struct Permit {
     address: Option<IpAddr>,
 }
 
+/// Something that a drain waits for besides connections, such as an accept loop.
+#[derive(Debug)]
+pub struct Hold(Arc<Open>);
+
 /// Why a connection is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
@@ -121,9 +125,21 @@ fn key(address: IpAddr) -> IpAddr {
 // === impl Open ===
 
 impl Open {
-    /// How many connections are open.
+    /// How many connections are open, and holds are held.
     pub fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
+    }
+
+    /// Counts like an open connection until it is dropped.
+    pub fn hold(self: &Arc<Self>) -> Hold {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        Hold(self.clone())
+    }
+
+    fn leave(&self) {
+        if self.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.gone.notify_waiters();
+        }
     }
 
     /// Returns when none is open. Whoever waits stops accepting first, or waits for a moment that means nothing.
@@ -156,9 +172,15 @@ impl Drop for Permit {
         }
         self.caps.series.connections.fetch_sub(1, Ordering::Relaxed);
         self.caps.total.fetch_sub(1, Ordering::AcqRel);
-        if self.open.count.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.open.gone.notify_waiters();
-        }
+        self.open.leave();
+    }
+}
+
+// === impl Hold ===
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 
@@ -241,7 +263,10 @@ mod tests {
         let waiter = open.none();
         tokio::pin!(waiter);
         assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(waiter.as_mut().poll(cx))).await.is_pending());
+        let loop_of_accepts = open.hold();
         drop(last);
+        assert!(std::future::poll_fn(|cx| std::task::Poll::Ready(waiter.as_mut().poll(cx))).await.is_pending());
+        drop(loop_of_accepts);
         waiter.await;
     }
 }

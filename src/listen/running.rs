@@ -3,13 +3,13 @@
 //! Kept by name over reloads, so that connections and caps live on. Decides nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::Listener;
-use super::caps::{Caps, Open};
+use super::caps::{Caps, Hold, Open};
 use crate::report::metrics::series::ListenerSeries;
 
 /// A listener that is open, shared by the accept loops of all threads and by its connections.
@@ -22,6 +22,7 @@ pub struct RunningListener {
     pub(super) open: Arc<Open>,
     accepting: watch::Sender<bool>,
     closing: watch::Sender<bool>,
+    is_cut: AtomicBool,
 }
 
 // === impl RunningListener ===
@@ -38,6 +39,7 @@ impl RunningListener {
             open,
             accepting: watch::Sender::new(true),
             closing: watch::Sender::new(false),
+            is_cut: AtomicBool::new(false),
         })
     }
 
@@ -75,6 +77,20 @@ impl RunningListener {
     /// Has idle connections closed after the linger, and all others after the answer they are working on.
     pub fn close_connections(&self) {
         self.closing.send_replace(true);
+    }
+
+    /// The time for a drain is over: requests that end from now on without an answer were cut by the gateway.
+    pub fn cut(&self) {
+        self.is_cut.store(true, Ordering::Release);
+    }
+
+    pub fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Acquire)
+    }
+
+    /// Keeps a drain of the process waiting until it is dropped.
+    pub fn hold(&self) -> Hold {
+        self.open.hold()
     }
 
     pub(super) fn accepting(&self) -> watch::Receiver<bool> {

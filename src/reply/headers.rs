@@ -106,6 +106,11 @@ impl ResponseHeaders {
 /// Makes the head that the client gets out of the one that the upstream sent. Also for interim answers (1xx), harmlessly.
 pub fn client_head(headers: &ResponseHeaders, incoming: &Incoming<'_>, head: &mut ResponseHeader) {
     remove_inner(head);
+    if head.status.is_informational() || head.status == http::StatusCode::NO_CONTENT {
+        // RFC 9110 section 8.6, RFC 9112 section 6.1: such an answer has no content; a client could wait for it.
+        head.remove_header(&header::CONTENT_LENGTH);
+        head.remove_header(&header::TRANSFER_ENCODING);
+    }
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
         // None where it stays as it is, which is nearly always.
         let translated = head.headers.get(&name).and_then(|value| value.to_str().ok()).and_then(|value| incoming.location.translate(value));

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-use crate::{admin, entry, listen, policy, relay, reply};
+use crate::{admin, entry, exchange, listen, policy, relay, reply};
 
 /// Every kind beside the name of what raises it (a policy's key in the configuration, or a chapter), sorted by code.
 /// Positions in it are slots of the counters in `report/metrics`.
@@ -28,6 +28,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("cors", &policy::cors::CORS_REFUSED),
     ("auth", &policy::authn::CREDENTIALS_AMBIGUOUS),
     ("auth", &policy::authn::CREDENTIALS_MISSING),
+    ("relay", &exchange::DRAIN_ENDED),
     ("head", &listen::head::FIELD_FOLDED),
     ("head", &listen::head::FIELD_NAME_INVALID),
     ("head", &listen::head::FIELD_VALUE_INVALID),

@@ -3,8 +3,12 @@
 //! Decides the order of starting, changing and stopping. What a configuration opens and closes is in `running.rs`.
 
 mod figures;
+mod handover;
 mod refusals;
 mod running;
+mod signals;
+mod sockets;
+mod stop;
 mod watch;
 mod workers;
 
@@ -12,12 +16,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc;
 
 use self::running::Running;
+use self::signals::Signals;
+use self::stop::End;
+use self::watch::Watch;
+use crate::config::plan::Gateway;
 use crate::control::{self, Asked, Order, Verdict};
 use crate::reload::prepare;
 use crate::report::process_log;
@@ -33,14 +40,6 @@ pub struct Start {
     pub log: process_log::Format,
 }
 
-/// Why the loop of orders and signals has ended.
-enum End {
-    /// A signal: not ready first, then `settle`, then the listeners close.
-    Stop,
-    /// Another process accepts in our place.
-    Replaced,
-}
-
 /// Runs the gateway until it is stopped.
 pub fn run(start: &Start) -> ExitCode {
     process_log::init(start.log);
@@ -52,6 +51,8 @@ pub fn run(start: &Start) -> ExitCode {
         }
     };
     let state = Arc::new(State::default());
+    // Before the files are read, so that no change is missed.
+    let watch = Watch::new(&start.config);
     let gateway = match prepare(&start.config, &state, None) {
         Ok(gateway) => gateway,
         Err(refused) => {
@@ -66,7 +67,7 @@ pub fn run(start: &Start) -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return failed(inherited, &format!("cannot start: {e}")),
     };
-    tokio::task::LocalSet::new().block_on(&runtime, serve(start, state, gateway, inherited))
+    tokio::task::LocalSet::new().block_on(&runtime, serve(start, state, gateway, watch, inherited))
 }
 
 fn failed(inherited: Option<Inherited>, why: &str) -> ExitCode {
@@ -77,104 +78,112 @@ fn failed(inherited: Option<Inherited>, why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(start: &Start, state: Arc<State>, gateway: crate::config::plan::Gateway, mut inherited: Option<Inherited>) -> ExitCode {
-    let settings = gateway.server.clone();
+async fn serve(start: &Start, state: Arc<State>, gateway: Gateway, watch: Watch, mut inherited: Option<Inherited>) -> ExitCode {
     // Before anything is accepted, so that no order and no signal is missed.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(e) => return failed(inherited, &format!("cannot listen to signals: {e}")),
     };
-    let mut running = match Running::start(state, gateway, inherited.as_mut()) {
+    let mut running = match Running::start(state, gateway, inherited.as_mut()).await {
         Ok(running) => running,
-        Err(why) => return failed(inherited, &why),
+        Err(why) => return failed(inherited, why.trim_end()),
     };
-    running.look_around().await;
     if let Some(inherited) = &mut inherited
         && let Err(e) = inherited.state().map(|dump| running.restore(&dump))
     {
         log::error!("the process that started this one ended before it handed over: {e}");
         return ExitCode::FAILURE;
     }
-    running.accept();
-    let (orders, mut asked) = control::channel();
-    match control::path_to_bind(&start.config).and_then(|path| control::bind(&path).map(|listener| (path, listener))) {
-        Ok((path, listener)) => {
-            log::debug!("orders are taken at {}", path.display());
-            tokio::task::spawn_local(control::serve(listener, orders));
-        }
-        Err(e) => log::warn!("`sluice reload` and `sluice upgrade` will not reach this process: no control socket: {e}"),
+    let socket = control::Socket::bind(&start.config);
+    if let Err(why) = running.accept() {
+        return failed(inherited, why.trim_end());
     }
+    let is_inheriting = inherited.is_some();
     if let Some(inherited) = inherited
         && let Err(e) = inherited.ready()
     {
         log::error!("the process that started this one is gone: {e}");
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::MainPid(std::process::id()), sd_notify::NotifyState::Ready]);
+    let (orders, mut asked) = control::channel();
+    // Only now, for until here the process before this one may still go on instead.
+    let place = socket.and_then(control::Socket::publish).map(|(listener, place)| {
+        tokio::task::spawn_local(control::serve(listener, orders));
+        place
+    });
+    if let Err(e) = &place {
+        log::warn!("`sluice reload` and `sluice upgrade` will not reach this process: no control socket: {e}");
+    }
+    let ready = [sd_notify::NotifyState::MainPid(std::process::id()), sd_notify::NotifyState::Ready];
+    notify(if is_inheriting { &ready } else { &ready[1..] });
     log::info!("serving {} on {}", start.config.display(), running.addresses());
-    let end = wait(start, &mut running, &mut signals, &mut asked).await;
-    let settings = running.newest_server().unwrap_or(settings);
-    running.stop(matches!(end, End::Stop), settings.settle, settings.drain).await;
+    let end = wait(start, &mut running, watch, &mut signals, &mut asked).await;
+    turn_away(&mut asked).await;
+    running.stop(end, &mut signals).await;
+    drop(place);
     ExitCode::SUCCESS
 }
 
-/// The signals that this process acts on.
-struct Signals {
-    hang_up: Signal,
-    user1: Signal,
-    user2: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Signals {
-            hang_up: signal(SignalKind::hangup())?,
-            user1: signal(SignalKind::user_defined1())?,
-            user2: signal(SignalKind::user_defined2())?,
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+/// Tells the service manager, if there is one.
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        log::warn!("the service manager cannot be told: {e}");
     }
 }
 
 /// Carries out one order after the other, until it is time to stop.
-async fn wait(start: &Start, running: &mut Running, signals: &mut Signals, asked: &mut mpsc::Receiver<Asked>) -> End {
-    let mut watch = watch::Watch::new(&start.config);
+async fn wait(start: &Start, running: &mut Running, mut watch: Watch, signals: &mut Signals, asked: &mut mpsc::Receiver<Asked>) -> End {
     loop {
-        let order = tokio::select! {
+        let (order, asked) = tokio::select! {
             biased;
-            _ = signals.terminate.recv() => return End::Stop,
-            _ = signals.interrupt.recv() => return End::Stop,
+            () = signals.end.recv() => return End::Stopped,
             _ = signals.hang_up.recv() => (Order::Reload, None),
             _ = signals.user2.recv() => (Order::Upgrade, None),
             _ = signals.user1.recv() => { running.reopen_logs(); continue }
-            Some((order, tell)) = asked.recv() => (order, Some(tell)),
+            Some(asked) = asked.recv() => (asked.order, Some(asked)),
             () = watch.changed(), if running.watches_files() => (Order::Reload, None),
         };
-        let verdict = match order.0 {
+        let (verdict, end) = match order {
             Order::Reload => {
                 watch.note();
-                running.reload(&start.config).await
+                (running.reload(&start.config).await, None)
             }
-            Order::Upgrade => {
-                let outcome = tokio::select! {
-                    outcome = running.hand_over(start) => outcome,
-                    _ = signals.terminate.recv() => return End::Stop,
-                };
-                Verdict { ok: outcome.is_ok(), text: outcome.unwrap_or_else(|why| why) }
-            }
+            Order::Upgrade => match running.hand_over(start, signals).await {
+                Ok(process) => {
+                    // Before whoever asked hears of it: probes are the new process's from now on.
+                    running.fall_silent();
+                    // Read by the new process before, perhaps; it must not be lost.
+                    if pending(signals.hang_up.recv()).await {
+                        let _ = Pid::from_raw(process as i32).map(|process| kill_process(process, Signal::HUP));
+                    }
+                    (Verdict::done(format!("process {process} serves; this one finishes what it has begun")), Some(End::Replaced))
+                }
+                Err(why) => (Verdict::refused(why), None),
+            },
         };
-        let replaced = verdict.ok && order.0 == Order::Upgrade;
-        tell(order.0, &verdict);
-        if let Some(ask) = order.1 {
-            let _ = ask.send(verdict);
-            // Lets the answer leave before the process does.
-            tokio::time::sleep(Duration::from_millis(if replaced { 50 } else { 0 })).await;
+        tell(order, &verdict);
+        if let Some(asked) = asked {
+            asked.answer(verdict).await;
         }
-        if replaced {
-            return End::Replaced;
+        if let Some(end) = end {
+            return end;
         }
+    }
+}
+
+/// Whether it is there already.
+async fn pending<T>(what: impl Future<Output = Option<T>>) -> bool {
+    tokio::select! {
+        biased;
+        found = what => found.is_some(),
+        () = std::future::ready(()) => false,
+    }
+}
+
+/// Whoever still waits is sent to the process that comes next.
+async fn turn_away(asked: &mut mpsc::Receiver<Asked>) {
+    asked.close();
+    while let Ok(order) = asked.try_recv() {
+        order.answer(Verdict::stopping()).await;
     }
 }
 

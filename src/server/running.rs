@@ -1,42 +1,41 @@
 //! What a configuration has opened: sockets, accept loops, health checks, the private listener. A reload opens and closes the difference.
 //!
-//! Decides what of the old stays. Everything that can fail is done before anything is changed.
+//! Decides what of the old stays. Everything that can fail is done before anything is changed. How a process ends is in `stop.rs`,
+//! how it is replaced in `handover.rs`.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use super::Start;
 use super::figures::{LastReload, Shown, register};
 use super::refusals::Refusals;
+use super::sockets::{OpenListener, Prepared, listen};
 use super::workers::Workers;
 use crate::admin::server::Server as AdminServer;
 use crate::clock;
-use crate::config::plan::{Gateway, ListenerPlan, Server};
+use crate::config::plan::Gateway;
 use crate::control::Verdict;
-use crate::listen::accept::bind;
 use crate::listen::caps::Open;
 use crate::listen::front::Refuse;
 use crate::listen::running::RunningListener;
 use crate::proxy::Proxy;
 use crate::relay::discovery::{Resolver, resolve_first};
 use crate::relay::health::{Watch, watch};
-use crate::relay::target::TargetReport;
 use crate::reload::prepare;
 use crate::report::writer::{Output, ROOM, Sink};
 use crate::state::State;
-use crate::upgrade::{Inherited, PATIENCE, hand_over};
+use crate::upgrade::Inherited;
 
-/// A listener that is open.
-struct OpenListener {
-    socket: TcpListener,
+/// The private listener; the server runs from the moment the process may be asked.
+struct Admin {
     address: SocketAddr,
-    listener: Arc<RunningListener>,
+    socket: TcpListener,
+    server: Option<AdminServer>,
 }
 
 /// The running gateway.
@@ -46,8 +45,12 @@ pub struct Running {
     sink: Arc<Sink>,
     workers: Workers,
     listeners: BTreeMap<String, OpenListener>,
+    /// To be opened by [`accept`](Running::accept).
+    prepared: Vec<Prepared>,
+    /// Closed by reloads; their last connections may be open still.
+    closed: Vec<Arc<RunningListener>>,
     open: Arc<Open>,
-    admin: Option<(SocketAddr, TcpListener, AdminServer)>,
+    admin: Option<Admin>,
     shown: Arc<Shown>,
     resolver: Resolver,
     watches: Vec<Watch>,
@@ -59,72 +62,81 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 // === impl Running ===
 
 impl Running {
-    /// Opens everything that a configuration asks for; accepts nothing yet.
-    pub fn start(state: Arc<State>, gateway: Gateway, mut inherited: Option<&mut Inherited>) -> Result<Running, String> {
+    /// Binds everything that a configuration asks for; accepts nothing yet.
+    ///
+    /// # Errors
+    /// What cannot be opened.
+    pub async fn start(state: Arc<State>, gateway: Gateway, mut inherited: Option<&mut Inherited>) -> Result<Running, String> {
         let output = Output::open(gateway.access_log.clone()).map_err(|e| format!("access_log: {e}"))?;
         let sink = Arc::new(Sink::start(output, ROOM).map_err(|e| format!("access_log: {e}"))?);
-        let mut take = |address: SocketAddr| inherited.as_mut().and_then(|inherited| inherited.take(&address.to_string()));
-        let open = Arc::new(Open::default());
-        let mut listeners = BTreeMap::new();
-        for (slot, plan) in gateway.listeners.iter().enumerate() {
-            listeners.insert(plan.name.to_string(), open_listener(slot, plan, &open, take(plan.address))?);
-        }
-        let admin_socket = match gateway.admin {
-            Some(address) => Some((address, take(address).map_or_else(|| listen("admin", address), Ok)?)),
-            None => None,
-        };
         let threads = gateway.server.threads;
         let gateway = Arc::new(ArcSwap::from_pointee(gateway));
         let refuse: Arc<dyn Refuse> = Arc::new(Refusals { gateway: gateway.clone(), sink: sink.clone() });
         let proxy = Proxy { gateway: gateway.clone(), sink: sink.clone() };
         let workers = Workers::start(threads, &proxy, &refuse).map_err(|e| format!("cannot start the workers: {e}"))?;
+        let (open, snapshot) = (Arc::new(Open::default()), gateway.load_full());
+        let mut take = |address: SocketAddr| inherited.as_mut().and_then(|inherited| inherited.take(&address.to_string()));
+        let mut prepared = Vec::new();
+        for (slot, plan) in snapshot.listeners.iter().enumerate() {
+            prepared.push(Prepared::new(slot, plan, &open, take(plan.address), &workers)?);
+        }
+        let admin = match snapshot.admin {
+            Some(address) => {
+                let socket = take(address).map_or_else(|| listen("admin", address), Ok)?;
+                Some(Admin { address, socket, server: None })
+            }
+            None => None,
+        };
         let shown = Arc::new(Shown::new(state.clone(), gateway.clone()));
         state.metrics.access_log(sink.counts());
         register(&shown);
-        let mut running = Running {
-            state,
-            gateway,
-            sink,
-            workers,
-            listeners,
-            open,
-            admin: None,
-            shown,
-            resolver: Resolver::system(),
-            watches: Vec::new(),
-        };
-        running.show_listeners();
-        if let Some((address, socket)) = admin_socket {
-            running.open_admin(address, socket)?;
+        let resolver = Resolver::system();
+        let (listeners, closed, watches) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut running = Running { state, gateway, sink, workers, listeners, prepared, closed, open, admin, shown, resolver, watches };
+        if inherited.is_none() {
+            // Nobody else answers probes; this one says that it starts.
+            running.answer_probes()?;
         }
+        running.look_up(&snapshot).await;
         Ok(running)
     }
 
-    /// Finds the addresses of targets and starts checking them.
-    pub async fn look_around(&mut self) {
-        let gateway = self.gateway.load_full();
-        let pools: Vec<_> = gateway.upstreams.iter().map(|upstream| upstream.pool.clone()).collect();
-        let _ = tokio::time::timeout(FIRST_LOOK, resolve_first(&pools, &self.resolver)).await;
-        self.watches = pools.iter().map(|pool| watch(pool, &self.resolver)).collect();
+    /// Begins to accept, and says so to probes.
+    ///
+    /// # Errors
+    /// The private listener cannot be served.
+    pub fn accept(&mut self) -> Result<(), String> {
+        for prepared in std::mem::take(&mut self.prepared) {
+            let open = prepared.accept(&self.workers);
+            self.listeners.insert(open.listener.name.to_string(), open);
+        }
+        self.look_after();
+        self.show_listeners();
+        self.shown.set_ready(None);
+        self.answer_probes()
     }
 
-    /// Begins to accept, and says so to probes.
-    pub fn accept(&self) {
-        for open in self.listeners.values() {
-            if let Err(e) = self.workers.accept(&open.socket, &open.listener) {
-                log::error!("listener {}: {e}", open.listener.name);
-            }
+    fn answer_probes(&mut self) -> Result<(), String> {
+        match &mut self.admin {
+            Some(admin) if admin.server.is_none() => admin.serve(&self.shown),
+            Some(_) | None => Ok(()),
         }
-        self.shown.set_ready(None);
+    }
+
+    /// Finds the addresses of targets that have none yet.
+    async fn look_up(&self, gateway: &Gateway) {
+        let pools: Vec<_> = gateway.upstreams.iter().map(|upstream| upstream.pool.clone()).collect();
+        let _ = tokio::time::timeout(FIRST_LOOK, resolve_first(&pools, &self.resolver)).await;
+    }
+
+    /// Starts to check targets and to look names up again; what an earlier snapshot started ends.
+    fn look_after(&mut self) {
+        self.watches = self.gateway.load().upstreams.iter().map(|upstream| watch(&upstream.pool, &self.resolver)).collect();
     }
 
     pub fn addresses(&self) -> String {
         let all: Vec<_> = self.listeners.values().map(|open| open.address.to_string()).collect();
         all.join(", ")
-    }
-
-    pub fn newest_server(&self) -> Option<Server> {
-        Some(self.gateway.load().server.clone())
     }
 
     pub fn watches_files(&self) -> bool {
@@ -143,165 +155,140 @@ impl Running {
         // On another thread: probes, checks and signals go on meanwhile.
         let prepared = tokio::task::spawn_blocking(move || prepare(&path, &state, Some(&earlier))).await;
         let outcome = match prepared {
-            Ok(Ok(gateway)) => self.change(gateway),
+            Ok(Ok(gateway)) => {
+                self.look_up(&gateway).await;
+                self.change(gateway)
+            }
             Ok(Err(refused)) => Err(refused.text),
-            Err(_) => Err("a fault of the gateway's own while the configuration was read; the log has it".to_owned()),
+            Err(_) => Err("a fault of the gateway's own while the configuration was read; the log has it\n".to_owned()),
         };
-        if outcome.is_ok() {
-            self.look_around().await;
-        }
-        let verdict = match outcome {
-            Ok(text) => Verdict { ok: true, text },
-            Err(text) => Verdict { ok: false, text },
-        };
+        let verdict = outcome.map_or_else(Verdict::refused, Verdict::done);
         self.shown.reloaded(LastReload { at: clock::now().unix_ms, accepted: verdict.ok, text: verdict.text.clone() });
         verdict
     }
 
     /// Opens what is new, then changes, then closes what is gone.
     fn change(&mut self, gateway: Gateway) -> Result<String, String> {
-        if gateway.server.threads != self.gateway.load().server.threads {
-            return Err("server.threads cannot change in place: use `sluice upgrade`, or restart\n".to_owned());
+        let now = self.gateway.load_full();
+        if gateway.server.threads != now.server.threads {
+            return Err("`server.threads` cannot change in place: use `sluice upgrade`, or restart\n".to_owned());
         }
-        let output = match gateway.access_log == self.gateway.load().access_log {
+        let mut fresh = Vec::new();
+        for (slot, plan) in gateway.listeners.iter().enumerate() {
+            if self.listeners.get(&*plan.name).is_none_or(|known| known.address != plan.address) {
+                fresh.push(Prepared::new(slot, plan, &self.open, self.socket_at(plan.address)?, &self.workers)?);
+            }
+        }
+        let output = match gateway.access_log == now.access_log {
             true => None,
             false => Some(Output::open(gateway.access_log.clone()).map_err(|e| format!("access_log: {e}\n"))?),
         };
-        let mut fresh = Vec::new();
-        for (slot, plan) in gateway.listeners.iter().enumerate() {
-            let known = self.listeners.get(&*plan.name);
-            if known.is_none_or(|known| known.address != plan.address) {
-                fresh.push((plan.name.to_string(), open_listener(slot, plan, &self.open, None)?));
+        match gateway.admin {
+            Some(address) if self.admin.as_ref().is_none_or(|admin| admin.address != address) => {
+                let socket = self.socket_at(address)?.map_or_else(|| listen("admin", address), Ok)?;
+                let mut admin = Admin { address, socket, server: None };
+                admin.serve(&self.shown)?;
+                self.admin = Some(admin);
             }
+            Some(_) => {}
+            None => self.admin = None,
         }
-        let admin = match (gateway.admin, &self.admin) {
-            (Some(address), Some((known, _, _))) if *known == address => None,
-            (Some(address), _) => Some((address, listen("admin", address)?)),
-            (None, _) => None,
-        };
         // From here on nothing can fail.
         if let Some(output) = output {
             self.sink.redirect(output);
         }
         self.state.settle(gateway.server.limits_memory);
-        let keeps_admin = gateway.admin.is_some();
-        let names: Vec<String> = gateway.listeners.iter().map(|plan| plan.name.to_string()).collect();
+        let gateway = Arc::new(gateway);
+        self.gateway.store(gateway.clone());
+        let mut old = std::mem::take(&mut self.listeners);
         for (slot, plan) in gateway.listeners.iter().enumerate() {
-            if let Some(open) = self.listeners.get(&*plan.name) {
+            if let Some(open) =
+                old.get(&*plan.name).is_some_and(|open| open.address == plan.address).then(|| old.remove(&*plan.name)).flatten()
+            {
                 open.listener.update(slot, plan.settings.clone());
+                self.listeners.insert(plan.name.to_string(), open);
             }
         }
-        let text = format!("{} routes, configuration {}", gateway.routes.len(), gateway.fingerprint);
-        self.gateway.store(Arc::new(gateway));
-        for (name, open) in fresh {
-            if let Err(e) = self.workers.accept(&open.socket, &open.listener) {
-                log::error!("listener {name}: {e}");
-            }
-            if let Some(old) = self.listeners.insert(name, open) {
-                close(&old);
-            }
+        for prepared in fresh {
+            let open = prepared.accept(&self.workers);
+            self.listeners.insert(open.listener.name.to_string(), open);
         }
-        let gone: Vec<String> = self.listeners.keys().filter(|name| !names.contains(name)).cloned().collect();
-        for name in gone {
-            if let Some(old) = self.listeners.remove(&name) {
-                close(&old);
-            }
-        }
-        if let Some((address, socket)) = admin {
-            self.admin = None;
-            self.open_admin(address, socket)?;
-        } else if !keeps_admin {
-            self.admin = None;
-        }
+        self.closed.retain(|listener| listener.connections() > 0);
+        self.closed.extend(old.into_values().map(OpenListener::close));
+        self.look_after();
         self.show_listeners();
-        Ok(text)
+        Ok(format!("{} routes, configuration {}", gateway.routes.len(), gateway.fingerprint))
     }
 
-    /// Starts the binary that is now in this one's place, and hands everything over.
-    pub async fn hand_over(&self, start: &Start) -> Result<String, String> {
-        let mut sockets = Vec::new();
-        for open in self.listeners.values() {
-            sockets.push((open.address.to_string(), open.socket.try_clone().map_err(|e| e.to_string())?));
-        }
-        if let Some((address, socket, _)) = &self.admin {
-            sockets.push((address.to_string(), socket.try_clone().map_err(|e| e.to_string())?));
-        }
-        let (state, program, args) = (self.state.clone(), start.program.clone(), start.args.clone());
-        let talked = tokio::task::spawn_blocking(move || {
-            let lent: Vec<_> = sockets.iter().map(|(address, socket)| (address.clone(), socket.as_fd())).collect();
-            hand_over(&program, &args, &lent, || dump(&state), PATIENCE)
-        });
-        let pid = talked.await.map_err(|_| "a fault of the gateway's own; the log has it".to_owned())??;
-        Ok(format!("process {pid} serves; this one finishes what it has begun"))
+    /// A copy of the socket that listens on this address already.
+    fn socket_at(&self, address: SocketAddr) -> Result<Option<TcpListener>, String> {
+        let listeners = self.listeners.values().map(|open| (open.address, &open.socket));
+        let admin = self.admin.iter().map(|admin| (admin.address, &admin.socket));
+        let found = listeners.chain(admin).find(|(known, _)| *known == address);
+        found.map(|(_, socket)| socket.try_clone()).transpose().map_err(|e| format!("the socket of {address}: {e}\n"))
     }
 
-    /// Takes over what the process before this one has counted.
-    pub fn restore(&self, dump: &[u8]) {
-        let Some((length, rest)) = dump.split_first_chunk::<8>() else { return };
-        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        let Some((buckets, health)) = rest.split_at_checked(length) else { return };
-        if let Err(e) = self.gateway.load().buckets.restore(buckets, clock::mono()) {
-            log::warn!("limits start anew: what the old process handed over cannot be read: {e:?}");
-        }
-        match serde_json::from_slice::<Vec<TargetReport>>(health) {
-            Ok(reports) => self.state.pools.restore(&reports),
-            Err(e) => log::warn!("health starts anew: {e}"),
-        }
-    }
-
-    /// Stops: not ready, settle, close, drain. `settle` only where nobody has taken over.
-    pub async fn stop(mut self, settles: bool, settle: Duration, drain: Duration) {
-        self.shown.set_ready(Some("stopping"));
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]).ok().filter(|()| settles);
-        if settles {
-            log::info!("stopping: listeners close in {settle:?}, requests have {drain:?}");
-            tokio::time::sleep(settle).await;
-        } else {
-            // The private listener answers for the new process from now on.
-            self.admin = None;
-        }
-        for open in std::mem::take(&mut self.listeners).into_values() {
-            close(&open);
-        }
-        let drained = tokio::time::timeout(drain, self.open.none()).await.is_ok();
-        if !drained {
-            log::warn!("{} connections are cut: they took longer than `server.drain`, {drain:?}", self.open.count());
-        }
-        self.sink.flush(Duration::from_secs(2));
-        log::info!("stopped");
-    }
-
-    fn open_admin(&mut self, address: SocketAddr, socket: TcpListener) -> Result<(), String> {
-        let kept = socket.try_clone().map_err(|e| format!("admin: {e}"))?;
-        let server = AdminServer::start(socket, self.shown.clone()).map_err(|e| format!("admin: {e}"))?;
-        self.admin = Some((address, kept, server));
-        Ok(())
+    /// Copies of all sockets, for the next process.
+    pub(super) fn sockets(&self) -> io::Result<Vec<(String, TcpListener)>> {
+        let listeners = self.listeners.values().map(|open| (open.address, &open.socket));
+        let admin = self.admin.iter().map(|admin| (admin.address, &admin.socket));
+        listeners.chain(admin).map(|(address, socket)| Ok((address.to_string(), socket.try_clone()?))).collect()
     }
 
     fn show_listeners(&self) {
         self.shown.listeners(self.listeners.values().map(|open| (open.address, open.listener.clone())).collect());
     }
+
+    pub(super) fn state(&self) -> &Arc<State> {
+        &self.state
+    }
+
+    pub(super) fn gateway(&self) -> Arc<Gateway> {
+        self.gateway.load_full()
+    }
+
+    pub(super) fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    pub(super) fn open(&self) -> &Arc<Open> {
+        &self.open
+    }
+
+    pub(super) fn sink(&self) -> &Arc<Sink> {
+        &self.sink
+    }
+
+    /// Another process answers probes and checks targets from now on.
+    pub(super) fn fall_silent(&mut self) {
+        self.admin = None;
+        self.watches.clear();
+    }
+
+    /// Accepts no more; connections are closed when their request is done, idle ones after the linger.
+    pub(super) fn close_listeners(&mut self) {
+        let open = std::mem::take(&mut self.listeners);
+        self.closed.extend(open.into_values().map(OpenListener::close));
+    }
+
+    /// Ends what is still open, and counts it.
+    pub(super) fn cut(self, limit: Duration) {
+        let mut all = 0;
+        for listener in &self.closed {
+            all += listener.connections();
+            listener.cut();
+        }
+        log::warn!("{all} connections are cut");
+        self.workers.cut(limit);
+    }
 }
 
-fn dump(state: &State) -> Vec<u8> {
-    let buckets = state.dump_buckets();
-    let mut dump = (buckets.len() as u64).to_le_bytes().to_vec();
-    dump.extend_from_slice(&buckets);
-    dump.extend_from_slice(&serde_json::to_vec(&state.pools.report()).unwrap_or_default());
-    dump
-}
+// === impl Admin ===
 
-fn open_listener(slot: usize, plan: &ListenerPlan, open: &Arc<Open>, socket: Option<TcpListener>) -> Result<OpenListener, String> {
-    let socket = socket.map_or_else(|| listen(&plan.name, plan.address), Ok)?;
-    let listener = RunningListener::new(plan.name.clone(), slot, plan.settings.clone(), open.clone(), plan.series.clone());
-    Ok(OpenListener { socket, address: plan.address, listener })
-}
-
-fn listen(name: &str, address: SocketAddr) -> Result<TcpListener, String> {
-    bind(address).map_err(|e| format!("listener {name}: cannot listen on {address}: {e}"))
-}
-
-fn close(open: &OpenListener) {
-    open.listener.stop_accepting();
-    open.listener.close_connections();
+impl Admin {
+    fn serve(&mut self, shown: &Arc<Shown>) -> Result<(), String> {
+        let started = self.socket.try_clone().and_then(|socket| AdminServer::start(socket, shown.clone()));
+        self.server = Some(started.map_err(|e| format!("admin: {e}\n"))?);
+        Ok(())
+    }
 }

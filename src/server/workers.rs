@@ -5,23 +5,28 @@
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
 use tokio::sync::mpsc;
 
 use crate::listen::accept::accept;
+use crate::listen::caps::Hold;
 use crate::listen::front::{Front, Refuse};
 use crate::listen::running::RunningListener;
 use crate::proxy::Proxy;
 
-/// A socket to accept from.
-type Work = (TcpListener, Arc<RunningListener>);
+/// A socket to accept from. The hold keeps a drain waiting until those who were queued have been taken.
+type Work = (TcpListener, Arc<RunningListener>, Hold);
+
+/// One copy of a socket for each worker.
+pub struct Copies(Vec<TcpListener>);
 
 /// The threads, and the way to them.
 pub struct Workers {
     inboxes: Vec<mpsc::UnboundedSender<Work>>,
-    _threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// Upstream connections that a worker keeps idle, over all upstreams.
@@ -29,11 +34,13 @@ const POOL: usize = 1024;
 /// Pingora's own bound on attempts; ours are counted per request and never more.
 const MOST_ATTEMPTS: usize = 4;
 
+// === impl Workers ===
+
 impl Workers {
     /// # Errors
     /// Where a thread or its runtime cannot be made.
     pub fn start(count: usize, proxy: &Proxy, refuse: &Arc<dyn Refuse>) -> std::io::Result<Workers> {
-        let mut workers = Workers { inboxes: Vec::new(), _threads: Vec::new() };
+        let mut workers = Workers { inboxes: Vec::new(), threads: Vec::new() };
         for index in 0..count {
             let (inbox, work) = mpsc::unbounded_channel();
             let (proxy, refuse) = (proxy.clone(), refuse.clone());
@@ -42,33 +49,54 @@ impl Workers {
                 runtime.block_on(work_off(work, proxy, refuse));
             })?;
             workers.inboxes.push(inbox);
-            workers._threads.push(thread);
+            workers.threads.push(thread);
         }
         Ok(workers)
     }
 
-    /// Has every worker accept from a socket, until its listener stops accepting.
+    /// What [`accept`](Workers::accept) needs of a socket, so that it cannot fail later.
     ///
     /// # Errors
-    /// Where the socket cannot be duplicated: no descriptors are left.
-    pub fn accept(&self, socket: &TcpListener, listener: &Arc<RunningListener>) -> std::io::Result<()> {
-        for inbox in &self.inboxes {
-            // A worker that is gone has panicked outside of any request; the others go on.
-            let _ = inbox.send((socket.try_clone()?, listener.clone()));
-        }
-        Ok(())
+    /// No descriptors are left.
+    pub fn copies(&self, socket: &TcpListener) -> std::io::Result<Copies> {
+        self.inboxes.iter().map(|_| socket.try_clone()).collect::<Result<_, _>>().map(Copies)
     }
+
+    /// Has every worker accept from a socket, until its listener stops accepting.
+    pub fn accept(&self, copies: Copies, listener: &Arc<RunningListener>) {
+        for (inbox, socket) in self.inboxes.iter().zip(copies.0) {
+            // A worker that is gone has panicked outside of any request; the others go on.
+            let _ = inbox.send((socket, listener.clone(), listener.hold()));
+        }
+    }
+
+    /// Ends the workers with everything that they have in hand, so that every request that is cut is still reported.
+    pub fn cut(self, limit: Duration) {
+        drop(self.inboxes);
+        let until = Instant::now() + limit;
+        for thread in self.threads {
+            while !thread.is_finished() && Instant::now() < until {
+                pause();
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the process ends; nothing runs on this thread any more")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(1));
 }
 
 async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, proxy: Proxy, refuse: Arc<dyn Refuse>) {
     let conf = ServerConf { threads: 1, max_retries: MOST_ATTEMPTS, upstream_keepalive_pool_size: POOL, ..ServerConf::default() };
     let front = Front::new(Arc::new(http_proxy(&Arc::new(conf), proxy)), refuse);
-    while let Some((socket, listener)) = work.recv().await {
+    while let Some((socket, listener, hold)) = work.recv().await {
         let front = front.clone();
         tokio::spawn(async move {
             if let Err(e) = accept(socket, listener.clone(), front).await {
                 log::error!("listener {}: {e}", listener.name);
             }
+            drop(hold);
         });
     }
 }

@@ -361,24 +361,3 @@ fn more_callers_than_the_memory_of_limits_holds_are_counted() {
     call_until("/fast", "sluice_limiter_evicted_total");
     call_until("/slow", "sluice_limiter_overflowed_total");
 }
-
-/// `UPDATE=1` writes the table anew.
-#[test]
-fn the_table_of_metrics_in_the_docs_is_the_one_in_the_source() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/observability.md");
-    let page = std::fs::read_to_string(path).unwrap();
-    let mut table = "<!-- metrics:start -->\n| metric | kind | labels | meaning |\n|---|---|---|---|\n".to_owned();
-    for family in sluice::report::metrics::family::ALL {
-        let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
-        let kind = format!("{:?}", family.kind).to_lowercase();
-        table.push_str(&format!("| `{}` | {kind} | {} | {} |\n", family.name, labels.join(", "), family.help));
-    }
-    let (before, rest) = page.split_once("<!-- metrics:start -->").unwrap();
-    let (_, after) = rest.split_once("<!-- metrics:end -->").unwrap();
-    let fresh = format!("{before}{table}<!-- metrics:end -->{after}");
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::write(path, fresh).unwrap();
-    } else {
-        assert_eq!(page, fresh, "UPDATE=1 writes it anew");
-    }
-}

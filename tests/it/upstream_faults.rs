@@ -203,6 +203,53 @@ fn an_answer_that_nobody_asked_for_is_given_to_nobody() {
     }
 }
 
+#[test]
+fn content_where_none_may_be_is_given_to_nobody() {
+    let upstream = Upstream::script(|request| match (request.method.as_str(), request.target.as_str()) {
+        ("HEAD", _) => vec![Step::ReadBody, send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")],
+        (_, "/304") => vec![Step::ReadBody, send("HTTP/1.1 304 Not Modified\r\nContent-Length: 6\r\n\r\npoison")],
+        (_, "/204") => vec![Step::ReadBody, send("HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\npoison")],
+        _ => Answer::ok(request.target.clone()).steps(),
+    });
+    let gateway = start(&upstream);
+    for (method, path, status) in [("HEAD", "/head", 200), ("GET", "/304", 304), ("GET", "/204", 204)] {
+        for _ in 0..3 {
+            let mut client = gateway.client();
+            let answer = client.request(method, path, &[], b"");
+            assert_eq!((answer.status, answer.body.len()), (status, 0), "{method} {path}");
+            if answer.is_keep_alive() {
+                assert_eq!(client.get("/same", &[]).text(), "/same", "after {method} {path}");
+            }
+            assert_eq!(gateway.get("/other", &[]).text(), "/other", "after {method} {path}");
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_comes_before_the_body_harms_no_connection() {
+    let upstream = Upstream::script(|request| match request.target.as_str() {
+        "/early" => vec![send("HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno"), Step::ReadBody],
+        _ => Answer::ok(request.target.clone()).steps(),
+    });
+    let gateway = start(&upstream);
+    for framing in ["Content-Length: 10", "Transfer-Encoding: chunked"] {
+        let (half, rest) = if framing.starts_with('C') { ("half,", " rest") } else { ("5\r\nhalf,\r\n", "5\r\n rest\r\n0\r\n\r\n") };
+        let mut client = gateway.client();
+        client.send(format!("POST /early HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{half}"));
+        let answer = client.read();
+        assert_eq!((answer.status, answer.text()), (413, "no"));
+        client.send(rest).send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+        if answer.is_keep_alive() {
+            assert_eq!(client.read().text(), "/next", "{framing}: the connection was said to stay open");
+        } else {
+            client.expect_close();
+        }
+        for n in 0..3 {
+            assert_eq!(gateway.get(&format!("/{n}"), &[]).text(), format!("/{n}"));
+        }
+    }
+}
+
 // === connections ===
 
 /// An address on which nobody listens.

@@ -44,6 +44,8 @@ pub fn rows() -> Vec<Row> {
         Row::with("6585 5", many(20), bad(431, "fields-too-many")).tight(),
         Row::with("6585 5", many(100), bad(431, "fields-too-many")),
         arrives("6585 5", &many(99), &format!("\r\n{}", many(99))),
+        arrives("9110 5.4", &format!("a: {}", "x".repeat(200_000)), &format!("\r\na: {}", "x".repeat(200_000))),
+        arrives("9110 5.5", "a: caf\u{e9}", "\r\na: caf\u{e9}"),
         // Connection
         connection("9110 7.6.1", "close, Host"),
         connection("9110 7.6.1", "Authorization"),

@@ -76,6 +76,7 @@ pub fn lines() -> Vec<Row> {
         line("9110 15.5.15", &format!("GET /{} HTTP/1.1", "a".repeat(3000)), bad(414, "target-too-long")).tight(),
         line("9110 15.5.15", &format!("GET /{} HTTP/1.1", "a".repeat(65_000)), bad(414, "target-too-long")),
         passes("9110 4.1", &format!("GET /{} HTTP/1.1", "a".repeat(8_000))),
+        passes("9110 4.1", &format!("GET /{}?{} HTTP/1.1", "a".repeat(30_000), "b".repeat(34_900))),
     ]
 }
 

@@ -27,9 +27,10 @@ pub struct Config {
     files: Vec<(String, Vec<u8>)>,
     args: Vec<String>,
     is_folder: bool,
+    has_own_program: bool,
 }
 
-/// A gateway that is ready. Dropping it kills it.
+/// A gateway that is ready. Dropping it kills it, and whatever took over from it.
 pub struct Gateway {
     child: Child,
     dir: tempfile::TempDir,
@@ -92,6 +93,13 @@ impl Config {
     #[must_use]
     pub fn arg(mut self, arg: &str) -> Config {
         self.args.push(arg.to_owned());
+        self
+    }
+
+    /// Runs a copy of the binary in the configuration's folder, which a test may replace: `Gateway::program`.
+    #[must_use]
+    pub fn own_program(mut self) -> Config {
+        self.has_own_program = true;
         self
     }
 
@@ -178,7 +186,11 @@ impl Gateway {
         }
         let file = dir.path().join("sluice.yaml");
         write(&file, config.render(dir.path(), &mut ports).as_bytes());
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sluice"))
+        let program = match config.has_own_program {
+            true => put_program(&dir.path().join("program")),
+            false => PathBuf::from(env!("CARGO_BIN_EXE_sluice")),
+        };
+        let mut child = Command::new(program)
             .arg("run")
             .arg(if config.is_folder { dir.path() } else { &file })
             .args(&config.args)
@@ -260,8 +272,50 @@ impl Gateway {
         super::get(self.admin(), "/status", &[]).json()
     }
 
+    /// The process that was started first; another may serve since an upgrade.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process that serves, by its own word.
+    #[track_caller]
+    pub fn serving_pid(&self) -> u32 {
+        u32::try_from(self.status()["pid"].as_u64().expect("a status has a process id")).expect("a process id fits")
+    }
+
+    /// Puts the good binary where the next upgrade finds it.
+    pub fn put_good_program(&self) {
+        put_program(&self.dir.path().join("program"));
+    }
+
+    /// Puts a shell script where the next upgrade finds a binary.
+    pub fn put_script_as_program(&self, script: &str) {
+        let (new, place) = (self.dir.path().join("program.new"), self.dir.path().join("program"));
+        // Never written through: it may be a link to the binary under test.
+        let _ = std::fs::remove_file(&new);
+        std::fs::write(&new, format!("#!/bin/sh\n{script}\n")).expect("the script can be written");
+        std::fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it can be made executable");
+        std::fs::rename(&new, place).expect("it can be put in place");
+    }
+
+    /// Waits for the end of the process that was started first, though others may hold its output open.
+    #[track_caller]
+    pub fn wait_for_first_process(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        eventually("the end of the first process", || child.try_wait().expect("the child is ours"))
+    }
+
+    /// Every process that runs this configuration, the one that was started first included. Drops those that have ended.
+    pub fn processes(&self) -> Vec<u32> {
+        let folder = self.dir.path().as_os_str().as_encoded_bytes();
+        let Ok(all) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let numbers = all.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let is_ours = |process: &u32| {
+            // Empty for those that have ended and that nobody has waited for.
+            let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            line.windows(folder.len()).any(|part| part == folder) && line.windows(4).any(|part| part == b"run\0")
+        };
+        numbers.filter(is_ours).collect()
     }
 
     /// The folder of the configuration.
@@ -351,12 +405,30 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if self.config.has_own_program {
+            for process in self.processes() {
+                let _ = i32::try_from(process).ok().and_then(Pid::from_raw).map(|process| kill_process(process, Signal::KILL));
+            }
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
             eprintln!("--- the gateway said:\n{}{}", self.err.text(), self.out.text());
         }
     }
+}
+
+/// A link to the binary under test, or a copy, put in place at once.
+fn put_program(place: &Path) -> PathBuf {
+    let new = place.with_extension("new");
+    let _ = std::fs::remove_file(&new);
+    if std::fs::hard_link(env!("CARGO_BIN_EXE_sluice"), &new).is_err() {
+        std::fs::copy(env!("CARGO_BIN_EXE_sluice"), &new).expect("the binary can be copied");
+    }
+    std::fs::rename(&new, place).expect("the binary can be put in place");
+    // Two links to one file are not exchanged.
+    let _ = std::fs::remove_file(&new);
+    place.to_owned()
 }
 
 #[track_caller]

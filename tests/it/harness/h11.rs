@@ -80,6 +80,12 @@ fn python() -> PathBuf {
 // === impl Parsed ===
 
 impl Parsed {
+    /// The fields as their bytes are in UTF-8; JSON has them one character a byte.
+    pub fn utf8_headers(&self) -> Vec<(String, String)> {
+        let utf8 = |text: &str| String::from_utf8_lossy(&text.chars().map(|c| c as u8).collect::<Vec<_>>()).into_owned();
+        self.headers.iter().map(|(name, value)| (name.clone(), utf8(value))).collect()
+    }
+
     pub fn content(&self) -> Vec<u8> {
         let digits = self.body.as_bytes().chunks(2);
         digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).expect("digits are ASCII"), 16).expect("digits")).collect()

@@ -174,3 +174,18 @@ fn a_gateway_that_does_not_start_tells_why() {
     assert_eq!(failure.code, Some(78), "{failure:?}");
     assert!(failure.stderr.contains("sluice.yaml:1:9"), "{}", failure.stderr);
 }
+
+#[test]
+fn h11_reads_requests_and_refuses_what_is_none() {
+    let sound =
+        b"POST /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n\r\n";
+    let cut = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe";
+    let folded = b"GET /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n";
+    let read = h11::parse(&[sound.to_vec(), cut.to_vec(), folded.to_vec(), Vec::new()]);
+    let requests: Vec<_> = read[0].0.iter().map(|r| (r.target.as_str(), r.content(), r.complete)).collect();
+    assert_eq!(requests, [("/a", b"hello".to_vec(), true), ("/b", Vec::new(), true)]);
+    assert_eq!(read[0].1, None);
+    assert!(!read[1].0[0].complete && read[1].1.is_some(), "{:?}", read[1]);
+    assert!(read[2].0.is_empty() && read[2].1.is_some(), "{:?}", read[2]);
+    assert_eq!(read[3], (Vec::new(), None));
+}

@@ -1,0 +1,68 @@
+//! The end of a process: not ready, `settle`, listeners close, drain, and what is left is cut.
+//!
+//! Decides the order, and that a second signal ends the waiting. Where another process has taken over nobody waits before the
+//! listeners close.
+
+use std::time::Duration;
+
+use super::notify;
+use super::running::Running;
+use super::signals::Signals;
+
+/// Why a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A signal.
+    Stopped,
+    /// Another process accepts in its place.
+    Replaced,
+}
+
+/// How long workers that are cut, and the access log, may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+// === impl Running ===
+
+impl Running {
+    /// Ends as soon as the last request is done, or at `drain`, or with the next signal.
+    pub async fn stop(mut self, end: End, signals: &mut Signals) {
+        let server = self.gateway().server.clone();
+        let mut is_over = false;
+        match end {
+            End::Stopped => {
+                self.shown().set_ready(Some("stopping"));
+                notify(&[sd_notify::NotifyState::Stopping]);
+                log::info!("stopping: listeners close in {:?}, then requests have {:?}", server.settle, server.drain);
+                is_over = !self.unless_signalled(signals, tokio::time::sleep(server.settle)).await;
+            }
+            End::Replaced => {}
+        }
+        self.close_listeners();
+        let (open, sink) = (self.open().clone(), self.sink().clone());
+        if !is_over {
+            let drained = tokio::time::timeout(server.drain, open.none());
+            let drained = self.unless_signalled(signals, async { is_over = drained.await.is_err() }).await;
+            is_over |= !drained;
+        }
+        if is_over {
+            self.cut(LAST_WORDS);
+        }
+        sink.flush(LAST_WORDS);
+        log::info!("stopped");
+    }
+
+    /// Whether it came to its end before somebody insisted.
+    async fn unless_signalled(&self, signals: &mut Signals, what: impl Future<Output = ()>) -> bool {
+        tokio::pin!(what);
+        loop {
+            tokio::select! {
+                () = &mut what => return true,
+                _ = signals.user1.recv() => self.reopen_logs(),
+                () = signals.end.recv() => {
+                    log::warn!("told to stop again: at once");
+                    return false;
+                }
+            }
+        }
+    }
+}

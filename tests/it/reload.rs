@@ -1,0 +1,216 @@
+//! A new configuration in place: what it changes, what it keeps, and that a bad one changes nothing and is told everywhere.
+
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
+use super::harness::*;
+
+/// A gateway with one limited route; the rest of a test's configuration is put behind it.
+const BASE: &str = r#"
+server: { threads: 1, settle: 0s }
+listeners:
+  public: { address: "127.0.0.1:{port}" }
+limits:
+  each: { rate: RATE, by: [global] }
+routes:
+  counted: { match: { path: /counted }, auth: public, limits: [each], respond: { status: 204 } }
+"#;
+
+fn base(rate: &str, more: &str) -> String {
+    format!("{}{more}", BASE.replace("RATE", rate))
+}
+
+fn reload(gateway: &Gateway) -> (i32, String, String) {
+    let output = gateway.sluice(&["reload", "sluice.yaml"]);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[track_caller]
+fn accept(gateway: &mut Gateway, text: &str) {
+    gateway.rewrite(text);
+    let (code, said, wrong) = reload(gateway);
+    assert_eq!((code, wrong.as_str()), (0, ""));
+    assert!(said.contains("routes, configuration "), "{said}");
+}
+
+#[track_caller]
+fn remaining(response: &Response) -> u32 {
+    response.header("x-ratelimit-remaining").expect("a limited answer says what is left").parse().unwrap()
+}
+
+#[test]
+fn a_reload_keeps_the_remaining_tokens_and_a_changed_rate_the_used_share() {
+    let mut gateway = Gateway::start(&base("10/h", ""));
+    let mut client = gateway.client();
+    for left in [9, 8, 7, 6] {
+        assert_eq!(remaining(&client.get("/counted", &[])), left);
+    }
+    gateway.signal(Signal::HUP);
+    eventually("the reload", || (gateway.metric("sluice_reloads_total{result=\"accepted\"}") == 1.0).then_some(()));
+    assert_eq!(remaining(&client.get("/counted", &[])), 5, "on the same connection");
+    accept(&mut gateway, &base("20/h", ""));
+    assert_eq!(remaining(&client.get("/counted", &[])), 9, "half of twenty, less this one");
+    let connections = gateway.status()["listeners"]["public"]["connections"].as_u64();
+    assert_eq!(connections, Some(1), "the connection has survived");
+}
+
+#[test]
+fn routes_listeners_the_log_and_the_private_address_change_in_place() {
+    let mut gateway = Gateway::start(&base("10/h", "admin: { address: \"127.0.0.1:{admin}\" }\n"));
+    let mut client = gateway.client();
+    assert_eq!(client.get("/new", &[]).status, 404);
+    let before = gateway.address();
+    let text = base("10/h", "  new: { match: { path: /new }, auth: public, respond: { status: 204 } }\n")
+        .replace("{port}", "{port:moved}")
+        .replace("limits:\n", "  second: { address: \"127.0.0.1:{port:second}\" }\nlimits:\n")
+        .replace("auth: public", "listeners: [public, second], auth: public");
+    accept(
+        &mut gateway,
+        &format!("{text}access_log: {{ to: \"{{dir}}/access.log\" }}\nadmin: {{ address: \"127.0.0.1:{{port:private}}\" }}\n"),
+    );
+
+    for listener in ["moved", "second"] {
+        assert_eq!(get(gateway.address_of(listener), "/new", &[]).status, 204, "{listener}");
+    }
+    eventually("the end of the old address", || Client::try_connect(before).err());
+    eventually("the end of the old private address", || Client::try_connect(gateway.admin()).err());
+    let status = get(gateway.address_of("private"), "/status", &[]).json();
+    assert_eq!(status["last_reload"]["accepted"], true);
+    assert_eq!(status["listeners"]["second"]["address"], gateway.address_of("second").to_string());
+    // A connection to the old address is answered once more, and told to go.
+    let last = client.get("/new", &[]);
+    assert_eq!((last.status, last.is_keep_alive()), (204, false));
+    eventually("lines in the new log", || {
+        let log = std::fs::read_to_string(gateway.dir().join("access.log")).ok()?;
+        (log.lines().count() == 3).then_some(())
+    });
+
+    let text = base("10/h", "admin: { address: \"127.0.0.1:{port:private}\" }\n").replace("{port}", "{port:moved}");
+    accept(&mut gateway, &text);
+    eventually("the end of a listener that is gone", || Client::try_connect(gateway.address_of("second")).err());
+    assert_eq!(get(gateway.address_of("moved"), "/new", &[]).status, 404);
+}
+
+#[test]
+fn listeners_that_are_renamed_or_change_places_keep_their_sockets_and_connections() {
+    let two = |one: &str, other: &str| {
+        base("10/h", "  other: { match: { path: /other }, auth: public, listeners: [OTHER], respond: { status: 204 } }\n")
+            .replace(
+                "  public: { address: \"127.0.0.1:{port}\" }",
+                "  ONE: { address: \"127.0.0.1:{port}\" }\n  OTHER: { address: \"127.0.0.1:{port:other}\" }",
+            )
+            .replace("auth: public, limits", "auth: public, listeners: [ONE], limits")
+            .replace("ONE", one)
+            .replace("OTHER", other)
+    };
+    let mut gateway = Gateway::start(&two("public", "private"));
+    let mut client = gateway.client();
+    assert_eq!(client.get("/counted", &[]).status, 204);
+    accept(&mut gateway, &two("outside", "private"));
+    let answer = client.get("/counted", &[]);
+    assert_eq!((answer.status, answer.is_keep_alive()), (204, false), "the connection belongs to the new name, and is told to go");
+    assert_eq!(gateway.get("/counted", &[]).status, 204);
+    accept(&mut gateway, &two("private", "outside"));
+    assert_eq!(gateway.get("/counted", &[]).status, 204);
+    assert_eq!(get(gateway.address_of("other"), "/other", &[]).status, 204);
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_is_told_everywhere() {
+    let mut gateway = Gateway::start(&base("10/h", ""));
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken_address = format!("  more: {{ address: \"{}\" }}\nlimits:", taken.local_addr().unwrap());
+    let cases = [
+        ("`statuz` is not a key here", base("10/h", "").replace("status", "statuz")),
+        ("test `it is there`", base("10/h", "tests: { it is there: { request: { url: http://x/counted }, expect: { status: 200 } } }\n")),
+        (
+            "cannot listen on",
+            base("10/h", "")
+                .replace("limits:\n", &format!("{taken_address}\n"))
+                .replace("auth: public", "auth: public, listeners: [public, more]"),
+        ),
+        ("`server.threads` cannot change in place", base("10/h", "").replace("threads: 1", "threads: 2")),
+        ("access_log: ", base("10/h", "access_log: { to: /no/such/folder/access.log }\n")),
+    ];
+    let before = gateway.status()["config"].clone();
+    for (count, (why, text)) in (1..).zip(&cases) {
+        // The good part of each would be seen: other routes, other tokens.
+        gateway.rewrite(&text.replace("/counted,", "/other,"));
+        let (code, said, wrong) = reload(&gateway);
+        assert_eq!((code, said.as_str()), (1, ""), "{why}");
+        assert!(wrong.contains(why), "{why}: {wrong}");
+        let status = gateway.status();
+        assert_eq!(status["config"], before, "{why}");
+        assert_eq!(status["last_reload"]["accepted"], false);
+        let diagnostics = status["last_reload"]["diagnostics"].as_str().unwrap().to_owned();
+        assert_eq!(diagnostics.trim_end(), wrong.trim_end(), "{why}");
+        assert_eq!(gateway.metric("sluice_reloads_total{result=\"refused\"}"), f64::from(count));
+        gateway.stderr_line("reload refused, nothing was changed");
+        assert_eq!(remaining(&gateway.get("/counted", &[])), 10 - count, "{why}");
+    }
+    drop(taken);
+    accept(&mut gateway, &cases[2].1);
+    assert_eq!(gateway.metric("sluice_reloads_total{result=\"accepted\"}"), 1.0);
+    assert_eq!(gateway.status()["last_reload"]["diagnostics"], "");
+}
+
+#[test]
+fn a_start_whose_own_tests_fail_is_refused() {
+    let text = base("10/h", "tests: { it is there: { request: { url: http://x/counted }, expect: { status: 200 } } }\n");
+    let failure = Gateway::config(&text).try_start().err().unwrap();
+    assert_eq!(failure.code, Some(78));
+    assert!(failure.stderr.contains("test `it is there`"), "{}", failure.stderr);
+}
+
+#[test]
+fn a_watched_file_is_read_again_when_it_changes_and_a_bad_one_is_told_once() {
+    let watched = |rate: &str| base(rate, "").replace("settle: 0s", "settle: 0s, watch: true");
+    let mut gateway = Gateway::start(&watched("10/h"));
+    gateway.rewrite("not: [a");
+    gateway.stderr_line("reload refused, nothing was changed");
+    gateway.rewrite(&watched("7/h"));
+    eventually("the reload", || (remaining(&gateway.get("/counted", &[])) < 7).then_some(()));
+    assert_eq!(gateway.metric("sluice_reloads_total{result=\"refused\"}"), 1.0);
+}
+
+#[test]
+fn a_reload_keeps_what_is_known_of_targets() {
+    let alive = Upstream::start();
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = base(
+        "10/h",
+        "  both: { match: { path: /both }, auth: public, upstream: both }\nupstreams:\n  both: { targets: [\"{dead}\", \"{alive}\"], health: { path: /, every: EVERY } }\n",
+    );
+    let start = text.replace("EVERY", "1s");
+    let mut gateway = Gateway::config(&start).var("dead", dead).var("alive", alive.address()).start();
+    let target = |gateway: &Gateway| {
+        gateway.status()["upstreams"]["both"].as_array().unwrap().iter().find(|one| one["address"] == dead.to_string()).cloned().unwrap()
+    };
+    let before = eventually("the end of the dead target", || Some(target(&gateway)).filter(|target| target["healthy"] == false));
+    accept(&mut gateway, &text.replace("EVERY", "1h"));
+    assert_eq!(target(&gateway), before, "since the same moment");
+    assert_eq!(gateway.get("/both", &[]).status, 200);
+}
+
+#[test]
+fn reloads_at_once_are_carried_out_one_after_the_other() {
+    let gateway = Gateway::start(&base("10/h", ""));
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(|| reload(&gateway))).collect();
+        for one in all {
+            assert_eq!(one.join().unwrap().0, 0);
+        }
+    });
+    assert_eq!(gateway.metric("sluice_reloads_total{result=\"accepted\"}"), 4.0);
+}
+
+#[test]
+fn without_a_running_process_a_reload_says_so() {
+    let mut gateway = Gateway::start(&base("10/h", ""));
+    assert!(gateway.stop().success());
+    let (code, _, wrong) = reload(&gateway);
+    assert_eq!(code, 1);
+    assert!(wrong.contains("no running sluice was found"), "{wrong}");
+}
