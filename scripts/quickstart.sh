@@ -9,12 +9,19 @@ trap stop EXIT
 trap 'exit 0' INT TERM
 "$sluice" echo --address 127.0.0.1:3001 --name orders & pids+=($!)
 "$sluice" echo --address 127.0.0.1:3002 --name accounts & pids+=($!)
+# Waits until somebody answers, or ends where process $2 has.
+await() {
+  for _ in $(seq 100); do
+    curl -sf -o /dev/null "http://127.0.0.1:$1" && return
+    kill -0 "$2" 2>/dev/null || { wait "$2"; exit $?; }
+    read -rt 0.1 <> <(:) || true
+  done
+}
+# First: a target that does not answer its first health check is out until the next one.
+await 3001/healthz "${pids[0]}"
+await 3002/healthz "${pids[1]}"
 "$sluice" run conf/quickstart.yaml & pids+=($!)
-for _ in $(seq 100); do
-  curl -sf -o /dev/null http://127.0.0.1:9901/readyz && break
-  kill -0 "${pids[2]}" 2>/dev/null || { wait "${pids[2]}"; exit $?; }
-  read -rt 0.1 <> <(:) || true
-done
+await 9901/readyz "${pids[2]}"
 cat <<'LINES'
 
 Sluice serves http://127.0.0.1:8080. Paste these into another terminal; Ctrl-C here stops all of it.

@@ -5,7 +5,7 @@
 use http::request::Parts;
 
 use crate::config::plan::{Action, Gateway, Route};
-use crate::ctx::Facts;
+use crate::ctx::{Facts, Step};
 use crate::entry;
 use crate::entry::ROUTE_NOT_FOUND;
 use crate::policy::buckets::Buckets;
@@ -40,7 +40,13 @@ pub async fn decide<'g>(
         return Err(Problem::new(&ROUTE_NOT_FOUND).into());
     };
     // Before routing: these count what matches no route, too.
-    listener.limits.judge(&request, facts, buckets, &gateway.plans)?;
+    let counted = listener.limits.judge(&request, facts, buckets, &gateway.plans);
+    if let Some(trail) = &mut facts.trail
+        && !listener.limits.is_empty()
+    {
+        trail.push(Step::of("listener limits", &counted, false));
+    }
+    counted?;
     let accept = |index: usize| gateway.routes.get(index).map(|route| route.accept).unwrap_or_default();
     entry::locate(&listener.table, accept, head, raw_target, facts).map_err(Stop::Refuse)?;
     let Some(route) = facts.route.and_then(|index| gateway.routes.get(index)) else {
@@ -73,16 +79,14 @@ pub fn captures<'f>(route: &Route, facts: &'f Facts) -> smallvec::SmallVec<[&'f 
 mod tests {
     use crate::config::compile::load_text;
     use crate::policy::buckets::Buckets;
-    use crate::simulate::{Asked, SOMEBODY, Verdict, simulate};
+    use crate::simulate::{Asked, SOMEBODY, Said, Verdict, simulate};
     use crate::state::State;
 
     /// What goes upstream or into `Location` for a GET of this path.
     fn target(text: &str, path: &str) -> String {
         let gateway = load_text("a.yaml", text, &|_| None, &State::default()).unwrap();
         let asked = Asked {
-            method: "GET".to_owned(),
-            url: format!("http://a.example{path}"),
-            headers: Vec::new(),
+            said: Said::Described { method: "GET".to_owned(), url: format!("http://a.example{path}"), headers: Vec::new() },
             listener: None,
             from: SOMEBODY,
             claims: None,

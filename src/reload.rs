@@ -21,7 +21,7 @@ pub struct Refused {
 /// # Errors
 /// Every mistake, or every test that failed.
 pub fn prepare(path: &Path, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Refused> {
-    let gateway = compile::load(path, &crate::cli::environment, state, earlier)
+    let gateway = compile::load(path, &crate::config::environment, state, earlier)
         .map_err(|mistakes| Refused { text: render::render(&mistakes, false) })?;
     let failed: Vec<_> = run_tests(&gateway).into_iter().filter_map(|test| test.failure.map(|why| (test.name, why))).collect();
     if failed.is_empty() {

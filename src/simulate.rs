@@ -2,7 +2,7 @@
 //!
 //! Decides nothing about requests. What it cannot know is whether an upstream answers.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, header};
 use pingora_http::RequestHeader;
 
 use crate::config::plan::{Action, Gateway, Route};
-use crate::ctx::{Facts, Now, Scheme};
+use crate::ctx::{Facts, Now};
 use crate::decide::{Decision, decide};
 use crate::listen::head::{Judged, judge};
 use crate::policy::buckets::Buckets;
@@ -21,25 +21,13 @@ use crate::reply::own::own_head;
 use crate::reply::problem::Problem;
 use crate::reply::render;
 
+mod asked;
+mod tell;
 mod tests_section;
 
+pub use asked::{Asked, SOMEBODY, Said};
+pub use tell::{tell, text};
 pub use tests_section::{Tested, run_tests};
-
-/// A request as a person or a test describes it.
-#[derive(Clone, Debug)]
-pub struct Asked {
-    pub method: String,
-    /// Such as `https://host/path?query`.
-    pub url: String,
-    pub headers: Vec<(String, String)>,
-    /// The name of the listener; the first one where none is named.
-    pub listener: Option<String>,
-    pub from: IpAddr,
-    /// Stand for a verified token.
-    pub claims: Option<serde_json::Value>,
-    /// Stands for a key of this consumer.
-    pub consumer: Option<String>,
-}
 
 /// What became of it.
 pub struct Outcome {
@@ -59,9 +47,6 @@ pub enum Verdict {
 
 /// Why a description is no request.
 pub type NoRequest = String;
-
-/// The address of a client that nobody names (RFC 5737).
-pub const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 // === impl Outcome ===
 
@@ -92,7 +77,7 @@ impl Outcome {
 /// # Errors
 /// Where the description itself is wrong: no URL, no such listener.
 pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, trail: bool) -> Result<Outcome, NoRequest> {
-    let (scheme, raw) = raw_head(asked)?;
+    let (scheme, raw) = asked.said.to_head()?;
     let slot = match &asked.listener {
         Some(name) => gateway.listeners.iter().position(|listener| *listener.name == **name).ok_or(format!("no listener `{name}`"))?,
         None => 0,
@@ -102,16 +87,16 @@ pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, t
     facts.trail = trail.then(Vec::new);
     facts.assumed = asked.claims.clone().map(Arc::new);
     facts.assumed_consumer = asked.consumer.as_deref().map(Arc::from);
-    match judge(&raw, &listener.settings.heads) {
-        Judged::Complete(_) => {}
+    let raw = match judge(&raw, &listener.settings.heads) {
+        Judged::Complete(head) => &raw[head.leading..head.leading + head.len],
         Judged::Bad(kind) => {
             let verdict = refused(None, &mut facts, &Problem::new(kind));
             return Ok(Outcome { facts, head: None, verdict });
         }
-        Judged::Incomplete => return Err("not a request head".to_owned()),
-    }
-    let head = parse(&raw)?;
-    let target = crate::entry::canonical::raw_target(&raw).unwrap_or_default();
+        Judged::Incomplete => return Err("not a whole request head: it ends in an empty line".to_owned()),
+    };
+    let head = parse(raw)?;
+    let target = crate::entry::canonical::raw_target(raw).unwrap_or_default();
     let decision = block_on(decide(gateway, buckets, &head, target, &mut facts));
     let verdict = match decision {
         Ok(Decision::Relay(route)) => relayed(gateway, route, &facts, &head)?,
@@ -141,39 +126,15 @@ fn route_of<'g>(gateway: &'g Gateway, facts: &Facts) -> Option<&'g Route> {
     facts.route.and_then(|index| gateway.routes.get(index))
 }
 
-/// The head as it would come over the wire.
-fn raw_head(asked: &Asked) -> Result<(Scheme, Vec<u8>), NoRequest> {
-    let (scheme, rest) = match asked.url.split_once("://") {
-        Some(("http", rest)) => (Scheme::Http, rest),
-        Some(("https", rest)) => (Scheme::Https, rest),
-        Some((other, _)) => return Err(format!("`{other}` is not a scheme: expected http or https")),
-        None => return Err(format!("`{}` is not a URL: expected one such as http://localhost/path", asked.url)),
-    };
-    let (host, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let target = match target.as_bytes().first() {
-        Some(b'/') => target.to_owned(),
-        Some(_) | None => format!("/{target}"),
-    };
-    let mut raw = format!("{} {target} HTTP/1.1\r\n", asked.method).into_bytes();
-    if !asked.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        raw.extend_from_slice(format!("Host: {host}\r\n").as_bytes());
-    }
-    for (name, value) in &asked.headers {
-        raw.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
-    }
-    raw.extend_from_slice(b"\r\n");
-    Ok((scheme, raw))
-}
-
 fn parse(raw: &[u8]) -> Result<RequestHeader, NoRequest> {
     let mut fields = [httparse::EMPTY_HEADER; 256];
     let mut request = httparse::Request::new(&mut fields);
     let complete = request.parse(raw).is_ok_and(|status| status.is_complete());
-    let (Some(method), Some(path), true) = (request.method, request.path, complete) else {
+    let (Some(method), Some(path), Some(minor), true) = (request.method, request.path, request.version, complete) else {
         return Err("not a request head".to_owned());
     };
     let mut head = RequestHeader::build(method, path.as_bytes(), Some(request.headers.len())).map_err(|e| e.to_string())?;
-    head.set_version(http::Version::HTTP_11);
+    head.set_version(if minor == 0 { http::Version::HTTP_10 } else { http::Version::HTTP_11 });
     for field in request.headers.iter() {
         head.append_header(field.name.to_owned(), field.value).map_err(|e| e.to_string())?;
     }
@@ -183,24 +144,33 @@ fn parse(raw: &[u8]) -> Result<RequestHeader, NoRequest> {
 fn relayed(gateway: &Gateway, route: &Route, facts: &Facts, head: &RequestHeader) -> Result<Verdict, NoRequest> {
     let Action::Upstream(relay) = &route.action else { return Err("a route without an upstream".to_owned()) };
     let mut head = Box::new(head.clone());
+    let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
     without_hop_by_hop(&mut head);
+    if is_chunked {
+        // The body is chunked anew.
+        let _ = head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     let target = relay.upstream.pool.targets().first().map(|target| target.host_header.clone());
     make_head(gateway, route, relay, facts, &target.unwrap_or(HeaderValue::from_static("")), &mut head);
     Ok(Verdict::Relayed { upstream: relay.upstream.name.to_string(), head })
 }
 
 fn answered(route: Option<&Route>, facts: &Facts, answer: &Answer) -> Verdict {
-    Verdict::Answered { status: answer.status, code: None, headers: own_headers(route, facts, &answer.headers), body: answer.body.clone() }
+    Verdict::Answered {
+        status: answer.status,
+        code: None,
+        headers: own_headers(answer.status, route, facts, &answer.headers),
+        body: answer.body.clone(),
+    }
 }
 
 fn fixed(route: &Route, facts: &Facts) -> Verdict {
-    let (status, code) = match &route.action {
-        Action::Respond(fixed) => (fixed.status, fixed.code.clone()),
-        Action::Upstream(_) | Action::Redirect(_) => (500, None),
+    let Action::Respond(fixed) = &route.action else {
+        return Verdict::Answered { status: 500, code: None, headers: Vec::new(), body: Bytes::new() };
     };
-    let body = render::fixed_body(code.as_deref().unwrap_or_default(), status, facts.request_id.as_str());
-    let headers = vec![(header::CONTENT_TYPE, render::PROBLEM_JSON.clone())];
-    Verdict::Answered { status, code, headers: own_headers(Some(route), facts, &headers), body }
+    let (headers, body) = fixed.refusal(facts.request_id.as_str());
+    let headers = own_headers(fixed.status, Some(route), facts, &headers);
+    Verdict::Answered { status: fixed.status, code: fixed.code.clone(), headers, body }
 }
 
 fn refused(route: Option<&Route>, facts: &mut Facts, problem: &Problem) -> Verdict {
@@ -209,14 +179,19 @@ fn refused(route: Option<&Route>, facts: &mut Facts, problem: &Problem) -> Verdi
     Verdict::Answered {
         status: problem.kind.status,
         code: Some(problem.kind.code.to_owned()),
-        headers: own_headers(route, facts, &headers),
+        headers: own_headers(problem.kind.status, route, facts, &headers),
         body: render::body(problem, facts.request_id.as_str()),
     }
 }
 
 /// The headers of an answer of the gateway's own, in the order in which they are written.
-pub fn own_headers(route: Option<&Route>, facts: &Facts, headers: &[(HeaderName, HeaderValue)]) -> Vec<(HeaderName, HeaderValue)> {
-    own_head(200, route, facts, headers)
+pub fn own_headers(
+    status: u16,
+    route: Option<&Route>,
+    facts: &Facts,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Vec<(HeaderName, HeaderValue)> {
+    own_head(status, route, facts, headers)
         .map(|head| head.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
         .unwrap_or_default()
 }

@@ -7,7 +7,7 @@ use sluice::config::diagnostic::{Diagnostic, render};
 use sluice::config::plan::Gateway;
 use sluice::ctx::Now;
 use sluice::policy::buckets::Buckets;
-use sluice::simulate::{Asked, SOMEBODY, simulate};
+use sluice::simulate::{Asked, SOMEBODY, Said, simulate, tell, text};
 use sluice::state::State;
 
 pub fn hold(data: &[u8]) {
@@ -40,15 +40,18 @@ fn ask(gateway: &Gateway) {
         for listener in &gateway.listeners {
             let _: SocketAddr = listener.address;
             let asked = Asked {
-                method: method.to_owned(),
-                url: format!("http://a.example{path}"),
-                headers: vec![("authorization".to_owned(), "Bearer a.b.c".to_owned())],
+                said: Said::Described {
+                    method: method.to_owned(),
+                    url: format!("http://a.example{path}"),
+                    headers: vec![("authorization".to_owned(), "Bearer a.b.c".to_owned())],
+                },
                 listener: Some(listener.name.to_string()),
                 from: SOMEBODY,
                 claims: None,
                 consumer: None,
             };
-            simulate(gateway, &buckets, &asked, now, true).expect("a sound request");
+            let outcome = simulate(gateway, &buckets, &asked, now, true).expect("a sound request");
+            assert!(!text(&tell(gateway, &outcome)).contains("a.b.c"), "a credential is shown");
         }
     }
 }

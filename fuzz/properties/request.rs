@@ -62,12 +62,12 @@ fn ask(gateway: &Gateway, judged: Head, head: &RequestHeader, target: &[u8], fac
             let Action::Upstream(relay) = &route.action else { panic!("a route without an upstream") };
             relayed(gateway, route, relay, judged, head, facts);
         }
-        Ok(Decision::Answer(_, answer)) | Err(Stop::Answer(answer)) => drop(own_headers(route, facts, &answer.headers)),
+        Ok(Decision::Answer(_, answer)) | Err(Stop::Answer(answer)) => drop(own_headers(answer.status, route, facts, &answer.headers)),
         Ok(Decision::Fixed(_)) => {}
         Err(Stop::Refuse(problem)) => {
             assert!((400..600).contains(&problem.kind.status));
             facts.refused = Some((problem.kind, problem.reason.clone()));
-            own_headers(route, facts, &problem.headers);
+            own_headers(problem.kind.status, route, facts, &problem.headers);
         }
     }
     log(gateway, head, facts);

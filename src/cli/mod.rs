@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::diagnostic::Diagnostic;
+use crate::config::environment;
 use crate::config::render::render;
 
 /// An API gateway and edge proxy whose operators know what it will do before it does it.
@@ -43,9 +44,6 @@ enum Command {
     Reference(reference::ReferenceArgs),
 }
 
-/// The exit code of a refused configuration.
-pub const CONFIGURATION: u8 = 78;
-
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     // The table of limits is touched here and there: a huge page for each place would make 64 MiB resident at once.
@@ -64,15 +62,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The environment of this process, as `${env:NAME}` sees it.
-pub(crate) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 /// Prints what is wrong with a configuration; the exit code that goes with it.
 fn refuse(mistakes: &[Diagnostic]) -> ExitCode {
     eprint!("{}", render(mistakes, std::io::stderr().is_terminal()));
-    ExitCode::from(CONFIGURATION)
+    ExitCode::from(crate::config::EXIT_CODE)
 }
 
 /// Prints a complaint that has no place in a file.
@@ -83,7 +76,11 @@ fn complain(what: impl std::fmt::Display, code: u8) -> ExitCode {
 
 /// Writes to standard output; a reader that has gone is no error of ours.
 fn print(text: &str) -> ExitCode {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    written(std::io::stdout().lock().write_all(text.as_bytes()))
+}
+
+fn written(result: std::io::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(e) => complain(format_args!("standard output: {e}"), 1),

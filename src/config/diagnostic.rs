@@ -111,7 +111,8 @@ impl Place {
         ANNOUNCED.with(|slot| slot.take())
     }
 
-    fn is_interpolated(&self) -> bool {
+    /// Whether interpolation made the value at this place, or a part of it.
+    pub fn is_interpolated(&self) -> bool {
         self.source.hidden.get().is_some_and(|hidden| hidden.here.contains_key(&(self.line, self.column)))
     }
 

@@ -18,3 +18,11 @@ pub mod render;
 pub mod suggest;
 pub mod types;
 pub mod yaml;
+
+/// The exit code of a refused configuration: EX_CONFIG of sysexits.
+pub const EXIT_CODE: u8 = 78;
+
+/// The environment of this process, as `${env:NAME}` sees it.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

@@ -194,3 +194,38 @@ impl Drop for Ctx {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::compile::load_text;
+    use crate::report::writer::{Output, ROOM, To};
+    use crate::state::State;
+
+    #[test]
+    fn a_request_that_panics_is_reported_once_and_in_flight_no_more() {
+        let state = State::default();
+        let config = "listeners: { public: { address: 127.0.0.1:1 } }\n\
+                      routes: { all: { match: { path: /** }, auth: public, respond: { status: 204 } } }\n";
+        let gateway = Arc::new(load_text("test.yaml", config, &|_| None, &state).unwrap_or_else(|wrong| panic!("{wrong:?}")));
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let sink = Arc::new(Sink::start(Output::open(To::File(log.path().to_owned())).unwrap(), ROOM).unwrap());
+        let in_flight = || gateway.listeners[0].series.requests_in_flight.load(Relaxed);
+
+        let mut ctx = Ctx::new(gateway.clone(), sink.clone());
+        drop(Ctx::new(gateway.clone(), sink.clone())); // a connection that ends before its request begins
+        ctx.enter();
+        assert_eq!(in_flight(), 1);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _ctx = ctx;
+            panic!("in a hook");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(in_flight(), 0);
+        assert!(sink.flush(std::time::Duration::from_secs(20)));
+        let lines = std::fs::read_to_string(log.path()).unwrap();
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+        assert!(lines.contains(r#""code":"internal-error""#), "{lines}");
+        assert!(state.metrics.render().contains("sluice_refusals_total{policy=\"relay\",code=\"internal-error\"} 1\n"));
+    }
+}

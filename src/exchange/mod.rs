@@ -57,6 +57,14 @@ impl Ctx {
         }
     }
 
+    /// From here on it is in flight, and will have its line. Taken back when this is dropped, which a panic does too.
+    fn enter(&mut self) {
+        self.has_begun = true;
+        if let Some(listener) = self.gateway.listeners.get(self.facts.listener) {
+            listener.series.requests_in_flight.fetch_add(1, Relaxed);
+        }
+    }
+
     fn route(&self) -> Option<&Route> {
         self.gateway.routes.get(self.facts.route?)
     }
@@ -78,12 +86,8 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     let gateway = ctx.gateway.clone();
     let slot = gateway.listener_of(&conn.listener).map_or(usize::MAX, |(slot, _)| slot);
     ctx.facts = Facts::new(slot, conn.peer, conn.scheme, clock::now());
-    if let Some(listener) = gateway.listeners.get(slot) {
-        // Taken back when the context is dropped, which a panic does too.
-        listener.series.requests_in_flight.fetch_add(1, Relaxed);
-    }
     ctx.conn = Some(conn);
-    ctx.has_begun = true;
+    ctx.enter();
     let decision = {
         let raw = session.as_downstream().as_http1().map(|http1| http1.get_headers_raw_bytes());
         let raw = raw.and_then(|raw| raw_target(&raw).map(<[u8]>::to_vec));

@@ -11,7 +11,6 @@ use pingora_proxy::Session;
 use super::Ctx;
 use crate::config::plan::{Action, Route};
 use crate::policy::Answer;
-use crate::reply::fixed::FIXED_ANSWER;
 use crate::reply::own::own_head;
 use crate::reply::problem::Problem;
 use crate::reply::render;
@@ -32,8 +31,7 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
 /// The refusal that a route makes of its own, with the operator's code.
 pub async fn fixed(session: &mut Session, ctx: &mut Ctx, route: &Route) -> Result<()> {
     let Action::Respond(fixed) = &route.action else { return Ok(()) };
-    let body = render::fixed_body(fixed.code.as_deref().unwrap_or(FIXED_ANSWER.code), fixed.status, ctx.facts.request_id.as_str());
-    let headers: Vec<_> = render::headers(&Problem::new(&FIXED_ANSWER)).collect();
+    let (headers, body) = fixed.refusal(ctx.facts.request_id.as_str());
     ctx.facts.responded = fixed.code.clone();
     write(session, ctx, fixed.status, &headers, body).await
 }

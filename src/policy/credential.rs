@@ -74,6 +74,15 @@ pub fn cut<'a>(query: &'a str, names: &[impl AsRef<str>]) -> Cow<'a, str> {
     Cow::Owned(left)
 }
 
+/// A query in which the values of the parameters of these names are replaced.
+pub fn hide(query: &str, names: &[impl AsRef<str>], by: &str) -> String {
+    let hide = |pair: &str| match pair.split_once('=') {
+        Some((own, _)) if names.iter().any(|name| decode(own).eq(name.as_ref().bytes())) => format!("{own}={by}"),
+        Some(_) | None => pair.to_owned(),
+    };
+    query.split('&').map(hide).collect::<Vec<_>>().join("&")
+}
+
 /// application/x-www-form-urlencoded: `+` is a space, `%41` is `A`; what is no escape stands for itself.
 fn decode(text: &str) -> impl Iterator<Item = u8> + '_ {
     let hex = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
@@ -149,5 +158,6 @@ mod tests {
             assert_eq!(cut(query, &["api_key"]), left, "{query}");
         }
         assert!(matches!(cut("a=1", &["api_key"]), Cow::Borrowed("a=1")));
+        assert_eq!(hide("a=1&api%5Fkey=k&api_key&b=", &["api_key"], "*"), "a=1&api%5Fkey=*&api_key&b=");
     }
 }

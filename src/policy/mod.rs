@@ -127,15 +127,32 @@ impl Policies {
         facts: &mut Facts,
         counting: Counting<'_>,
     ) -> Result<(), Stop> {
+        let before = facts.charges.len();
         let verdict = limits.judge(request, facts, counting.buckets, counting.plans);
+        if facts.charges.len() == before {
+            // Nothing is counted here: there is no verdict to tell.
+            return verdict;
+        }
         self.enforce(Shadow::Limits, name, verdict, facts)
+    }
+
+    /// What is worth telling of a policy that let the request pass.
+    fn note(&self, policy: Shadow, facts: &Facts) -> String {
+        match (policy, &facts.identity) {
+            (Shadow::Auth, None) => "public".to_owned(),
+            (Shadow::Auth, Some(identity)) => format!("by {}", identity.authenticator),
+            (Shadow::IpFilter | Shadow::Cors | Shadow::Allow | Shadow::Limits | Shadow::Body, _) => String::new(),
+        }
     }
 
     /// A shadowed policy is heard and logged, and the request passes.
     fn enforce(&self, policy: Shadow, name: &'static str, verdict: Result<(), Stop>, facts: &mut Facts) -> Result<(), Stop> {
         let shadowed = verdict.is_err() && self.shadows(policy);
         if facts.trail.is_some() {
-            let step = Step::of(name, &verdict, shadowed);
+            let mut step = Step::of(name, &verdict, shadowed);
+            if verdict.is_ok() {
+                step.note = self.note(policy, facts);
+            }
             facts.trail.get_or_insert_default().push(step);
         }
         match verdict {

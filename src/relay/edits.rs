@@ -101,13 +101,15 @@ fn compile_name<T>(written: &str, place: &At<T>, wrong: &mut Vec<Diagnostic>) ->
 fn compile_pair(written: &str, value: &At<String>, wrong: &mut Vec<Diagnostic>) -> Option<(HeaderName, HeaderValue)> {
     let name = compile_name(written, value, wrong);
     let trimmed = value.value.trim_matches([' ', '\t']) == value.value;
-    let Some(parsed) = HeaderValue::from_str(&value.value).ok().filter(|_| trimmed) else {
+    let Some(mut parsed) = HeaderValue::from_str(&value.value).ok().filter(|_| trimmed) else {
         // It may hold a secret: only its header is named.
         let message =
             format!("the value of `{written}` cannot be sent: expected visible characters, without spaces at the ends or line breaks");
         wrong.push(Diagnostic::at(&value.place, "bad-header-value", message));
         return None;
     };
+    // `explain` shows it as `[interpolated]`.
+    parsed.set_sensitive(value.place.is_interpolated());
     Some((name?, parsed))
 }
 

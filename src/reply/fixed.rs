@@ -8,6 +8,7 @@ use crate::config::document::{RedirectSettings, RespondSettings};
 use crate::policy::{Answer, Stop};
 use crate::relay::template::{Leads, Template};
 use crate::reply::problem::{Kind, Problem};
+use crate::reply::render;
 
 pub static FIXED_ANSWER: Kind = Kind {
     code: "fixed-answer",
@@ -77,6 +78,12 @@ impl Fixed {
             headers.push((header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")));
         }
         Answer { status: self.status, headers, body: self.body.clone() }
+    }
+
+    /// The refusal: its own headers, and the problem document.
+    pub fn refusal(&self, request_id: &str) -> (Vec<(HeaderName, HeaderValue)>, Bytes) {
+        let code = self.code.as_deref().unwrap_or(FIXED_ANSWER.code);
+        (render::headers(&Problem::new(&FIXED_ANSWER)).collect(), render::fixed_body(code, self.status, request_id))
     }
 }
 

@@ -60,7 +60,7 @@ pub fn run(start: &Start) -> ExitCode {
             if let Some(inherited) = inherited {
                 inherited.failed(&refused.text);
             }
-            return ExitCode::from(crate::cli::CONFIGURATION);
+            return ExitCode::from(crate::config::EXIT_CODE);
         }
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Asked, Outcome, SOMEBODY, Verdict, simulate};
+use super::{Asked, Outcome, SOMEBODY, Said, Verdict, simulate};
 use crate::config::document::{ExpectSettings, TestRequestSettings, TestSettings};
 use crate::config::plan::Gateway;
 use crate::config::types::At;
@@ -37,9 +37,11 @@ fn run(gateway: &Gateway, buckets: &Buckets, test: &TestSettings) -> Result<(), 
     let TestSettings { request, expect } = test;
     let TestRequestSettings { method, url, headers, listener, from, claims, consumer, times } = request;
     let asked = Asked {
-        method: method.as_ref().map_or("GET".to_owned(), |method| method.value.clone()),
-        url: url.value.clone(),
-        headers: headers.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect(),
+        said: Said::Described {
+            method: method.as_ref().map_or("GET".to_owned(), |method| method.value.clone()),
+            url: url.value.clone(),
+            headers: headers.iter().map(|(name, value)| (name.clone(), value.value.clone())).collect(),
+        },
         listener: listener.as_ref().map(|name| name.value.clone()),
         from: from.as_ref().map_or(SOMEBODY, |from| from.value),
         claims: claims.as_ref().map(|claims| claims.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()),

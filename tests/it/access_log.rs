@@ -92,6 +92,12 @@ fn a_line_has_exactly_the_fields_that_are_documented_and_they_are_true() {
     }
     let us = |name: &str| line[name].as_u64().unwrap();
     assert_eq!(us("total_us"), us("upstream_us") + us("gateway_us"));
+    let bytes = |series: &str| gateway.metric(&format!("sluice_{series}"));
+    eventually("bytes are counted", || (bytes("bytes_total{listener=\"public\",direction=\"in\"}") == 10.0).then_some(()));
+    let body = answer.body.len() as f64;
+    assert_eq!(bytes("bytes_total{listener=\"public\",direction=\"out\"}"), body);
+    assert_eq!(bytes("upstream_bytes_total{upstream=\"orders\",direction=\"out\"}"), 10.0);
+    assert_eq!(bytes("upstream_bytes_total{upstream=\"orders\",direction=\"in\"}"), body);
     let time = line["time"].as_str().unwrap();
     assert!(time.len() == "2026-11-21T23:12:59.042Z".len() && time.ends_with('Z'), "{time}");
 }
@@ -117,9 +123,31 @@ fn refusals_and_fixed_answers_say_why_and_what_would_have_been_refused() {
     assert_eq!((&lines[2]["code"], &lines[2]["limit"], &lines[2]["key"]), (&json!("rate-limited"), &json!("once"), &json!("client_ip")));
     assert_eq!(lines[3]["would_refuse"], json!(["rate-limited", "credentials-missing"]));
     assert_eq!((&lines[4]["code"], &lines[4]["status"]), (&json!("host-duplicate"), &json!(400)));
+    // As many requests as lines, heads that were refused included.
+    let counted = |text: String| -> f64 {
+        text.lines().filter_map(|line| line.strip_prefix("sluice_requests_total{")?.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    eventually("five requests are counted", || (counted(gateway.metrics()) == 5.0).then_some(()));
     // Shadowed refusals have refused nothing.
     assert_eq!(gateway.metric("sluice_limited_total{limit=\"once\",key=\"client_ip\"}"), 1.0);
     assert_eq!(gateway.metric("sluice_would_refuse_total{route=\"shadowed\",code=\"rate-limited\"}"), 1.0);
+}
+
+#[test]
+fn every_field_is_documented_and_every_documented_field_is_written() {
+    let (upstream, signer) = (Upstream::start(), Signer::generate("k1"));
+    let gateway = gateway(&upstream, &signer).start();
+    let token = signer.token(&json!({ "iss": "test", "aud": "test", "exp": 4_102_444_800_u64, "sub": "u1", "tenant": "acme" }));
+    let mut client = gateway.client();
+    client.get("/api/orders/1?a=1", &[("authorization", &format!("Bearer {token}")), ("user-agent", "tester")]);
+    client.get("/once", &[]);
+    client.get("/once", &[]);
+    client.get("/shadowed", &[]);
+    let lines = gateway.log_lines(4);
+    let written: BTreeSet<&str> = lines.iter().flat_map(|line| fields(line)).collect();
+    let page = include_str!("../../docs/observability.md").split("## ").find(|part| part.starts_with("Access log\n")).unwrap();
+    let documented: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(written, documented);
 }
 
 #[test]

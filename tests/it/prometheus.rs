@@ -325,6 +325,20 @@ fn with_no_descriptor_left_connections_wait_are_counted_and_are_served_in_the_en
 }
 
 #[test]
+fn a_listener_that_is_full_drops_connections_and_counts_them() {
+    let config = "listeners: { public: { address: \"127.0.0.1:{port}\", connections: { max: 1 } } }\n\
+                  routes: { all: { match: { path: /** }, auth: public, respond: { status: 204 } } }\n";
+    let gateway = Gateway::start(config);
+    let mut first = gateway.client();
+    assert_eq!(first.get("/", &[]).status, 204);
+    gateway.client().expect_close();
+    assert_eq!(gateway.metric("sluice_connections_dropped_total{listener=\"public\",reason=\"max\"}"), 1.0);
+    assert_eq!(gateway.metric("sluice_connections_accepted_total{listener=\"public\"}"), 2.0);
+    assert_eq!(gateway.metric("sluice_connections{listener=\"public\"}"), 1.0);
+    assert_eq!(first.get("/", &[]).status, 204, "who was there before stays");
+}
+
+#[test]
 fn a_slow_reader_of_the_log_makes_lines_drop_which_are_counted() {
     let config = "access_log: { to: /dev/full }\nlisteners: { public: { address: \"127.0.0.1:{port}\" } }\n\
                   routes: { all: { match: { path: /** }, auth: public, respond: { status: 204 } } }\n";
@@ -360,4 +374,25 @@ fn more_callers_than_the_memory_of_limits_holds_are_counted() {
     };
     call_until("/fast", "sluice_limiter_evicted_total");
     call_until("/slow", "sluice_limiter_overflowed_total");
+}
+
+/// `UPDATE=1` writes the table anew.
+#[test]
+fn the_table_of_metrics_in_the_docs_is_the_one_in_the_source() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/observability.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let mut table = "<!-- metrics:start -->\n| metric | kind | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for family in sluice::report::metrics::family::ALL {
+        let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+        let kind = format!("{:?}", family.kind).to_lowercase();
+        table.push_str(&format!("| `{}` | {kind} | {} | {} |\n", family.name, labels.join(", "), family.help));
+    }
+    let (before, rest) = page.split_once("<!-- metrics:start -->").unwrap();
+    let (_, after) = rest.split_once("<!-- metrics:end -->").unwrap();
+    let fresh = format!("{before}{table}<!-- metrics:end -->{after}");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, fresh).unwrap();
+    } else {
+        assert_eq!(page, fresh, "UPDATE=1 writes it anew");
+    }
 }

@@ -1,0 +1,184 @@
+//! An outcome as it is told: as JSON, and as text for people, which is made from the JSON.
+//!
+//! Decides what may be shown: no credential of the request's ([`REDACTED`]) and nothing that interpolation put into a header
+//! ([`INTERPOLATED`]); their names are shown. Decides nothing about the request.
+
+use std::fmt::Write;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde_json::{Value, json};
+
+use super::{Outcome, Verdict};
+use crate::config::diagnostic::INTERPOLATED;
+use crate::config::plan::Gateway;
+use crate::policy::Request;
+use crate::policy::api_key::Carrier;
+use crate::policy::credential::{cut, hide};
+
+/// What is shown for a credential.
+pub const REDACTED: &str = "[redacted]";
+
+/// Everything that is told, as JSON.
+pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
+    let facts = &outcome.facts;
+    let route = facts.route.and_then(|index| gateway.routes.get(index));
+    let identity = facts.identity.as_deref();
+    let query = facts.target.query().map(|query| cut(query, &gateway.credential_parameters));
+    let asked = outcome.head.as_ref().map(|head| {
+        let mark = if query.is_some() { "?" } else { "" };
+        let (scheme, host, path) = (facts.scheme.as_str(), facts.target.authority(), facts.target.path());
+        format!("{} {scheme}://{host}{path}{mark}{}", head.method, query.as_deref().unwrap_or_default())
+    });
+    let mut told = json!({
+        "request": asked,
+        "listener": gateway.listeners.get(facts.listener).map(|listener| listener.name.to_string()),
+        "client": facts.client.to_string(),
+        "host": facts.target.host(),
+        "path": facts.target.path(),
+        "query": query,
+        "route": route.map(|route| route.name.to_string()),
+        "lost": lost(gateway, outcome),
+        "policies": facts.trail.iter().flatten().map(|step| json!({
+            "policy": step.policy, "verdict": step.verdict, "note": step.note,
+        })).collect::<Vec<_>>(),
+        "consumer": identity.and_then(|identity| identity.consumer.as_ref()).map(|consumer| consumer.name.clone()),
+        "subject": identity.and_then(|identity| identity.subject.clone()),
+        "limits": limits(gateway, outcome),
+        "would_refuse": facts.would_refuse.to_vec(),
+        "allowed": outcome.is_allowed(),
+    });
+    match &outcome.verdict {
+        Verdict::Relayed { upstream, head } => {
+            let before = outcome.head.as_ref().map(|head| head.headers.clone()).unwrap_or_default();
+            let (added, removed) = difference(gateway, &before, &head.headers);
+            told["upstream"] = json!(upstream);
+            told["upstream_path"] = json!(head.uri.path_and_query().map(|path| hidden(gateway, path.as_str())));
+            told["headers"] = json!({ "added": added, "removed": removed });
+        }
+        Verdict::Answered { status, code, headers, body: _ } => {
+            told["status"] = json!(status);
+            told["code"] = json!(code);
+            told["reason"] = json!(facts.refused.as_ref().and_then(|(_, reason)| reason.clone()));
+            told["answer_headers"] = headers.iter().map(|(name, value)| json!([name.as_str(), shown(gateway, name, value)])).collect();
+        }
+    }
+    told
+}
+
+/// The routes that were near, and why they did not get the request.
+fn lost(gateway: &Gateway, outcome: &Outcome) -> Vec<Value> {
+    let facts = &outcome.facts;
+    let (Some(head), Some(listener)) = (&outcome.head, gateway.listeners.get(facts.listener)) else { return Vec::new() };
+    let target = &facts.target;
+    if target.path().is_empty() {
+        // Refused before it had a path to match.
+        return Vec::new();
+    }
+    let name = |index: usize| gateway.routes.get(index).map_or("", |route| &*route.name);
+    let lost = listener.table.candidates(&head.method, target.host(), target.path(), target.query(), &head.headers);
+    lost.iter().map(|lost| json!({ "route": name(lost.index), "because": lost.lost_because })).collect()
+}
+
+/// What was counted, by which key, and where it stands.
+fn limits(gateway: &Gateway, outcome: &Outcome) -> Vec<Value> {
+    let facts = &outcome.facts;
+    let Some(head) = &outcome.head else { return Vec::new() };
+    let request = Request { head };
+    let listener = gateway.listeners.get(facts.listener).map(|listener| &listener.limits);
+    let route = facts.route.and_then(|index| gateway.routes.get(index)).map(|route| &route.policies);
+    let stages = listener.into_iter().chain(route.into_iter().flat_map(|policies| [&policies.limits_before_auth, &policies.limits]));
+    let counted: Vec<_> = stages.flat_map(|limits| limits.explain(&request, facts, &gateway.plans)).collect();
+    let key = |limit: &str| counted.iter().find(|counted| *counted.limit == *limit).map(|counted| counted.key.clone());
+    let told = facts.charges.iter().map(|charge| {
+        json!({
+            "limit": charge.limit.to_string(), "key_kind": charge.key_kind, "key": key(&charge.limit),
+            "size": charge.size, "remaining": charge.remaining, "retry_after": charge.retry_after,
+        })
+    });
+    told.collect()
+}
+
+/// Header fields that the upstream gets and the client did not send, and the other way round.
+fn difference(gateway: &Gateway, before: &HeaderMap, after: &HeaderMap) -> (Vec<[String; 2]>, Vec<String>) {
+    let all = |headers: &HeaderMap, name: &HeaderName| headers.get_all(name).iter().map(|v| v.as_bytes().to_vec()).collect::<Vec<_>>();
+    let mut added = Vec::new();
+    for name in after.keys().filter(|name| all(before, name) != all(after, name)) {
+        added.extend(after.get_all(name).iter().map(|value| [name.to_string(), shown(gateway, name, value)]));
+    }
+    let mut removed: Vec<_> = before.keys().filter(|name| !after.contains_key(*name)).map(ToString::to_string).collect();
+    added.sort();
+    removed.sort();
+    (added, removed)
+}
+
+/// A header's value, unless it is nobody's business.
+pub fn shown(gateway: &Gateway, name: &HeaderName, value: &HeaderValue) -> String {
+    let carries = |name: &HeaderName| {
+        gateway.authenticators.iter().any(|one| match one.carrier() {
+            Carrier::Header(header) => header == *name,
+            Carrier::Parameter(_) => false,
+        })
+    };
+    if value.is_sensitive() {
+        return INTERPOLATED.to_owned();
+    }
+    match *name {
+        header::AUTHORIZATION | header::PROXY_AUTHORIZATION | header::COOKIE | header::SET_COOKIE => REDACTED.to_owned(),
+        _ if carries(name) => REDACTED.to_owned(),
+        header::LOCATION => hidden(gateway, &String::from_utf8_lossy(value.as_bytes())),
+        _ => String::from_utf8_lossy(value.as_bytes()).into_owned(),
+    }
+}
+
+/// A path or URL, with what is in parameters that carry credentials replaced.
+fn hidden(gateway: &Gateway, url: &str) -> String {
+    match url.split_once('?') {
+        Some((path, query)) => format!("{path}?{}", hide(query, &gateway.credential_parameters, REDACTED)),
+        None => url.to_owned(),
+    }
+}
+
+/// The same for people.
+pub fn text(told: &Value) -> String {
+    let str = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let rows = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let mut text = String::new();
+    let mut say = |name: &str, lines: Vec<String>| {
+        for (at, line) in lines.iter().filter(|line| !line.is_empty()).enumerate() {
+            let _ = writeln!(text, "{:<11}{}", if at == 0 { name } else { "" }, line.trim_end());
+        }
+    };
+    let pair = |header: &Value| format!("{}: {}", str(&header[0]), str(&header[1]));
+    say("request", vec![told["request"].as_str().unwrap_or("not a request: its head was refused").to_owned()]);
+    say("listener", vec![str(&told["listener"])]);
+    say("client", vec![str(&told["client"])]);
+    let mut route = vec![told["route"].as_str().unwrap_or("none").to_owned()];
+    route.extend(rows(&told["lost"]).iter().map(|lost| format!("not {}: {}", str(&lost["route"]), str(&lost["because"]))));
+    say("route", if told["request"].is_null() { Vec::new() } else { route });
+    let steps = rows(&told["policies"]);
+    let width = steps.iter().map(|step| str(&step["policy"]).len()).max().unwrap_or(0);
+    let step = |step: &Value| format!("{:<width$}  {:<12}  {}", str(&step["policy"]), str(&step["verdict"]), str(&step["note"]));
+    say("policies", steps.iter().map(step).collect());
+    say("consumer", vec![str(&told["consumer"])]);
+    say("subject", vec![str(&told["subject"])]);
+    let limit = |limit: &Value| {
+        let what = format!("{} by {}: {} of {} left", str(&limit["limit"]), str(&limit["key"]), limit["remaining"], limit["size"]);
+        let wait = limit["retry_after"].as_u64().filter(|wait| *wait > 0);
+        what + &wait.map(|wait| format!(", the next in {wait} s")).unwrap_or_default()
+    };
+    say("limits", rows(&told["limits"]).iter().map(limit).collect());
+    say("shadow", rows(&told["would_refuse"]).iter().map(|code| format!("would refuse: {}", str(code))).collect());
+    say("upstream", vec![str(&told["upstream"])]);
+    say("sent path", vec![str(&told["upstream_path"])]);
+    say("sent with", rows(&told["headers"]["added"]).iter().map(pair).collect());
+    say("without", rows(&told["headers"]["removed"]).iter().map(str).collect());
+    match told["status"].as_u64() {
+        Some(status) => {
+            say("answer", vec![format!("{status} {}", str(&told["code"]))]);
+            say("reason", vec![str(&told["reason"])]);
+            say("with", rows(&told["answer_headers"]).iter().map(pair).collect());
+        }
+        None => say("answer", vec!["that of the upstream".to_owned()]),
+    }
+    text
+}

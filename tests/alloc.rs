@@ -1,0 +1,223 @@
+//! Pins what our own code allocates for an accepted request: nothing to route, judge, authenticate and limit it with a token that is
+//! remembered, and a counted few to write heads.
+//!
+//! Its own binary, because it counts what the whole process allocates. One test, so that no other thread does.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use http::header::HOST;
+use pingora_http::RequestHeader;
+use sluice::config::compile;
+use sluice::config::plan::{Action, Gateway, Relay, Route};
+use sluice::ctx::{Facts, Now, Scheme};
+use sluice::decide::{Decision, decide};
+use sluice::policy::limits::headers::headers;
+use sluice::relay::send::make_head;
+use sluice::report::access_log::Line;
+use sluice::report::metrics::route::Outcome;
+use sluice::state::State;
+
+/// The system's allocator, which counts the calls of each thread.
+struct Counting;
+
+thread_local! {
+    static CALLS: Cell<usize> = const { Cell::new(0) };
+}
+
+#[expect(unsafe_code, reason = "an allocator cannot be wrapped without it")]
+// SAFETY: every call is passed on unchanged to the system's allocator.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are the system allocator's conditions.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: as above.
+        unsafe { System.realloc(old, layout, size) }
+    }
+    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(old, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn count() {
+    let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
+}
+
+/// How often `run` allocates, and what it returns.
+fn allocations<T>(run: impl FnOnce() -> T) -> (usize, T) {
+    let before = CALLS.get();
+    let made = run();
+    (CALLS.get() - before, made)
+}
+
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done,
+        Poll::Pending => panic!("nothing here waits"),
+    }
+}
+
+const NOW: Now = Now { mono: 1_000_000_000, unix_ms: 1_800_000_000_000 };
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+const CONFIG: &str = "
+listeners: { l: { address: 127.0.0.1:1, limits: [address] } }
+authenticators:
+  idp: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub, x-roles: roles } } }
+  keys: { api_key: { header: x-api-key, forward: { x-client: consumer } } }
+consumers:
+  acme:
+    keys: [{ sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 }]
+    identities: [{ authenticator: idp, claim: tenant, is: acme }]
+    plan: large
+    scopes: [read]
+plans: { large: { rate: 100000/h } }
+limits:
+  address: { rate: 100000/h, by: [client_ip] }
+  browse: { rate: 100000/h, by: [consumer, subject] }
+  write: { rate: 100000/h, by: [subject, client_ip], per: route }
+upstreams: { u: { targets: [127.0.0.1:2] } }
+routes:
+  orders:
+    match: { hosts: [api.example.com], path: '/api/{version}/orders/**', methods: [GET], headers: { x-api: present }, query: { debug: absent } }
+    auth: [idp, keys]
+    allow: { scopes: [read] }
+    limits: [browse, write]
+    ip_filter: { deny: [203.0.113.0/24] }
+    body: { limit: 1MiB }
+    rewrite: { strip_prefix: /api }
+    request_headers: { set: { x-a: b }, remove: [x-c] }
+    response_headers: { security: strict }
+    upstream: u
+  open: { match: { path: /open }, auth: public, limits: [address], upstream: u }
+";
+
+fn token() -> String {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+    let claims = r#"{"iss":"i","aud":"a","sub":"ada","tenant":"acme","scope":"read","roles":["x","y"],"exp":1900000000}"#;
+    let signed = format!("{}.{}", BASE64.encode(br#"{"alg":"HS256"}"#), BASE64.encode(claims));
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, SECRET.as_bytes());
+    format!("{signed}.{}", BASE64.encode(aws_lc_rs::hmac::sign(&key, signed.as_bytes())))
+}
+
+fn load() -> Gateway {
+    let file = std::env::temp_dir().join(format!("sluice-alloc-{}.yaml", std::process::id()));
+    std::fs::write(&file, CONFIG).expect("a file can be written");
+    let gateway = compile::load(&file, &|_| None, &State::default(), None);
+    let _ = std::fs::remove_file(&file);
+    gateway.unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
+}
+
+fn head(target: &str, host: &str, headers: &[(&'static str, &str)]) -> RequestHeader {
+    let mut head = RequestHeader::build("GET", target.as_bytes(), None).expect("it is a head");
+    head.insert_header(HOST, host).expect("it is a header");
+    for (name, value) in headers {
+        head.append_header(*name, *value).expect("it is a header");
+    }
+    head
+}
+
+fn facts() -> Facts {
+    Facts::new(0, SocketAddr::from(([192, 0, 2, 1], 5)), Scheme::Http, NOW)
+}
+
+/// Decides, and fails where the request is not relayed.
+fn relayed<'g>(gateway: &'g Gateway, head: &RequestHeader, target: &str, facts: &mut Facts) -> (&'g Route, &'g Relay) {
+    match ready(decide(gateway, &gateway.buckets, head, target.as_bytes(), facts)) {
+        Ok(Decision::Relay(route)) => match &route.action {
+            Action::Upstream(relay) => (route, relay),
+            Action::Respond(_) | Action::Redirect(_) => panic!("the route has an upstream"),
+        },
+        Ok(Decision::Answer(..) | Decision::Fixed(_)) => panic!("it is relayed"),
+        Err(stop) => panic!("it is refused: {stop:?}"),
+    }
+}
+
+#[test]
+fn an_accepted_request_costs_no_allocation_until_its_heads_are_written() {
+    let gateway = load();
+    let authorization = format!("Bearer {}", token());
+    let usual = [("user-agent", "curl/8.5"), ("accept", "*/*"), ("x-api", "1"), ("x-c", "d")];
+    let with = |more: (&'static str, &'static str)| [usual[0], usual[1], usual[2], usual[3], more];
+    let mut by_token = head("/api/v1/orders/17?full=1", "api.example.com", &usual);
+    by_token.insert_header("authorization", authorization.as_str()).expect("it is a header");
+    let by_key = head("/api/v1/orders/17?full=1", "api.example.com", &with(("x-api-key", "test")));
+    let public = head("/open", "any.example", &usual);
+    for (what, head, target) in [
+        ("a remembered token", &by_token, "/api/v1/orders/17?full=1"),
+        ("an API key", &by_key, "/api/v1/orders/17?full=1"),
+        ("a public route", &public, "/open"),
+    ] {
+        // The first request verifies, remembers and opens buckets.
+        relayed(&gateway, head, target, &mut facts());
+        let (calls, mut known) = allocations(facts);
+        assert_eq!(calls, 0, "{what}: facts");
+        let (calls, (route, relay)) = allocations(|| relayed(&gateway, head, target, &mut known));
+        assert_eq!(calls, 0, "{what}: from the head to the decision");
+
+        let mut sent = head.clone();
+        let upstream = relay.upstream.pool.targets();
+        let host = upstream.first().expect("there is a target").host_header.clone();
+        let (calls, ()) = allocations(|| make_head(&gateway, route, relay, &known, &host, &mut sent));
+        println!("{what}: {calls} allocations for the head upstream");
+        assert!(calls <= UPSTREAM_HEAD, "{what}: {calls} allocations for the head upstream, {UPSTREAM_HEAD} at most");
+
+        let (calls, told) = allocations(|| {
+            let mut told = 0;
+            headers(&known.charges, &mut |_, _| told += 1);
+            told
+        });
+        assert_eq!(told, 5, "{what}");
+        println!("{what}: {calls} allocations for what limits tell");
+        assert!(calls <= LIMIT_HEADERS, "{what}: {calls} allocations for what limits tell the client, {LIMIT_HEADERS} at most");
+
+        let mut line = Vec::with_capacity(4096);
+        let (calls, ()) = allocations(|| write_line(route, &known, &mut line));
+        assert_eq!(calls, 0, "{what}: the line of the access log");
+        assert!(line.ends_with(b"}\n"));
+
+        // The first one makes the counters.
+        route.series.done(Outcome::Status(200), 100, Some(10));
+        let (calls, ()) = allocations(|| route.series.done(Outcome::Status(200), 100, Some(10)));
+        assert_eq!(calls, 0, "{what}: the figures");
+    }
+}
+
+/// Forwarded fields, request id, trace, identity and the route's own: values, and names in the spelling in which they are sent.
+const UPSTREAM_HEAD: usize = 36;
+/// Five values that share one allocation, and its count of references.
+const LIMIT_HEADERS: usize = 2;
+
+fn write_line(route: &Route, facts: &Facts, out: &mut Vec<u8>) {
+    let trace = facts.trace.trace_id();
+    let identity = facts.identity.as_deref();
+    Line {
+        unix_ms: facts.now.unix_ms,
+        request_id: facts.request_id.as_str(),
+        trace_id: trace.as_str(),
+        client: Some(facts.client),
+        host: facts.target.host().as_bytes(),
+        method: b"GET",
+        path: facts.target.path().as_bytes(),
+        query: facts.target.query().unwrap_or_default().as_bytes(),
+        route: &route.name,
+        consumer: identity.and_then(|identity| identity.consumer.as_ref()).map_or("", |consumer| &consumer.name),
+        status: Some(200),
+        total_us: Some(100),
+        ..Line::default()
+    }
+    .append_to(out);
+}

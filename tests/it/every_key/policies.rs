@@ -1,0 +1,87 @@
+//! Policies: one scenario each, played in a route, in a bundle and in the defaults.
+
+/// A scenario of a policy's key. `[[a||b]]` is `a` with the key, `b` without it.
+pub struct PolicyProof {
+    /// Below the route, such as `cors.max_age`.
+    pub key: &'static str,
+    /// Other sections.
+    pub top: &'static str,
+    /// The route's other keys.
+    pub route: &'static str,
+    /// The policy, where it may stand.
+    pub policy: &'static str,
+    pub ask: &'static [&'static str],
+}
+
+const OPEN: &str = "match: { path: /a/** }, auth: public, upstream: u";
+const RESPOND: &str = "match: { path: /a/** }, auth: public, respond: { status: 200 }";
+const IDP: &str = "authenticators: { idp: { jwt: { issuer: i, audiences: [a], algorithms: [ES256], keys: { file: jwks.json } } } }";
+const CLOSED: &str = "match: { path: /a/** }, auth: [idp], upstream: u";
+const GET: &[&str] = &["GET http://h/a/b"];
+const CALLERS: &[&str] = &[
+    r#"GET http://h/a | claims={"sub":"s","scope":"x","roles":["y"],"t":"z"}"#,
+    r#"GET http://h/a | claims={"sub":"s","scope":"other","roles":["other"],"t":"other"}"#,
+];
+const PREFLIGHT: &[&str] = &[
+    "OPTIONS http://h/a | origin: https://a.example | access-control-request-method: PUT | access-control-request-headers: x-a",
+    "GET http://h/a | origin: https://a.example",
+    "GET http://h/a | origin: https://b.example",
+];
+
+const fn open(key: &'static str, policy: &'static str, ask: &'static [&'static str]) -> PolicyProof {
+    PolicyProof { key, top: "", route: OPEN, policy, ask }
+}
+
+pub const POLICIES: &[PolicyProof] = &[
+    open("ip_filter.allow", "ip_filter: { allow: [ [[10.0.0.0/8||192.0.2.1]] ] }", GET),
+    open("ip_filter.deny", "ip_filter: { deny: [ [[192.0.2.0/24||10.0.0.0/8]] ] }", GET),
+    open("cors.origins", "cors: { origins: [https://[[a||b]].example] }", PREFLIGHT),
+    open("cors.methods", "cors: { origins: [https://a.example][[, methods: [PUT]||]] }", PREFLIGHT),
+    open("cors.headers", "cors: { origins: [https://a.example], methods: [PUT][[, headers: [x-a]||]] }", PREFLIGHT),
+    PolicyProof {
+        key: "cors.expose",
+        top: "",
+        route: RESPOND,
+        policy: "cors: { origins: [https://a.example][[, expose: [x-b]||]] }",
+        ask: &["GET http://h/a | origin: https://a.example"],
+    },
+    open("cors.credentials", "cors: { origins: [https://a.example], methods: [PUT], headers: [x-a][[, credentials: true||]] }", PREFLIGHT),
+    open("cors.max_age", "cors: { origins: [https://a.example], methods: [PUT], headers: [x-a][[, max_age: 5m||]] }", PREFLIGHT),
+    PolicyProof { key: "allow.scopes", top: IDP, route: CLOSED, policy: "[[allow: { scopes: [x] }||]]", ask: CALLERS },
+    PolicyProof { key: "allow.roles", top: IDP, route: CLOSED, policy: "[[allow: { roles: [y] }||]]", ask: CALLERS },
+    PolicyProof { key: "allow.claims", top: IDP, route: CLOSED, policy: "[[allow: { claims: { t: [z] } }||]]", ask: CALLERS },
+    PolicyProof {
+        key: "limits",
+        top: "limits: { one: { rate: 1/h, by: [client_ip] }, two: { rate: 2/h, by: [client_ip] }, three: { rate: 3/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1, limits: [one, two] } }",
+        route: "match: { path: /a/** }, auth: public, upstream: u",
+        policy: "limits: [ [[one||two]], three ]",
+        ask: GET,
+    },
+    open("body.limit", "[[body: { limit: 1KiB }||]]", &["POST http://h/a | content-length: 2000"]),
+    open("rewrite.strip_prefix", "[[rewrite: { strip_prefix: /a }||]]", GET),
+    open("rewrite.prefix.from", "rewrite: { prefix: { from: [[/a||/]], to: /c } }", GET),
+    open("rewrite.prefix.to", "rewrite: { prefix: { from: /a, to: [[/c||/d]] } }", GET),
+    open("rewrite.path", "[[rewrite: { path: '/c/{rest}' }||]]", GET),
+    open("rewrite.host", "[[rewrite: { host: upstream }||]]", GET),
+    open("request_headers.set", "[[request_headers: { set: { x-a: b } }||]]", GET),
+    open("request_headers.add", "[[request_headers: { add: { x-a: b } }||]]", &["GET http://h/a | x-a: c"]),
+    open("request_headers.remove", "[[request_headers: { remove: [x-a] }||]]", &["GET http://h/a | x-a: c"]),
+    PolicyProof {
+        key: "response_headers.security",
+        top: "",
+        route: RESPOND,
+        policy: "[[response_headers: { security: strict }||]]",
+        ask: GET,
+    },
+    PolicyProof { key: "response_headers.set", top: "", route: RESPOND, policy: "[[response_headers: { set: { x-a: b } }||]]", ask: GET },
+    PolicyProof { key: "response_headers.add", top: "", route: RESPOND, policy: "[[response_headers: { add: { x-a: b } }||]]", ask: GET },
+    PolicyProof {
+        key: "response_headers.remove",
+        top: "",
+        route: "match: { path: /a/** }, auth: public, respond: { status: 410 }",
+        policy: "[[response_headers: { remove: [cache-control] }||]]",
+        ask: GET,
+    },
+    open("accept", "[[accept: [encoded_slash]||]]", &["GET http://h/a/b%2Fc"]),
+    PolicyProof { key: "shadow", top: "", route: OPEN, policy: "ip_filter: { deny: [192.0.2.0/24] }[[, shadow: [ip_filter]||]]", ask: GET },
+];

@@ -1,0 +1,493 @@
+//! All keys but those of policies, each with its proof.
+
+/// How it is known that a key does something.
+pub enum Proof {
+    /// A configuration, `[[a||b]]` being `a` with the key and `b` without it, and the requests that tell the sides apart. Without
+    /// requests, what its own tests say tells them apart.
+    Differs(&'static str, &'static [&'static str]),
+    /// The name of a test that needs sockets or clocks.
+    Test(&'static str),
+}
+
+use Proof::{Differs, Test};
+
+/// `{good}` and the like are the tokens and keys of `every_key.rs`.
+pub const KEYS: &[(&str, Proof)] = &[
+    ("server.threads", Test("as_many_workers_run_as_are_configured")),
+    ("server.drain", Test("a_drain_waits_for_the_last_connection_and_no_longer")),
+    ("server.settle", Test("while_it_settles_it_takes_new_connections_and_says_that_it_is_not_ready")),
+    ("server.watch", Test("a_watched_file_takes_effect_by_itself")),
+    ("server.limits_memory", Test("more_callers_than_the_memory_of_limits_holds_are_counted")),
+    ("server.tokens_memory", Test("the_memory_of_tokens_is_as_large_as_configured")),
+    ("access_log.to", Test("logrotate_moves_the_file_and_a_signal_begins_a_new_one")),
+    ("access_log.format", Test("a_line_has_exactly_the_fields_that_are_documented_and_they_are_true")),
+    ("listeners.*.address", Test("an_ipv4_and_an_ipv6_listener_share_a_port")),
+    (
+        "listeners.*.limits",
+        Differs(
+            "listeners: { l: { address: 127.0.0.1:1, limits: [ [[one||two]] ] } }\nlimits: { one: { rate: 1/h, by: [client_ip] }, two: { rate: 2/h, by: [client_ip] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one, two], upstream: u } }",
+            &["GET http://h/none"],
+        ),
+    ),
+    ("listeners.*.connections.max", Test("connections_beyond_the_caps_are_closed_and_counted")),
+    ("listeners.*.connections.per_address", Test("one_address_cannot_take_the_places_of_another")),
+    ("listeners.*.deadlines.header", Test("a_slow_head_is_answered_at_its_deadline_however_it_drips")),
+    ("listeners.*.deadlines.keep_alive", Test("a_request_within_the_idle_time_starts_it_anew")),
+    ("listeners.*.deadlines.body", Test("a_body_that_stops_coming_ends_its_request_after_the_body_deadline")),
+    ("listeners.*.deadlines.write", Test("a_client_that_does_not_read_its_answer_is_given_up_after_the_write_deadline")),
+    (
+        "listeners.*.heads.bytes",
+        Differs(
+            "listeners: { l: { address: 127.0.0.1:1, heads: { bytes: [[1KiB||2KiB]] } } }\nroutes: { r: { match: { path: /a }, auth: public, upstream: u } }",
+            &["GET http://h/a | x-a: {1500}"],
+        ),
+    ),
+    (
+        "listeners.*.heads.fields",
+        Differs(
+            "listeners: { l: { address: 127.0.0.1:1, heads: { fields: [[2||20]] } } }\nroutes: { r: { match: { path: /a }, auth: public, upstream: u } }",
+            &["GET http://h/a | a: b | c: d | e: f"],
+        ),
+    ),
+    ("admin.address", Test("it_answers_on_a_socket_until_it_is_dropped_and_admits_only_so_many")),
+    (
+        "clients.trusted_proxies",
+        Differs(
+            "clients: { trusted_proxies: [ [[192.0.2.1||10.0.0.0/8]] ] }\nroutes: { r: { match: { path: /a }, auth: public, upstream: u } }",
+            &["GET http://h/a | x-forwarded-for: 198.51.100.7"],
+        ),
+    ),
+    (
+        "clients.header",
+        Differs(
+            "clients: { trusted_proxies: [192.0.2.1], header: [[cf-connecting-ip||x-forwarded-for]] }\nroutes: { r: { match: { path: /a }, auth: public, upstream: u } }",
+            &["GET http://h/a | x-forwarded-for: 198.51.100.7 | cf-connecting-ip: 198.51.100.8"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.issuer",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: [[i||other]], audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {good}"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.audiences",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [ [[a||other]] ], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {good}"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.algorithms",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [ [[HS256||HS384]] ], keys: { secret: 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {long}"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.keys.file",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [ES256], keys: { [[file: jwks.json||inline: '{other}']] } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {es}"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.keys.inline",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [ES256], keys: { [[inline: '{other}'||file: jwks.json]] } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {es}"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.keys.secret",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: [[0123456789abcdef0123456789abcdef||another-secret-of-at-least-32-bytes]] } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {good}"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.leeway",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }[[, leeway: 30s||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {late}"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.max_lifetime",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }[[, max_lifetime: 1m||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {good}"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.scope_claim",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }[[, scope_claim: /realm/s||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], allow: { scopes: [deep] }, upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {good}"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.role_claim",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }[[, role_claim: /realm/r||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], allow: { roles: [deep] }, upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {good}"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.forward",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }[[, forward: { x-user: sub }||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {good}"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.pass",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }[[, pass: true||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {good}"],
+        ),
+    ),
+    (
+        "authenticators.*.api_key.header",
+        Differs(
+            "authenticators: { k: { api_key: { [[header: x-api-key||query: key]] } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a | x-api-key: test", "GET http://h/a?key=test"],
+        ),
+    ),
+    (
+        "authenticators.*.api_key.query",
+        Differs(
+            "authenticators: { k: { api_key: { [[query: key||header: x-api-key]] } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a | x-api-key: test", "GET http://h/a?key=test"],
+        ),
+    ),
+    (
+        "authenticators.*.api_key.format.prefix",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key, format: { prefix: [[sk_||te]], length: 40 } } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a | x-api-key: {te}"],
+        ),
+    ),
+    (
+        "authenticators.*.api_key.format.length",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key, format: { prefix: te, length: [[40||41]] } } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a | x-api-key: {te}"],
+        ),
+    ),
+    (
+        "authenticators.*.api_key.forward",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key[[, forward: { x-client: consumer }||]] } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a?key=test | x-api-key: test"],
+        ),
+    ),
+    (
+        "authenticators.*.api_key.pass",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key[[, pass: true||]] } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a?key=test | x-api-key: test"],
+        ),
+    ),
+    (
+        "consumers.*.keys[].sha256",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"[[9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08||8f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08]]\" }] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a?key=test | x-api-key: test"],
+        ),
+    ),
+    (
+        "consumers.*.identities[].authenticator",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } }, k: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } } }\nconsumers: { c: { identities: [{ authenticator: [[j||k]], claim: sub, is: ada }] } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u }, s: { match: { path: /b }, auth: [k], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {good}"],
+        ),
+    ),
+    (
+        "consumers.*.identities[].claim",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } }, k: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } } }\nconsumers: { c: { identities: [{ authenticator: j, claim: [[sub||iss]], is: ada }] } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u }, s: { match: { path: /b }, auth: [k], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {good}"],
+        ),
+    ),
+    (
+        "consumers.*.identities[].is",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } }, k: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } } }\nconsumers: { c: { identities: [{ authenticator: j, claim: sub, is: [[ada||bob]] }] } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u }, s: { match: { path: /b }, auth: [k], upstream: u } }",
+            &["GET http://h/a | authorization: Bearer {good}"],
+        ),
+    ),
+    (
+        "consumers.*.plan",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }][[, plan: p||]] } }\nplans: { p: { rate: 1/h } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a?key=test | x-api-key: test"],
+        ),
+    ),
+    (
+        "consumers.*.scopes",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }], scopes: [ [[x||y]] ] } }\nroutes: { r: { match: { path: /a }, auth: [k], allow: { scopes: [x] }, upstream: u } }",
+            &["GET http://h/a?key=test | x-api-key: test"],
+        ),
+    ),
+    (
+        "plans.*.rate",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }], plan: p } }\nplans: { p: { rate: [[1/h||2/h]] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a?key=test | x-api-key: test"],
+        ),
+    ),
+    (
+        "plans.*.burst",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }], plan: p } }\nplans: { p: { rate: 9/h[[, burst: 1||]] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a?key=test | x-api-key: test"],
+        ),
+    ),
+    (
+        "limits.*.rate",
+        Differs(
+            "limits: { one: { rate: [[1/h||2/h]], by: [client_ip] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one], upstream: u } }",
+            &["GET http://h/a"],
+        ),
+    ),
+    (
+        "limits.*.burst",
+        Differs(
+            "limits: { one: { rate: 9/h, by: [client_ip][[, burst: 1||]] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one], upstream: u } }",
+            &["GET http://h/a"],
+        ),
+    ),
+    (
+        "limits.*.by",
+        Differs(
+            "limits: { one: { rate: 1/h, by: [ [[global||client_ip]] ] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one], upstream: u } }",
+            &["GET http://h/a", "GET http://h/a | from=198.51.100.7"],
+        ),
+    ),
+    (
+        "limits.*.per",
+        Differs(
+            "limits: { one: { rate: 1/h, by: [client_ip][[, per: route||]] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one], upstream: u }, s: { match: { path: /b }, auth: public, limits: [one], upstream: u } }",
+            &["GET http://h/a", "GET http://h/b"],
+        ),
+    ),
+    (
+        "limits.*.stage",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } } }\nlimits: { one: { rate: 1/h, by: [client_ip][[, stage: before_auth||]] } }\nroutes: { r: { match: { path: /a }, auth: [j], limits: [one], upstream: u } }",
+            &["GET http://h/a", "GET http://h/a"],
+        ),
+    ),
+    (
+        "upstreams.*.targets[].address",
+        Differs(
+            "upstreams: { u: { targets: [{ address: \"127.0.0.1:[[7||8]]\" }] } }\nroutes: { r: { match: { path: /a }, auth: public, rewrite: { host: upstream }, upstream: u } }",
+            &["GET http://h/a"],
+        ),
+    ),
+    ("upstreams.*.targets[].weight", Test("targets_share_requests_by_their_weights")),
+    ("upstreams.*.balance", Test("the_less_busy_target_gets_the_next_request")),
+    ("upstreams.*.health.path", Test("a_target_that_fails_its_checks_gets_nothing_until_it_is_well")),
+    ("upstreams.*.health.every", Test("checks_are_a_tenth_around_their_period")),
+    ("upstreams.*.health.timeout", Test("a_check_may_take_as_long_as_its_timeout")),
+    ("upstreams.*.health.unhealthy_after", Test("as_many_failures_in_a_row_as_configured_take_it_out_and_successes_bring_it_back")),
+    ("upstreams.*.health.healthy_after", Test("as_many_failures_in_a_row_as_configured_take_it_out_and_successes_bring_it_back")),
+    ("upstreams.*.timeouts.connect", Test("what_cannot_be_reached_is_told_from_what_is_slow_to_accept")),
+    ("upstreams.*.timeouts.response", Test("every_fault_of_an_upstream_has_its_answer_and_its_line")),
+    ("upstreams.*.timeouts.idle", Test("a_tunnel_ends_when_either_side_ends_it")),
+    ("upstreams.*.retries.attempts", Test("a_failed_connect_goes_elsewhere_whatever_the_method")),
+    (
+        "defaults.use",
+        Differs(
+            "bundles: { b: { response_headers: { set: { x-a: b } } }, c: { response_headers: { set: { x-a: c } } } }\ndefaults: { use: [ [[b||c]] ] }\nroutes: { r: { match: { path: /a }, auth: public, respond: { status: 200 } }, s: { match: { path: /b }, auth: public, use: [ [[c||b]] ], respond: { status: 200 } } }",
+            &["GET http://h/a"],
+        ),
+    ),
+    (
+        "defaults.upstream",
+        Differs(
+            "upstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] } }\ndefaults: { upstream: [[u||v]] }\nroutes: { r: { match: { path: /a }, auth: public }, s: { match: { path: /b }, auth: public, upstream: [[v||u]] } }",
+            &["GET http://h/a"],
+        ),
+    ),
+    (
+        "routes.*.listeners",
+        Differs(
+            "listeners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [ [[l||m]] ], match: { path: /a }, auth: public, upstream: u }, s: { listeners: [l, m], match: { path: /b }, auth: public, upstream: u } }",
+            &["GET http://h/a"],
+        ),
+    ),
+    (
+        "routes.*.match.hosts",
+        Differs("routes: { r: { match: { path: /a[[, hosts: [other.example]||]] }, auth: public, upstream: u } }", &["GET http://h/a"]),
+    ),
+    ("routes.*.match.path", Differs("routes: { r: { match: { path: [[/a||/b]] }, auth: public, upstream: u } }", &["GET http://h/a"])),
+    (
+        "routes.*.match.methods",
+        Differs("routes: { r: { match: { path: /a[[, methods: [PUT]||]] }, auth: public, upstream: u } }", &["GET http://h/a"]),
+    ),
+    (
+        "routes.*.match.headers",
+        Differs("routes: { r: { match: { path: /a[[, headers: { x-a: present }||]] }, auth: public, upstream: u } }", &["GET http://h/a"]),
+    ),
+    (
+        "routes.*.match.query",
+        Differs("routes: { r: { match: { path: /a[[, query: { a: present }||]] }, auth: public, upstream: u } }", &["GET http://h/a"]),
+    ),
+    (
+        "routes.*.auth",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } } }\nroutes: { r: { match: { path: /a }, auth: [[ [j]||public]], upstream: u }, s: { match: { path: /b }, auth: [j], upstream: u } }",
+            &["GET http://h/a"],
+        ),
+    ),
+    (
+        "routes.*.use",
+        Differs(
+            "bundles: { b: { response_headers: { set: { x-a: b } } }, c: { response_headers: { set: { x-a: c } } } }\nroutes: { r: { match: { path: /a }, auth: public, use: [ [[b||c]] ], respond: { status: 200 } }, s: { match: { path: /b }, auth: public, use: [ [[c||b]] ], respond: { status: 200 } } }",
+            &["GET http://h/a"],
+        ),
+    ),
+    (
+        "routes.*.upstream",
+        Differs(
+            "upstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] } }\nroutes: { r: { match: { path: /a }, auth: public, upstream: [[u||v]] }, s: { match: { path: /b }, auth: public, upstream: [[v||u]] } }",
+            &["GET http://h/a"],
+        ),
+    ),
+    (
+        "routes.*.respond.status",
+        Differs("routes: { r: { match: { path: /a }, auth: public, respond: { status: [[200||201]] } } }", &["GET http://h/a"]),
+    ),
+    (
+        "routes.*.respond.code",
+        Differs("routes: { r: { match: { path: /a }, auth: public, respond: { status: 410[[, code: gone||]] } } }", &["GET http://h/a"]),
+    ),
+    (
+        "routes.*.respond.body",
+        Differs("routes: { r: { match: { path: /a }, auth: public, respond: { status: 200[[, body: hello||]] } } }", &["GET http://h/a"]),
+    ),
+    (
+        "routes.*.redirect.to",
+        Differs("routes: { r: { match: { path: /a }, auth: public, redirect: { to: [[/b||/c]] } } }", &["GET http://h/a"]),
+    ),
+    (
+        "routes.*.redirect.status",
+        Differs("routes: { r: { match: { path: /a }, auth: public, redirect: { to: /b[[, status: 302||]] } } }", &["GET http://h/a"]),
+    ),
+    (
+        "tests.*.request.method",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a[[, method: PUT||]] }, expect: { status: 405 } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.request.url",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/[[a||none]] }, expect: { status: 401 } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.request.headers",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/b[[, headers: { x-a: b }||]] }, expect: { status: 200 } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.request.listener",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a[[, listener: m||]] }, expect: { route: none } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.request.from",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/b, headers: { x-a: b }[[, from: 10.0.0.1||]] }, expect: { status: 403 } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.request.claims",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a[[, claims: { sub: ada }||]] }, expect: { allowed: true } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.request.consumer",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a[[, consumer: c||]] }, expect: { allowed: true } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.request.times",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a, claims: { sub: ada }[[, times: 2||]] }, expect: { status: 429 } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.expect.route",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a }, expect: { route: [[r||s]] } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.expect.allowed",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a }, expect: { allowed: [[true||false]] } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.expect.status",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a }, expect: { status: [[401||403]] } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.expect.code",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a }, expect: { code: [[credentials-missing||token-expired]] } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.expect.upstream",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a, claims: { sub: ada } }, expect: { [[upstream: u||status: 401]] } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.expect.upstream_path",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a, claims: { sub: ada } }, expect: { upstream_path: [[/a||/b]] } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.expect.upstream_headers",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a, claims: { sub: ada } }, expect: { upstream_headers: { x-user: [[ada||bob]] } } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.expect.headers",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/a }, expect: { headers: { www-authenticate: [[present||absent]] } } } }",
+            &[],
+        ),
+    ),
+];
