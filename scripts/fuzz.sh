@@ -24,7 +24,7 @@ command -v cargo-fuzz >/dev/null || cargo install --quiet --locked --root "$tool
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(sed -n 's|^path = "targets/\(.*\)\.rs"$|\1|p' fuzz/Cargo.toml)
 # The versions that are shipped; Cargo adds what only the targets need.
-cp Cargo.lock fuzz/Cargo.lock
+[ fuzz/Cargo.lock -nt Cargo.lock ] || cp Cargo.lock fuzz/Cargo.lock
 for target in "${targets[@]}"; do
   cargo "${toolchain[@]}" fuzz build --sanitizer "$sanitizer" --target-dir "$built" "$target"
 done

@@ -20,7 +20,8 @@ pub fn hold(data: &[u8]) {
 
 fn can_be_shown(mistakes: &[Diagnostic], text: &str) {
     assert!(!mistakes.is_empty(), "refused for nothing");
-    let lines = text.split('\n').count() + 1;
+    // YAML ends lines at a bare CR too.
+    let lines = text.split(['\n', '\r']).count();
     for mistake in mistakes {
         assert!(mistake.code.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'));
         if let Some(place) = &mistake.place {

@@ -57,7 +57,7 @@ fn headers<'a>(lines: impl Iterator<Item = &'a [u8]>) -> HeaderMap {
     headers
 }
 
-/// Where an input is cut in two: everywhere if it is short, else at 512 places.
+/// Where an input is cut in two: everywhere if it is short, else at 128 places.
 fn cuts(length: usize) -> impl Iterator<Item = usize> {
-    (0..=length).step_by(length / 512 + 1)
+    (0..=length).step_by(length / 128 + 1)
 }

@@ -8,7 +8,10 @@ use clap::Args;
 use crate::config::compile;
 use crate::state::State;
 
-/// Check a configuration: every mistake at once, each with its place. Runs no tests: see `sluice test`.
+/// Check a configuration.
+///
+/// Tells every mistake at once, each with its place and what to do about it. Opens no socket and contacts nobody, but reads the files and
+/// the environment that the configuration refers to. Runs no tests: see `sluice test`.
 #[derive(Args)]
 pub struct CheckArgs {
     /// A file, or a folder whose *.yaml are one configuration

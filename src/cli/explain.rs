@@ -13,7 +13,7 @@ use crate::ctx::Now;
 use crate::simulate::{Asked, SOMEBODY, Said, simulate, tell, text};
 use crate::state::State;
 
-/// Explain what would become of a request: route, policies, limits, headers, upstream. Contacts nobody.
+/// Explain what would become of a request. Contacts nobody.
 ///
 /// Shown are the route and why the others that were near lost, the verdict of each policy that the route has, in order, the
 /// limits with their keys, the upstream, the headers that are added and removed, and the status and code of an answer of the

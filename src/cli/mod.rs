@@ -23,7 +23,7 @@ use crate::config::render::render;
 
 /// An API gateway and edge proxy whose operators know what it will do before it does it.
 #[derive(Parser)]
-#[command(version, propagate_version = true, disable_help_subcommand = true, max_term_width = 110)]
+#[command(version, propagate_version = true, disable_help_subcommand = true, max_term_width = 110, after_help = EXIT_CODES)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -43,6 +43,8 @@ enum Command {
     Echo(echo::EchoArgs),
     Reference(reference::ReferenceArgs),
 }
+
+const EXIT_CODES: &str = "Exit codes: 0 all is well; 1 the thing asked about failed; 2 the command line is wrong; 78 the configuration is.";
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {

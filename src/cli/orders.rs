@@ -7,14 +7,20 @@ use clap::Args;
 
 use crate::control::{Order, ask};
 
-/// Have the running process read its configuration again. Nothing changes where it is refused.
+/// Have the running process read its configuration again.
+///
+/// Waits for its verdict: 0 where the new configuration is in place, 1 where it was refused, in which case nothing has changed, or where
+/// no such process runs.
 #[derive(Args)]
 pub struct ReloadArgs {
     /// The file or folder that the running process was started with.
     config: PathBuf,
 }
 
-/// Have the running process start the binary that is now in its place and hand over to it.
+/// Have the running process hand over to the binary that is now in its place.
+///
+/// Waits for its verdict: 0 where the new process serves, 1 where it could not, in which case the old one goes on, or where no such process
+/// runs.
 #[derive(Args)]
 pub struct UpgradeArgs {
     /// The file or folder that the running process was started with.

@@ -10,6 +10,8 @@ use crate::simulate::{Tested, run_tests};
 use crate::state::State;
 
 /// Run the `tests:` of a configuration. Contacts nobody.
+///
+/// Each has limits of its own, so that no test depends on another. 1 where one fails.
 #[derive(Args)]
 pub struct TestArgs {
     /// A file, or a folder whose *.yaml are one configuration

@@ -44,6 +44,10 @@ pub struct Key {
 /// More values than any real configuration has; aliases count as often as they are used.
 const MOST_NODES: usize = 5_000_000;
 
+/// Aliases may stand for so many values, and for ten more with each that is written: every mistake in them is looked for, and told once,
+/// so that a small file could keep the reader busy for minutes.
+const MOST_ALIASED: usize = 100_000;
+
 /// Deeper than any real configuration is.
 const DEEPEST: usize = 64;
 
@@ -79,6 +83,8 @@ struct Builder<'a> {
     anchors: HashMap<usize, Anchored>,
     root: Option<Node>,
     nodes: usize,
+    /// Those of them that aliases stand for.
+    aliased: usize,
     most: usize,
     errors: Vec<Diagnostic>,
 }
@@ -110,7 +116,7 @@ impl Node {
 
 impl<'a> Builder<'a> {
     fn new(source: &'a Arc<Source>, most: usize) -> Self {
-        Builder { source, open: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0, most, errors: Vec::new() }
+        Builder { source, open: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0, aliased: 0, most, errors: Vec::new() }
     }
 
     fn run(mut self) -> Result<Node, Vec<Diagnostic>> {
@@ -170,9 +176,12 @@ impl<'a> Builder<'a> {
                 Event::Alias(id) => match self.anchors.get(&id) {
                     Some(anchored) => {
                         let (count, height) = (anchored.count, anchored.height);
+                        let written = self.nodes - self.aliased;
                         self.nodes = self.nodes.saturating_add(count);
-                        if self.nodes > self.most {
-                            return Err(self.too_large(&place));
+                        self.aliased = self.aliased.saturating_add(count);
+                        let most_aliased = MOST_ALIASED.saturating_add(10 * written);
+                        if self.nodes > self.most || self.aliased > most_aliased {
+                            return Err(self.too_large(&place, self.most.min(most_aliased + written)));
                         }
                         let mut node = anchored.node.clone();
                         // What is inside keeps its place: there it can be mended.
@@ -234,7 +243,7 @@ impl<'a> Builder<'a> {
         }
         let deep = self.open.len() + height > DEEPEST;
         if deep || self.nodes > self.most {
-            let error = if deep { vec![too_deep(&node.place)] } else { self.too_large(&node.place) };
+            let error = if deep { vec![too_deep(&node.place)] } else { self.too_large(&node.place, self.most) };
             self.errors.extend(error);
             return Err(std::mem::take(&mut self.errors));
         }
@@ -291,8 +300,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn too_large(&mut self, place: &Place) -> Vec<Diagnostic> {
-        let most = self.most;
+    fn too_large(&mut self, place: &Place, most: usize) -> Vec<Diagnostic> {
         self.errors.push(
             Diagnostic::at(place, "too-large", format!("with all aliases written out, this file holds more than {most} values"))
                 .help("an alias stands for everything below its anchor, again at each use"),
@@ -489,6 +497,11 @@ mod tests {
             text += &format!("a{n}: &a{n} [{uses}]\n");
         }
         assert_eq!(codes(&text).last().map(|c| c.0), Some("too-large"));
+        // Took minutes: every use was searched for mistakes.
+        let wide = format!("a: &a [{}]\nb: [{}]\n", vec!["x"; 1000].join(", "), vec!["*a"; 1000].join(", "));
+        assert_eq!(codes(&wide).last().map(|c| c.0), Some("too-large"));
+        let fair = format!("a: &a [{}]\nb: [{}]\n", vec!["x"; 1000].join(", "), vec!["*a"; 100].join(", "));
+        assert!(parse(&source(&fair)).is_ok());
         let small = Builder::new(&source("a: &a [1, 2, 3]\nb: *a\nc: *a\n"), 16).run();
         assert!(small.is_ok());
         let small = Builder::new(&source("a: &a [1, 2, 3]\nb: *a\nc: *a\n"), 15).run();

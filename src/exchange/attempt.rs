@@ -15,6 +15,7 @@ use super::{Ctx, answered, is_websocket, write};
 use crate::clock;
 use crate::policy::limits;
 use crate::relay::balance::{NO_HEALTHY_TARGET, choose as choose_target};
+use crate::relay::framing::make_plain;
 use crate::relay::peer::peer as make_peer;
 use crate::relay::retry::{Attempt, CLIENT_GONE, INTERNAL_ERROR, Phase, kind_of};
 use crate::relay::send::make_head;
@@ -52,8 +53,8 @@ pub struct Attempts {
 // === impl Attempts ===
 
 impl Attempts {
-    /// The time of an attempt that ends now.
-    fn stop_clock(&mut self) {
+    /// The time of an attempt that ends now, unless it has ended before.
+    pub(super) fn stop_clock(&mut self) {
         if self.began > 0 {
             self.upstream_ns += clock::mono().saturating_sub(self.began);
             self.began = 0;
@@ -172,6 +173,7 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
         // RFC 9110 section 15.2.2: only a client that asked for it changes protocols; to any other, what follows would be an answer.
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for").into_up());
     }
+    make_plain(head)?;
     let mut told: SmallVec<[_; 5]> = SmallVec::new();
     limits::headers::headers(&ctx.facts.charges, &mut |name, value| told.push((name, value)));
     let rewrite = relay.head.rewrite.as_ref();

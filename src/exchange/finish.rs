@@ -35,6 +35,8 @@ pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
     if let Some(conn) = &ctx.conn {
         conn.deadline.clear();
     }
+    // Where no body came, nothing has told that the answer is complete.
+    ctx.attempts.stop_clock();
     if ctx.facts.refused.is_none() && error.is_some() {
         // Only the client can end a request without an answer of ours or a reason.
         ctx.facts.refused = Some((&CLIENT_GONE, None));

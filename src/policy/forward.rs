@@ -154,8 +154,8 @@ fn printed(value: &Value) -> Result<String, &'static str> {
 fn single(value: &Value) -> Result<String, &'static str> {
     match value {
         Value::String(text) if text.chars().any(is_invisible) => Err("has control or invisible characters"),
-        // Servers trim field values: ` admin` would be read as `admin`.
-        Value::String(text) if text.starts_with(' ') || text.ends_with(' ') => Err("begins or ends with a space"),
+        // Servers trim field values, some of them of every space that Unicode has: ` admin` would be read as `admin`.
+        Value::String(text) if text.trim() != text => Err("begins or ends with a space"),
         Value::String(text) => Ok(text.clone()),
         Value::Number(number) => Ok(number.to_string()),
         Value::Bool(truth) => Ok(truth.to_string()),
@@ -239,6 +239,7 @@ mod tests {
             json!("\u{202e}nimda"),
             json!(" admin"),
             json!("admin "),
+            json!("admin\u{a0}"),
             json!(["user,admin"]),
             json!([["a"]]),
             json!({ "a": 1 }),

@@ -4,6 +4,7 @@ pub mod balance;
 pub mod deadline;
 pub mod discovery;
 pub mod edits;
+pub mod framing;
 pub mod head;
 pub mod health;
 pub mod peer;

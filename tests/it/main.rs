@@ -6,6 +6,7 @@ mod access_log;
 mod ambiguous;
 mod bench_configs;
 mod change;
+mod cli;
 mod config_golden;
 mod corpora;
 mod entry;

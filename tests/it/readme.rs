@@ -329,7 +329,7 @@ fn links_between_pages_lead_somewhere() {
         "SECURITY.md",
         "docs/observability.md",
         "docs/troubleshooting.md",
-        "docs/upgrade.md",
+        "docs/changing.md",
         "docs/docker.md",
     ] {
         let folder = Path::new(ROOT).join(name).parent().unwrap().to_owned();

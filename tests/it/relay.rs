@@ -107,6 +107,19 @@ fn pipelined_requests_are_answered_in_their_order_and_judged_one_by_one() {
 }
 
 #[test]
+fn a_client_may_send_many_requests_before_it_reads() {
+    let upstream = Upstream::script(|request| Answer::ok(request.target.clone()).steps());
+    let gateway = start(&upstream);
+    let mut client = gateway.client();
+    // Several times what the gateway reads ahead.
+    let all: String = (0..1000).map(|n| format!("GET /a/{n} HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(60))).collect();
+    client.send(all);
+    for n in 0..1000 {
+        assert_eq!(client.read().text(), format!("/a/{n}"));
+    }
+}
+
+#[test]
 fn a_client_that_wants_to_close_is_told_that_it_will() {
     let upstream = Upstream::start();
     let gateway = start(&upstream);
@@ -155,13 +168,14 @@ fn answers_without_content_are_framed_as_such() {
 fn a_client_of_1996_gets_what_it_understands() {
     let upstream = Upstream::script(|request| match request.target.as_str() {
         "/a/chunked" => Answer::ok("hello").chunked().steps(),
+        "/a/of-its-age" => vec![Step::ReadBody, send("HTTP/1.0 200 OK\r\n\r\nhello"), Step::Close],
         "/a/broken" => {
             vec![Step::ReadBody, send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n"), Step::Close]
         }
         _ => Answer::ok("hello").steps(),
     });
     let gateway = start(&upstream);
-    for path in ["/a/length", "/a/chunked"] {
+    for path in ["/a/length", "/a/chunked", "/a/of-its-age"] {
         let mut client = gateway.client();
         client.send(format!("GET {path} HTTP/1.0\r\nHost: a\r\n\r\n"));
         let answer = client.read();

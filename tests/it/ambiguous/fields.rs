@@ -80,6 +80,8 @@ pub fn rows() -> Vec<Row> {
         arrives("9113 3.2", "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__", ""),
         arrives("9110 7.8", "Connection: Upgrade\r\nUpgrade: TLS/1.0", ""),
         arrives("9110 7.8", "Upgrade: h2c", ""),
+        arrives("9110 7.8", "Connection: upgrade\r\nUpgrade: h2c, websocket", ""),
+        arrives("9110 7.8", "Connection: upgrade\r\nUpgrade: websocket/13", ""),
         // An upgrade through a route that wants a credential
         Row::new(
             "6455 4.1",

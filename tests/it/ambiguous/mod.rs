@@ -117,7 +117,8 @@ server: { threads: 1 }
 clients: { trusted_proxies: [127.0.0.2] }
 listeners:
   public: { address: "127.0.0.1:{port}", heads: { bytes: 256KiB } }
-  tight: { address: "127.0.0.1:{port:tight}", heads: { bytes: 2KiB, fields: 20 }, deadlines: { header: 300ms } }
+  tight: { address: "127.0.0.1:{port:tight}", heads: { bytes: 2KiB, fields: 20 } }
+  hasty: { address: "127.0.0.1:{port:hasty}", deadlines: { header: 1s } }
 authenticators:
   idp:
     jwt:
@@ -133,7 +134,7 @@ upstreams: { up: { targets: ["{up}"] } }
 defaults: { upstream: up }
 routes:
   any: { listeners: [public], match: { path: /** }, auth: public }
-  good: { listeners: [tight], match: { path: /good }, auth: public }
+  good: { listeners: [tight, hasty], match: { path: /good }, auth: public }
   slash: { listeners: [public], match: { path: /slash/** }, auth: public, accept: [encoded_slash] }
   double: { listeners: [public], match: { path: /double/** }, auth: public, accept: [double_slash] }
   semicolon: { listeners: [public], match: { path: /semicolon/** }, auth: public, accept: [semicolon] }

@@ -14,9 +14,9 @@ fn start(upstream: &Upstream) -> Gateway {
 fn a_head_that_is_late_is_answered_and_logged() {
     let upstream = Upstream::start();
     let gateway = start(&upstream);
-    let mut first = Client::connect(gateway.address_of("tight"));
+    let mut first = Client::connect(gateway.address_of("hasty"));
     first.send("GET /good HTTP/1.1\r\nHost: a.exa");
-    let mut later = Client::connect(gateway.address_of("tight"));
+    let mut later = Client::connect(gateway.address_of("hasty"));
     later.send(GOOD);
     assert_eq!(later.read().status, 200);
     later.send("GET /good HTTP/1.1\r\n");
@@ -27,7 +27,7 @@ fn a_head_that_is_late_is_answered_and_logged() {
         client.expect_close();
         let line = gateway.log_line_where(|line| line["request_id"] == answer.header("x-request-id").unwrap_or_default());
         let seen = (&line["status"], &line["code"], &line["method"], &line["path"], &line["listener"]);
-        assert_eq!(seen, (&408.into(), &"header-timeout".into(), &"GET".into(), &"/good".into(), &"tight".into()), "{line}");
+        assert_eq!(seen, (&408.into(), &"header-timeout".into(), &"GET".into(), &"/good".into(), &"hasty".into()), "{line}");
     }
     assert_eq!(upstream.requests().len(), 1);
 }
@@ -36,7 +36,7 @@ fn a_head_that_is_late_is_answered_and_logged() {
 fn a_head_that_drips_is_not_saved_by_its_drops() {
     let upstream = Upstream::start();
     let gateway = start(&upstream);
-    let mut client = Client::connect(gateway.address_of("tight"));
+    let mut client = Client::connect(gateway.address_of("hasty"));
     client.send("GET /good HTTP/1.1\r\n");
     // Each drop comes well within the deadline; only their sum is late.
     let mut drops = 0;
@@ -55,9 +55,9 @@ fn a_head_that_drips_is_not_saved_by_its_drops() {
 fn a_connection_that_says_nothing_is_closed_without_a_word() {
     let upstream = Upstream::start();
     let gateway = start(&upstream);
-    let mut silent = Client::connect(gateway.address_of("tight"));
+    let mut silent = Client::connect(gateway.address_of("hasty"));
     silent.expect_close();
-    let mut blank = Client::connect(gateway.address_of("tight"));
+    let mut blank = Client::connect(gateway.address_of("hasty"));
     blank.send("\r\n");
     blank.expect_close();
     assert!(gateway.log().is_empty());

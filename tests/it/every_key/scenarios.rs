@@ -14,7 +14,7 @@ use Proof::{Differs, Test};
 /// `{good}` and the like are the tokens and keys of `every_key.rs`.
 pub const KEYS: &[(&str, Proof)] = &[
     ("server.threads", Test("as_many_workers_run_as_are_configured")),
-    ("server.drain", Test("a_drain_waits_for_the_last_connection_and_no_longer")),
+    ("server.drain", Test("what_takes_longer_than_the_drain_is_cut_counted_and_logged")),
     ("server.settle", Test("while_it_settles_it_takes_new_connections_and_says_that_it_is_not_ready")),
     ("server.watch", Test("a_watched_file_takes_effect_by_itself")),
     ("server.limits_memory", Test("more_callers_than_the_memory_of_limits_holds_are_counted")),
