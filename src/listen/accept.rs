@@ -45,7 +45,7 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// Accepts until [`RunningListener::stop_accepting`], serving each connection in a task of this thread's runtime; then
-/// takes who is queued already, and closes this copy of the socket. The caller gives each thread a `try_clone` of what [`bind`] made.
+/// takes who is queued already (unless another process will), and closes this copy of the socket. The caller gives each thread a `try_clone` of what [`bind`] made.
 ///
 /// # Errors
 ///
@@ -58,6 +58,9 @@ where
     socket.set_nonblocking(true)?;
     let socket = TcpListener::from_std(socket)?;
     accept_from(|cx| socket.poll_accept(cx), &listener, &front).await;
+    if listener.leaves_queue() {
+        return Ok(());
+    }
     // The kernel has answered for us to whoever is still queued: closing the socket now would reset them.
     let socket = socket.into_std()?;
     for _ in 0..BACKLOG {

@@ -23,6 +23,9 @@ pub struct RunningListener {
     accepting: watch::Sender<bool>,
     closing: watch::Sender<bool>,
     is_cut: AtomicBool,
+    leaves_queue: AtomicBool,
+    /// The accept loops.
+    loops: Arc<Open>,
 }
 
 // === impl RunningListener ===
@@ -40,6 +43,8 @@ impl RunningListener {
             accepting: watch::Sender::new(true),
             closing: watch::Sender::new(false),
             is_cut: AtomicBool::new(false),
+            leaves_queue: AtomicBool::new(false),
+            loops: Arc::default(),
         })
     }
 
@@ -88,9 +93,24 @@ impl RunningListener {
         self.is_cut.load(Ordering::Acquire)
     }
 
-    /// Keeps a drain of the process waiting until it is dropped.
-    pub fn hold(&self) -> Hold {
-        self.open.hold()
+    /// Likewise, where another process accepts from the same socket: whoever is queued is left to it.
+    pub fn leave_accepting(&self) {
+        self.leaves_queue.store(true, Ordering::Release);
+        self.stop_accepting();
+    }
+
+    pub(super) fn leaves_queue(&self) -> bool {
+        self.leaves_queue.load(Ordering::Acquire)
+    }
+
+    /// For an accept loop, held as long as it runs: a drain of the process waits for it, and so does [`stopped`](Self::stopped).
+    pub fn hold(&self) -> [Hold; 2] {
+        [self.open.hold(), self.loops.hold()]
+    }
+
+    /// Returns when the last accept loop has ended.
+    pub async fn stopped(&self) {
+        self.loops.none().await;
     }
 
     pub(super) fn accepting(&self) -> watch::Receiver<bool> {

@@ -149,8 +149,8 @@ async fn wait(start: &Start, running: &mut Running, mut watch: Watch, signals: &
             }
             Order::Upgrade => match running.hand_over(start, signals).await {
                 Ok(process) => {
-                    // Before whoever asked hears of it: probes are the new process's from now on.
-                    running.fall_silent();
+                    // Before whoever asked hears of it: what comes after that is the new process's.
+                    running.give_way().await;
                     // Read by the new process before, perhaps; it must not be lost.
                     if pending(signals.hang_up.recv()).await {
                         let _ = Pid::from_raw(process as i32).map(|process| kill_process(process, Signal::HUP));

@@ -58,6 +58,8 @@ pub struct Running {
 
 /// How long the first look-up of host names may hold a start or a reload up.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// How long the workers may take to stop accepting.
+const GIVE_WAY: Duration = Duration::from_secs(1);
 
 // === impl Running ===
 
@@ -259,8 +261,19 @@ impl Running {
         &self.sink
     }
 
-    /// Another process answers probes and checks targets from now on.
-    pub(super) fn fall_silent(&mut self) {
+    /// Another process accepts, answers probes and checks targets from now on. Returns when this one does not any more.
+    pub(super) async fn give_way(&mut self) {
+        for open in std::mem::take(&mut self.listeners).into_values() {
+            open.listener.leave_accepting();
+            self.closed.push(open.close());
+        }
+        let all = async {
+            for listener in &self.closed {
+                listener.stopped().await;
+            }
+        };
+        // A worker that does not answer must not hold up the rest.
+        let _ = tokio::time::timeout(GIVE_WAY, all).await;
         self.admin = None;
         self.watches.clear();
     }

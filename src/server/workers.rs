@@ -17,8 +17,8 @@ use crate::listen::front::{Front, Refuse};
 use crate::listen::running::RunningListener;
 use crate::proxy::Proxy;
 
-/// A socket to accept from. The hold keeps a drain waiting until those who were queued have been taken.
-type Work = (TcpListener, Arc<RunningListener>, Hold);
+/// A socket to accept from. The holds keep a drain waiting until those who were queued have been taken.
+type Work = (TcpListener, Arc<RunningListener>, [Hold; 2]);
 
 /// One copy of a socket for each worker.
 pub struct Copies(Vec<TcpListener>);
