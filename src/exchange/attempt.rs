@@ -11,7 +11,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, Session};
 use smallvec::SmallVec;
 
-use super::{Ctx, answered, is_websocket, write};
+use super::{Ctx, answered, end_after_this, is_websocket, write};
 use crate::clock;
 use crate::policy::limits;
 use crate::relay::balance::choose as choose_target;
@@ -205,10 +205,6 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
         // The upstream's idle time is the tunnel's, whichever side is silent.
         session.set_read_timeout(Some(timeouts.idle));
     }
-    if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
-        // Pingora looks only when a request begins.
-        session.set_keepalive(None);
-    }
     Ok(())
 }
 
@@ -277,7 +273,7 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     }
     if ctx.attempts.number > 0 {
         // Pingora ends the connection after an attempt has failed; the client is told so.
-        session.set_keepalive(None);
+        end_after_this(session, ctx);
     }
     if kind.code == INTERNAL_ERROR.code {
         log::error!("{}: {error}", ctx.facts.request_id.as_str());

@@ -8,7 +8,7 @@ use pingora_core::Result;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_proxy::Session;
 
-use super::Ctx;
+use super::{Ctx, end_after_this};
 use crate::config::plan::{Action, Route};
 use crate::policy::Answer;
 use crate::reply::own::own_head;
@@ -47,10 +47,7 @@ async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(He
     if !matches!(status, 204 | 304) {
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
-    keep_or_close(session);
-    if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
-        session.set_keepalive(None);
-    }
+    keep_or_close(session, ctx);
     let is_head = session.req_header().method == Method::HEAD || matches!(status, 204 | 205 | 304) || body.is_empty();
     session.write_response_header(Box::new(head), is_head).await?;
     if !is_head {
@@ -60,7 +57,7 @@ async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(He
 }
 
 /// A body that nobody reads stands between this request and the next one: a small one is read, for another the connection ends.
-fn keep_or_close(session: &mut Session) {
+fn keep_or_close(session: &mut Session, ctx: &Ctx) {
     if session.is_body_done() || session.is_body_empty() {
         return;
     }
@@ -70,9 +67,8 @@ fn keep_or_close(session: &mut Session) {
     match length {
         // Who waits for `100 Continue` will not send it.
         Some(length) if length <= DRAINED && !expects => {
-            session.set_close_on_response_before_downstream_finish(false);
             session.set_total_drain_timeout(Some(DRAIN_TIME));
         }
-        Some(_) | None => session.set_keepalive(None),
+        Some(_) | None => end_after_this(session, ctx),
     }
 }

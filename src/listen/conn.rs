@@ -85,6 +85,11 @@ impl ConnInfo {
         self.is_last.load(Ordering::Relaxed) || *self.closing.borrow()
     }
 
+    /// The request that is being served is the last one on its connection.
+    pub fn end_after_this(&self) {
+        self.is_last.store(true, Ordering::Relaxed);
+    }
+
     /// Bytes that have been read from the client, over all requests.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)

@@ -10,17 +10,19 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use memchr::memchr;
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
+use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::conn::ConnInfo;
-use super::head::{Head, Judged, has_begun, judge};
+use super::head::{Judged, has_begun, mark};
+use super::request::{Marks, Request};
 use super::running::RunningListener;
+use super::session::{Back, Http1, Returned};
 use super::stream::{ClientStream, Socket};
 use crate::reply::problem::Kind;
 
@@ -50,7 +52,7 @@ pub struct Front<P> {
 
 /// How waiting for a head ended.
 enum Waited {
-    Head(Head),
+    Head(Request),
     Refused(&'static Kind),
     /// Nothing to answer: why, where that is worth counting.
     Over(Option<&'static str>),
@@ -96,16 +98,12 @@ where
             is_closing: false,
             first: Some(Instant::now() + conn.listener.peek().deadlines.header),
         };
-        let mut persistent: Option<HttpPersistentSettings> = None;
+        let back = Back::new();
         loop {
             let mut buf = BytesMut::new();
-            let head = match waiting.next_head(&mut stream, &mut buf, &conn.listener).await {
-                Waited::Head(head) => head,
-                Waited::Refused(kind) => {
-                    let answer = self.refuse.refuse(&conn, kind, &buf);
-                    // Boxed: hardly any connection comes here, and all would have to make room for it.
-                    return Box::pin(async move { stream.finish_with(&answer).await }).await;
-                }
+            let request = match waiting.next_head(&mut stream, &mut buf, &conn.listener).await {
+                Waited::Head(request) => request,
+                Waited::Refused(kind) => return self.refuse(stream, kind, &buf).await,
                 Waited::Over(reason) => {
                     if let Some(reason) = reason {
                         self.dropped(&conn.listener.name, reason);
@@ -113,37 +111,35 @@ where
                     return;
                 }
             };
-            buf.advance(head.leading);
-            let rest = if buf.len() > head.len { buf.split_off(head.len) } else { BytesMut::new() };
             // Asked for with each request, because a reload may have changed them since.
             let deadlines = conn.listener.peek().deadlines;
-            stream.begin(&head, rest, deadlines.write);
-            conn.begin_request(&head);
-
-            let mut session = ServerSession::new_http1(stream);
-            if let Some(persistent) = persistent.take() {
-                persistent.apply_to_session(&mut session);
-            }
-            session.set_read_timeout(Some(deadlines.body));
-            session.set_total_drain_timeout(Some(deadlines.body));
-            session.set_pipelined_prefix(buf);
-            let Some(reusable) = self.proxy.process_new_http(session, &conn.closing).await else { return };
-
-            let (io, settings) = reusable.consume();
-            let Ok(same) = io.into_any().downcast::<ClientStream<S>>() else { return };
-            // Pingora looks at the first Connection field only; `head` has looked at all.
-            if head.close || !same.is_at_rest() {
-                return;
-            }
-            (stream, persistent) = (same, settings);
+            stream.begin(&request.head, buf, deadlines.write);
+            conn.begin_request(&request.head);
+            let session = Http1::new(stream, back.clone(), request, deadlines.body);
+            self.proxy.process_new_http(ServerSession::new_custom(session), &conn.closing).await;
+            stream = match back.take() {
+                Some(Returned::Kept(stream, None)) => stream,
+                Some(Returned::Kept(mut stream, Some(limit))) => match stream.skip_body(limit).await {
+                    true => stream,
+                    false => return,
+                },
+                Some(Returned::Ended(mut stream)) => return stream.close().await,
+                None => return,
+            };
         }
+    }
+
+    /// Answers what is no request, and ends the connection. Boxed: hardly any connection comes here, and all would have to make room for it.
+    fn refuse<S: Socket>(&self, mut stream: Box<ClientStream<S>>, kind: &'static Kind, head: &[u8]) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let answer = self.refuse.refuse(stream.conn(), kind, head);
+        Box::pin(async move { stream.finish_with(&answer).await })
     }
 }
 
 // === impl Waiting ===
 
 impl<F: Future<Output = ()>> Waiting<'_, F> {
-    /// Waits until `buf` holds a complete head, and longer than the deadlines allow for nothing.
+    /// Waits for a complete head, and longer than the deadlines allow for nothing. What came behind it is left in `buf`, or what is refused.
     async fn next_head<S: Socket>(&mut self, stream: &mut ClientStream<S>, buf: &mut BytesMut, listener: &RunningListener) -> Waited {
         let first = self.first.take();
         let mut until = first;
@@ -175,8 +171,9 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                 // that sends single bytes would otherwise cost the square of them.
                 let settings = listener.peek();
                 if old == 0 || memchr(b'\n', &buf[old..]).is_some() || buf.len() > settings.heads.bytes {
-                    match judge(buf, &settings.heads) {
-                        Judged::Complete(head) => return Poll::Ready(Waited::Head(head)),
+                    let mut marks = Marks::default();
+                    match mark(buf, &settings.heads, &mut marks) {
+                        Judged::Complete(head) => return Poll::Ready(Request::cut(buf, head, &marks).map_or_else(Waited::Refused, Waited::Head)),
                         Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind)),
                         Judged::Incomplete => {}
                     }

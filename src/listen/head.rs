@@ -12,6 +12,7 @@ use memchr::memchr;
 use crate::reply::problem::Kind;
 
 use self::fields::Fields;
+use super::request::{FieldMarks, Marks};
 
 pub static REQUEST_LINE_INVALID: Kind = Kind {
     code: "request-line-invalid",
@@ -205,6 +206,9 @@ const REQUEST_LINE_BYTES: usize = 65_000;
 
 /// The request line, taken apart.
 struct Line<'a> {
+    /// Where the method and the target end.
+    method: usize,
+    target: usize,
     is_get: bool,
     /// Host and port of an absolute-form target.
     authority: Option<&'a [u8]>,
@@ -222,6 +226,11 @@ impl Default for HeadBounds {
 
 /// Judges the bytes that have arrived so far. Never says `Complete` twice with different ends when more bytes are added.
 pub fn judge(buf: &[u8], bounds: &HeadBounds) -> Judged {
+    mark(buf, bounds, &mut Marks::default())
+}
+
+/// Likewise; a head that is complete has its parts marked, from its first byte that is not of an empty line.
+pub fn mark(buf: &[u8], bounds: &HeadBounds, marks: &mut Marks) -> Judged {
     // RFC 9112 section 2.2: one empty line before the request line is forgiven. More are not: they would be a head that
     // never begins.
     let leading = match buf {
@@ -229,7 +238,8 @@ pub fn judge(buf: &[u8], bounds: &HeadBounds) -> Judged {
         [b'\r'] => return Judged::Incomplete,
         _ => 0,
     };
-    match read(&buf[leading..], bounds) {
+    marks.fields.clear();
+    match read(&buf[leading..], bounds, marks) {
         Ok(Some(head)) => Judged::Complete(Head { leading, ..head }),
         Ok(None) => Judged::Incomplete,
         Err(kind) => Judged::Bad(kind),
@@ -241,7 +251,7 @@ pub fn has_begun(buf: &[u8]) -> bool {
     !matches!(buf, [] | [b'\r'] | [b'\r', b'\n'])
 }
 
-fn read(buf: &[u8], bounds: &HeadBounds) -> Result<Option<Head>, &'static Kind> {
+fn read(buf: &[u8], bounds: &HeadBounds, marks: &mut Marks) -> Result<Option<Head>, &'static Kind> {
     let whole = buf.len() <= bounds.bytes;
     let mut rest = if whole { buf } else { &buf[..bounds.bytes] };
     let size = rest.len();
@@ -259,6 +269,7 @@ fn read(buf: &[u8], bounds: &HeadBounds) -> Result<Option<Head>, &'static Kind> 
     let mut fields = Fields::default();
     let mut count = 0;
     loop {
+        let start = size - rest.len();
         let Some(field) = next_line(&mut rest)? else {
             return if whole { Ok(None) } else { Err(&HEAD_TOO_LARGE) };
         };
@@ -269,9 +280,17 @@ fn read(buf: &[u8], bounds: &HeadBounds) -> Result<Option<Head>, &'static Kind> 
         if count > bounds.fields {
             return Err(&FIELDS_TOO_MANY);
         }
-        fields.see(field)?;
+        let (name, value) = fields.see(field)?;
+        // Offsets fit: a head has at most 256 KiB.
+        let at = |from: usize| (start + from) as u32;
+        marks.fields.push(FieldMarks { name: at(0), name_end: at(name), value: at(value.start), value_end: at(value.end) });
     }
     let (body, upgrade) = fields.conclude(&line)?;
+    marks.method = line.method;
+    marks.target = line.target;
+    marks.is_1_1 = line.is_1_1;
+    marks.is_kept = line.is_1_1 || fields.keep_alive;
+    marks.asks_upgrade = line.is_1_1 && fields.upgrades > 0;
     let len = size - rest.len();
     Ok(Some(Head { leading: 0, len, body, close: fields.close, upgrade, expect_continue: fields.expect_continue }))
 }
@@ -357,7 +376,8 @@ impl<'a> Line<'a> {
             b"*" if method == b"OPTIONS" => None,
             _ => Some(authority(target)?),
         };
-        Ok(Line { is_get: method == b"GET", authority, is_1_1 })
+        let end = method.len() + 1 + space;
+        Ok(Line { method: method.len(), target: end, is_get: method == b"GET", authority, is_1_1 })
     }
 }
 

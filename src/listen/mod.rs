@@ -14,7 +14,9 @@ pub mod chunks;
 pub mod conn;
 pub mod front;
 pub mod head;
+pub mod request;
 pub mod running;
+pub mod session;
 pub mod stream;
 mod wire;
 

@@ -8,6 +8,7 @@
 //! Nothing is allocated while the connection is idle: reads go over the stack, what is written is gathered in a buffer that
 //! is given back when it is flushed. Without gathering, the head and the body of an answer would be two packets.
 
+use std::future::poll_fn;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -19,7 +20,7 @@ use bytes::{Buf, BytesMut};
 use pingora_core::protocols::SocketDigest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::alarm::Alarm;
 use super::caps::Permit;
@@ -138,8 +139,39 @@ impl<S: Socket> ClientStream<S> {
     pub(super) async fn finish_with(&mut self, answer: &[u8]) {
         self.body = Rest::Broken;
         if self.write_all(answer).await.is_ok() {
-            let _ = AsyncWriteExt::shutdown(self).await;
+            self.close().await;
         }
+    }
+
+    /// What has been gathered to be written, to be added to. Goes out with the next flush, or before the next large write.
+    pub(super) fn gathered(&mut self) -> &mut BytesMut {
+        if self.out.capacity() == 0 {
+            self.out.reserve(OUT_BYTES);
+        }
+        &mut self.out
+    }
+
+    /// Reads the rest of a body and throws it away. False: it did not come within the time, or makes no sense.
+    pub(super) async fn skip_body(&mut self, limit: Duration) -> bool {
+        let skip = async {
+            while !self.is_at_rest() {
+                let n = poll_fn(|cx| {
+                    let mut space = [MaybeUninit::<u8>::uninit(); SCRATCH_BYTES];
+                    let mut buf = ReadBuf::uninit(&mut space);
+                    Pin::new(&mut *self).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len())
+                });
+                if !matches!(n.await, Ok(1..)) {
+                    return false;
+                }
+            }
+            true
+        };
+        timeout(limit, skip).await.unwrap_or(false)
+    }
+
+    /// Writes out what was gathered, and tells the client that nothing follows.
+    pub(super) async fn close(&mut self) {
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 
     fn wire(&mut self) -> &mut S {
@@ -330,11 +362,9 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
         if self.out.len() + size > OUT_BYTES {
             return self.poll_out(cx, bufs);
         }
-        if self.out.capacity() == 0 {
-            self.out.reserve(OUT_BYTES);
-        }
+        let out = self.gathered();
         for slice in bufs {
-            self.out.extend_from_slice(slice);
+            out.extend_from_slice(slice);
         }
         Poll::Ready(Ok(size))
     }

@@ -54,8 +54,6 @@ impl ProxyHttp for App {
             "/continue" => {
                 if session.req_header().headers.get("expect").is_some() {
                     session.downstream_session.write_continue_response().await?;
-                    // Pingora takes any answer before the end of the body, a 100 too, for the last on the connection.
-                    session.set_keepalive(Some(0));
                 }
                 let body = session.downstream_session.read_request_body().await?;
                 text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
@@ -78,9 +76,6 @@ impl ProxyHttp for App {
             "/counters" => text = format!("{} {}", conn.head_bytes(), conn.received()),
             "/large" => text = "x".repeat(300_000),
             _ => {}
-        }
-        if conn.is_closing() {
-            session.set_keepalive(None);
         }
         let mut head = ResponseHeader::build(status, None)?;
         head.insert_header("content-length", text.len())?;
