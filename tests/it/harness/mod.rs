@@ -8,6 +8,7 @@
 mod client;
 mod gateway;
 pub mod h11;
+mod python;
 mod tests;
 mod upstream;
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, ReadError, Response, get, post, request};
 pub use gateway::{Config, Failure, Gateway};
+pub use python::{PythonClient, PythonServer, python};
 pub use upstream::{Answer, Gate, Request, Step, Upstream};
 
 /// Longer than anything takes on a busy machine; what is still waited for then is a failure.
