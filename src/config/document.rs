@@ -58,7 +58,7 @@ pub struct ServerSettings {
     pub drain: Option<At<Period>>,
     /// Time between `/readyz` going false and the listeners closing. Default 1s.
     pub settle: Option<At<Period>>,
-    /// Reload when the files change. SIGHUP always does.
+    /// Reload when the files change, those that the configuration names (`${file:}`, keys) included. SIGHUP always does.
     #[serde(default)]
     pub watch: bool,
     /// Memory for the buckets of all limits together. Default 64MiB, which is about two million callers.
