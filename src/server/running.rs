@@ -302,10 +302,13 @@ impl Running {
 /// The tunnels of listeners that a reload closed live as long as those of a process that is stopped.
 fn cut_after(drain: Duration, listeners: &[Arc<RunningListener>]) {
     for listener in listeners {
-        let listener = listener.clone();
+        // Its connections hold it as long as there are any.
+        let listener = Arc::downgrade(listener);
         tokio::spawn(async move {
             tokio::time::sleep(drain).await;
-            listener.cut();
+            if let Some(listener) = listener.upgrade() {
+                listener.cut();
+            }
         });
     }
 }

@@ -22,6 +22,12 @@ pub use upstream::{Answer, Gate, Request, Step, Upstream};
 /// Longer than anything takes on a busy machine; what is still waited for then is a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The fields of a WebSocket's handshake.
+pub const HANDSHAKE: &str =
+    "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+/// The answer that it gets.
+pub const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
 /// Asks again and again until there is something, and fails after `PATIENCE`.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
