@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use pingora_core::Result;
-use pingora_core::protocols::http::date::get_cached_date;
 use pingora_proxy::Session;
 
 use super::{Ctx, end_after_this};
@@ -43,7 +42,6 @@ pub async fn answer(session: &mut Session, ctx: &mut Ctx, answer: &Answer) -> Re
 
 async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(HeaderName, HeaderValue)], body: Bytes) -> Result<()> {
     let mut head = own_head(status, ctx.route(), &ctx.facts, headers)?;
-    head.insert_header(header::DATE, get_cached_date())?;
     if !matches!(status, 204 | 304) {
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
     }

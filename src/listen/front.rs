@@ -119,18 +119,23 @@ where
             self.proxy.process_new_http(ServerSession::new_custom(session), &conn.closing).await;
             stream = match back.take() {
                 Some(Returned::Kept(stream, None)) => stream,
-                Some(Returned::Kept(mut stream, Some(limit))) => match stream.skip_body(limit).await {
+                Some(Returned::Kept(mut stream, Some(limit))) => match Box::pin(stream.skip_body(limit)).await {
                     true => stream,
                     false => return,
                 },
-                Some(Returned::Ended(mut stream)) => return stream.close().await,
+                Some(Returned::Ended(mut stream)) => return Box::pin(stream.close()).await,
                 None => return,
             };
         }
     }
 
     /// Answers what is no request, and ends the connection. Boxed: hardly any connection comes here, and all would have to make room for it.
-    fn refuse<S: Socket>(&self, mut stream: Box<ClientStream<S>>, kind: &'static Kind, head: &[u8]) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn refuse<S: Socket>(
+        &self,
+        mut stream: Box<ClientStream<S>>,
+        kind: &'static Kind,
+        head: &[u8],
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let answer = self.refuse.refuse(stream.conn(), kind, head);
         Box::pin(async move { stream.finish_with(&answer).await })
     }
@@ -173,7 +178,9 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                 if old == 0 || memchr(b'\n', &buf[old..]).is_some() || buf.len() > settings.heads.bytes {
                     let mut marks = Marks::default();
                     match mark(buf, &settings.heads, &mut marks) {
-                        Judged::Complete(head) => return Poll::Ready(Request::cut(buf, head, &marks).map_or_else(Waited::Refused, Waited::Head)),
+                        Judged::Complete(head) => {
+                            return Poll::Ready(Request::cut(buf, head, &marks).map_or_else(Waited::Refused, Waited::Head));
+                        }
                         Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind)),
                         Judged::Incomplete => {}
                     }

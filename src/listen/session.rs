@@ -112,7 +112,8 @@ impl<S: Socket> Drop for Http1<S> {
             return;
         }
         let is_read = self.reading.is_done();
-        *self.back.0.lock() = Some(match self.keep && (is_read || self.drain.is_some()) {
+        let is_kept = self.keep && !self.conn.is_last();
+        *self.back.0.lock() = Some(match is_kept && (is_read || self.drain.is_some()) {
             true => Returned::Kept(stream, self.drain.filter(|_| !is_read)),
             false => Returned::Ended(stream),
         });
