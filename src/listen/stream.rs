@@ -8,7 +8,6 @@
 //! Nothing is allocated while the connection is idle: reads go over the stack, what is written is gathered in a buffer that
 //! is given back when it is flushed. Without gathering, the head and the body of an answer would be two packets.
 
-use std::future::poll_fn;
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -19,8 +18,8 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::SocketDigest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use self::tunnel::Tunnel;
 use super::alarm::Alarm;
@@ -140,43 +139,12 @@ impl<S: Socket> ClientStream<S> {
         }
     }
 
-    /// Writes a last answer. Dropped afterwards, it reads on for a while, so that the client sees the answer.
-    pub(super) async fn finish_with(&mut self, answer: &[u8]) {
-        self.body = Rest::Broken;
-        if self.write_all(answer).await.is_ok() {
-            self.close().await;
-        }
-    }
-
     /// What has been gathered to be written, to be added to. Goes out with the next flush, or before the next large write.
     pub(super) fn gathered(&mut self) -> &mut BytesMut {
         if self.out.capacity() == 0 {
             self.out.reserve(OUT_BYTES);
         }
         &mut self.out
-    }
-
-    /// Reads the rest of a body and throws it away. False: it did not come within the time, or makes no sense.
-    pub(super) async fn skip_body(&mut self, limit: Duration) -> bool {
-        let skip = async {
-            while !self.is_at_rest() {
-                let n = poll_fn(|cx| {
-                    let mut space = [MaybeUninit::<u8>::uninit(); SCRATCH_BYTES];
-                    let mut buf = ReadBuf::uninit(&mut space);
-                    Pin::new(&mut *self).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len())
-                });
-                if !matches!(n.await, Ok(1..)) {
-                    return false;
-                }
-            }
-            true
-        };
-        timeout(limit, skip).await.unwrap_or(false)
-    }
-
-    /// Writes out what was gathered, and tells the client that nothing follows.
-    pub(super) async fn close(&mut self) {
-        let _ = AsyncWriteExt::shutdown(self).await;
     }
 
     fn wire(&mut self) -> &mut S {

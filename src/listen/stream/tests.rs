@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 
-use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
 use super::*;
