@@ -86,7 +86,9 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     };
     let gateway = ctx.gateway.clone();
     let slot = gateway.listener_of(&conn.listener).map_or(usize::MAX, |(slot, _)| slot);
-    ctx.facts.arrive(slot, conn.peer, conn.scheme, clock::now());
+    let now = clock::now();
+    conn.note_age(now.mono);
+    ctx.facts.arrive(slot, conn.peer, conn.scheme, now);
     ctx.conn = Some(conn);
     ctx.enter();
     let decision = {

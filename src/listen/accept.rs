@@ -18,9 +18,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use super::conn::ConnInfo;
+use super::descriptors;
 use super::front::Front;
 use super::running::RunningListener;
 use super::stream::{ClientStream, Socket};
+use crate::clock;
 use crate::ctx::Scheme;
 
 /// How long to wait where there are no descriptors or no memory left: connections that end make room.
@@ -132,7 +134,14 @@ where
     P::CTX: Send + Sync,
 {
     listener.caps.note_accepted();
-    match listener.caps.admit(peer.ip(), listener.settings().connections, &listener.open) {
+    let bounds = listener.peek().connections;
+    if !descriptors::is_spare(socket.fd()) {
+        return front.dropped(&listener.name, "no-descriptors");
+    }
+    if bounds.rate_per_address.is_some_and(|rate| !listener.newcomers.admit(peer.ip(), rate, clock::mono())) {
+        return front.dropped(&listener.name, "address-rate");
+    }
+    match listener.caps.admit(peer.ip(), bounds, &listener.open) {
         Ok(permit) => {
             socket.prepare();
             let conn = Arc::new(ConnInfo::new(listener.clone(), peer, Scheme::Http));

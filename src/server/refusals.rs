@@ -37,6 +37,7 @@ impl Refuse for Refusals {
         listener.series.dropped(match reason {
             "connections-full" => Dropped::Max,
             "address-full" => Dropped::PerAddress,
+            "address-rate" => Dropped::RatePerAddress,
             "no-descriptors" => Dropped::NoDescriptors,
             "silent" => Dropped::HeaderDeadline,
             _ => Dropped::Cut,
