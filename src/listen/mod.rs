@@ -14,6 +14,7 @@ pub mod chunks;
 pub mod conn;
 mod connections;
 pub mod descriptors;
+mod frames;
 pub mod front;
 pub mod head;
 pub mod heads;

@@ -12,7 +12,7 @@ use std::io::{Error, ErrorKind, Result};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::SocketDigest;
@@ -20,6 +20,7 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
 
+use self::tunnel::Tunnel;
 use super::Listener;
 use super::alarm::Alarm;
 use super::caps::Permit;
@@ -30,6 +31,7 @@ use super::pace::{BODY_TOO_SLOW, Demand, Pace};
 pub use super::wire::Socket;
 use super::wire::Wire;
 use crate::clock;
+use crate::relay::deadline::Overdue;
 
 /// One client's connection.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub struct ClientStream<S: Socket> {
     writing: Pace,
     /// Rings when the upstream's answer is overdue (see `relay/deadline.rs`), or the client too slow.
     overdue: Alarm,
+    /// Since the upstream agreed to it.
+    tunnel: Option<Box<Tunnel>>,
 }
 
 /// What clients must keep to, as of the current request.
@@ -112,6 +116,7 @@ impl<S: Socket> ClientStream<S> {
             is_ended: false,
             out: BytesMut::new(),
             stuck: None,
+            tunnel: None,
         })
     }
 
@@ -252,6 +257,9 @@ impl<S: Socket> ClientStream<S> {
 impl<S: Socket> AsyncRead for ClientStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let me = &mut *self;
+        if let Some(over) = me.conn.deadline.over() {
+            return Poll::Ready(Err(me.end(over)));
+        }
         let before = buf.filled().len();
         let is_body = matches!(me.body, Rest::Length(_) | Rest::Chunked(_));
         let polled = me.poll_body(cx, buf);
@@ -264,9 +272,15 @@ impl<S: Socket> AsyncRead for ClientStream<S> {
         }
         if polled.is_pending()
             && let Some((at, overdue)) = me.conn.deadline.due()
+            && me.overdue.poll_past(cx, clock::instant(at)).is_ready()
         {
-            ready!(me.overdue.poll_past(cx, clock::instant(at)));
-            return Poll::Ready(Err(overdue.into()));
+            return Poll::Ready(Err(me.end(overdue)));
+        }
+        if polled.is_pending()
+            && let Some(tunnel) = &mut me.tunnel
+            && tunnel.poll_cut(cx).is_ready()
+        {
+            return Poll::Ready(Err(me.end(Overdue::Drain)));
         }
         polled
     }
@@ -317,34 +331,10 @@ impl<S: Socket> ClientStream<S> {
     }
 }
 
-impl<S: Socket> Drop for ClientStream<S> {
-    /// Closing a socket with unread bytes in it resets the connection, and the reset overtakes the answer: a client whose
-    /// upload is refused would never learn why. So what is still to come is read and dropped for a while.
-    fn drop(&mut self) {
-        let is_unread = match self.body {
-            Rest::Nothing => !self.ahead.is_empty(),
-            Rest::Length(_) | Rest::Chunked(_) | Rest::Broken => true,
-            Rest::Tunnel => false,
-        };
-        if !self.out.is_empty() {
-            // What the client got of an answer that broke off tells it that there was one. What the socket does not take now is lost.
-            let _ = self.poll_out(&mut Context::from_waker(Waker::noop()), &[]);
-        }
-        let Some(wire) = self.wire.take() else { return };
-        if self.conn.is_broken_off() {
-            return wire.socket.reset_on_close();
-        }
-        if is_unread
-            && !self.is_ended
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(wire.linger());
-        }
-    }
-}
-
 mod digests;
+mod ending;
 mod out;
+mod tunnel;
 
 #[cfg(test)]
 mod tests;

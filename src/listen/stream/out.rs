@@ -11,12 +11,21 @@ use tokio::io::AsyncWrite;
 use tokio::time::sleep_until;
 
 use super::{ClientStream, Rest, Socket};
-use crate::listen::pace::READER_TOO_SLOW;
+use crate::clock;
+use crate::listen::pace::{Demand, READER_TOO_SLOW};
 
 /// Bytes of an answer that are gathered before they are written.
 const OUT_BYTES: usize = 4 << 10;
 
 impl<S: Socket> ClientStream<S> {
+    /// A tunnel may be quiet for as long as it likes.
+    fn answer_demand(&self) -> Demand {
+        match self.body {
+            Rest::Tunnel => Demand { rate: 0, ..self.demands.answer },
+            Rest::Nothing | Rest::Length(_) | Rest::Chunked(_) | Rest::Broken => self.demands.answer,
+        }
+    }
+
     /// Writes out what was gathered, then as much of `more` as the socket takes; says how much that was.
     pub(super) fn poll_out(&mut self, cx: &mut Context<'_>, more: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         loop {
@@ -35,13 +44,18 @@ impl<S: Socket> ClientStream<S> {
                 Poll::Ready(n) => {
                     self.stuck = None;
                     let n = n?;
-                    self.writing.progress(n, self.demands.answer);
+                    self.writing.progress(n, self.answer_demand());
                     n
                 }
                 Poll::Pending => {
-                    let until = self.writing.wait(self.demands.answer);
+                    let until = self.writing.wait(self.answer_demand());
                     let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep_until(until)));
-                    ready!(stuck.as_mut().poll(cx));
+                    if stuck.as_mut().poll(cx).is_pending() {
+                        let Some((at, overdue)) = self.conn.deadline.end() else { return Poll::Pending };
+                        ready!(self.overdue.poll_past(cx, clock::instant(at)));
+                        self.body = Rest::Broken;
+                        return Poll::Ready(Err(overdue.into()));
+                    }
                     self.stuck = None;
                     self.body = Rest::Broken;
                     self.conn.set_fault(&READER_TOO_SLOW);
@@ -77,13 +91,20 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         let size: usize = bufs.iter().map(|slice| slice.len()).sum();
         if self.out.len() + size > OUT_BYTES {
-            return self.poll_out(cx, bufs);
+            let count = ready!(self.poll_out(cx, bufs))?;
+            if matches!(self.body, Rest::Tunnel) {
+                self.note_sent(bufs, count);
+            }
+            return Poll::Ready(Ok(count));
         }
         if self.out.capacity() == 0 {
             self.out.reserve(OUT_BYTES);
         }
         for slice in bufs {
             self.out.extend_from_slice(slice);
+        }
+        if matches!(self.body, Rest::Tunnel) {
+            self.note_sent(bufs, size);
         }
         Poll::Ready(Ok(size))
     }
