@@ -13,6 +13,7 @@ pub mod alarm;
 pub mod caps;
 pub mod chunks;
 pub mod conn;
+mod frames;
 pub mod front;
 pub mod head;
 mod open;
