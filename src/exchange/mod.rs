@@ -86,6 +86,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     let now = clock::now();
     conn.note_age(now.mono);
     ctx.facts.arrive(slot, conn.peer, conn.scheme, now);
+    ctx.facts.tls.clone_from(&conn.tls);
     ctx.conn = Some(conn);
     ctx.enter();
     let decision = {

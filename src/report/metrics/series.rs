@@ -37,6 +37,8 @@ pub enum Dropped {
     Cut,
     /// The process has no descriptor left for it.
     NoDescriptors,
+    /// What stands before HTTP was not done in time.
+    Handshake,
 }
 
 /// The attempts at one upstream.
@@ -127,8 +129,15 @@ impl ListenerSeries {
 // === impl Dropped ===
 
 impl Dropped {
-    pub const ALL: [Dropped; 6] =
-        [Dropped::Max, Dropped::PerAddress, Dropped::RatePerAddress, Dropped::HeaderDeadline, Dropped::Cut, Dropped::NoDescriptors];
+    pub const ALL: [Dropped; 7] = [
+        Dropped::Max,
+        Dropped::PerAddress,
+        Dropped::RatePerAddress,
+        Dropped::HeaderDeadline,
+        Dropped::Cut,
+        Dropped::NoDescriptors,
+        Dropped::Handshake,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -138,6 +147,7 @@ impl Dropped {
             Dropped::HeaderDeadline => "header_deadline",
             Dropped::Cut => "cut",
             Dropped::NoDescriptors => "no_descriptors",
+            Dropped::Handshake => "handshake_deadline",
         }
     }
 }
