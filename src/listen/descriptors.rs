@@ -37,7 +37,7 @@ pub fn compare(connections: u64) {
     if connections > most {
         log::warn!(
             "{connections} connections are allowed in all, but this process may open {} files and takes half of them for clients: \
-             from about {most} on, new connections are refused (raise LimitNOFILE= or `ulimit -n`)",
+             from about {most} on, new ones are turned away (raise LimitNOFILE= or `ulimit -n`)",
             most * 2
         );
     }

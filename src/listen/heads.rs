@@ -27,7 +27,7 @@ pub struct HeadsSettings {
     pub bytes: Option<At<Size>>,
     /// Number of fields; more gets 431. Default 100, at most 200.
     pub fields: Option<At<u16>>,
-    /// Bytes of one line: a longer request line gets 414, a longer field 431. Default 16KiB, or `bytes` where that is less.
+    /// Bytes of one line: a longer request line gets 414, a longer field 431. Default 32KiB, or `bytes` where that is less.
     pub line: Option<At<Size>>,
     /// Bytes that are read ahead while a request is served, for pipelined requests; what is beyond waits until its turn. Default 16KiB, from 1KiB to 1MiB.
     pub ahead: Option<At<Size>>,
@@ -62,7 +62,7 @@ pub struct Share<'a> {
 
 impl Default for HeadBounds {
     fn default() -> Self {
-        HeadBounds { bytes: 64 << 10, fields: 100, line: 16 << 10 }
+        HeadBounds { bytes: 64 << 10, fields: 100, line: 32 << 10 }
     }
 }
 

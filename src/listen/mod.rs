@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(listener.connections, ConnectionBounds::default());
         let d = listener.deadlines;
         assert_eq!([d.header, d.keep_alive, d.body, d.write].map(|d| d.as_secs()), [10, 60, 60, 60]);
-        assert_eq!(listener.heads, HeadBounds { bytes: 64 << 10, fields: 100, line: 16 << 10 });
+        assert_eq!(listener.heads, HeadBounds { bytes: 64 << 10, fields: 100, line: 32 << 10 });
         assert_eq!(
             (listener.minimum_rates, listener.buffers),
             (MinimumRates { body: 256, answer: 256 }, Buffers { ahead: 16 << 10, memory: 64 << 20 })
