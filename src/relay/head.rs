@@ -162,7 +162,10 @@ fn set_forwarded(plan: &HeadPlan, out: &Outgoing<'_>, fields: &mut HeaderMap) {
         fields.put(&X_FORWARDED_PROTO, HeaderValue::from_static(out.scheme.as_str()));
     }
     if !host_is_told {
-        insert(fields, X_FORWARDED_HOST, out.host);
+        match out.host {
+            "" => fields.cut(&X_FORWARDED_HOST),
+            host => insert(fields, X_FORWARDED_HOST, host),
+        }
     }
     if !plan.write_forwarded {
         fields.remove(&header::FORWARDED);
@@ -445,7 +448,7 @@ mod tests {
     fn a_request_that_names_no_host_names_its_target() {
         let mut old = RequestHeader::build("GET", b"/orders/1", None).unwrap();
         upstream_head(&HeadPlan::default(), &strip(), &Outgoing { host: "", ..out() }, &mut old);
-        assert_eq!(all(&old, "host"), ["10.0.0.7:8080"]);
+        assert_eq!((all(&old, "host"), all(&old, "x-forwarded-host").len()), (vec!["10.0.0.7:8080"], 0));
     }
 
     #[test]
