@@ -201,7 +201,9 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
     client_head(&route.response, &incoming, head);
     if session.req_header().version == http::Version::HTTP_10 {
         // RFC 9112 section 6.1: it would not understand; the end of the connection is the end of the body.
-        head.remove_header(&header::TRANSFER_ENCODING);
+        if head.remove_header(&header::TRANSFER_ENCODING).is_some() {
+            session.set_keepalive(None);
+        }
     }
     if head.status.is_informational() && status != 101 {
         return Ok(());
@@ -278,7 +280,7 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
         relay.upstream.series.failed(failure);
     }
     if let Some(chosen) = &ctx.attempts.chosen
-        && kind.code != CLIENT_GONE.code
+        && kind.status != CLIENT_GONE.status
         && !retry
     {
         log_failure(ctx, chosen, &error);
@@ -308,7 +310,7 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     {
         conn.break_off();
     }
-    if answered(session).is_some() || kind.code == CLIENT_GONE.code {
+    if answered(session).is_some() || kind.status == CLIENT_GONE.status {
         end_after_this(session, ctx);
         return gone;
     }

@@ -20,11 +20,13 @@ use tokio::time::Instant;
 use super::alarm::Alarm;
 use super::conn::ConnInfo;
 use super::head::{Judged, has_begun, mark};
+use super::heads::HEADS_FULL;
 use super::request::{Marks, Request};
 use super::running::RunningListener;
 use super::session::{Back, Http1, Returned};
-use super::stream::{ClientStream, Socket};
+use super::stream::{ClientStream, Demands, Socket};
 use crate::reply::problem::Kind;
+use crate::report::metrics::series::Dropped;
 
 pub static HEADER_TIMEOUT: Kind = Kind {
     code: "header-timeout",
@@ -39,9 +41,8 @@ pub trait Refuse: Send + Sync {
     /// come so far of the head, up to a few KiB more than its bound; it may be anything.
     fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes;
 
-    /// Counts what is closed without an answer: `connections-full`, `address-full`, `no-descriptors`, `silent` (nothing came
-    /// within the header deadline), `cut` (the client left inside a head).
-    fn dropped(&self, listener: &str, reason: &'static str);
+    /// Counts what is closed without an answer.
+    fn dropped(&self, listener: &str, reason: Dropped);
 }
 
 /// What serves the connections of one worker thread, whatever their listener.
@@ -55,7 +56,7 @@ enum Waited {
     Head(Request),
     Refused(&'static Kind),
     /// Nothing to answer: why, where that is worth counting.
-    Over(Option<&'static str>),
+    Over(Option<Dropped>),
 }
 
 /// What of the waiting outlives a request.
@@ -80,7 +81,7 @@ where
     }
 
     /// Counts a connection that was closed without a word.
-    pub(super) fn dropped(&self, listener: &str, reason: &'static str) {
+    pub(super) fn dropped(&self, listener: &str, reason: Dropped) {
         self.refuse.dropped(listener, reason);
     }
 
@@ -112,9 +113,12 @@ where
                 }
             };
             // Asked for with each request, because a reload may have changed them since.
-            let deadlines = conn.listener.peek().deadlines;
-            stream.begin(&request.head, buf, deadlines.write);
-            conn.begin_request(&request.head);
+            let (deadlines, bounds) = {
+                let settings = conn.listener.peek();
+                stream.begin(&request.head, buf, Demands::of(&settings));
+                (settings.deadlines, settings.connections)
+            };
+            conn.begin_request(&request.head, bounds);
             let session = Http1::new(stream, back.clone(), request, deadlines.body);
             self.proxy.process_new_http(ServerSession::new_custom(session), &conn.closing).await;
             stream = match back.take() {
@@ -150,13 +154,14 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
         let mut until = first;
         let mut linger = None;
         let mut begun = false;
+        let mut share = listener.heads.share();
         poll_fn(|cx| {
             loop {
                 let old = buf.len();
                 match stream.poll_head(cx, buf) {
                     Poll::Ready(Ok(n)) if n > 0 => {}
                     // The client has closed, or broken off.
-                    Poll::Ready(_) => return Poll::Ready(Waited::Over(has_begun(buf).then_some("cut"))),
+                    Poll::Ready(_) => return Poll::Ready(Waited::Over(has_begun(buf).then_some(Dropped::Cut))),
                     Poll::Pending => {
                         let deadlines = &listener.peek().deadlines;
                         let mut at = *until.get_or_insert_with(|| Instant::now() + deadlines.keep_alive);
@@ -168,7 +173,7 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                         return Poll::Ready(if begun {
                             Waited::Refused(&HEADER_TIMEOUT)
                         } else {
-                            Waited::Over(silent.then_some("silent"))
+                            Waited::Over(silent.then_some(Dropped::HeaderDeadline))
                         });
                     }
                 }
@@ -184,6 +189,9 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                         Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind)),
                         Judged::Incomplete => {}
                     }
+                }
+                if !share.covers(buf.len(), settings.buffers.memory) {
+                    return Poll::Ready(Waited::Refused(&HEADS_FULL));
                 }
                 if !begun && has_begun(buf) {
                     begun = true;

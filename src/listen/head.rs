@@ -36,7 +36,7 @@ pub static TARGET_TOO_LONG: Kind = Kind {
     code: "target-too-long",
     status: 414,
     error: "URI too long",
-    about: "The request line alone is longer than `heads.bytes`, or longer than 65000 bytes.",
+    about: "The request line alone is longer than `heads.line` or `heads.bytes`, or longer than 65000 bytes.",
 };
 pub static VERSION_UNSUPPORTED: Kind = Kind {
     code: "version-unsupported",
@@ -61,6 +61,12 @@ pub static FIELDS_TOO_MANY: Kind = Kind {
     status: 431,
     error: "Request header fields too large",
     about: "The request head has more fields than `heads.fields` of the listener.",
+};
+pub static FIELD_TOO_LONG: Kind = Kind {
+    code: "field-too-long",
+    status: 431,
+    error: "Request header fields too large",
+    about: "A field of the request head is longer than `heads.line` of the listener. Often one large cookie.",
 };
 pub static FIELD_NAME_INVALID: Kind = Kind {
     code: "field-name-invalid",
@@ -136,7 +142,7 @@ pub static UPGRADE_INVALID: Kind = Kind {
 };
 
 /// What this file can refuse.
-pub static KINDS: [&Kind; 20] = [
+pub static KINDS: [&Kind; 21] = [
     &REQUEST_LINE_INVALID,
     &METHOD_UNSUPPORTED,
     &TARGET_REFUSED,
@@ -145,6 +151,7 @@ pub static KINDS: [&Kind; 20] = [
     &LINE_ENDING_INVALID,
     &HEAD_TOO_LARGE,
     &FIELDS_TOO_MANY,
+    &FIELD_TOO_LONG,
     &FIELD_NAME_INVALID,
     &FIELD_VALUE_INVALID,
     &FIELD_FOLDED,
@@ -165,6 +172,8 @@ pub struct HeadBounds {
     /// From the first byte of the request line to the empty line.
     pub bytes: usize,
     pub fields: usize,
+    /// Of one line, without its end.
+    pub line: usize,
 }
 
 /// What the bytes are.
@@ -216,14 +225,6 @@ struct Line<'a> {
     is_1_1: bool,
 }
 
-// === impl HeadBounds ===
-
-impl Default for HeadBounds {
-    fn default() -> Self {
-        HeadBounds { bytes: 64 << 10, fields: 100 }
-    }
-}
-
 /// Judges the bytes that have arrived so far. Never says `Complete` twice with different ends when more bytes are added.
 pub fn judge(buf: &[u8], bounds: &HeadBounds) -> Judged {
     mark(buf, bounds, &mut Marks::default())
@@ -258,20 +259,24 @@ fn read(buf: &[u8], bounds: &HeadBounds, marks: &mut Marks) -> Result<Option<Hea
 
     let Some(line) = next_line(&mut rest)? else {
         // The CR behind the line may be here already; its LF is what is missed.
-        if !whole || size - usize::from(rest.ends_with(b"\r")) > REQUEST_LINE_BYTES {
+        if !whole || size - usize::from(rest.ends_with(b"\r")) > REQUEST_LINE_BYTES.min(bounds.line) {
             return Err(&TARGET_TOO_LONG);
         }
         // What cannot become a request line is refused at once, not when the deadline is over.
         return method(rest).map(|_| None);
     };
-    let line = Line::parse(line)?;
+    let line = Line::parse(line, bounds)?;
 
     let mut fields = Fields::default();
     let mut count = 0;
     loop {
         let start = size - rest.len();
         let Some(field) = next_line(&mut rest)? else {
-            return if whole { Ok(None) } else { Err(&HEAD_TOO_LARGE) };
+            return match (whole, rest.len() - usize::from(rest.ends_with(b"\r")) > bounds.line) {
+                (_, true) => Err(&FIELD_TOO_LONG),
+                (true, false) => Ok(None),
+                (false, false) => Err(&HEAD_TOO_LARGE),
+            };
         };
         if field.is_empty() {
             break;
@@ -279,6 +284,9 @@ fn read(buf: &[u8], bounds: &HeadBounds, marks: &mut Marks) -> Result<Option<Hea
         count += 1;
         if count > bounds.fields {
             return Err(&FIELDS_TOO_MANY);
+        }
+        if field.len() > bounds.line {
+            return Err(&FIELD_TOO_LONG);
         }
         let (name, value) = fields.see(field)?;
         // Offsets fit: a head has at most 256 KiB.
@@ -345,8 +353,8 @@ const fn table(more: &[u8]) -> [bool; 256] {
 
 impl<'a> Line<'a> {
     /// RFC 9112 section 3: method, one space, target, one space, version.
-    fn parse(line: &'a [u8]) -> Result<Self, &'static Kind> {
-        if line.len() > REQUEST_LINE_BYTES {
+    fn parse(line: &'a [u8], bounds: &HeadBounds) -> Result<Self, &'static Kind> {
+        if line.len() > REQUEST_LINE_BYTES.min(bounds.line) {
             return Err(&TARGET_TOO_LONG);
         }
         let method = method(line)?;

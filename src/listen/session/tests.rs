@@ -11,7 +11,8 @@ use crate::listen::caps::Open;
 use crate::listen::head::{HeadBounds, Judged, mark};
 use crate::listen::request::Marks;
 use crate::listen::running::RunningListener;
-use crate::listen::{ConnectionBounds, Deadlines};
+use crate::listen::stream::Demands;
+use crate::listen::{Buffers, ConnectionBounds, Deadlines, MinimumRates};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -19,9 +20,11 @@ const SECOND: Duration = Duration::from_secs(1);
 fn session(came: &str) -> (Box<Http1<DuplexStream>>, DuplexStream, Arc<Back<DuplexStream>>) {
     let settings = Listener {
         address: "127.0.0.1:0".parse().unwrap(),
-        connections: ConnectionBounds { max: 9, per_address: None },
+        connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
         deadlines: Deadlines { header: SECOND, keep_alive: SECOND, body: SECOND, write: SECOND, linger: SECOND },
+        minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
+        buffers: Buffers::default(),
     };
     let open = Arc::new(Open::default());
     let listener = RunningListener::new("l", 0, settings.clone(), open.clone(), Arc::default());
@@ -32,8 +35,8 @@ fn session(came: &str) -> (Box<Http1<DuplexStream>>, DuplexStream, Arc<Back<Dupl
     let (mut buf, mut marks) = (BytesMut::from(came), Marks::default());
     let Judged::Complete(head) = mark(&buf, &settings.heads, &mut marks) else { panic!("{came:?} is no head") };
     let request = Request::cut(&mut buf, head, &marks).unwrap();
-    stream.begin(&request.head, buf, SECOND);
-    conn.begin_request(&request.head);
+    stream.begin(&request.head, buf, Demands::of(&settings));
+    conn.begin_request(&request.head, settings.connections);
     let back = Back::new();
     (Http1::new(stream, back.clone(), request, SECOND), near, back)
 }
