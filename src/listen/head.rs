@@ -5,12 +5,14 @@
 //! because a mistake in it concerns everybody on the connection. Does not judge what the path, query and host mean: see
 //! `entry/canonical.rs`. The fields are judged in `fields` below, line by line, without allocating.
 
+mod authority;
 mod fields;
 
 use memchr::memchr;
 
 use crate::reply::problem::Kind;
 
+use self::authority::authority;
 use self::fields::Fields;
 use super::request::{FieldMarks, Marks};
 
@@ -387,22 +389,6 @@ impl<'a> Line<'a> {
         let end = method.len() + 1 + space;
         Ok(Line { method: method.len(), target: end, is_get: method == b"GET", authority, is_1_1 })
     }
-}
-
-/// Host and port of `http://host:port/path`; every other form of target is refused (RFC 9112 section 3.2).
-fn authority(target: &[u8]) -> Result<&[u8], &'static Kind> {
-    let after = |scheme: &[u8]| {
-        let (head, rest) = target.split_at_checked(scheme.len())?;
-        head.eq_ignore_ascii_case(scheme).then_some(rest)
-    };
-    let rest = after(b"http://").or_else(|| after(b"https://")).ok_or(&TARGET_REFUSED)?;
-    let end = rest.iter().position(|&byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
-    let authority = &rest[..end];
-    // The type that Pingora parses it into; it allows user information, which RFC 9110 section 4.2.4 has us refuse.
-    if authority.contains(&b'@') || http::uri::Authority::try_from(authority).is_err() {
-        return Err(&HOST_INVALID);
-    }
-    Ok(authority)
 }
 
 #[cfg(test)]
