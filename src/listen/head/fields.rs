@@ -54,11 +54,7 @@ impl<'a> Fields<'a> {
         let place = trimmed(line, end + 1);
         let value = &line[place.clone()];
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => {
-                if self.host.replace(value).is_some() {
-                    return Err(&HOST_DUPLICATE);
-                }
-            }
+            4 if name.eq_ignore_ascii_case(b"host") && self.host.replace(value).is_some() => return Err(&HOST_DUPLICATE),
             6 if name.eq_ignore_ascii_case(b"expect") => self.expect_continue |= value.eq_ignore_ascii_case(b"100-continue"),
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
                 self.upgrades = self.upgrades.saturating_add(1);
