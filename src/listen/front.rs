@@ -24,6 +24,7 @@ use super::http2::PREFACE;
 use super::running::RunningListener;
 use super::stream::{ClientStream, Socket};
 use crate::reply::problem::Kind;
+use crate::report::metrics::series::Dropped;
 
 pub static HEADER_TIMEOUT: Kind = Kind {
     code: "header-timeout",
@@ -41,9 +42,8 @@ pub trait Refuse: Send + Sync {
     /// The same for one stream of HTTP/2: head and body of its answer.
     fn refuse_stream(&self, conn: &ConnInfo, kind: &'static Kind, asked: &Asked<'_>) -> (http::response::Parts, Bytes);
 
-    /// Counts what is closed without an answer: `connections-full`, `address-full`, `no-descriptors`, `silent` (nothing came
-    /// within the header deadline), `cut` (the client left inside a head).
-    fn dropped(&self, listener: &str, reason: &'static str);
+    /// Counts what is closed without an answer.
+    fn dropped(&self, listener: &str, reason: Dropped);
 }
 
 /// What is known of a request that was refused before it became one; anything may be in it.
@@ -67,7 +67,7 @@ enum Waited {
     Preface,
     Refused(&'static Kind),
     /// Nothing to answer: why, where that is worth counting.
-    Over(Option<&'static str>),
+    Over(Option<Dropped>),
 }
 
 /// What of the waiting outlives a request.
@@ -100,7 +100,7 @@ where
     }
 
     /// Counts a connection that was closed without a word.
-    pub(super) fn dropped(&self, listener: &str, reason: &'static str) {
+    pub(super) fn dropped(&self, listener: &str, reason: Dropped) {
         self.refuse.dropped(listener, reason);
     }
 
@@ -179,7 +179,7 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                 match stream.poll_head(cx, buf) {
                     Poll::Ready(Ok(n)) if n > 0 => {}
                     // The client has closed, or broken off.
-                    Poll::Ready(_) => return Poll::Ready(Waited::Over(has_begun(buf).then_some("cut"))),
+                    Poll::Ready(_) => return Poll::Ready(Waited::Over(has_begun(buf).then_some(Dropped::Cut))),
                     Poll::Pending => {
                         let deadlines = &listener.peek().deadlines;
                         let mut at = *until.get_or_insert_with(|| Instant::now() + deadlines.keep_alive);
@@ -191,7 +191,7 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                         return Poll::Ready(if begun {
                             Waited::Refused(&HEADER_TIMEOUT)
                         } else {
-                            Waited::Over(silent.then_some("silent"))
+                            Waited::Over(silent.then_some(Dropped::HeaderDeadline))
                         });
                     }
                 }

@@ -26,3 +26,4 @@ mod stop;
 mod troubleshooting;
 mod upgrade;
 mod upstream_faults;
+mod websocket;

@@ -32,6 +32,7 @@ use super::conn::ConnInfo;
 use super::front::{Asked, Front};
 use super::stream::{ClientStream, Socket};
 use crate::reply::problem::Kind;
+use crate::report::metrics::series::Dropped;
 
 /// RFC 9113 section 3.4: what a client of HTTP/2 begins with.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -91,7 +92,7 @@ where
 
         let shake = settings.http2.options(&settings.heads).handshake::<_, Bytes>(stream);
         let Ok(Ok(h2)) = tokio::time::timeout(settings.deadlines.header, shake).await else {
-            return self.dropped(&conn.listener.name, "cut");
+            return self.dropped(&conn.listener.name, Dropped::Cut);
         };
         let served = Served { front: &self, conn: &conn, socket, live: Arc::default() };
         served.run(h2).await;

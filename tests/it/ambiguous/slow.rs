@@ -94,7 +94,11 @@ fn a_head_means_the_same_however_it_is_cut() {
             client.send(piece);
         }
         assert_eq!(client.read().status, 200);
-        assert_eq!(upstream.last().raw_body, b"5\r\nhello\r\n0\r\n\r\n");
+        // How a body is cut into chunks means nothing (RFC 9112 section 7.1) and depends on which bytes came together.
+        let request = upstream.last();
+        assert_eq!((request.body.as_slice(), request.is_complete), (b"hello".as_slice(), true));
+        let raw = String::from_utf8_lossy(&request.raw_body);
+        assert!(!raw.contains("a=b") && !raw.contains("t: u") && raw.ends_with("\r\n0\r\n\r\n"), "{raw:?}");
         for piece in unsound.as_bytes().chunks(size) {
             client.send(piece);
         }
