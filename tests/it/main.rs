@@ -23,6 +23,7 @@ mod readme;
 mod relay;
 mod reload;
 mod stop;
+mod streaming;
 mod troubleshooting;
 mod upgrade;
 mod upstream_faults;
