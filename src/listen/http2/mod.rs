@@ -2,11 +2,12 @@
 //!
 //! Decides how long such a connection lives: until its client has been idle for too long, until it harms, until the gateway stops and
 //! its streams have ended. Does not decide which bytes are HTTP/2 at all (`front.rs` has seen the preface), what a
-//! request is (`judge.rs`), nor how one is answered (`session.rs`). Frames are the `h2` crate's.
+//! request is (`judge.rs`), nor how one is answered (`stream.rs`). Frames are the `h2` crate's.
 
 mod judge;
 mod session;
 pub mod settings;
+mod stream;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -26,7 +27,7 @@ use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::time::Instant;
 
 use self::judge::judge;
-use self::session::Stream;
+use self::stream::Stream;
 use super::alarm::Alarm;
 use super::conn::ConnInfo;
 use super::front::{Asked, Front};
