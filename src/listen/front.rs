@@ -19,13 +19,9 @@ use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::conn::ConnInfo;
-<<<<<<< HEAD
 use super::head::{Head, Judged, VERSION_UNSUPPORTED, has_begun, judge};
-use super::http2::PREFACE;
-=======
-use super::head::{Head, Judged, has_begun, judge};
 use super::heads::HEADS_FULL;
->>>>>>> main
+use super::http2::PREFACE;
 use super::running::RunningListener;
 use super::stream::{ClientStream, Demands, Socket};
 use crate::reply::problem::Kind;

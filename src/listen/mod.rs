@@ -18,16 +18,12 @@ pub mod descriptors;
 mod frames;
 pub mod front;
 pub mod head;
-<<<<<<< HEAD
-pub mod http2;
-mod open;
-pub mod protocols;
-=======
 pub mod heads;
+pub mod http2;
 pub mod newcomers;
 mod open;
 pub mod pace;
->>>>>>> main
+pub mod protocols;
 pub mod running;
 pub mod stream;
 pub mod tls;
@@ -44,13 +40,10 @@ use crate::config::types::{At, Period};
 
 pub use self::connections::{ConnectionBounds, ConnectionsSettings};
 use self::head::HeadBounds;
-<<<<<<< HEAD
-use self::http2::settings::{Http2, Http2Settings};
-use self::protocols::{Protocol, Protocols};
-=======
 pub use self::heads::{Buffers, HeadsSettings};
+use self::http2::settings::{Http2, Http2Settings};
 pub use self::pace::{MinimumRates, MinimumRatesSettings};
->>>>>>> main
+use self::protocols::{Protocol, Protocols};
 
 /// An address on which requests arrive.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -97,19 +90,9 @@ pub struct Listener {
     pub deadlines: Deadlines,
     pub minimum_rates: MinimumRates,
     pub heads: HeadBounds,
-<<<<<<< HEAD
+    pub buffers: Buffers,
     pub protocols: Protocols,
     pub http2: Http2,
-}
-
-/// How many connections may be open at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionBounds {
-    pub max: u32,
-    pub per_address: Option<u32>,
-=======
-    pub buffers: Buffers,
->>>>>>> main
 }
 
 /// How long clients may take.
@@ -129,29 +112,16 @@ pub struct Deadlines {
 impl Listener {
     /// Compiles what the user wrote; all mistakes at once.
     pub fn compile(settings: &ListenerSettings) -> Result<Listener, Vec<Diagnostic>> {
-<<<<<<< HEAD
-        let ListenerSettings { address, limits: _, connections, deadlines, heads, protocols, http2 } = settings;
-        let mut mistakes = Vec::new();
-        let connections = ConnectionBounds::compile(connections.as_ref(), &mut mistakes);
-        let deadlines = Deadlines::compile(deadlines.as_ref(), &mut mistakes);
-        let heads = HeadBounds::compile(heads.as_ref(), &mut mistakes);
-        let protocols = Protocols::compile(protocols.as_ref());
-        let http2 = Http2::compile(http2.as_ref().map(|http2| &http2.value));
-        if mistakes.is_empty() {
-            Ok(Listener { address: address.value, connections, deadlines, heads, protocols, http2 })
-        } else {
-            Err(mistakes)
-        }
-=======
-        let ListenerSettings { address, limits: _, connections, deadlines, minimum_rates, heads } = settings;
+        let ListenerSettings { address, limits: _, connections, deadlines, minimum_rates, heads, protocols, http2 } = settings;
         let mut mistakes = Vec::new();
         let connections = ConnectionBounds::compile(connections.as_ref(), &mut mistakes);
         let deadlines = Deadlines::compile(deadlines.as_ref(), &mut mistakes);
         let minimum_rates = MinimumRates::compile(minimum_rates.as_ref());
         let (heads, buffers) = heads::compile(heads.as_ref(), &mut mistakes);
-        let listener = Listener { address: address.value, connections, deadlines, minimum_rates, heads, buffers };
+        let protocols = Protocols::compile(protocols.as_ref());
+        let http2 = Http2::compile(http2.as_ref().map(|http2| &http2.value));
+        let listener = Listener { address: address.value, connections, deadlines, minimum_rates, heads, buffers, protocols, http2 };
         if mistakes.is_empty() { Ok(listener) } else { Err(mistakes) }
->>>>>>> main
     }
 
     /// Whether HTTP begins with the first byte: nothing stands before it, see `open.rs`.
@@ -207,14 +177,10 @@ mod tests {
             limits: vec![],
             connections: None,
             deadlines: None,
-<<<<<<< HEAD
+            minimum_rates: None,
             heads: None,
             protocols: None,
             http2: None,
-=======
-            minimum_rates: None,
-            heads: None,
->>>>>>> main
         }
     }
 

@@ -62,8 +62,8 @@ pub struct ClientStream<S: Socket> {
 /// What clients must keep to, as of the current request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demands {
-    body: Demand,
-    answer: Demand,
+    pub body: Demand,
+    pub answer: Demand,
     ahead: usize,
 }
 
@@ -154,9 +154,9 @@ impl<S: Socket> ClientStream<S> {
     }
 
     /// From here on reads give whatever comes, `read` first: frames of HTTP/2, which know their own end.
-    pub(super) fn begin_frames(&mut self, read: BytesMut, patience: Duration) {
+    pub(super) fn begin_frames(&mut self, read: BytesMut, demands: Demands) {
         self.ahead = read;
-        self.patience = patience;
+        self.demands = demands;
         self.body = Rest::Tunnel;
     }
 

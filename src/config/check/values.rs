@@ -128,17 +128,13 @@ fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
 }
 
 fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
-<<<<<<< HEAD
-    let ListenerSettings { address: _, limits: _, connections, deadlines, heads, protocols, http2 } = settings;
+    let ListenerSettings { address: _, limits: _, connections, deadlines, minimum_rates: _, heads, protocols, http2 } = settings;
     if let Some(protocols) = protocols {
         Protocols::check(protocols, errors);
     }
     if let Some(http2) = http2 {
         Http2::check(http2, &http2.place, Protocols::compile(protocols.as_ref()).http2, errors);
     }
-=======
-    let ListenerSettings { address: _, limits: _, connections, deadlines, minimum_rates: _, heads } = settings;
->>>>>>> main
     if let Some(connections) = connections {
         range(&connections.max, 1..=u32::MAX, errors);
         range(&connections.per_address, 1..=u32::MAX, errors);

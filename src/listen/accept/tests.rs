@@ -56,12 +56,9 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
         deadlines: Deadlines { header: second, keep_alive: second, body: second, write: second, linger: second },
         minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
-<<<<<<< HEAD
         protocols: Default::default(),
         http2: Default::default(),
-=======
         buffers: Buffers::default(),
->>>>>>> main
     };
     let count = Arc::new(Count::default());
     let front = Front::new(Arc::new(http_proxy(&Arc::new(ServerConf::default()), App)), count.clone());

@@ -139,15 +139,11 @@ fn settings() -> Listener {
             write: Duration::from_secs(60),
             linger: Duration::from_millis(1500),
         },
-<<<<<<< HEAD
-        heads: HeadBounds { bytes: 4096, fields: 20 },
-        protocols: Default::default(),
-        http2: Default::default(),
-=======
         minimum_rates: MinimumRates::default(),
         heads: HeadBounds { bytes: 4096, fields: 20, ..HeadBounds::default() },
         buffers: Buffers::default(),
->>>>>>> main
+        protocols: Default::default(),
+        http2: Default::default(),
     }
 }
 

@@ -82,21 +82,23 @@ impl Session for Stream {
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.read_timeout = timeout;
+        if let Some(timeout) = timeout {
+            self.demands.body.patience = timeout;
+        }
     }
 
     fn get_read_timeout(&self) -> Option<Duration> {
-        self.read_timeout
+        Some(self.demands.body.patience)
     }
 
     fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         if let Some(timeout) = timeout {
-            self.patience = timeout;
+            self.demands.answer.patience = timeout;
         }
     }
 
     fn get_write_timeout(&self) -> Option<Duration> {
-        Some(self.patience)
+        Some(self.demands.answer.patience)
     }
 
     fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {

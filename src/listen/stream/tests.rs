@@ -30,12 +30,9 @@ fn stream_with(capacity: usize, buffers: Buffers) -> (Box<ClientStream<DuplexStr
         deadlines: Deadlines { header: second, keep_alive: second, body: second, write: PATIENCE, linger: second },
         minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
-<<<<<<< HEAD
         protocols: Default::default(),
         http2: Default::default(),
-=======
         buffers,
->>>>>>> main
     };
     let open = Arc::new(Open::default());
     let listener = RunningListener::new("l", 0, settings.clone(), open.clone(), Arc::default());
