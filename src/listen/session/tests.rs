@@ -25,6 +25,8 @@ fn session(came: &str) -> (Box<Http1<DuplexStream>>, DuplexStream, Arc<Back<Dupl
         minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
         buffers: Buffers::default(),
+        protocols: Default::default(),
+        http2: Default::default(),
     };
     let open = Arc::new(Open::default());
     let listener = RunningListener::new("l", 0, settings.clone(), open.clone(), Arc::default());
