@@ -19,6 +19,7 @@ use crate::config::plan::{Relay, Route};
 use crate::policy::limits;
 use crate::relay::balance::choose as choose_target;
 use crate::relay::framing::make_plain;
+use crate::relay::hop_by_hop::without_hop_by_hop;
 use crate::relay::peer::peer as make_peer;
 use crate::relay::retry::{Attempt, CLIENT_GONE, INTERNAL_ERROR, Phase, kind_of};
 use crate::relay::send::make_head;
@@ -121,7 +122,8 @@ pub fn connected(ctx: &mut Ctx, reused: bool) {
 }
 
 /// Makes the head that goes upstream.
-pub fn request_head(ctx: &mut Ctx, head: &mut RequestHeader) -> Result<()> {
+pub fn request_head(session: &Session, ctx: &mut Ctx, head: &mut RequestHeader) -> Result<()> {
+    without_hop_by_hop(head, session.req_header().version);
     let Some((route, relay)) = ctx.relay() else { return Err(no_relay()) };
     let Some(target) = &ctx.attempts.target else { return Err(no_relay()) };
     make_head(&ctx.gateway, route, relay, &ctx.facts, &target.host_header, head);

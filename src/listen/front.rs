@@ -14,10 +14,11 @@ use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
 use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::time::Instant;
 
-use super::alarm::Alarm;
+use super::alarm::{Alarm, Known};
 use super::conn::ConnInfo;
 use super::head::{Judged, VERSION_UNSUPPORTED, has_begun, mark};
 use super::heads::HEADS_FULL;
@@ -78,6 +79,9 @@ struct Waiting<'a, F> {
     alarm: Alarm,
     /// Ready once the gateway is stopping.
     closing: Pin<&'a mut F>,
+    /// The same, for a look.
+    watch: ShutdownWatch,
+    known: Known,
     is_closing: bool,
     /// When the first head must be complete; `None` for later ones.
     first: Option<Instant>,
@@ -118,6 +122,8 @@ where
         let mut waiting = Waiting {
             alarm: Alarm::default(),
             closing,
+            watch: conn.closing.clone(),
+            known: Known::default(),
             is_closing: false,
             first: Some(Instant::now() + conn.listener.peek().deadlines.header),
         };
@@ -240,8 +246,9 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
     }
 
     fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {
+        // Once the task is told to be woken, a look is enough.
         if !self.is_closing {
-            self.is_closing = self.closing.as_mut().poll(cx).is_ready();
+            self.is_closing = *self.watch.borrow() || (!self.known.has(cx) && self.closing.as_mut().poll(cx).is_ready());
         }
         self.is_closing
     }

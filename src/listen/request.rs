@@ -47,9 +47,6 @@ pub struct Request {
     pub asks_upgrade: bool,
 }
 
-/// What the gateway adds on the way to the upstream fits without making more room.
-const ADDED: usize = 8;
-
 // === impl Request ===
 
 impl Request {
@@ -78,7 +75,7 @@ fn header(head: &Bytes, marks: &Marks) -> Result<RequestHeader, &'static Kind> {
     let mut parts = http::Request::new(()).into_parts().0;
     parts.method = Method::from_bytes(&head[..marks.method]).map_err(|_| &REQUEST_LINE_INVALID)?;
     parts.version = if marks.is_1_1 { Version::HTTP_11 } else { Version::HTTP_10 };
-    parts.headers.reserve(marks.fields.len() + ADDED);
+    parts.headers.reserve(marks.fields.len());
     for field in &marks.fields {
         let name = HeaderName::from_bytes(&head[field.name as usize..field.name_end as usize]).map_err(|_| &FIELD_NAME_INVALID)?;
         let value = head.slice(field.value as usize..field.value_end as usize);

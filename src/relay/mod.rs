@@ -7,6 +7,7 @@ pub mod edits;
 pub mod framing;
 pub mod head;
 pub mod health;
+pub mod hop_by_hop;
 pub mod peer;
 pub mod pool;
 pub mod retry;

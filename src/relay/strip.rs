@@ -58,6 +58,9 @@ impl StripSet {
 
     /// Removes from a head what its sender may not say.
     pub fn clean(&self, fields: &mut HeaderMap, peer_is_trusted: bool) {
+        if !fields.keys().any(|name| self.forbids(name.as_str(), peer_is_trusted)) {
+            return;
+        }
         let forbidden: SmallVec<[HeaderName; 4]> =
             fields.keys().filter(|name| self.forbids(name.as_str(), peer_is_trusted)).cloned().collect();
         for name in &forbidden {

@@ -7,13 +7,13 @@ use bytes::BytesMut;
 use http::{HeaderName, Method, StatusCode, Version, header};
 use pingora_core::ErrorType::{Custom, InternalError, WriteError};
 use pingora_core::protocols::http::HttpTask;
-use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::{Error, OrErr, Result};
 use pingora_http::ResponseHeader;
 use tokio::io::AsyncWriteExt;
 
 use super::super::stream::Socket;
 use super::Http1;
+use crate::clock;
 
 /// The answer, and what has been written of it.
 #[derive(Default)]
@@ -226,8 +226,11 @@ fn put_head(head: &ResponseHeader, connection: Option<&[u8]>, out: &mut BytesMut
         put_field(spelt(name).as_bytes(), value.as_bytes(), out);
     }
     if let Some(connection) = connection {
-        put_field(b"Date", get_cached_date().as_bytes(), out);
-        put_field(b"Connection", connection, out);
+        out.extend_from_slice(b"Date: ");
+        clock::append_date(out);
+        out.extend_from_slice(b"\r\nConnection: ");
+        out.extend_from_slice(connection);
+        out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
 }
