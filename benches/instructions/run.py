@@ -42,6 +42,7 @@ def main():
     parser.add_argument("--requests", type=int, default=1000, help="N (default 1000)")
     parser.add_argument("--runs", type=int, default=5, help="runs of which the median counts (default 5)")
     parser.add_argument("--body", type=int, metavar="BYTES", help="size of the answers' bodies (default 110)")
+    parser.add_argument("--routes", type=int, default=ROUTES, help=f"of the full job (default {ROUTES})")
     parser.add_argument("--only", help="some of bare,plain,full")
     parser.add_argument("--check", nargs=2, type=float, metavar=("PLAIN", "FULL"), help="exit with 1 where a ratio to bare is larger")
     options = parser.parse_args()
@@ -55,7 +56,7 @@ def main():
     counts = {}
     for run in range(options.runs):
         for job in wanted:
-            counts.setdefault(job, []).append(count(job, commands, key, upstream, options.requests) / options.requests)
+            counts.setdefault(job, []).append(count(job, commands, key, upstream, options) / options.requests)
             print(f"{run + 1}/{options.runs} {job:5} {counts[job][-1]:9.0f} instructions a request", flush=True)
     middle = {job: statistics.median(all) for job, all in counts.items()}
     print("\n| | instructions a request | ratio to bare | spread of the runs |\n|---|---|---|---|")
@@ -85,7 +86,7 @@ def binaries(wanted):
     return {"bare": bare, "plain": sluice, "full": sluice}
 
 
-def count(job, commands, key, upstream, requests):
+def count(job, commands, key, upstream, options):
     """Instructions of a process while it serves so many requests."""
     dir = peers.WORK / "run" / f"instructions-{job}"
     shutil.rmtree(dir, ignore_errors=True)
@@ -94,7 +95,7 @@ def count(job, commands, key, upstream, requests):
     if job == "bare":
         command = [commands[job], f"127.0.0.1:{port}", f"127.0.0.1:{upstream.port}"]
     else:
-        routes = [f"service-{i:04}" for i in range(ROUTES)] if job == "full" else []
+        routes = [f"service-{i:04}" for i in range(options.routes)] if job == "full" else []
         values = {"port": port, "admin": admin, "upstream": upstream.port, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks}
         file = dir / "sluice.yaml"
         # Otherwise the counting would go on while it waits for nobody.
@@ -107,10 +108,10 @@ def count(job, commands, key, upstream, requests):
             stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=dir,
         )
     try:
-        with Load(job, port, key, upstream.body, lambda: process.poll() is None) as load:
+        with Load(job, port, key, upstream.body, options.routes, lambda: process.poll() is None) as load:
             load.send(TOKENS)
             counting("on", process)
-            load.send(requests)
+            load.send(options.requests)
             counting("off", process)
         process.send_signal(signal.SIGINT if job == "bare" else signal.SIGTERM)
         process.wait(120)
@@ -123,8 +124,8 @@ def count(job, commands, key, upstream, requests):
         raise SystemExit(f"{job} said no count:\n{said[-3000:]}")
     if job == "full":
         lines = (dir / "access.log").read_bytes().count(b"\n")
-        if lines != TOKENS + requests:
-            raise SystemExit(f"{job} wrote {lines} log lines for {TOKENS + requests} requests")
+        if lines != TOKENS + options.requests:
+            raise SystemExit(f"{job} wrote {lines} log lines for {TOKENS + options.requests} requests")
     return int(found.group(1))
 
 
@@ -135,11 +136,13 @@ def counting(state, process):
 class Load:
     """Sends requests one after the other, over each connection in turn; every answer must be right."""
 
-    def __init__(self, job, port, key, body, is_alive):
+    def __init__(self, job, port, key, body, routes, is_alive):
         self.job, self.body, self.sent = job, body, 0
         if job == "full":
             kept = key.tokens(TOKENS)
-            self.texts = [request(f"/service-{i % ROUTES:04}/items/{i % ROUTES}", kept[i % TOKENS]) for i in range(ROUTES)]
+            # Far from each other, so that few of them share a way into the table.
+            places = [i * 7919 % routes for i in range(1000)]
+            self.texts = [request(f"/service-{place:04}/items/{place}", kept[i % TOKENS]) for i, place in enumerate(places)]
         else:
             self.texts = [request("/plain", None)]
         begin = time.time()
