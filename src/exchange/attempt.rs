@@ -16,8 +16,10 @@ use crate::clock;
 use crate::policy::limits;
 use crate::relay::balance::choose as choose_target;
 use crate::relay::framing::make_plain;
+use crate::relay::h2_fault::bounded;
 use crate::relay::peer::peer as make_peer;
-use crate::relay::retry::{Attempt, CLIENT_GONE, INTERNAL_ERROR, Phase, kind_of};
+use crate::relay::protocol::Protocol;
+use crate::relay::retry::{Attempt, CLIENT_GONE, IDLE_TIMEOUT, INTERNAL_ERROR, Phase, RESPONSE_TIMEOUT, kind_of};
 use crate::relay::send::make_head;
 use crate::relay::target::{Chosen, Target};
 use crate::reply::headers::{Incoming, LOCATIONS, client_head};
@@ -34,6 +36,8 @@ pub struct Attempts {
     /// The next attempt opens a connection of its own.
     is_fresh: bool,
     is_reused: bool,
+    /// HTTP/2 is spoken to the target.
+    is_h2: bool,
     has_answer: bool,
     /// The last one that was tried; for the log.
     pub target: Option<Arc<Target>>,
@@ -69,6 +73,11 @@ pub fn choose(ctx: &mut Ctx) -> bool {
     ctx.attempts.chosen.is_some()
 }
 
+/// Whether a WebSocket is asked for where HTTP/2 is spoken.
+pub fn is_unfit(session: &Session, ctx: &Ctx) -> bool {
+    is_websocket(session) && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.protocol == Protocol::H2)
+}
+
 /// The peer of the next attempt.
 pub fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
@@ -78,6 +87,7 @@ pub fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     attempts.number += 1;
     attempts.target = Some(chosen.target().clone());
     attempts.began = clock::mono();
+    attempts.is_h2 = pool.upstream.protocol == Protocol::H2;
     Ok(make_peer(&pool, chosen, std::mem::take(&mut attempts.is_fresh)))
 }
 
@@ -91,15 +101,26 @@ pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
         ErrorType::ConnectTimedout => Failure::ConnectTimeout,
         _ => Failure::Connect,
     });
+    let may = attempt.may_connect_elsewhere();
+    if may && is_stale(ctx, &error) {
+        // It was a connection from the pool that had no stream left to give: the target itself has refused nothing.
+        ctx.attempts.is_fresh = true;
+        error.set_retry(true);
+        return error;
+    }
     if let Some(chosen) = ctx.attempts.chosen.take() {
         log_failure(ctx, &chosen, &error);
         ctx.attempts.tried.push(chosen.addr());
     }
-    let may = attempt.may_connect_elsewhere();
     ctx.attempts.chosen = may.then(|| choose_target(&pool, &ctx.attempts.tried, || fastrand::u64(..))).flatten();
     let retry = ctx.attempts.chosen.is_some();
     error.set_retry(retry);
     error
+}
+
+/// Whether no stream could be had of a connection that was there already. A new one fails in other words, or when it is used.
+fn is_stale(ctx: &Ctx, error: &Error) -> bool {
+    ctx.attempts.is_h2 && matches!(error.etype(), ErrorType::H2Error)
 }
 
 /// A connection was made or taken from the pool.
@@ -113,7 +134,7 @@ pub fn connected(ctx: &mut Ctx, reused: bool) {
 }
 
 /// Makes the head that goes upstream.
-pub fn request_head(ctx: &mut Ctx, head: &mut RequestHeader) -> Result<()> {
+pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHeader) -> Result<()> {
     let Some((route, relay)) = ctx.relay() else { return Err(no_relay()) };
     let Some(target) = &ctx.attempts.target else { return Err(no_relay()) };
     make_head(&ctx.gateway, route, relay, &ctx.facts, &target.host_header, head);
@@ -122,6 +143,17 @@ pub fn request_head(ctx: &mut Ctx, head: &mut RequestHeader) -> Result<()> {
     ctx.attempts.rewritten = rewritten;
     // A retry sees the body from its beginning.
     ctx.body = route_body(ctx);
+    if ctx.attempts.is_h2 && head.headers.get(header::HOST).is_none_or(|host| host.is_empty()) {
+        // A request of HTTP/1.0 may name no host; in HTTP/2 one has to be named.
+        head.insert_header(header::HOST, &target.host_header)?;
+    }
+    if ctx.attempts.is_h2
+        && session.is_body_empty()
+        && let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn)
+    {
+        // The head is the whole request then, and no part of a body will tell that it is complete.
+        conn.deadline.await_head(clock::mono(), relay.upstream.pool.upstream.timeouts.response);
+    }
     Ok(())
 }
 
@@ -157,7 +189,7 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &Option<Bytes>, 
 }
 
 /// The head of the upstream's answer on its way to the client.
-pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHeader) -> Result<()> {
+pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHeader) -> Result<()> {
     let Some((route, relay)) = ctx.relay() else { return Ok(()) };
     let Some(target) = &ctx.attempts.target else { return Ok(()) };
     let status = head.status.as_u16();
@@ -166,6 +198,9 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for").into_up());
     }
     make_plain(head)?;
+    if ctx.attempts.is_h2 {
+        bounded(head)?;
+    }
     let mut told: SmallVec<[_; 5]> = SmallVec::new();
     limits::headers::headers(&ctx.facts.charges, &mut |name, value| told.push((name, value)));
     let rewrite = relay.head.rewrite.as_ref();
@@ -209,6 +244,15 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
         // Pingora looks only when a request begins.
         session.set_keepalive(None);
     }
+    if ctx.attempts.is_h2
+        && session.req_header().version == http::Version::HTTP_10
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
+        && session.response_written().is_none()
+    {
+        // Pingora would say that chunks follow, which such a client does not know. It passes over the second of two heads.
+        session.set_keepalive(None);
+        session.write_response_header(Box::new(head.clone()), false).await?;
+    }
     Ok(())
 }
 
@@ -234,12 +278,22 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
         body_replayable: !session.as_downstream_mut().retry_buffer_truncated(),
         ..attempt(ctx, written, false)
     };
-    let retry = attempt.may_send_again(&error);
-    ctx.attempts.is_fresh = retry;
+    let retry = if attempt.may_send_elsewhere(&error) {
+        send_elsewhere(ctx)
+    } else {
+        ctx.attempts.is_fresh = attempt.may_send_again(&error);
+        ctx.attempts.is_fresh
+    };
     error.set_retry(retry);
     let kind = kind_of(&error, phase(ctx));
     if let Some((_, relay)) = ctx.relay() {
         relay.upstream.series.failed(failure_of(kind));
+    }
+    if ctx.attempts.is_h2
+        && [RESPONSE_TIMEOUT.code, IDLE_TIMEOUT.code].contains(&kind.code)
+        && let Some(target) = &ctx.attempts.target
+    {
+        target.abandon_connections();
     }
     if let Some(chosen) = &ctx.attempts.chosen
         && kind.code != CLIENT_GONE.code
@@ -248,6 +302,22 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
         log_failure(ctx, chosen, &error);
     }
     error
+}
+
+/// Chooses another target for a request that this one has not begun with, or the same one on a connection of its own.
+fn send_elsewhere(ctx: &mut Ctx) -> bool {
+    let Some((_, relay)) = ctx.relay() else { return false };
+    let pool = relay.upstream.pool.clone();
+    let Some(chosen) = &ctx.attempts.chosen else { return false };
+    ctx.attempts.tried.push(chosen.addr());
+    match choose_target(&pool, &ctx.attempts.tried, || fastrand::u64(..)) {
+        Some(other) => ctx.attempts.chosen = Some(other),
+        None => {
+            ctx.attempts.tried.pop();
+            ctx.attempts.is_fresh = true;
+        }
+    }
+    true
 }
 
 /// No further attempt: tells the client, if it can still be told.

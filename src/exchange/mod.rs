@@ -23,6 +23,7 @@ use crate::listen::conn::ConnInfo;
 use crate::policy::Stop;
 use crate::policy::validate::BodyCount;
 use crate::relay::balance::NO_HEALTHY_TARGET;
+use crate::relay::protocol::UPGRADE_UNSUPPORTED;
 use crate::reply::problem::Problem;
 
 pub use self::finish::{DRAIN_ENDED, report_refusal};
@@ -98,6 +99,10 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     match decision {
         Ok(Decision::Relay(route)) => {
             ctx.body = route.policies.body.map(|limit| limit.count());
+            if attempt::is_unfit(session, ctx) {
+                Box::pin(write::refuse(session, ctx, &Problem::new(&UPGRADE_UNSUPPORTED))).await?;
+                return Ok(true);
+            }
             if attempt::choose(ctx) {
                 return Ok(false);
             }

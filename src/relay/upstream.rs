@@ -13,6 +13,7 @@ use http::uri::PathAndQuery;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
+use super::protocol::{Http2, Http2Settings, Protocol};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
 
@@ -22,6 +23,10 @@ use crate::config::types::{At, Period};
 pub struct UpstreamSettings {
     /// Where it runs: `host:port`, or `{ address: host:port, weight: 2 }`. Names are resolved in the background, again and again.
     pub targets: At<Vec<At<TargetSettings>>>,
+    /// What is spoken to the targets. Default `http1`.
+    pub protocol: Option<At<Protocol>>,
+    /// How HTTP/2 connections are used, where HTTP/2 is spoken.
+    pub http2: Option<At<Http2Settings>>,
     /// How a target is chosen. Default `round_robin`.
     pub balance: Option<Balance>,
     /// How the gateway finds out which targets work. Without it, all are taken to work.
@@ -93,6 +98,8 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// At least one, in the order of the file, without duplicates.
     pub targets: Vec<Member>,
+    pub protocol: Protocol,
+    pub http2: Http2,
     pub balance: Balance,
     /// None: every target is taken to work.
     pub health: Option<Health>,
@@ -156,9 +163,10 @@ pub struct Timeouts {
 impl Upstream {
     /// Compiles what the user wrote. All mistakes at once.
     pub fn compile(name: &str, settings: &UpstreamSettings) -> Result<Upstream, Vec<Diagnostic>> {
-        let UpstreamSettings { targets, balance, health, timeouts, retries } = settings;
+        let UpstreamSettings { targets, protocol, http2, balance, health, timeouts, retries } = settings;
         let mut wrong = Vec::new();
         let targets = compile_targets(targets, &mut wrong);
+        let (protocol, http2) = Protocol::compile(protocol.as_ref(), http2.as_ref(), false, &mut wrong);
         let health = health.as_ref().map(|settings| Health::compile(settings, &mut wrong));
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
         let attempts = match retries {
@@ -174,7 +182,8 @@ impl Upstream {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        Ok(Upstream { name: name.into(), targets, balance: balance.unwrap_or(Balance::RoundRobin), health, timeouts, attempts })
+        let balance = balance.unwrap_or(Balance::RoundRobin);
+        Ok(Upstream { name: name.into(), targets, protocol, http2, balance, health, timeouts, attempts })
     }
 }
 
@@ -332,7 +341,7 @@ impl Default for Timeouts {
     }
 }
 
-fn in_range(period: Option<&At<Period>>, default: Period, least: Period, most: Period, wrong: &mut Vec<Diagnostic>) -> Duration {
+pub(super) fn in_range(period: Option<&At<Period>>, default: Period, least: Period, most: Period, wrong: &mut Vec<Diagnostic>) -> Duration {
     let Some(period) = period else { return default.0 };
     if period.value < least || period.value > most {
         let message = format!("`{}` is out of range: expected {least} to {most}", period.value);
@@ -412,7 +421,8 @@ pub(crate) mod tests {
         let target = |(address, weight): &(&str, u16)| {
             at(TargetSettings { address: at((*address).to_owned()), weight: NonZeroU16::new(*weight).unwrap() })
         };
-        UpstreamSettings { targets: at(targets.iter().map(target).collect()), balance: None, health: None, timeouts: None, retries: None }
+        let targets = at(targets.iter().map(target).collect());
+        UpstreamSettings { targets, protocol: None, http2: None, balance: None, health: None, timeouts: None, retries: None }
     }
 
     fn codes(result: Result<Upstream, Vec<Diagnostic>>) -> Vec<&'static str> {

@@ -25,3 +25,4 @@ mod stop;
 mod troubleshooting;
 mod upgrade;
 mod upstream_faults;
+mod upstream_h2;

@@ -70,7 +70,7 @@ pub fn parse(connections: &[Vec<u8>]) -> Vec<Connection> {
         .collect()
 }
 
-fn python() -> PathBuf {
+pub(super) fn python() -> PathBuf {
     match std::env::var_os("SLUICE_PYTHON") {
         Some(python) => python.into(),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/python"),
