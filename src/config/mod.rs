@@ -7,6 +7,7 @@ pub mod diagnostic;
 pub mod document;
 pub mod effective;
 mod files;
+pub mod files_read;
 pub mod interpolate;
 pub mod keys;
 pub mod load;

@@ -1,44 +1,45 @@
-//! The way to an upstream and back: chooses, connects, tries again, gives up. What is decided is decided in `relay`.
+//! The way to an upstream and back: chooses, connects, and what passes. What is decided is decided in `relay`; what fails is told in `fail.rs`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, Session};
+use pingora_proxy::Session;
 use smallvec::SmallVec;
 
-use super::{Ctx, answered, is_websocket, write};
+use super::{Ctx, is_websocket};
 use crate::clock;
+use crate::config::plan::{Relay, Route};
 use crate::policy::limits;
 use crate::relay::balance::choose as choose_target;
 use crate::relay::framing::make_plain;
 use crate::relay::h2_fault::bounded;
 use crate::relay::peer::peer as make_peer;
 use crate::relay::protocol::Protocol;
-use crate::relay::retry::{Attempt, CLIENT_GONE, IDLE_TIMEOUT, INTERNAL_ERROR, Phase, RESPONSE_TIMEOUT, kind_of};
 use crate::relay::send::make_head;
 use crate::relay::target::{Chosen, Target};
+use crate::relay::tunnel::ClosedBy;
 use crate::reply::headers::{Incoming, LOCATIONS, client_head};
 use crate::reply::location::Way;
-use crate::reply::problem::{Kind, Problem};
-use crate::report::metrics::series::Failure;
 
 /// What has been tried for one request.
 #[derive(Default)]
 pub struct Attempts {
     pub number: u8,
-    chosen: Option<Chosen>,
-    tried: SmallVec<[SocketAddr; 4]>,
+    pub(super) chosen: Option<Chosen>,
+    pub(super) tried: SmallVec<[SocketAddr; 4]>,
     /// The next attempt opens a connection of its own.
-    is_fresh: bool,
-    is_reused: bool,
+    pub(super) is_fresh: bool,
+    pub(super) is_reused: bool,
     /// HTTP/2 is spoken to the target.
-    is_h2: bool,
-    has_answer: bool,
+    pub(super) is_h2: bool,
+    pub(super) has_answer: bool,
     /// The last one that was tried; for the log.
     pub target: Option<Arc<Target>>,
     /// When the last attempt began, and how long upstreams have taken in all.
@@ -52,6 +53,8 @@ pub struct Attempts {
     pub rewritten: Option<Box<str>>,
     /// A tunnel, whose duration says nothing about the gateway.
     pub is_tunnel: bool,
+    /// Who ended it, where it ended in order.
+    pub closed_by: Option<ClosedBy>,
 }
 
 // === impl Attempts ===
@@ -81,46 +84,16 @@ pub fn is_unfit(session: &Session, ctx: &Ctx) -> bool {
 /// The peer of the next attempt.
 pub fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
-    let pool = relay.upstream.pool.clone();
+    let (pool, idle) = (relay.upstream.pool.clone(), relay.timeouts.idle);
     let attempts = &mut ctx.attempts;
     let Some(chosen) = &attempts.chosen else { return Err(no_relay()) };
     attempts.number += 1;
     attempts.target = Some(chosen.target().clone());
     attempts.began = clock::mono();
     attempts.is_h2 = pool.upstream.protocol == Protocol::H2;
-    Ok(make_peer(&pool, chosen, std::mem::take(&mut attempts.is_fresh)))
-}
-
-/// A connection could not be made: another target, if there is one.
-pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
-    ctx.attempts.stop_clock();
-    let attempt = attempt(ctx, false, true);
-    let Some((_, relay)) = ctx.relay() else { return error };
-    let (pool, series) = (relay.upstream.pool.clone(), relay.upstream.series.clone());
-    series.failed(match error.etype() {
-        ErrorType::ConnectTimedout => Failure::ConnectTimeout,
-        _ => Failure::Connect,
-    });
-    let may = attempt.may_connect_elsewhere();
-    if may && is_stale(ctx, &error) {
-        // It was a connection from the pool that had no stream left to give: the target itself has refused nothing.
-        ctx.attempts.is_fresh = true;
-        error.set_retry(true);
-        return error;
-    }
-    if let Some(chosen) = ctx.attempts.chosen.take() {
-        log_failure(ctx, &chosen, &error);
-        ctx.attempts.tried.push(chosen.addr());
-    }
-    ctx.attempts.chosen = may.then(|| choose_target(&pool, &ctx.attempts.tried, || fastrand::u64(..))).flatten();
-    let retry = ctx.attempts.chosen.is_some();
-    error.set_retry(retry);
-    error
-}
-
-/// Whether no stream could be had of a connection that was there already. A new one fails in other words, or when it is used.
-fn is_stale(ctx: &Ctx, error: &Error) -> bool {
-    ctx.attempts.is_h2 && matches!(error.etype(), ErrorType::H2Error)
+    let mut peer = make_peer(&pool, chosen, std::mem::take(&mut attempts.is_fresh));
+    peer.options.write_timeout = Some(idle);
+    Ok(peer)
 }
 
 /// A connection was made or taken from the pool.
@@ -129,7 +102,7 @@ pub fn connected(ctx: &mut Ctx, reused: bool) {
     if let Some((_, relay)) = ctx.relay() {
         let series = &relay.upstream.series;
         let counter = if reused { &series.connections_reused } else { &series.connections_new };
-        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counter.fetch_add(1, Relaxed);
     }
 }
 
@@ -152,7 +125,7 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         && let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn)
     {
         // The head is the whole request then, and no part of a body will tell that it is complete.
-        conn.deadline.await_head(clock::mono(), relay.upstream.pool.upstream.timeouts.response);
+        conn.deadline.await_head(clock::mono(), relay.timeouts.response);
     }
     Ok(())
 }
@@ -177,13 +150,18 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &Option<Bytes>, 
             ctx.facts.would_refuse.push(code);
         }
     }
-    let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return Err(no_relay()) };
-    let timeouts = relay.upstream.pool.upstream.timeouts;
+    let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return Err(no_relay()) };
     match (ctx.attempts.has_answer, end || is_websocket(session)) {
-        (true, _) => conn.deadline.await_bytes(clock::mono(), timeouts.idle),
-        (false, true) => conn.deadline.await_head(clock::mono(), timeouts.response),
+        (true, _) => conn.deadline.await_bytes(clock::mono(), idle(ctx, route, relay)),
+        (false, true) => conn.deadline.await_head(clock::mono(), relay.timeouts.response),
         // While the client still sends, silence is its own.
         (false, false) => {}
+    }
+    if ctx.attempts.is_tunnel {
+        route.series.tunnels().bytes_in.fetch_add(length as u64, Relaxed);
+        if end {
+            ctx.attempts.closed_by.get_or_insert(ClosedBy::Client);
+        }
     }
     Ok(())
 }
@@ -225,21 +203,19 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
         // RFC 9112 section 6.1: it would not understand; the end of the connection is the end of the body.
         head.remove_header(&header::TRANSFER_ENCODING);
     }
-    let timeouts = relay.upstream.pool.upstream.timeouts;
     if head.status.is_informational() && status != 101 {
         return Ok(());
     }
-    if let Some(conn) = &ctx.conn {
-        conn.deadline.await_bytes(clock::mono(), timeouts.idle);
-    }
     relay.upstream.series.answered(status);
+    if status == 101 {
+        // Its silence is counted over both sides, by the deadline.
+        session.set_read_timeout(None);
+        begin_tunnel(ctx);
+    } else if let Some(conn) = &ctx.conn {
+        conn.deadline.await_bytes(clock::mono(), relay.timeouts.idle);
+    }
     ctx.attempts.status = Some(status);
     ctx.attempts.has_answer = true;
-    ctx.attempts.is_tunnel = status == 101;
-    if status == 101 {
-        // The upstream's idle time is the tunnel's, whichever side is silent.
-        session.set_read_timeout(Some(timeouts.idle));
-    }
     if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
         // Pingora looks only when a request begins.
         session.set_keepalive(None);
@@ -256,153 +232,44 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     Ok(())
 }
 
+/// From here on both sides say what they like, until one of them, silence or the end of the token ends it.
+fn begin_tunnel(ctx: &mut Ctx) {
+    ctx.attempts.is_tunnel = true;
+    let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
+    let now = clock::now();
+    conn.begin_tunnel();
+    conn.deadline.await_bytes(now.mono, idle(ctx, route, relay));
+    if let Some(end) = route.policies.tunnel_end(&ctx.facts) {
+        conn.deadline.end_at(now.mono.saturating_add(end.saturating_sub(now.unix_ms).saturating_mul(1_000_000)));
+    }
+    route.series.tunnels().open();
+}
+
+/// The silence that is allowed.
+pub(super) fn idle(ctx: &Ctx, route: &Route, relay: &Relay) -> Duration {
+    match &route.policies.websocket {
+        Some(websocket) if ctx.attempts.is_tunnel => websocket.idle.unwrap_or(relay.timeouts.idle),
+        Some(_) | None => relay.timeouts.idle,
+    }
+}
+
 /// A piece of the answer's body on its way to the client.
 pub fn answer_part(ctx: &mut Ctx, body: &Option<Bytes>, end: bool) {
     ctx.attempts.received += body.as_ref().map_or(0, Bytes::len) as u64;
     if end {
         ctx.attempts.stop_clock();
     }
-    let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
+    let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
     match end {
         true => conn.deadline.clear(),
-        false => conn.deadline.await_bytes(clock::mono(), relay.upstream.pool.upstream.timeouts.idle),
+        false => conn.deadline.await_bytes(clock::mono(), idle(ctx, route, relay)),
     }
-}
-
-/// The attempt broke after the connection was made: again, where nothing can have happened twice.
-pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
-    ctx.attempts.stop_clock();
-    let written = session.response_written().is_some();
-    let attempt = Attempt {
-        is_idempotent: session.req_header().method.is_idempotent(),
-        body_replayable: !session.as_downstream_mut().retry_buffer_truncated(),
-        ..attempt(ctx, written, false)
-    };
-    let retry = if attempt.may_send_elsewhere(&error) {
-        send_elsewhere(ctx)
-    } else {
-        ctx.attempts.is_fresh = attempt.may_send_again(&error);
-        ctx.attempts.is_fresh
-    };
-    error.set_retry(retry);
-    let kind = kind_of(&error, phase(ctx));
-    if let Some((_, relay)) = ctx.relay() {
-        relay.upstream.series.failed(failure_of(kind));
-    }
-    if ctx.attempts.is_h2
-        && [RESPONSE_TIMEOUT.code, IDLE_TIMEOUT.code].contains(&kind.code)
-        && let Some(target) = &ctx.attempts.target
-    {
-        target.abandon_connections();
-    }
-    if let Some(chosen) = &ctx.attempts.chosen
-        && kind.code != CLIENT_GONE.code
-        && !retry
-    {
-        log_failure(ctx, chosen, &error);
-    }
-    error
-}
-
-/// Chooses another target for a request that this one has not begun with, or the same one on a connection of its own.
-fn send_elsewhere(ctx: &mut Ctx) -> bool {
-    let Some((_, relay)) = ctx.relay() else { return false };
-    let pool = relay.upstream.pool.clone();
-    let Some(chosen) = &ctx.attempts.chosen else { return false };
-    ctx.attempts.tried.push(chosen.addr());
-    match choose_target(&pool, &ctx.attempts.tried, || fastrand::u64(..)) {
-        Some(other) => ctx.attempts.chosen = Some(other),
-        None => {
-            ctx.attempts.tried.pop();
-            ctx.attempts.is_fresh = true;
+    if ctx.attempts.is_tunnel {
+        route.series.tunnels().bytes_out.fetch_add(body.as_ref().map_or(0, Bytes::len) as u64, Relaxed);
+        if end {
+            ctx.attempts.closed_by.get_or_insert(ClosedBy::Upstream);
         }
     }
-    true
-}
-
-/// No further attempt: tells the client, if it can still be told.
-pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
-    if let Some(conn) = &ctx.conn {
-        conn.deadline.clear();
-    }
-    ctx.attempts.stop_clock();
-    let own = ctx.facts.refused.as_ref().map(|(kind, reason)| (*kind, reason.clone()));
-    let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
-    let (kind, reason) = own.unwrap_or_else(|| {
-        let kind = fault.unwrap_or_else(|| kind_of(error, phase(ctx)));
-        (kind, Some(reason_of(ctx, kind, error)))
-    });
-    let mut problem = Problem::new(kind);
-    problem.reason = reason;
-    ctx.facts.refused = Some((kind, problem.reason.clone()));
-    let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
-    if let (Some(conn), Some(head)) = (&ctx.conn, session.response_written())
-        && session.req_header().version == http::Version::HTTP_10
-        && !head.headers.contains_key(header::CONTENT_LENGTH)
-    {
-        conn.break_off();
-    }
-    if answered(session).is_some() || kind.code == CLIENT_GONE.code {
-        return gone;
-    }
-    if ctx.attempts.number > 0 {
-        // Pingora ends the connection after an attempt has failed; the client is told so.
-        session.set_keepalive(None);
-    }
-    if kind.code == INTERNAL_ERROR.code {
-        log::error!("{}: {error}", ctx.facts.request_id.as_str());
-    }
-    match write::refuse(session, ctx, &problem).await {
-        Ok(()) => FailToProxy { error_code: kind.status, can_reuse_downstream: ctx.attempts.number == 0 },
-        Err(_) => gone,
-    }
-}
-
-fn phase(ctx: &Ctx) -> Phase {
-    match (ctx.attempts.has_answer, ctx.attempts.chosen.is_some()) {
-        (true, _) => Phase::Body,
-        (false, true) => Phase::Head,
-        (false, false) => Phase::Connect,
-    }
-}
-
-fn attempt(ctx: &Ctx, answer_started: bool, body_replayable: bool) -> Attempt {
-    let limit = ctx.relay().map_or(1, |(_, relay)| relay.upstream.pool.upstream.attempts);
-    Attempt { number: ctx.attempts.number, limit, is_idempotent: false, reused: ctx.attempts.is_reused, answer_started, body_replayable }
-}
-
-fn failure_of(kind: &Kind) -> Failure {
-    match kind.code {
-        "upstream-connect-failed" => Failure::Connect,
-        "upstream-connect-timeout" => Failure::ConnectTimeout,
-        "upstream-response-timeout" => Failure::ResponseTimeout,
-        "upstream-idle-timeout" => Failure::IdleTimeout,
-        "client-gone" => Failure::ClientGone,
-        _ => Failure::Broken,
-    }
-}
-
-/// What went wrong, with figures, for the log only.
-fn reason_of(ctx: &Ctx, kind: &Kind, error: &Error) -> String {
-    let Some((_, relay)) = ctx.relay() else { return error.etype().as_str().to_owned() };
-    let timeouts = relay.upstream.pool.upstream.timeouts;
-    match kind.code {
-        "upstream-connect-timeout" => format!("no connection within {:?}", timeouts.connect),
-        "upstream-response-timeout" if matches!(error.etype(), ErrorType::WriteTimedout) => {
-            format!("nothing of the request taken for {:?}", timeouts.idle)
-        }
-        "upstream-response-timeout" => format!("no response head within {:?}", timeouts.response),
-        "upstream-idle-timeout" => format!("silence for {:?}", timeouts.idle),
-        _ => match &error.cause {
-            Some(_) => format!("{}: {}", error.etype().as_str(), error.root_cause()),
-            None => error.etype().as_str().to_owned(),
-        },
-    }
-}
-
-fn log_failure(ctx: &Ctx, chosen: &Chosen, error: &Error) {
-    let target = chosen.target();
-    log::debug!("{}: {}/{}: {error}", ctx.facts.request_id.as_str(), target.upstream, target.address);
 }
 
 fn no_relay() -> Box<Error> {

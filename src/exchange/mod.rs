@@ -3,6 +3,7 @@
 //! Decides nothing: asks `decide.rs`, `relay` and `reply`, and writes what they say.
 
 mod attempt;
+mod fail;
 mod finish;
 mod write;
 
@@ -15,7 +16,7 @@ use pingora_proxy::Session;
 
 use self::attempt::Attempts;
 use crate::clock;
-use crate::config::plan::{Action, Gateway, Relay, Route};
+use crate::config::plan::{Gateway, Relay, Route};
 use crate::ctx::{Facts, Now, Scheme};
 use crate::decide::{Decision, decide};
 use crate::entry::canonical::raw_target;
@@ -73,10 +74,7 @@ impl Ctx {
 
     fn relay(&self) -> Option<(&Route, &Relay)> {
         let route = self.route()?;
-        match &route.action {
-            Action::Upstream(relay) => Some((route, relay)),
-            Action::Respond(_) | Action::Redirect(_) => None,
-        }
+        Some((route, route.relay()?))
     }
 }
 
@@ -122,7 +120,8 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
     write::refuse(session, ctx, problem).await
 }
 
-pub use self::attempt::{answer_head, answer_part, connect_failed, connected, failed, give_up, peer, request_head, request_part};
+pub use self::attempt::{answer_head, answer_part, connected, peer, request_head, request_part};
+pub use self::fail::{connect_failed, failed, give_up};
 pub use self::finish::finish;
 
 /// The status of the answer that the client has been sent, or a part of it. A 1xx is none, but for the last one (RFC 9110 section 15.2).

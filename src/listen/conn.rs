@@ -41,6 +41,8 @@ pub struct ConnInfo {
     fault: OnceLock<&'static Kind>,
     /// The end of the connection must not be taken for the end of the answer.
     is_broken_off: AtomicBool,
+    /// The upstream has agreed to switch protocols.
+    is_tunnel: AtomicBool,
     /// When the upstream's answer to the current request is due; a read of the client that waits longer fails.
     pub deadline: Deadline,
 }
@@ -65,6 +67,7 @@ impl ConnInfo {
             sent_before: zero(),
             fault: OnceLock::new(),
             is_broken_off: AtomicBool::new(false),
+            is_tunnel: AtomicBool::new(false),
             deadline: Deadline::default(),
         }
     }
@@ -120,6 +123,15 @@ impl ConnInfo {
     /// section 8): the connection is to end with a reset.
     pub fn break_off(&self) {
         self.is_broken_off.store(true, Ordering::Relaxed);
+    }
+
+    /// What follows the answer that is written next is a tunnel, to the end of the connection.
+    pub fn begin_tunnel(&self) {
+        self.is_tunnel.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_broken_off(&self) -> bool {

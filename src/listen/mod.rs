@@ -12,6 +12,7 @@ pub mod alarm;
 pub mod caps;
 pub mod chunks;
 pub mod conn;
+mod frames;
 pub mod front;
 pub mod head;
 pub mod running;

@@ -1,5 +1,6 @@
 //! From a decision to an answer of an upstream: rewrite and headers, target, attempt, retry.
 
+pub mod address;
 pub mod balance;
 pub mod deadline;
 pub mod discovery;
@@ -17,4 +18,6 @@ pub mod send;
 pub mod strip;
 pub mod target;
 pub mod template;
+pub mod timeouts;
+pub mod tunnel;
 pub mod upstream;

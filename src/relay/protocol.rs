@@ -137,7 +137,8 @@ mod tests {
 
     #[test]
     fn what_cannot_take_effect_is_refused() {
-        let http2 = |streams: Option<u16>, ping: Option<u64>| Http2Settings { streams: streams.map(at), ping: ping.map(Period::seconds).map(at) };
+        let http2 =
+            |streams: Option<u16>, ping: Option<u64>| Http2Settings { streams: streams.map(at), ping: ping.map(Period::seconds).map(at) };
         assert_eq!(compile(Some(Protocol::Auto), None, false).1, ["inert"]);
         assert_eq!(compile(None, Some(http2(Some(5), None)), true).1, ["inert"]);
         assert_eq!(compile(Some(Protocol::H2), Some(http2(None, None)), false).1, ["inert"]);

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::address::{Address, Host};
 use super::health::{Thresholds, Tracker, Turn};
-use super::upstream::{Address, Host};
 
 /// One place where an upstream runs, as it is now.
 #[derive(Debug)]

@@ -24,6 +24,7 @@ use self::running::Running;
 use self::signals::Signals;
 use self::stop::End;
 use self::watch::Watch;
+use crate::config::files_read::FilesRead;
 use crate::config::plan::Gateway;
 use crate::control::{self, Asked, Order, Verdict};
 use crate::reload::prepare;
@@ -51,9 +52,8 @@ pub fn run(start: &Start) -> ExitCode {
         }
     };
     let state = Arc::new(State::default());
-    // Before the files are read, so that no change is missed.
-    let watch = Watch::new(&start.config);
-    let gateway = match prepare(&start.config, &state, None) {
+    let read = FilesRead::default();
+    let gateway = match prepare(&start.config, &state, None, &read) {
         Ok(gateway) => gateway,
         Err(refused) => {
             eprint!("{}", refused.text);
@@ -63,6 +63,7 @@ pub fn run(start: &Start) -> ExitCode {
             return ExitCode::from(crate::config::EXIT_CODE);
         }
     };
+    let watch = Watch::new(&start.config, &read);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return failed(inherited, &format!("cannot start: {e}")),
@@ -144,8 +145,11 @@ async fn wait(start: &Start, running: &mut Running, mut watch: Watch, signals: &
         };
         let (verdict, end) = match order {
             Order::Reload => {
-                watch.note();
-                (running.reload(&start.config).await, None)
+                let read = FilesRead::default();
+                let verdict = running.reload(&start.config, &read).await;
+                // Followed from now on, whether they could be used or not.
+                watch = Watch::new(&start.config, &read);
+                (verdict, None)
             }
             Order::Upgrade => match running.hand_over(start, signals).await {
                 Ok(process) => {

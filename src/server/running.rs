@@ -18,6 +18,7 @@ use super::sockets::{OpenListener, Prepared, listen};
 use super::workers::Workers;
 use crate::admin::server::Server as AdminServer;
 use crate::clock;
+use crate::config::files_read::FilesRead;
 use crate::config::plan::Gateway;
 use crate::control::Verdict;
 use crate::listen::caps::Open;
@@ -151,11 +152,11 @@ impl Running {
         log::info!("the access log is opened anew");
     }
 
-    /// Takes a new configuration, or refuses it and changes nothing.
-    pub async fn reload(&mut self, config: &Path) -> Verdict {
-        let (state, earlier, path) = (self.state.clone(), self.gateway.load_full(), config.to_owned());
+    /// Takes a new configuration, or refuses it and changes nothing. Notes the files that it was read from.
+    pub async fn reload(&mut self, config: &Path, read: &FilesRead) -> Verdict {
+        let (state, earlier, path, read) = (self.state.clone(), self.gateway.load_full(), config.to_owned(), read.clone());
         // On another thread: probes, checks and signals go on meanwhile.
-        let prepared = tokio::task::spawn_blocking(move || prepare(&path, &state, Some(&earlier))).await;
+        let prepared = tokio::task::spawn_blocking(move || prepare(&path, &state, Some(&earlier), &read)).await;
         let outcome = match prepared {
             Ok(Ok(gateway)) => {
                 self.look_up(&gateway).await;
@@ -216,7 +217,9 @@ impl Running {
             self.listeners.insert(open.listener.name.to_string(), open);
         }
         self.closed.retain(|listener| listener.connections() > 0);
-        self.closed.extend(old.into_values().map(OpenListener::close));
+        let gone: Vec<_> = old.into_values().map(OpenListener::close).collect();
+        cut_after(gateway.server.drain, &gone);
+        self.closed.extend(gone);
         self.look_after();
         self.show_listeners();
         Ok(format!("{} routes, configuration {}", gateway.routes.len(), gateway.fingerprint))
@@ -293,6 +296,20 @@ impl Running {
         }
         log::warn!("{all} connections are cut");
         self.workers.cut(limit);
+    }
+}
+
+/// The tunnels of listeners that a reload closed live as long as those of a process that is stopped.
+fn cut_after(drain: Duration, listeners: &[Arc<RunningListener>]) {
+    for listener in listeners {
+        // Its connections hold it as long as there are any.
+        let listener = Arc::downgrade(listener);
+        tokio::spawn(async move {
+            tokio::time::sleep(drain).await;
+            if let Some(listener) = listener.upgrade() {
+                listener.cut();
+            }
+        });
     }
 }
 

@@ -1,52 +1,37 @@
-//! Notices that the configuration's files have changed (`server.watch: true`).
+//! Notices that a file which the configuration was read from has changed (`server.watch: true`): the configuration's own and those
+//! that it names.
 //!
-//! Looks at sizes and times of change twice a second, which also sees what a mount or a link exchanges. Waits until two looks are
-//! the same, so that a half-written file is not read. Does not decide whether the new content is right.
+//! Looks twice a second, which also sees what a mount or a link exchanges. Waits until two looks are the same, so that a half-written
+//! file is not read. Does not decide whether the new content is right, nor what is a change: see `config/files_read.rs`.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-/// What the files looked like.
-type Look = Vec<(PathBuf, u64, Option<SystemTime>)>;
+use crate::config::files_read::{FilesRead, Looks, look_again};
 
 const EVERY: Duration = Duration::from_millis(500);
 
-/// The configuration's files and how they looked when they were last read.
+/// The files that were read last, and how they looked then.
 pub struct Watch {
     config: PathBuf,
-    known: Look,
+    known: Looks,
 }
 
 impl Watch {
-    pub fn new(config: &Path) -> Self {
-        Watch { config: config.to_owned(), known: look(config) }
+    pub fn new(config: &Path, files: &FilesRead) -> Self {
+        Watch { config: config.to_owned(), known: files.looks(config) }
     }
 
-    /// The files have been read as they are now.
-    pub fn note(&mut self) {
-        self.known = look(&self.config);
-    }
-
-    /// Waits until the files have changed and then stayed the same for one look.
-    pub async fn changed(&mut self) {
-        let mut last = look(&self.config);
+    /// Waits until a file has changed and then all have stayed the same for one look.
+    pub async fn changed(&self) {
+        let mut last = look_again(&self.known, &self.config);
         loop {
             tokio::time::sleep(EVERY).await;
-            let now = look(&self.config);
+            let now = look_again(&self.known, &self.config);
             if now == last && now != self.known {
                 return;
             }
             last = now;
         }
     }
-}
-
-fn look(config: &Path) -> Look {
-    let mut files = vec![config.to_owned()];
-    if let Ok(entries) = std::fs::read_dir(config) {
-        files.extend(entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "yaml")));
-    }
-    files.sort();
-    let seen = |path: PathBuf| std::fs::metadata(&path).ok().map(|meta| (path, meta.len(), meta.modified().ok()));
-    files.into_iter().filter_map(seen).collect()
 }

@@ -26,3 +26,4 @@ mod troubleshooting;
 mod upgrade;
 mod upstream_faults;
 mod upstream_h2;
+mod websocket;

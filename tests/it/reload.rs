@@ -3,8 +3,10 @@
 use std::net::TcpListener;
 
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::harness::*;
+use super::keys::{Signer, now};
 
 /// A gateway with one limited route; the rest of a test's configuration is put behind it.
 const BASE: &str = r#"
@@ -174,6 +176,41 @@ fn a_watched_file_is_read_again_when_it_changes_and_a_bad_one_is_told_once() {
     gateway.rewrite(&watched("7/h"));
     eventually("the reload", || (remaining(&gateway.get("/counted", &[])) < 7).then_some(()));
     assert_eq!(gateway.metric("sluice_reloads_total{result=\"refused\"}"), 1.0);
+}
+
+#[test]
+fn every_file_that_a_configuration_names_is_watched_also_one_that_was_missing() {
+    let signers = ["one", "two"].map(Signer::generate);
+    let token = |signer: &Signer| signer.token(&json!({ "iss": "https://idp.example", "aud": "a", "sub": "u1", "exp": now() + 3600 }));
+    let text = base(
+        "10/h",
+        "  text: { match: { path: /text }, auth: public, response_headers: { set: { x-text: \"${file:texts/text}\" } }, respond: { status: 204 } }
+  token: { match: { path: /token }, auth: [idp], respond: { status: 204 } }
+authenticators:
+  idp: { jwt: { issuer: https://idp.example, audiences: [a], algorithms: [ES256], keys: { file: jwks.json } } }\n",
+    );
+    let text = text.replace("settle: 0s", "settle: 0s, watch: true");
+    let gateway = Gateway::config(&text).file("texts/text", "first").file("jwks.json", signers[0].jwks()).start();
+    let put = |name: &str, content: &str| {
+        let new = gateway.dir().join("new");
+        std::fs::write(&new, content).unwrap();
+        std::fs::rename(new, gateway.dir().join(name)).unwrap();
+    };
+    let said = || gateway.get("/text", &[]).header("x-text").unwrap_or_default().to_owned();
+    let with = |signer: &Signer| gateway.get("/token", &[("authorization", &format!("Bearer {}", token(signer)))]).status;
+    assert_eq!((said().as_str(), with(&signers[0]), with(&signers[1])), ("first", 204, 401));
+    put("texts/text", "second");
+    eventually("the new text", || (said() == "second").then_some(()));
+    put("jwks.json", &signers[1].jwks());
+    eventually("the new keys", || (with(&signers[1]) == 204).then_some(()));
+    assert_eq!(with(&signers[0]), 401);
+    std::fs::remove_file(gateway.dir().join("texts/text")).unwrap();
+    gateway.stderr_line("the file `texts/text` cannot be read");
+    // What was read in vain is followed too.
+    put("texts/text", "third");
+    eventually("the third text", || (said() == "third").then_some(()));
+    let count = |result: &str| gateway.metric(&format!("sluice_reloads_total{{result=\"{result}\"}}"));
+    assert_eq!((count("accepted"), count("refused")), (3.0, 1.0), "each change once");
 }
 
 #[test]

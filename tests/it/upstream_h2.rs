@@ -61,7 +61,10 @@ fn a_request_goes_upstream_as_one_of_http_2_with_the_gateways_own_head() {
     assert_eq!(request["body"], "68656c6c6f");
     let line = gateway.log_line_where(|line| line["path"] == "/key/a");
     assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(5), Some(10)), "{line}");
-    assert_eq!((line["upstream"].as_str(), line["target"].as_str(), line["attempts"].as_u64()), (Some("up"), Some(upstream.address.as_str()), Some(1)));
+    assert_eq!(
+        (line["upstream"].as_str(), line["target"].as_str(), line["attempts"].as_u64()),
+        (Some("up"), Some(upstream.address.as_str()), Some(1))
+    );
 
     gateway.get("/own", &[]);
     assert_eq!(field(&upstream.requests("/own", 1)[0], ":authority"), [upstream.address.as_str()]);
@@ -121,7 +124,12 @@ fn bodies_of_many_windows_pass_both_ways() {
 fn a_websocket_is_refused_where_http_2_is_spoken() {
     let upstream = H2Upstream::start(&[]);
     let gateway = start(&upstream);
-    let upgrade = [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")];
+    let upgrade = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
     let answer = gateway.get("/ws", &upgrade);
     assert_eq!((answer.status, answer.code().as_str()), (501, "upgrade-unsupported"));
     assert!(upstream.events("request").is_empty());
@@ -139,7 +147,8 @@ fn an_upstream_does_not_send_faster_than_the_client_reads() {
     assert_eq!(gateway.get("/other", &[]).text(), "/other");
     assert!(upstream.events("sent").is_empty(), "200 MB are nowhere but in the upstream");
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap();
+    let resident =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap();
     assert!(resident < 100_000, "{resident} kB");
     client.reset();
     eventually("the stream is reset", || upstream.events("reset").first().cloned());
@@ -245,7 +254,9 @@ fn what_the_target_may_have_begun_with_is_not_sent_again() {
 fn nothing_is_sent_again_beyond_the_attempts() {
     let upstream = H2Upstream::start(&[]);
     let gateway = start(&upstream);
-    for (path, upstream_path, count) in [("/refuse", "/refuse", 2), ("/once/refuse/b", "/refuse/b", 1), ("/once/goaway-once/0/b", "/goaway-once/0/b", 1)] {
+    for (path, upstream_path, count) in
+        [("/refuse", "/refuse", 2), ("/once/refuse/b", "/refuse/b", 1), ("/once/goaway-once/0/b", "/goaway-once/0/b", 1)]
+    {
         let answer = gateway.client().post(path, &[], b"pay");
         assert_eq!((answer.status, answer.code().as_str()), (502, "upstream-closed"), "{path}");
         assert_eq!(upstream.requests(upstream_path, count).len(), count, "{path}");
@@ -366,7 +377,8 @@ fn floods_of_frames_end_their_connection_and_take_no_memory() {
             wrong.push(format!("{path}: {answer:?} {line}"));
         }
         let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap();
+        let resident =
+            status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap();
         println!("{path}: {} {resident} kB", line["code"]);
         if resident > 150_000 {
             wrong.push(format!("{path}: {resident} kB"));

@@ -194,8 +194,20 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
 }
 
 fn policies(policies: &PolicySettings, errors: &mut Vec<Diagnostic>) {
-    let PolicySettings { ip_filter, allow, rewrite, accept, shadow, cors, limits: _, body: _, request_headers: _, response_headers: _ } =
-        policies;
+    let PolicySettings {
+        ip_filter,
+        allow,
+        rewrite,
+        accept,
+        shadow,
+        cors,
+        websocket: _, // all of it where it is compiled
+        timeouts: _,
+        limits: _,
+        body: _,
+        request_headers: _,
+        response_headers: _,
+    } = policies;
     if let Some(filter) = ip_filter {
         let lists = [("allow", filter.allow.as_ref()), ("deny", filter.deny.as_ref())];
         one_of("`ip_filter`", &filter.place, &lists.map(|(key, list)| (key, list.map(|_| &filter.place))), false, errors);

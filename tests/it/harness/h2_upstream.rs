@@ -1,4 +1,4 @@
-//! An HTTP/2 upstream that others wrote: Python's h2, told by each request's path what to do. See `h2_upstream.py`.
+//! An HTTP/2 upstream that others wrote: Python's h2, told by each request's path what to do. See `peers/h2_upstream.py`.
 //!
 //! `scripts/setup.sh test` installs it into `target/tools`; `SLUICE_PYTHON` names another interpreter that has it.
 
@@ -10,7 +10,7 @@ use std::thread;
 use serde_json::Value;
 
 use super::eventually;
-use super::h11::python;
+use super::python::interpreter;
 
 /// A running upstream; dropping it ends it.
 pub struct H2Upstream {
@@ -26,10 +26,9 @@ impl H2Upstream {
     /// With arguments such as `["--streams", "2"]`.
     #[track_caller]
     pub fn start(args: &[&str]) -> H2Upstream {
-        let python = python();
+        let python = interpreter();
         let mut child = Command::new(&python)
-            .arg("-c")
-            .arg(include_str!("h2_upstream.py"))
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/peers/h2_upstream.py"))
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -82,6 +82,7 @@ class Connection:
             if path.startswith("/at-once"):
                 self.respond(event.stream_id, 413, b"no", end=True)
                 self.conn.reset_stream(event.stream_id, 0)
+                del self.requests[event.stream_id]
         elif isinstance(event, h2.events.DataReceived):
             request = self.requests.get(event.stream_id)
             if request is None:
@@ -93,7 +94,8 @@ class Connection:
         elif isinstance(event, h2.events.TrailersReceived):
             self.requests[event.stream_id]["trailers"] = [[name, value] for name, value in event.headers]
         elif isinstance(event, h2.events.StreamEnded):
-            self.answer(event.stream_id)
+            if event.stream_id in self.requests:
+                self.answer(event.stream_id)
         elif isinstance(event, h2.events.StreamReset):
             say(event="reset", connection=self.number, stream=event.stream_id, code=int(event.error_code))
             self.held.pop(event.stream_id, None)
