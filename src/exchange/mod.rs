@@ -3,6 +3,7 @@
 //! Decides nothing: asks `decide.rs`, `relay` and `reply`, and writes what they say.
 
 mod attempt;
+mod fail;
 mod finish;
 mod write;
 
@@ -23,6 +24,7 @@ use crate::listen::conn::ConnInfo;
 use crate::policy::Stop;
 use crate::policy::validate::BodyCount;
 use crate::relay::balance::NO_HEALTHY_TARGET;
+use crate::relay::protocol::UPGRADE_UNSUPPORTED;
 use crate::reply::problem::Problem;
 
 pub use self::finish::{DRAIN_ENDED, report_refusal};
@@ -96,6 +98,10 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     match decision {
         Ok(Decision::Relay(route)) => {
             ctx.body = route.policies.body.map(|limit| limit.count());
+            if attempt::is_unfit(session, ctx) {
+                Box::pin(write::refuse(session, ctx, &Problem::new(&UPGRADE_UNSUPPORTED))).await?;
+                return Ok(true);
+            }
             if attempt::choose(ctx) {
                 return Ok(false);
             }
@@ -115,7 +121,8 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
     write::refuse(session, ctx, problem).await
 }
 
-pub use self::attempt::{answer_head, answer_part, connect_failed, connected, failed, give_up, peer, request_head, request_part};
+pub use self::attempt::{answer_head, answer_part, connected, peer, request_head, request_part};
+pub use self::fail::{connect_failed, failed, give_up};
 pub use self::finish::finish;
 
 /// The status of the answer that the client has been sent, or a part of it. A 1xx is none, but for the last one (RFC 9110 section 15.2).

@@ -80,6 +80,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("auth", &policy::jwt::kinds::TOO_LARGE.kind),
     ("head", &listen::head::TRANSFER_ENCODING_INVALID),
     ("head", &listen::head::UPGRADE_INVALID),
+    ("relay", &relay::protocol::UPGRADE_UNSUPPORTED),
     ("relay", &relay::retry::CLOSED),
     ("relay", &relay::retry::CONNECT_FAILED),
     ("relay", &relay::retry::CONNECT_TIMEOUT),

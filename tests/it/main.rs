@@ -26,4 +26,5 @@ mod streaming;
 mod troubleshooting;
 mod upgrade;
 mod upstream_faults;
+mod upstream_h2;
 mod websocket;
