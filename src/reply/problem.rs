@@ -35,6 +35,8 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("head", &listen::head::FIELDS_TOO_MANY),
     ("respond", &reply::fixed::FIXED_ANSWER),
     ("head", &listen::head::FRAMING_AMBIGUOUS),
+    ("relay", &relay::translate::grpc_timeout::GRPC_DEADLINE),
+    ("grpc", &relay::translate::grpc_web::GRPC_WEB_MALFORMED),
     ("head", &listen::head::HEAD_TOO_LARGE),
     ("head", &listen::front::HEADER_TIMEOUT),
     ("head", &listen::head::HOST_DUPLICATE),

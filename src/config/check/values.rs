@@ -203,6 +203,7 @@ fn policies(policies: &PolicySettings, errors: &mut Vec<Diagnostic>) {
         cors,
         websocket: _, // all of it where it is compiled
         timeouts: _,
+        grpc: _,
         limits: _,
         body: _,
         request_headers: _,
