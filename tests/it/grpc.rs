@@ -50,7 +50,7 @@ routes:
 
 struct Setup {
     gateway: Gateway,
-    _echo: PythonServer,
+    echo: PythonServer,
     page: Upstream,
 }
 
@@ -67,7 +67,7 @@ fn start(page: &str) -> Setup {
         _ => Answer::new(404).body("").steps(),
     });
     let config = Gateway::config(TEXT).var("echo", echo.address()).var("page", page.address()).var("resets", resets().address());
-    Setup { gateway: config.start(), _echo: echo, page }
+    Setup { gateway: config.start(), echo, page }
 }
 
 /// Says that it speaks HTTP/2, answers the first call with a head and a message, and then resets the connection.
@@ -198,4 +198,149 @@ fn a_page_in_a_browser_calls_across_origins() {
     assert_eq!(told["failLate"]["error"], json!({ "code": 15, "message": "lost" }));
     assert_eq!((&told["limited"], &told["off"]), (&json!([0, 8]), &told["off"]));
     assert_ne!(told["off"], "answered", "{told:#}");
+}
+
+// === gRPC over HTTP/2 ===
+
+impl Setup {
+    fn begin(&self, what: &str, metadata: &Value) -> PythonClient {
+        PythonClient::start("grpc_client.py", &[what, &self.gateway.address().to_string(), &metadata.to_string()])
+    }
+
+    #[track_caller]
+    fn ask(&self, what: &str, metadata: &Value) -> Value {
+        self.begin(what, metadata).said()
+    }
+
+    #[track_caller]
+    fn line(&self, is_it: impl Fn(&Value) -> bool) -> Value {
+        self.gateway.log_line_where(is_it)
+    }
+}
+
+#[test]
+fn all_four_kinds_of_calls_pass_with_their_trailers() {
+    let setup = start("");
+    let told = setup.ask("kinds", &json!({}));
+    let expected = json!({
+        "unary": "hello", "trailers": ["from the server", [0, 255]], "server_stream": ["a", "a", "a"], "client_stream": "6", "bidi": true,
+        "health": 1, "watch": 1,
+    });
+    assert_eq!(told, expected);
+    let line = setup.line(|line| line["path"] == "/echo.Echo/Bidi");
+    assert_eq!((&line["grpc_status"], &line["status"], &line["protocol"]), (&json!("OK"), &json!(200), &json!("HTTP/2.0")));
+    assert!(line.get("code").is_none(), "{line}");
+    let calls = |status: &str| setup.gateway.metric(&format!("sluice_grpc_calls_total{{route=\"calls\",status=\"{status}\"}}"));
+    eventually("every call is counted", || (calls("OK") == 5.0 && calls("CANCELLED") == 1.0).then_some(()));
+}
+
+#[test]
+fn messages_of_four_mebibytes_and_compressed_ones_pass() {
+    let setup = start("");
+    let told = setup.ask("large", &json!({}));
+    let expected = json!({
+        "unary": true, "server_stream": [true, true, true], "client_stream": (12 << 20).to_string(), "bidi": [true, true],
+        "compressed": true, "deflated": true,
+    });
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn what_the_server_says_of_a_failure_reaches_the_caller_and_the_log() {
+    let setup = start("");
+    let told = setup.ask("failures", &json!({}));
+    assert_eq!((&told["fail"]["code"], &told["fail"]["details"]), (&json!("NOT_FOUND"), &json!("no such thing: 100 % sure, ä")));
+    assert_eq!((&told["late"]["pieces"], &told["late"]["error"]["code"]), (&json!(["x", "x"]), &json!("DATA_LOSS")));
+    assert_eq!(told["unknown"]["code"], "UNIMPLEMENTED");
+    for (path, status) in [("Fail", "NOT_FOUND"), ("FailLate", "DATA_LOSS"), ("NoSuchMethod", "UNIMPLEMENTED")] {
+        let line = setup.line(|line| line["path"] == format!("/echo.Echo/{path}"));
+        assert_eq!((&line["grpc_status"], &line["status"], line.get("code")), (&json!(status), &json!(200), None), "{line}");
+        assert_eq!(setup.gateway.metric(&format!("sluice_grpc_calls_total{{route=\"calls\",status=\"{status}\"}}")), 1.0);
+    }
+}
+
+#[test]
+fn a_caller_that_cancels_cancels_at_the_server() {
+    let setup = start("");
+    assert_eq!(setup.ask("cancel", &json!({})), json!({ "first": "begun", "cancelled": 1, "code": "CANCELLED" }));
+    let line = setup.line(|line| line["path"] == "/echo.Echo/Wait");
+    assert_eq!((&line["code"], &line["grpc_status"]), (&json!("client-gone"), &json!("CANCELLED")));
+}
+
+#[test]
+fn a_deadline_goes_on_to_the_server_and_is_kept() {
+    let setup = start("");
+    let told = setup.ask("deadline", &json!({}));
+    let left = told["left"].as_f64().unwrap();
+    assert!(left > 1.0 && left <= 7.0, "{told}");
+    assert_eq!((&told["none"], &told["own"]), (&json!("none"), &json!("DEADLINE_EXCEEDED")));
+    // The gateway's own clock, since the caller says how long it waits but does not look at its own.
+    for (what, path) in [("hang", "WaitUnary"), ("hang_late", "Wait")] {
+        let told = setup.ask(what, &json!({ "grpc-timeout": "500m", "x-case": "none" }));
+        let error = if what == "hang" { &told } else { &told["error"] };
+        assert_eq!((&error["code"], &error["fields"]["x-problem-code"]), (&json!("DEADLINE_EXCEEDED"), &json!("grpc-deadline")), "{told}");
+        let line = setup.line(|line| line["path"] == format!("/echo.Echo/{path}") && line["code"] == "grpc-deadline");
+        assert_eq!(line["grpc_status"], "DEADLINE_EXCEEDED");
+    }
+}
+
+#[test]
+fn the_gateways_own_refusals_are_ones_that_a_caller_of_grpc_reads() {
+    let setup = start("");
+    let key = "test";
+    for (case, metadata, status, code) in [
+        ("keys", json!({}), "UNAUTHENTICATED", "credentials-missing"),
+        ("keys", json!({ "x-api-key": "wrong" }), "UNAUTHENTICATED", "key-unknown"),
+        ("scopes", json!({ "x-api-key": key }), "PERMISSION_DENIED", "scope-missing"),
+        ("small", json!({}), "RESOURCE_EXHAUSTED", "body-too-large"),
+        ("dead", json!({}), "UNAVAILABLE", "upstream-connect-failed"),
+        ("resets", json!({}), "UNAVAILABLE", ""),
+        ("gone", json!({}), "UNKNOWN", "moved-away"),
+        ("methods", json!({}), "UNIMPLEMENTED", "method-not-allowed"),
+    ] {
+        let mut metadata = metadata;
+        metadata["x-case"] = json!(case);
+        let told = setup.ask("unary", &metadata);
+        assert_eq!(told["code"], status, "{case}: {told}");
+        let said = told["fields"]["x-problem-code"].as_str().unwrap_or_default();
+        assert!(said == code || code.is_empty(), "{case}: {told}");
+        let line = setup.line(|line| line["code"] == said && line["status"] == 200);
+        assert_eq!(line["grpc_status"], status, "{line}");
+        assert!(told["fields"]["x-request-id"].is_string(), "{told}");
+    }
+    let told = setup.ask("unary", &json!({ "x-case": "limited" }));
+    assert_eq!(told["answer"], "b'hello'");
+    let told = setup.ask("unary", &json!({ "x-case": "limited" }));
+    assert_eq!((&told["code"], &told["fields"]["x-problem-code"]), (&json!("RESOURCE_EXHAUSTED"), &json!("rate-limited")));
+    assert!(told["fields"]["retry-after"].is_string() && told["fields"]["x-ratelimit-remaining"] == "0", "{told}");
+    assert!(told["details"].as_str().unwrap().contains("once"), "{told}");
+    assert_eq!(setup.gateway.metric("sluice_requests_total{route=\"limited\",status_class=\"4xx\",code=\"rate-limited\"}"), 1.0);
+}
+
+#[test]
+fn silence_ends_a_call_with_a_status_before_and_after_its_first_message() {
+    let setup = start("");
+    for (what, code) in [("hang", "upstream-response-timeout"), ("hang_late", "upstream-idle-timeout")] {
+        let told = setup.ask(what, &json!({ "x-case": "hasty" }));
+        let error = if what == "hang" { &told } else { &told["error"] };
+        assert_eq!((&error["code"], &error["fields"]["x-problem-code"]), (&json!("DEADLINE_EXCEEDED"), &json!(code)), "{told}");
+    }
+    // A caller that is silent for longer than a body may be is not, in a call.
+    let stream = setup.begin("stream", &json!({}));
+    let bytes = || setup.gateway.metric("sluice_requests_in_flight{listener=\"public\"}");
+    eventually("the stream", || (bytes() == 1.0).then_some(()));
+    assert_eq!(stream.said_after_input()["error"], Value::Null);
+}
+
+#[test]
+fn a_call_whose_server_dies_in_the_middle_ends_with_a_status() {
+    let Setup { gateway, echo, page: _page } = start("");
+    let client = PythonClient::start("grpc_client.py", &["hang_late", &gateway.address().to_string(), "{}"]);
+    let bytes = || gateway.metric("sluice_upstream_requests_total{upstream=\"echo\",result=\"2xx\"}");
+    eventually("the first message", || (bytes() == 1.0).then_some(()));
+    drop(echo);
+    let told = client.said();
+    assert_eq!(told["error"]["code"], "UNAVAILABLE", "{told}");
+    let line = gateway.log_line_where(|line| line["path"] == "/echo.Echo/Wait");
+    assert_eq!((&line["code"], &line["grpc_status"]), (&told["error"]["fields"]["x-problem-code"], &json!("UNAVAILABLE")));
 }
