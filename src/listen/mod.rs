@@ -16,7 +16,9 @@ pub mod conn;
 mod frames;
 pub mod front;
 pub mod head;
+pub mod http2;
 mod open;
+pub mod protocols;
 pub mod running;
 pub mod stream;
 pub mod tls;
@@ -32,6 +34,8 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period, Size};
 
 use self::head::HeadBounds;
+use self::http2::settings::{Http2, Http2Settings};
+use self::protocols::{Protocol, Protocols};
 
 /// An address on which requests arrive.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -48,6 +52,10 @@ pub struct ListenerSettings {
     pub deadlines: Option<DeadlinesSettings>,
     /// How large request heads may be.
     pub heads: Option<HeadsSettings>,
+    /// Versions of HTTP that are spoken: `http1`, `http2`. Default: both; a client of HTTP/2 says so with its first bytes.
+    pub protocols: Option<At<Vec<At<Protocol>>>>,
+    /// What connections of HTTP/2 may do.
+    pub http2: Option<At<Http2Settings>>,
 }
 
 /// How many connections may be open; more are closed at once and counted.
@@ -91,6 +99,8 @@ pub struct Listener {
     pub connections: ConnectionBounds,
     pub deadlines: Deadlines,
     pub heads: HeadBounds,
+    pub protocols: Protocols,
+    pub http2: Http2,
 }
 
 /// How many connections may be open at once.
@@ -117,12 +127,18 @@ pub struct Deadlines {
 impl Listener {
     /// Compiles what the user wrote; all mistakes at once.
     pub fn compile(settings: &ListenerSettings) -> Result<Listener, Vec<Diagnostic>> {
-        let ListenerSettings { address, limits: _, connections, deadlines, heads } = settings;
+        let ListenerSettings { address, limits: _, connections, deadlines, heads, protocols, http2 } = settings;
         let mut mistakes = Vec::new();
         let connections = ConnectionBounds::compile(connections.as_ref(), &mut mistakes);
         let deadlines = Deadlines::compile(deadlines.as_ref(), &mut mistakes);
         let heads = HeadBounds::compile(heads.as_ref(), &mut mistakes);
-        if mistakes.is_empty() { Ok(Listener { address: address.value, connections, deadlines, heads }) } else { Err(mistakes) }
+        let protocols = Protocols::compile(protocols.as_ref());
+        let http2 = Http2::compile(http2.as_ref().map(|http2| &http2.value));
+        if mistakes.is_empty() {
+            Ok(Listener { address: address.value, connections, deadlines, heads, protocols, http2 })
+        } else {
+            Err(mistakes)
+        }
     }
 
     /// Whether HTTP begins with the first byte: nothing stands before it, see `open.rs`.
@@ -218,7 +234,15 @@ mod tests {
     }
 
     fn settings() -> ListenerSettings {
-        ListenerSettings { address: at("127.0.0.1:0".parse().unwrap()), limits: vec![], connections: None, deadlines: None, heads: None }
+        ListenerSettings {
+            address: at("127.0.0.1:0".parse().unwrap()),
+            limits: vec![],
+            connections: None,
+            deadlines: None,
+            heads: None,
+            protocols: None,
+            http2: None,
+        }
     }
 
     #[test]

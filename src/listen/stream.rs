@@ -130,6 +130,13 @@ impl<S: Socket> ClientStream<S> {
         };
     }
 
+    /// From here on reads give whatever comes, `read` first: frames of HTTP/2, which know their own end.
+    pub(super) fn begin_frames(&mut self, read: BytesMut, patience: Duration) {
+        self.ahead = read;
+        self.patience = patience;
+        self.body = Rest::Tunnel;
+    }
+
     /// Whether the current request has been read to its end, so that the next may begin.
     pub(super) fn is_at_rest(&self) -> bool {
         match self.body {

@@ -23,6 +23,8 @@ fn stream(capacity: usize) -> (Box<ClientStream<DuplexStream>>, DuplexStream) {
         connections: ConnectionBounds { max: 9, per_address: None },
         deadlines: Deadlines { header: second, keep_alive: second, body: second, write: PATIENCE, linger: second },
         heads: HeadBounds::default(),
+        protocols: Default::default(),
+        http2: Default::default(),
     };
     let open = Arc::new(Open::default());
     let listener = RunningListener::new("l", 0, settings.clone(), open.clone(), Arc::default());
