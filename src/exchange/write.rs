@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use pingora_core::Result;
+use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_proxy::Session;
 
@@ -63,6 +64,11 @@ async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(He
         session.set_keepalive(None);
     }
     let is_head = session.req_header().method == Method::HEAD || matches!(status, 204 | 205 | 304) || body.is_empty();
+    if is_head && ctx.call.is_some() {
+        // In one frame with the end of the stream: without it there would have to be trailers.
+        session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
+        return Ok(());
+    }
     session.write_response_header(Box::new(head), is_head).await?;
     if !is_head {
         session.write_response_body(Some(body), true).await?;

@@ -31,7 +31,7 @@ bundles:
       headers: [content-type, x-grpc-web, x-user-agent, grpc-timeout]
       expose: [grpc-status, grpc-message]
 routes:
-  calls: { listeners: [public], match: { path: /** }, auth: public, upstream: echo }
+  calls: { listeners: [public], match: { path: /**, headers: { x-case: absent } }, auth: public, upstream: echo }
   keys: { listeners: [public], match: { path: /**, headers: { x-case: keys } }, auth: [partners], upstream: echo }
   scopes: { listeners: [public], match: { path: /**, headers: { x-case: scopes } }, auth: [partners], allow: { scopes: [many] }, upstream: echo }
   limited: { listeners: [public], match: { path: /**, headers: { x-case: limited } }, auth: public, limits: [once], upstream: echo }
@@ -157,6 +157,43 @@ fn refusals_of_calls_of_browsers_are_the_last_frame_of_an_answer() {
 }
 
 #[test]
+fn calls_of_browsers_are_translated_over_http_2_too() {
+    let setup = start("");
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, is_text) in [("application/grpc-web+proto", false), ("application/grpc-web-text+proto", true)] {
+        let (sent, got) = (dir.path().join("sent"), dir.path().join("got"));
+        let body = frame(b"hello");
+        std::fs::write(&sent, if is_text { base64(&body) } else { body }).unwrap();
+        let output = Command::new("curl")
+            .args(["--noproxy", "*", "-sS", "-m", "20", "--http2-prior-knowledge", "-w", "%{http_version} %{http_code} %{content_type}"])
+            .args(["-H", &format!("content-type: {kind}"), "--data-binary", &format!("@{}", sent.display()), "-o"])
+            .arg(&got)
+            .arg(format!("http://{}/web/echo.Echo/Unary", setup.gateway.address()))
+            .output()
+            .expect("curl is installed: scripts/setup.sh test");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(said, format!("2 200 {}", kind.split('+').next().unwrap()), "{}", String::from_utf8_lossy(&output.stderr));
+        let got = std::fs::read(&got).unwrap();
+        let (messages, trailers) = frames(&if is_text { unbase64(&got) } else { got });
+        assert_eq!(messages, [b"hello"]);
+        assert!(trailers.contains("grpc-status: 0\r\n"), "{trailers}");
+    }
+}
+
+#[test]
+fn explain_says_how_a_refusal_is_told_to_a_caller_of_grpc() {
+    let setup = start("");
+    let asked = ["explain", "sluice.yaml", "POST http://h/closed/a.B/C", "-H", "content-type: application/grpc-web"];
+    let output = setup.gateway.sluice(&asked);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("401 credentials-missing, told as 200 and grpc-status UNAUTHENTICATED"), "{said}");
+    let asked = ["explain", "sluice.yaml", "POST http://h/web/a.B/C", "-H", "content-type: application/grpc-web-text+proto"];
+    let output = setup.gateway.sluice(&asked);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("content-type: application/grpc+proto") && said.contains("te: trailers"), "{said}");
+}
+
+#[test]
 fn a_page_in_a_browser_calls_across_origins() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let modules = root.join("target/tools/npm/node_modules");
@@ -276,12 +313,17 @@ fn a_deadline_goes_on_to_the_server_and_is_kept() {
     assert_eq!((&told["none"], &told["own"]), (&json!("none"), &json!("DEADLINE_EXCEEDED")));
     // The gateway's own clock, since the caller says how long it waits but does not look at its own.
     for (what, path) in [("hang", "WaitUnary"), ("hang_late", "Wait")] {
-        let told = setup.ask(what, &json!({ "grpc-timeout": "500m", "x-case": "none" }));
+        let told = setup.ask(what, &json!({ "grpc-timeout": "500m" }));
         let error = if what == "hang" { &told } else { &told["error"] };
         assert_eq!((&error["code"], &error["fields"]["x-problem-code"]), (&json!("DEADLINE_EXCEEDED"), &json!("grpc-deadline")), "{told}");
         let line = setup.line(|line| line["path"] == format!("/echo.Echo/{path}") && line["code"] == "grpc-deadline");
         assert_eq!(line["grpc_status"], "DEADLINE_EXCEEDED");
     }
+    // However busy both sides are.
+    let told = setup.ask("stream", &json!({ "grpc-timeout": "700m" }));
+    assert_eq!(told["error"]["code"], "DEADLINE_EXCEEDED", "{told}");
+    assert!(told["count"].as_u64().unwrap() > 1, "{told}");
+    assert_eq!(setup.line(|line| line["path"] == "/echo.Echo/Bidi")["code"], "grpc-deadline");
 }
 
 #[test]
@@ -297,6 +339,7 @@ fn the_gateways_own_refusals_are_ones_that_a_caller_of_grpc_reads() {
         ("resets", json!({}), "UNAVAILABLE", ""),
         ("gone", json!({}), "UNKNOWN", "moved-away"),
         ("methods", json!({}), "UNIMPLEMENTED", "method-not-allowed"),
+        ("nowhere", json!({}), "UNIMPLEMENTED", "route-not-found"),
     ] {
         let mut metadata = metadata;
         metadata["x-case"] = json!(case);

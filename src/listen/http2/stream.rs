@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::super::alarm::Alarm;
 use super::super::conn::ConnInfo;
 use crate::clock;
+use crate::relay::deadline::Overdue;
 
 /// As much of a request's body as is kept for another attempt; what Pingora keeps of HTTP/1.
 pub(super) const RETRY_BYTES: usize = 64 << 10;
@@ -111,6 +112,10 @@ impl Stream {
             if self.is_read {
                 return Poll::Ready(Ok(None));
             }
+            if let Some(over) = self.conn.deadline.over() {
+                // However busy the client is.
+                return Poll::Ready(Err(overdue(over)));
+            }
             match self.body.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
                     self.silent = None;
@@ -163,9 +168,9 @@ impl Stream {
     }
 
     fn poll_overdue<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        let Some((at, overdue)) = self.conn.deadline.due() else { return Poll::Pending };
+        let Some((at, what)) = self.conn.deadline.due() else { return Poll::Pending };
         ready!(self.overdue.poll_past(cx, clock::instant(at)));
-        Poll::Ready(Err(Error::because(ErrorType::ReadError, "waiting for the upstream", io::Error::from(overdue)).into_down()))
+        Poll::Ready(Err(overdue(what)))
     }
 
     /// Waits for room for something of `wanted` bytes; says for how much there is some.
@@ -184,7 +189,12 @@ impl Stream {
                 }
                 Poll::Pending => {
                     let at = *until.get_or_insert_with(|| Instant::now() + self.patience);
-                    ready!(self.stuck.poll_past(cx, at));
+                    if self.stuck.poll_past(cx, at).is_pending() {
+                        let Some((at, what)) = self.conn.deadline.end() else { return Poll::Pending };
+                        ready!(self.overdue.poll_past(cx, clock::instant(at)));
+                        self.reset = Reason::CANCEL;
+                        return Poll::Ready(Err(overdue(what)));
+                    }
                     self.reset = Reason::CANCEL;
                     return Poll::Ready(Err(Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down()));
                 }
@@ -288,6 +298,10 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
+
+fn overdue(what: Overdue) -> Box<Error> {
+    Error::because(ErrorType::ReadError, "waiting for the upstream", io::Error::from(what)).into_down()
+}
 
 fn no_head() -> Box<Error> {
     Error::explain(ErrorType::InternalError, "a body before its head")
