@@ -64,8 +64,10 @@ pub fn start(session: &mut Session, ctx: &mut Ctx) {
         conn.deadline.end_call_at(now.saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)));
     }
     conn.deadline.await_bytes(now, relay.timeouts.idle);
-    // The silence of a client is counted there, too: in a call it may wait for the other side before it goes on.
-    session.set_read_timeout(None);
+    if ctx.call.as_ref().is_some_and(|call| call.speech == Speech::Native) {
+        // The silence of a client is counted there, too: in a call it may wait for the other side before it goes on.
+        session.set_read_timeout(None);
+    }
 }
 
 /// Another attempt begins: it sees the body from its beginning.

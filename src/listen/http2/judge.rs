@@ -11,7 +11,8 @@ use pingora_http::RequestHeader;
 
 use super::super::head::{
     CONTENT_LENGTH_INVALID, FIELD_NAME_INVALID, FIELD_VALUE_INVALID, FIELDS_TOO_MANY, FRAMING_AMBIGUOUS, HEAD_TOO_LARGE, HOST_DUPLICATE,
-    HOST_INVALID, HOST_MISSING, HeadBounds, METHOD_UNSUPPORTED, REQUEST_LINE_INVALID, TARGET_REFUSED, is_target_byte, is_tchar,
+    HOST_INVALID, HOST_MISSING, HeadBounds, METHOD_UNSUPPORTED, REQUEST_LINE_INVALID, TARGET_REFUSED, TARGET_TOO_LONG, is_target_byte,
+    is_tchar,
 };
 use crate::reply::problem::Kind;
 
@@ -34,6 +35,9 @@ pub fn judge(mut parts: Parts, bounds: &HeadBounds) -> Result<RequestHeader, &'s
         b"*" if parts.method == Method::OPTIONS => {}
         _ => return Err(&TARGET_REFUSED),
     }
+    if target.len() > bounds.line {
+        return Err(&TARGET_TOO_LONG);
+    }
     if !target.bytes().all(is_target_byte) {
         return Err(&REQUEST_LINE_INVALID);
     }
@@ -49,7 +53,11 @@ fn judge_fields(fields: &HeaderMap, bounds: &HeadBounds, before: usize) -> Resul
     }
     let mut size = before;
     for (name, value) in fields {
-        size += name.as_str().len() + value.len() + FIELD_OVERHEAD;
+        let line = name.as_str().len() + value.len();
+        if line > bounds.line {
+            return Err(&HEAD_TOO_LARGE);
+        }
+        size += line + FIELD_OVERHEAD;
         if !name.as_str().bytes().all(is_tchar) {
             return Err(&FIELD_NAME_INVALID);
         }
@@ -130,7 +138,7 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        judge(request.body(()).unwrap().into_parts().0, &HeadBounds { bytes: 1024, fields: 5 }).map_err(|kind| kind.code)
+        judge(request.body(()).unwrap().into_parts().0, &HeadBounds { bytes: 1024, fields: 5, line: 500 }).map_err(|kind| kind.code)
     }
 
     #[test]
@@ -155,7 +163,7 @@ mod tests {
 
     #[test]
     fn what_has_two_readings_or_none_is_refused() {
-        let large = "v".repeat(1000);
+        let (large, long) = ("v".repeat(490), format!("http://a/{}", "v".repeat(500)));
         for (method, uri, fields, code) in [
             ("CONNECT", "a.example:443", &[][..], "target-refused"),
             ("GET", "ftp://a/b", &[], "target-refused"),
@@ -165,7 +173,9 @@ mod tests {
             ("GET", "/", &[], "host-missing"),
             ("GET", "/", &[("host", "a"), ("host", "a")], "host-duplicate"),
             ("GET", "http://a/", &[("x", "1"), ("y", "1"), ("z", "1"), ("x", "2"), ("y", "2"), ("z", "2")], "fields-too-many"),
-            ("GET", "http://a/", &[("x", &large)], "head-too-large"),
+            ("GET", "http://a/", &[("x", &large), ("y", &large)], "head-too-large"),
+            ("GET", "http://a/", &[("x", &long)], "head-too-large"),
+            ("GET", &long, &[], "target-too-long"),
             ("GET", "http://a/", &[("x", " padded")], "field-value-invalid"),
             ("GET", "http://a/", &[("x", "padded\t")], "field-value-invalid"),
             ("GET", "http://a/", &[("content_length", "3")], "framing-ambiguous"),

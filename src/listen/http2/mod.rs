@@ -31,7 +31,7 @@ use self::stream::Stream;
 use super::alarm::Alarm;
 use super::conn::ConnInfo;
 use super::front::{Asked, Front};
-use super::stream::{ClientStream, Socket};
+use super::stream::{ClientStream, Demands, Socket};
 use crate::reply::problem::Kind;
 use crate::report::metrics::series::Dropped;
 
@@ -89,7 +89,7 @@ where
         let conn = stream.conn().clone();
         let settings = conn.listener.settings();
         let Some(socket) = stream.get_socket_digest() else { return };
-        stream.begin_frames(read, settings.deadlines.write);
+        stream.begin_frames(read, Demands::of(&settings));
 
         let shake = settings.http2.options(&settings.heads).handshake::<_, Bytes>(stream);
         let Ok(Ok(h2)) = tokio::time::timeout(settings.deadlines.header, shake).await else {
@@ -189,8 +189,7 @@ where
             }
             Ok(head) => {
                 let conn = self.conn.stream();
-                let deadlines = settings.deadlines;
-                let stream = Stream::new(head, body, respond, conn.clone(), self.socket.clone(), deadlines.write, deadlines.body);
+                let stream = Stream::new(head, body, respond, conn.clone(), self.socket.clone(), Demands::of(&settings));
                 let proxy: Arc<HttpProxy<P>> = self.front.proxy().clone();
                 let guard = Guard::of(&self.live);
                 tokio::spawn(async move {

@@ -15,6 +15,7 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::super::pace::Demand;
 use super::stream::{RETRY_BYTES, Stream};
 
 #[async_trait]
@@ -82,21 +83,24 @@ impl Session for Stream {
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        self.read_timeout = timeout;
+        match timeout {
+            Some(timeout) => self.demands.body.patience = timeout,
+            None => self.demands.body = Demand::NONE,
+        }
     }
 
     fn get_read_timeout(&self) -> Option<Duration> {
-        self.read_timeout
+        Some(self.demands.body.patience)
     }
 
     fn set_write_timeout(&mut self, timeout: Option<Duration>) {
         if let Some(timeout) = timeout {
-            self.patience = timeout;
+            self.demands.answer.patience = timeout;
         }
     }
 
     fn get_write_timeout(&self) -> Option<Duration> {
-        Some(self.patience)
+        Some(self.demands.answer.patience)
     }
 
     fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {

@@ -19,17 +19,16 @@ use pingora_core::protocols::http::date::get_cached_date;
 use pingora_core::protocols::{Digest, SocketDigest};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use tokio::time::Instant;
 
 use super::super::alarm::Alarm;
 use super::super::conn::ConnInfo;
+use super::super::pace::{BODY_TOO_SLOW, Pace, READER_TOO_SLOW};
+use super::super::stream::Demands;
 use crate::clock;
 use crate::relay::deadline::Overdue;
 
 /// As much of a request's body as is kept for another attempt; what Pingora keeps of HTTP/1.
 pub(super) const RETRY_BYTES: usize = 64 << 10;
-/// A client must take so much within the write deadline, however small the windows are that it opens.
-const PIECE_BYTES: usize = 16 << 10;
 
 /// A request and the way back to its client.
 pub struct Stream {
@@ -47,13 +46,12 @@ pub struct Stream {
     pub(super) retry: Option<FixedBuffer>,
     pub(super) digest: Digest,
     conn: Arc<ConnInfo>,
-    pub(super) patience: Duration,
-    pub(super) read_timeout: Option<Duration>,
+    pub(super) demands: Demands,
     pub(super) drain_timeout: Option<Duration>,
     /// Rings when the upstream's answer is overdue: see `relay/deadline.rs`.
     overdue: Alarm,
-    /// Since when the client has been silent in its body.
-    silent: Option<Instant>,
+    reading: Pace,
+    writing: Pace,
     silence: Alarm,
     stuck: Alarm,
     reset: Reason,
@@ -62,15 +60,14 @@ pub struct Stream {
 // === impl Stream ===
 
 impl Stream {
-    /// `conn` is the stream's own; `write` is how long the client may take for a piece of the answer, `read` how long it may be silent.
+    /// `conn` is the stream's own.
     pub fn new(
         head: RequestHeader,
         body: RecvStream,
         respond: SendResponse<Bytes>,
         conn: Arc<ConnInfo>,
         socket: Arc<SocketDigest>,
-        write: Duration,
-        read: Duration,
+        demands: Demands,
     ) -> Self {
         let digest = Digest { proxy_digest: conn.digest(), socket_digest: Some(socket), ..Digest::default() };
         Stream {
@@ -86,11 +83,11 @@ impl Stream {
             retry: None,
             digest,
             conn,
-            patience: write,
-            read_timeout: Some(read),
+            demands,
             drain_timeout: None,
             overdue: Alarm::default(),
-            silent: None,
+            reading: Pace::default(),
+            writing: Pace::default(),
             silence: Alarm::default(),
             stuck: Alarm::default(),
             reset: Reason::INTERNAL_ERROR,
@@ -118,7 +115,7 @@ impl Stream {
             }
             match self.body.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
-                    self.silent = None;
+                    self.reading.progress(data.len(), self.demands.body);
                     self.body_read += data.len();
                     // Fails only where the stream is gone, which the next read tells.
                     let _ = self.body.flow_control().release_capacity(data.len());
@@ -137,14 +134,13 @@ impl Stream {
                     self.is_read = true;
                 }
                 Poll::Pending => {
-                    if let Some(patience) = self.read_timeout {
-                        let since = *self.silent.get_or_insert_with(Instant::now);
-                        if self.silence.poll_past(cx, since + patience).is_ready() {
-                            self.reset = Reason::CANCEL;
-                            return Poll::Ready(Err(
-                                Error::explain(ErrorType::ReadTimedout, "the client is silent in its body").into_down()
-                            ));
+                    let until = self.reading.wait(self.demands.body);
+                    if self.silence.poll_past(cx, until).is_ready() {
+                        if self.reading.is_behind() {
+                            self.conn.set_fault(&BODY_TOO_SLOW);
                         }
+                        self.reset = Reason::CANCEL;
+                        return Poll::Ready(Err(Error::explain(ErrorType::ReadTimedout, "the client is slow in its body").into_down()));
                     }
                     return self.poll_overdue(cx);
                 }
@@ -174,11 +170,12 @@ impl Stream {
     }
 
     /// Waits for room for something of `wanted` bytes; says for how much there is some.
-    fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize, until: &mut Option<Instant>) -> Poll<Result<usize>> {
+    fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize>> {
         let Some(writer) = &mut self.writer else { return Poll::Ready(Err(no_head())) };
         loop {
             let room = writer.capacity().min(wanted);
             if room > 0 {
+                self.writing.progress(room, self.demands.answer);
                 return Poll::Ready(Ok(room));
             }
             match writer.poll_capacity(cx) {
@@ -188,13 +185,13 @@ impl Stream {
                     return Poll::Ready(Err(Error::explain(ErrorType::WriteError, "the client reset the stream").into_down()));
                 }
                 Poll::Pending => {
-                    let at = *until.get_or_insert_with(|| Instant::now() + self.patience);
-                    if self.stuck.poll_past(cx, at).is_pending() {
+                    if self.stuck.poll_past(cx, self.writing.wait(self.demands.answer)).is_pending() {
                         let Some((at, what)) = self.conn.deadline.end() else { return Poll::Pending };
                         ready!(self.overdue.poll_past(cx, clock::instant(at)));
                         self.reset = Reason::CANCEL;
                         return Poll::Ready(Err(overdue(what)));
                     }
+                    self.conn.set_fault(&READER_TOO_SLOW);
                     self.reset = Reason::CANCEL;
                     return Poll::Ready(Err(Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down()));
                 }
@@ -210,19 +207,15 @@ impl Stream {
             return if end { self.end() } else { Ok(()) };
         }
         while !data.is_empty() {
-            let mut piece = data.split_to(data.len().min(PIECE_BYTES));
-            let mut until = None;
-            while !piece.is_empty() {
-                let Some(writer) = &mut self.writer else { return Err(no_head()) };
-                writer.reserve_capacity(piece.len() + data.len());
-                let room = poll_fn(|cx| self.poll_room(cx, piece.len(), &mut until)).await?;
-                let part = piece.split_to(room);
-                let is_last = end && piece.is_empty() && data.is_empty();
-                let Some(writer) = &mut self.writer else { return Err(no_head()) };
-                writer.send_data(part, is_last).map_err(write_error)?;
-                self.body_sent += room;
-                self.is_ended |= is_last;
-            }
+            let Some(writer) = &mut self.writer else { return Err(no_head()) };
+            writer.reserve_capacity(data.len());
+            let room = poll_fn(|cx| self.poll_room(cx, data.len())).await?;
+            let part = data.split_to(room);
+            let is_last = end && data.is_empty();
+            let Some(writer) = &mut self.writer else { return Err(no_head()) };
+            writer.send_data(part, is_last).map_err(write_error)?;
+            self.body_sent += room;
+            self.is_ended |= is_last;
         }
         Ok(())
     }
