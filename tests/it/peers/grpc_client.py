@@ -154,5 +154,19 @@ def stream():
     return {"count": count, "error": None}
 
 
+def unaries():
+    """One call after the other until standard input ends."""
+    over = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
+    count, errors = 0, []
+    while not over.is_set():
+        try:
+            count += method("Unary")(str(count).encode(), metadata=metadata, timeout=20) == str(count).encode()
+        except grpc.RpcError as error:
+            errors.append(told(error))
+        time.sleep(0.01)
+    return {"count": count, "errors": errors}
+
+
 print(json.dumps(globals()[what]()))
 channel.close()
