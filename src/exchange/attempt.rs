@@ -201,7 +201,9 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     client_head(&route.response, &incoming, head);
     if session.req_header().version == http::Version::HTTP_10 {
         // RFC 9112 section 6.1: it would not understand; the end of the connection is the end of the body.
-        head.remove_header(&header::TRANSFER_ENCODING);
+        if head.remove_header(&header::TRANSFER_ENCODING).is_some() {
+            session.set_keepalive(None);
+        }
     }
     if head.status.is_informational() && status != 101 {
         return Ok(());
