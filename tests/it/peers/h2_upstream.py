@@ -81,8 +81,12 @@ class Connection:
             say(event="head", connection=self.number, stream=event.stream_id, path=path)
             if path.startswith("/at-once"):
                 self.respond(event.stream_id, 413, b"no", end=True)
-                self.conn.reset_stream(event.stream_id, 0)
                 del self.requests[event.stream_id]
+                try:
+                    self.conn.reset_stream(event.stream_id, 0)
+                except h2.exceptions.StreamClosedError:
+                    # The whole request was there already.
+                    pass
         elif isinstance(event, h2.events.DataReceived):
             request = self.requests.get(event.stream_id)
             if request is None:
