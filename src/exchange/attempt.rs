@@ -118,6 +118,13 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     ctx.attempts.rewritten = rewritten;
     // A retry sees the body from its beginning.
     ctx.body = route_body(ctx);
+    if ctx.attempts.is_h2
+        && session.req_header().version == http::Version::HTTP_2
+        && session.req_header().headers.get(header::TE).is_some_and(|te| te == "trailers")
+    {
+        // RFC 9113 section 8.2.2: the one value that goes on, and that servers of gRPC insist on.
+        head.insert_header(header::TE, "trailers")?;
+    }
     if ctx.attempts.is_h2 && head.headers.get(header::HOST).is_none_or(|host| host.is_empty()) {
         // A request of HTTP/1.0 may name no host; in HTTP/2 one has to be named.
         head.insert_header(header::HOST, &target.host_header)?;

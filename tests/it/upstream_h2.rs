@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::harness::h2_upstream::{H2Upstream, field};
+use crate::harness::http2::{Http2, get_fields};
 use crate::harness::{Client, Gateway, ReadError, eventually};
 
 const CONFIG: &str = r#"
@@ -97,6 +98,24 @@ fn answers_of_every_framing_reach_clients_of_http_1() {
 }
 
 #[test]
+fn trailers_reach_clients_of_http_2_and_te_reaches_the_upstream() {
+    let upstream = H2Upstream::start(&[]);
+    let config = CONFIG.replace(r#""127.0.0.1:{port}" }"#, r#""127.0.0.1:{port}", protocols: [http1, http2] }"#);
+    let gateway = Gateway::config(&config).var("up", &upstream.address).var("more", "").start();
+    let mut client = Http2::connect(gateway.address());
+    client.ask(1, &get_fields("/trailers", &[("te", "trailers")]));
+    let answer = client.answer(1);
+    assert_eq!((answer.status, answer.text()), (200, "hello"));
+    assert_eq!(answer.trailers, [("x-sum".to_owned(), "5".to_owned()), ("grpc-status".to_owned(), "0".to_owned())]);
+    let request = upstream.requests("/trailers", 1).remove(0);
+    assert_eq!((field(&request, "te"), field(&request, ":authority")), (vec!["trailers"], vec!["a.example"]));
+    client.ask(3, &get_fields("/hasty/hang", &[]));
+    assert_eq!(client.answer(3).code(), "upstream-response-timeout");
+    client.ask(5, &get_fields("/hasty/half-hang", &[]));
+    assert_eq!(gateway.log_line_where(|line| line["path"] == "/hasty/half-hang")["code"], "upstream-idle-timeout");
+}
+
+#[test]
 fn a_client_of_http_1_0_gets_no_chunks() {
     let upstream = H2Upstream::start(&[]);
     let gateway = start(&upstream);
@@ -141,11 +160,11 @@ fn an_upstream_does_not_send_faster_than_the_client_reads() {
     let upstream = H2Upstream::start(&[]);
     let gateway = start(&upstream);
     let mut client = gateway.client();
-    client.send("GET /big/200000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("GET /big/100000000 HTTP/1.1\r\nHost: a\r\n\r\n");
     client.read_exactly(1000);
     // Another request on the same connection is served meanwhile: one slow client holds up nobody.
     assert_eq!(gateway.get("/other", &[]).text(), "/other");
-    assert!(upstream.events("sent").is_empty(), "200 MB are nowhere but in the upstream");
+    assert!(upstream.events("sent").is_empty(), "100 MB are nowhere but in the upstream");
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
     let resident =
         status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap();
@@ -153,7 +172,7 @@ fn an_upstream_does_not_send_faster_than_the_client_reads() {
     client.reset();
     eventually("the stream is reset", || upstream.events("reset").first().cloned());
     assert_eq!(upstream.events("connection").len(), 1);
-    assert_eq!(gateway.log_line_where(|line| line["path"] == "/big/200000000")["code"], "client-gone");
+    assert_eq!(gateway.log_line_where(|line| line["path"] == "/big/100000000")["code"], "client-gone");
 }
 
 // === connections ===

@@ -81,8 +81,12 @@ class Connection:
             say(event="head", connection=self.number, stream=event.stream_id, path=path)
             if path.startswith("/at-once"):
                 self.respond(event.stream_id, 413, b"no", end=True)
-                self.conn.reset_stream(event.stream_id, 0)
                 del self.requests[event.stream_id]
+                try:
+                    self.conn.reset_stream(event.stream_id, 0)
+                except h2.exceptions.StreamClosedError:
+                    # The whole request was there already.
+                    pass
         elif isinstance(event, h2.events.DataReceived):
             request = self.requests.get(event.stream_id)
             if request is None:
@@ -119,7 +123,7 @@ class Connection:
             if room <= 0:
                 return
             part, self.held[stream] = self.held[stream][:room], self.held[stream][room:]
-            self.conn.send_data(stream, part, end_stream=not self.held[stream])
+            self.conn.send_data(stream, bytes(part), end_stream=not self.held[stream])
             self.flush()
         say(event="sent", connection=self.number, stream=stream)
         del self.held[stream]
@@ -151,11 +155,11 @@ class Connection:
             conn.send_headers(stream, [(":status", "204")], end_stream=True)
         elif what == "echo":
             self.respond(stream, 200, b"", length=False, end=False)
-            self.held[stream] = request["body"]
+            self.held[stream] = memoryview(request["body"])
             self.send_more(stream)
         elif what == "big":
             conn.send_headers(stream, [(":status", "200")])
-            self.held[stream] = b"x" * int(path.split("/")[2])
+            self.held[stream] = memoryview(b"x" * int(path.split("/")[2]))
             self.send_more(stream)
         elif what == "refuse" or what == "refuse-once" and first_time(path):
             conn.reset_stream(stream, errors.REFUSED_STREAM)
