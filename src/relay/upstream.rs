@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 use super::address::Address;
-use super::protocol::{Http2, Http2Settings, Protocol};
+use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
 
@@ -24,7 +24,7 @@ pub struct UpstreamSettings {
     /// What is spoken to the targets. Default `http1`.
     pub protocol: Option<At<Protocol>>,
     /// How HTTP/2 connections are used, where HTTP/2 is spoken.
-    pub http2: Option<At<Http2Settings>>,
+    pub http2: Option<At<UpstreamHttp2Settings>>,
     /// How a target is chosen. Default `round_robin`.
     pub balance: Option<Balance>,
     /// How the gateway finds out which targets work. Without it, all are taken to work.
