@@ -10,6 +10,7 @@ use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
 use super::pool::Pool;
+use super::protocol::Protocol;
 use super::target::Chosen;
 use super::upstream::Upstream;
 
@@ -37,6 +38,10 @@ pub(super) fn template(upstream: &Upstream) -> HttpPeer {
     });
     // `hop_by_hop.rs` does that, and where it is needed.
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    match upstream.protocol {
+        Protocol::Http1 | Protocol::Auto => {}
+        Protocol::H2 => upstream.http2.apply(options),
+    }
     peer
 }
 
@@ -44,7 +49,7 @@ pub(super) fn template(upstream: &Upstream) -> HttpPeer {
 pub fn peer(pool: &Pool, chosen: &Chosen, fresh: bool) -> Box<HttpPeer> {
     let mut peer = Box::new(pool.template.clone());
     peer._address = PingoraAddr::Inet(chosen.addr());
-    peer.group_key = chosen.target().group_key;
+    peer.group_key = chosen.target().present_key();
     if fresh {
         // Under another key nothing is pooled; without idle time nothing will be.
         peer.group_key = !peer.group_key;
