@@ -1,3 +1,5 @@
 //! HTTP/2 from clients: what is served, refused, bounded and logged.
 
+mod harm;
+mod malformed;
 mod serve;
