@@ -1,5 +1,6 @@
 //! HTTP/2 from clients: what is served, refused, bounded and logged.
 
+mod fuzz;
 mod harm;
 mod malformed;
 mod serve;
