@@ -3,4 +3,5 @@
 mod fuzz;
 mod harm;
 mod malformed;
+mod peers;
 mod serve;
