@@ -169,7 +169,7 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind
         let rest = &target[at + 3..];
         memchr::memchr(b'/', rest).map_or(&[][..], |at| &rest[at..])
     });
-    report_refused(gateway, sink, conn, kind, Refused { protocol: "HTTP/1.1", method: method.unwrap_or_default(), target }, now)
+    report_refused(gateway, sink, conn, kind, Refused { protocol: "HTTP/1.1", method: method.unwrap_or_default(), target, reason: "" }, now)
 }
 
 /// What is known of a request that was refused before it became one.
@@ -179,6 +179,7 @@ pub struct Refused<'a> {
     method: &'a [u8],
     /// Path and query.
     target: &'a [u8],
+    reason: &'a str,
 }
 
 // === impl Refused ===
@@ -186,7 +187,7 @@ pub struct Refused<'a> {
 impl<'a> Refused<'a> {
     /// Of HTTP/2.
     pub fn stream(asked: &Asked<'a>) -> Self {
-        Refused { protocol: "HTTP/2.0", method: asked.method.as_bytes(), target: asked.target.as_bytes() }
+        Refused { protocol: "HTTP/2.0", method: asked.method.as_bytes(), target: asked.target.as_bytes(), reason: asked.reason }
     }
 }
 
@@ -200,7 +201,7 @@ pub fn report_refused(
     now: Now,
 ) -> RequestId {
     let request_id = RequestId::make();
-    let Refused { protocol, method, target } = refused;
+    let Refused { protocol, method, target, reason } = refused;
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let slot = gateway.listener_of(&conn.listener);
     Line {
@@ -213,6 +214,7 @@ pub fn report_refused(
         path,
         status: Some(kind.status),
         code: kind.code,
+        reason,
         ..Line::default()
     }
     .send(sink);
