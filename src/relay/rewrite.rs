@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::template::{Leads, Template};
+use crate::config::check::values::{one_of, place_of};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 
@@ -80,6 +81,18 @@ pub enum HostRewrite {
     /// The chosen target's.
     Upstream,
     Fixed(HeaderValue),
+}
+
+/// What is wrong with it by itself, wherever it is written.
+pub fn check(rewrite: &At<RewriteSettings>, errors: &mut Vec<Diagnostic>) {
+    let RewriteSettings { strip_prefix, prefix, path, host } = &rewrite.value;
+    let from = prefix.as_ref().map(|prefix| &prefix.from.place);
+    let ways = [("strip_prefix", place_of(strip_prefix)), ("prefix", from), ("path", place_of(path))];
+    one_of("`rewrite`", &rewrite.place, &ways, true, errors);
+    if ways.iter().all(|(_, place)| place.is_none()) && host.is_none() {
+        let message = "this changes nothing: expected `strip_prefix`, `prefix`, `path` or `host`";
+        errors.push(Diagnostic::at(&rewrite.place, "inert", message));
+    }
 }
 
 // === impl Rewrite ===

@@ -8,10 +8,10 @@ use smallvec::SmallVec;
 
 use super::head::{Outgoing, upstream_head};
 use super::rewrite::cut_parameters;
-use crate::config::document::Shadow;
 use crate::config::plan::{Gateway, Relay, Route};
 use crate::ctx::Facts;
 use crate::decide::captures;
+use crate::policy::Shadow;
 
 /// Changes `head` into what the target with this `Host` gets.
 pub fn make_head(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts, target_host: &HeaderValue, head: &mut RequestHeader) {
