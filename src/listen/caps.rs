@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::report::metrics::series::ListenerSeries;
+use crate::report::metrics::series::{Dropped, ListenerSeries};
 
 use super::ConnectionBounds;
 
@@ -55,11 +55,11 @@ pub enum Full {
 // === impl Full ===
 
 impl Full {
-    /// The name under which it is counted.
-    pub fn reason(self) -> &'static str {
+    /// As what it is counted.
+    pub fn reason(self) -> Dropped {
         match self {
-            Full::Listener => "connections-full",
-            Full::Address => "address-full",
+            Full::Listener => Dropped::Max,
+            Full::Address => Dropped::PerAddress,
         }
     }
 }

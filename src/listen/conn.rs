@@ -15,6 +15,7 @@ use pingora_http::ResponseHeader;
 
 use super::head::Head;
 use super::running::RunningListener;
+use super::tls::facts::TlsFacts;
 use crate::ctx::Scheme;
 use crate::relay::deadline::Deadline;
 use crate::reply::problem::Kind;
@@ -24,9 +25,14 @@ use crate::reply::problem::Kind;
 pub struct ConnInfo {
     /// The listener it came in on; outlives configurations.
     pub listener: Arc<RunningListener>,
-    /// The other end of the connection; a v4 address is never in v6 clothes.
+    /// Who is connected: the other end of the socket, or where that is a load balancer that speaks the PROXY protocol, the one it
+    /// speaks for. A v4 address is never in v6 clothes.
     pub peer: SocketAddr,
+    /// The load balancer in between.
+    pub balancer: Option<SocketAddr>,
+    /// `Https` exactly where there are TLS facts.
     pub scheme: Scheme,
+    pub tls: Option<Arc<TlsFacts>>,
     /// True once idle connections are to be closed and answers are to say `Connection: close`.
     pub(super) closing: ShutdownWatch,
     received: AtomicU64,
@@ -41,6 +47,8 @@ pub struct ConnInfo {
     fault: OnceLock<&'static Kind>,
     /// The end of the connection must not be taken for the end of the answer.
     is_broken_off: AtomicBool,
+    /// The upstream has agreed to switch protocols.
+    is_tunnel: AtomicBool,
     /// When the upstream's answer to the current request is due; a read of the client that waits longer fails.
     pub deadline: Deadline,
 }
@@ -55,7 +63,9 @@ impl ConnInfo {
         ConnInfo {
             listener,
             peer,
+            balancer: None,
             scheme,
+            tls: None,
             closing,
             received: zero(),
             sent: zero(),
@@ -65,8 +75,21 @@ impl ConnInfo {
             sent_before: zero(),
             fault: OnceLock::new(),
             is_broken_off: AtomicBool::new(false),
+            is_tunnel: AtomicBool::new(false),
             deadline: Deadline::default(),
         }
+    }
+
+    /// A load balancer has told whom it speaks for.
+    #[must_use]
+    pub fn behind(self, balancer: SocketAddr) -> Self {
+        ConnInfo { balancer: Some(balancer), ..self }
+    }
+
+    /// The connection is encrypted, here or up to the load balancer.
+    #[must_use]
+    pub fn encrypted(self, facts: TlsFacts) -> Self {
+        ConnInfo { scheme: Scheme::Https, tls: Some(Arc::new(facts)), ..self }
     }
 
     /// The connection on which a request came. `None` only for sessions that did not come through `front.rs`.
@@ -120,6 +143,15 @@ impl ConnInfo {
     /// section 8): the connection is to end with a reset.
     pub fn break_off(&self) {
         self.is_broken_off.store(true, Ordering::Relaxed);
+    }
+
+    /// What follows the answer that is written next is a tunnel, to the end of the connection.
+    pub fn begin_tunnel(&self) {
+        self.is_tunnel.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.is_tunnel.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_broken_off(&self) -> bool {

@@ -23,6 +23,7 @@ use super::head::{Head, Judged, has_begun, judge};
 use super::running::RunningListener;
 use super::stream::{ClientStream, Socket};
 use crate::reply::problem::Kind;
+use crate::report::metrics::series::Dropped;
 
 pub static HEADER_TIMEOUT: Kind = Kind {
     code: "header-timeout",
@@ -37,9 +38,8 @@ pub trait Refuse: Send + Sync {
     /// come so far of the head, up to a few KiB more than its bound; it may be anything.
     fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes;
 
-    /// Counts what is closed without an answer: `connections-full`, `address-full`, `no-descriptors`, `silent` (nothing came
-    /// within the header deadline), `cut` (the client left inside a head).
-    fn dropped(&self, listener: &str, reason: &'static str);
+    /// Counts what is closed without an answer.
+    fn dropped(&self, listener: &str, reason: Dropped);
 }
 
 /// What serves the connections of one worker thread, whatever their listener.
@@ -53,7 +53,7 @@ enum Waited {
     Head(Head),
     Refused(&'static Kind),
     /// Nothing to answer: why, where that is worth counting.
-    Over(Option<&'static str>),
+    Over(Option<Dropped>),
 }
 
 /// What of the waiting outlives a request.
@@ -78,7 +78,7 @@ where
     }
 
     /// Counts a connection that was closed without a word.
-    pub(super) fn dropped(&self, listener: &str, reason: &'static str) {
+    pub(super) fn dropped(&self, listener: &str, reason: Dropped) {
         self.refuse.dropped(listener, reason);
     }
 
@@ -155,7 +155,7 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                 match stream.poll_head(cx, buf) {
                     Poll::Ready(Ok(n)) if n > 0 => {}
                     // The client has closed, or broken off.
-                    Poll::Ready(_) => return Poll::Ready(Waited::Over(has_begun(buf).then_some("cut"))),
+                    Poll::Ready(_) => return Poll::Ready(Waited::Over(has_begun(buf).then_some(Dropped::Cut))),
                     Poll::Pending => {
                         let deadlines = &listener.peek().deadlines;
                         let mut at = *until.get_or_insert_with(|| Instant::now() + deadlines.keep_alive);
@@ -167,7 +167,7 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                         return Poll::Ready(if begun {
                             Waited::Refused(&HEADER_TIMEOUT)
                         } else {
-                            Waited::Over(silent.then_some("silent"))
+                            Waited::Over(silent.then_some(Dropped::HeaderDeadline))
                         });
                     }
                 }

@@ -1,4 +1,5 @@
-//! From a socket to a request head: accept, caps, header deadline, one strict reading of the head. In this order.
+//! From a socket to a request head: accept, caps, PROXY protocol, TLS, header deadline, one strict reading of the head. In this
+//! order.
 //!
 //! Decides which connections are kept, how long clients may take and which bytes are a request head and a request body at
 //! all. Does not decide what a request means: see `entry`. The accept loops are ours, on one current-thread runtime per
@@ -12,10 +13,13 @@ pub mod alarm;
 pub mod caps;
 pub mod chunks;
 pub mod conn;
+mod frames;
 pub mod front;
 pub mod head;
+mod open;
 pub mod running;
 pub mod stream;
+pub mod tls;
 mod wire;
 
 use std::net::SocketAddr;
@@ -119,6 +123,11 @@ impl Listener {
         let deadlines = Deadlines::compile(deadlines.as_ref(), &mut mistakes);
         let heads = HeadBounds::compile(heads.as_ref(), &mut mistakes);
         if mistakes.is_empty() { Ok(Listener { address: address.value, connections, deadlines, heads }) } else { Err(mistakes) }
+    }
+
+    /// Whether HTTP begins with the first byte: nothing stands before it, see `open.rs`.
+    pub(crate) fn is_plain(&self) -> bool {
+        true
     }
 }
 

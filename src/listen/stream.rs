@@ -12,7 +12,7 @@ use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -21,6 +21,7 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use self::tunnel::Tunnel;
 use super::alarm::Alarm;
 use super::caps::Permit;
 use super::chunks::Chunks;
@@ -29,6 +30,7 @@ use super::head::{Body, Head};
 pub use super::wire::Socket;
 use super::wire::Wire;
 use crate::clock;
+use crate::relay::deadline::Overdue;
 
 /// One client's connection.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct ClientStream<S: Socket> {
     patience: Duration,
     /// Rings when the upstream's answer is overdue: see `relay/deadline.rs`.
     overdue: Alarm,
+    /// Since the upstream agreed to it.
+    tunnel: Option<Box<Tunnel>>,
 }
 
 /// What of the current request's body is still to come.
@@ -90,6 +94,7 @@ impl<S: Socket> ClientStream<S> {
             is_ended: false,
             out: BytesMut::new(),
             stuck: None,
+            tunnel: None,
         })
     }
 
@@ -247,7 +252,12 @@ impl<S: Socket> ClientStream<S> {
                 Poll::Pending => {
                     let patience = self.patience;
                     let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
-                    ready!(stuck.as_mut().poll(cx));
+                    if stuck.as_mut().poll(cx).is_pending() {
+                        let Some((at, overdue)) = self.conn.deadline.end() else { return Poll::Pending };
+                        ready!(self.overdue.poll_past(cx, clock::instant(at)));
+                        self.body = Rest::Broken;
+                        return Poll::Ready(Err(overdue.into()));
+                    }
                     self.stuck = None;
                     self.body = Rest::Broken;
                     return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read")));
@@ -277,6 +287,9 @@ impl<S: Socket> ClientStream<S> {
 impl<S: Socket> AsyncRead for ClientStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let me = &mut *self;
+        if let Some(over) = me.conn.deadline.over() {
+            return Poll::Ready(Err(me.end(over)));
+        }
         let polled = me.poll_body(cx, buf);
         if polled.is_pending() && !me.out.is_empty() {
             // Pingora flushes a body of a known length only at its end; when it waits for more, the client shall have what there is.
@@ -284,9 +297,15 @@ impl<S: Socket> AsyncRead for ClientStream<S> {
         }
         if polled.is_pending()
             && let Some((at, overdue)) = me.conn.deadline.due()
+            && me.overdue.poll_past(cx, clock::instant(at)).is_ready()
         {
-            ready!(me.overdue.poll_past(cx, clock::instant(at)));
-            return Poll::Ready(Err(overdue.into()));
+            return Poll::Ready(Err(me.end(overdue)));
+        }
+        if polled.is_pending()
+            && let Some(tunnel) = &mut me.tunnel
+            && tunnel.poll_cut(cx).is_ready()
+        {
+            return Poll::Ready(Err(me.end(Overdue::Drain)));
         }
         polled
     }
@@ -328,13 +347,20 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         let size: usize = bufs.iter().map(|slice| slice.len()).sum();
         if self.out.len() + size > OUT_BYTES {
-            return self.poll_out(cx, bufs);
+            let count = ready!(self.poll_out(cx, bufs))?;
+            if matches!(self.body, Rest::Tunnel) {
+                self.note_sent(bufs, count);
+            }
+            return Poll::Ready(Ok(count));
         }
         if self.out.capacity() == 0 {
             self.out.reserve(OUT_BYTES);
         }
         for slice in bufs {
             self.out.extend_from_slice(slice);
+        }
+        if matches!(self.body, Rest::Tunnel) {
+            self.note_sent(bufs, size);
         }
         Poll::Ready(Ok(size))
     }
@@ -360,33 +386,9 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
     }
 }
 
-impl<S: Socket> Drop for ClientStream<S> {
-    /// Closing a socket with unread bytes in it resets the connection, and the reset overtakes the answer: a client whose
-    /// upload is refused would never learn why. So what is still to come is read and dropped for a while.
-    fn drop(&mut self) {
-        let is_unread = match self.body {
-            Rest::Nothing => !self.ahead.is_empty(),
-            Rest::Length(_) | Rest::Chunked(_) | Rest::Broken => true,
-            Rest::Tunnel => false,
-        };
-        if !self.out.is_empty() {
-            // What the client got of an answer that broke off tells it that there was one. What the socket does not take now is lost.
-            let _ = self.poll_out(&mut Context::from_waker(Waker::noop()), &[]);
-        }
-        let Some(wire) = self.wire.take() else { return };
-        if self.conn.is_broken_off() {
-            return wire.socket.reset_on_close();
-        }
-        if is_unread
-            && !self.is_ended
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(wire.linger());
-        }
-    }
-}
-
 mod digests;
+mod ending;
+mod tunnel;
 
 #[cfg(test)]
 mod tests;

@@ -49,6 +49,9 @@ impl Policies {
 
     /// What is worth telling of a policy that let the request pass.
     fn note(&self, policy: Shadow, facts: &Facts) -> String {
+        if policy == Shadow::Websocket {
+            return self.websocket.as_ref().map(ToString::to_string).unwrap_or_default();
+        }
         match &facts.identity {
             None if policy == Shadow::Auth => "public".to_owned(),
             Some(identity) if policy == Shadow::Auth => format!("by {}", identity.authenticator),

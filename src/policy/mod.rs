@@ -20,6 +20,7 @@ pub mod principal;
 pub mod rate_limit;
 pub mod token_memory;
 pub mod validate;
+pub mod websocket;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -39,11 +40,12 @@ use self::ip_filter::IpFilter;
 use self::limits::limit::Limit;
 use self::rate_limit::{RateLimits, Stage};
 use self::validate::BodyLimit;
+use self::websocket::{WebSocket, is_handshake};
 use crate::config::check::same_twice;
 use crate::config::compile::Wrong;
 use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::document::PolicySettings;
-use crate::config::effective::Effective;
+use crate::config::effective::{Effective, Giver};
 use crate::config::types::At;
 use crate::ctx::Facts;
 use crate::relay::rewrite;
@@ -89,6 +91,7 @@ pub struct Counting<'a> {
 pub struct Policies {
     pub ip_filter: Option<IpFilter>,
     pub cors: Option<Cors>,
+    pub websocket: Option<WebSocket>,
     pub limits_before_auth: RateLimits,
     pub auth: Auth,
     pub allow: Option<Allow>,
@@ -104,6 +107,7 @@ pub struct Policies {
 pub enum Shadow {
     IpFilter,
     Cors,
+    Websocket,
     Auth,
     Allow,
     Limits,
@@ -114,6 +118,7 @@ pub enum Shadow {
 pub static KINDS: &[(&str, &Kind)] = &[
     ("ip_filter", &ip_filter::ADDRESS_REFUSED),
     ("cors", &cors::CORS_REFUSED),
+    ("websocket", &websocket::ORIGIN_REFUSED),
     ("auth", &authn::CREDENTIALS_AMBIGUOUS),
     ("auth", &authn::CREDENTIALS_MISSING),
     ("auth", &api_key::KEY_MALFORMED),
@@ -161,14 +166,29 @@ pub struct Written<'a> {
 impl PolicySettings {
     /// The keys that are written, and what is wrong with the settings of each by itself.
     pub fn written(&self) -> Vec<Written<'_>> {
-        let PolicySettings { ip_filter, cors, allow, limits, body, rewrite, request_headers, response_headers, accept, shadow } = self;
+        let PolicySettings {
+            ip_filter,
+            cors,
+            websocket,
+            allow,
+            limits,
+            body,
+            timeouts,
+            rewrite,
+            request_headers,
+            response_headers,
+            accept,
+            shadow,
+        } = self;
         let all = [
             written("ip_filter", ip_filter, ip_filter::check),
             written("cors", cors, cors::check),
+            written("websocket", websocket, |_, _| {}).map(Written::needing_upstream),
             written("allow", allow, authz::check),
             written("limits", limits, |_, _| {}),
             written("body", body, |_, _| {}).map(Written::needing_upstream),
             // What the relay and the reply do for a route is written with the policies, but asks nobody.
+            written("timeouts", timeouts, |_, _| {}).map(Written::needing_upstream),
             written("rewrite", rewrite, rewrite::check).map(Written::needing_upstream),
             written("request_headers", request_headers, |_, _| {}).map(Written::needing_upstream),
             written("response_headers", response_headers, |_, _| {}),
@@ -203,10 +223,15 @@ impl Policies {
         let cors = wrong.compile(given.given(|all| &all.cors), |cors| Cors::compile(cors, methods));
         let body = wrong.compile(given.given(|all| &all.body), |body| BodyLimit::compile(body));
         let auth = auth?;
+        let websocket = given.given(|all| &all.websocket).and_then(|given| {
+            // What bundles and defaults say need not concern every route.
+            wrong.keep(WebSocket::compile(given.settings, auth.takes_tokens() || given.by != Giver::Route))
+        });
         let allow = wrong.compile(given.given(|all| &all.allow), |allow| Allow::compile(allow, &auth));
         Some(Policies {
             ip_filter,
             cors,
+            websocket,
             limits_before_auth: RateLimits::for_route(name, limits, Some(Stage::BeforeAuth)),
             auth,
             allow,
@@ -222,6 +247,10 @@ impl Policies {
         self.run(Shadow::IpFilter, &self.ip_filter, request, facts).await?;
         // Before authentication: a preflight carries no credentials, and refusals need the headers too.
         self.run(Shadow::Cors, &self.cors, request, facts).await?;
+        // Before authentication: a browser sends the credentials of its user with a handshake from any page.
+        if self.websocket.is_some() && is_handshake(request.head) {
+            self.run(Shadow::Websocket, &self.websocket, request, facts).await?;
+        }
         // Before authentication: it protects the work of authentication.
         self.count("limits before_auth", &self.limits_before_auth, request, facts, counting)?;
         self.run(Shadow::Auth, &Some(&self.auth), request, facts).await?;
@@ -229,6 +258,12 @@ impl Policies {
         // After authorisation: a 401 or 403 costs only what was counted before.
         self.count("limits", &self.limits, request, facts, counting)?;
         self.run(Shadow::Body, &self.body, request, facts).await
+    }
+
+    /// When a tunnel of this caller's ends whatever happens, in milliseconds since 1970; none where it does not.
+    pub fn tunnel_end(&self, facts: &Facts) -> Option<u64> {
+        let identity = facts.identity.as_deref().filter(|_| self.websocket.as_ref().is_some_and(|websocket| websocket.close_at_expiry))?;
+        self.auth.end(identity)
     }
 }
 
@@ -254,6 +289,7 @@ impl Shadow {
         match self {
             Shadow::IpFilter => "ip_filter",
             Shadow::Cors => "cors",
+            Shadow::Websocket => "websocket",
             Shadow::Auth => "auth",
             Shadow::Allow => "allow",
             Shadow::Limits => "limits",

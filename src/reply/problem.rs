@@ -72,6 +72,8 @@ static OTHERS: &[(&str, &Kind)] = &[
     ("relay", &relay::retry::PROTOCOL_ERROR),
     ("relay", &relay::retry::RESPONSE_TIMEOUT),
     ("head", &listen::head::VERSION_UNSUPPORTED),
+    ("relay", &relay::tunnel::WEBSOCKET_EXPIRED),
+    ("relay", &relay::tunnel::WEBSOCKET_IDLE),
 ];
 
 /// A kind of refusal. Its `code` is stable: clients, logs, metrics and alerts all use it.
@@ -175,7 +177,9 @@ mod tests {
     #[test]
     fn every_kind_has_an_error_status_plain_words_and_advice() {
         for (raised_by, kind) in KINDS.iter() {
-            assert!((400..600).contains(&kind.status), "`{}`", kind.code);
+            // What ends a tunnel has been answered already.
+            let is_tunnels = kind.status == 101 && kind.code.starts_with("websocket-");
+            assert!((400..600).contains(&kind.status) || is_tunnels, "`{}`", kind.code);
             assert!(!kind.error.is_empty() && !raised_by.is_empty(), "`{}`", kind.code);
             assert!(kind.about.ends_with('.'), "`{}`: what it means is a sentence", kind.code);
         }

@@ -31,15 +31,9 @@ impl Refuse for Refusals {
         http1(&Problem::new(kind), how)
     }
 
-    fn dropped(&self, listener: &str, reason: &'static str) {
+    fn dropped(&self, listener: &str, reason: Dropped) {
         let gateway = self.gateway.load();
         let Some((_, listener)) = gateway.listener(usize::MAX, listener) else { return };
-        listener.series.dropped(match reason {
-            "connections-full" => Dropped::Max,
-            "address-full" => Dropped::PerAddress,
-            "no-descriptors" => Dropped::NoDescriptors,
-            "silent" => Dropped::HeaderDeadline,
-            _ => Dropped::Cut,
-        });
+        listener.series.dropped(reason);
     }
 }

@@ -217,7 +217,9 @@ impl Running {
             self.listeners.insert(open.listener.name.to_string(), open);
         }
         self.closed.retain(|listener| listener.connections() > 0);
-        self.closed.extend(old.into_values().map(OpenListener::close));
+        let gone: Vec<_> = old.into_values().map(OpenListener::close).collect();
+        cut_after(gateway.server.drain, &gone);
+        self.closed.extend(gone);
         self.look_after();
         self.show_listeners();
         Ok(format!("{} routes, configuration {}", gateway.routes.len(), gateway.fingerprint))
@@ -294,6 +296,20 @@ impl Running {
         }
         log::warn!("{all} connections are cut");
         self.workers.cut(limit);
+    }
+}
+
+/// The tunnels of listeners that a reload closed live as long as those of a process that is stopped.
+fn cut_after(drain: Duration, listeners: &[Arc<RunningListener>]) {
+    for listener in listeners {
+        // Its connections hold it as long as there are any.
+        let listener = Arc::downgrade(listener);
+        tokio::spawn(async move {
+            tokio::time::sleep(drain).await;
+            if let Some(listener) = listener.upgrade() {
+                listener.cut();
+            }
+        });
     }
 }
 

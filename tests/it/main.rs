@@ -22,6 +22,8 @@ mod readme;
 mod relay;
 mod reload;
 mod stop;
+mod streaming;
 mod troubleshooting;
 mod upgrade;
 mod upstream_faults;
+mod websocket;

@@ -20,6 +20,7 @@ use crate::policy::{ForRoute, Policies, Shadow};
 use crate::relay::edits::HeaderEdits;
 use crate::relay::head::HeadPlan;
 use crate::relay::rewrite::Rewrite;
+use crate::relay::timeouts::RouteTimeouts;
 use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
 use crate::state::State;
@@ -94,10 +95,17 @@ impl Parts<'_> {
             Some(given) => wrong.keep(HeaderEdits::of_requests(given.settings))?,
             None => HeaderEdits::default(),
         };
+        let own_timeouts = match given.given(|all| &all.timeouts) {
+            Some(given) => wrong.keep(RouteTimeouts::compile(given.settings))?,
+            None => RouteTimeouts::default(),
+        };
         let auth = &policies?.auth;
+        let upstream = self.upstreams.get(upstream.as_str())?.clone();
         let header = self.document.clients.as_ref().and_then(|clients| clients.header.as_ref());
-        Some(Action::Upstream(Relay {
-            upstream: self.upstreams.get(upstream.as_str())?.clone(),
+        Some(Action::Upstream(Box::new(Relay {
+            timeouts: own_timeouts.over(upstream.pool.upstream.timeouts),
+            has_own_timeouts: given.given(|all| &all.timeouts).is_some(),
+            upstream,
             head: HeadPlan {
                 rewrite,
                 edits,
@@ -105,7 +113,7 @@ impl Parts<'_> {
                 write_forwarded: header.is_some_and(|header| header.eq_ignore_ascii_case("forwarded")),
             },
             cut: auth.removed_parameters().iter().map(|name| name.to_string()).collect(),
-        }))
+        })))
     }
 
     fn shown(&self, settings: &RouteSettings, given: &Effective<'_>, action: &Action) -> Shown {

@@ -12,6 +12,7 @@ use tokio::io::DuplexStream;
 
 use super::*;
 use crate::listen::caps::Open;
+use crate::listen::conn::ConnInfo;
 use crate::listen::front::Refuse;
 use crate::listen::head::HeadBounds;
 use crate::listen::{ConnectionBounds, Deadlines, Listener};
@@ -35,9 +36,9 @@ impl Refuse for Count {
     fn refuse(&self, _: &ConnInfo, _: &'static Kind, _: &[u8]) -> Bytes {
         unreachable!("no head is sent here")
     }
-    fn dropped(&self, listener: &str, reason: &'static str) {
+    fn dropped(&self, listener: &str, reason: Dropped) {
         assert_eq!(listener, "l");
-        self.0.lock().push(reason);
+        self.0.lock().push(reason.as_str());
     }
 }
 
@@ -71,7 +72,7 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
     while listener.connections() == 0 {
         sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(count.0.lock().as_slice(), ["no-descriptors"; 3], "an aborted connection is nobody's lack");
+    assert_eq!(count.0.lock().as_slice(), ["no_descriptors"; 3], "an aborted connection is nobody's lack");
     assert!((Duration::from_millis(150)..second).contains(&start.elapsed()), "{:?}", start.elapsed());
     listener.stop_accepting();
     accepts.await.unwrap();

@@ -109,8 +109,8 @@ impl Refuse for Record {
         let (status, code) = (kind.status, kind.code);
         format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{code}", code.len()).into()
     }
-    fn dropped(&self, listener: &str, reason: &'static str) {
-        self.dropped.lock().push((listener.to_owned(), reason));
+    fn dropped(&self, listener: &str, reason: Dropped) {
+        self.dropped.lock().push((listener.to_owned(), reason.as_str()));
     }
 }
 
@@ -337,7 +337,7 @@ async fn a_silent_client_is_closed_without_an_answer() {
     let mut silent = gateway.connect();
     silent.closed().await;
     assert_eq!((Instant::now() - start).as_secs(), 10, "the header deadline counts from the opening");
-    assert_eq!(gateway.dropped(), ["silent"]);
+    assert_eq!(gateway.dropped(), ["header_deadline"]);
 
     let mut idle = gateway.connect();
     idle.get("/").await;
@@ -436,14 +436,14 @@ async fn connections_beyond_the_caps_are_closed_and_counted() {
     two.get("/").await;
     let mut three = dial(address).await;
     three.closed().await;
-    assert_eq!(gateway.dropped(), ["connections-full"]);
+    assert_eq!(gateway.dropped(), ["max"]);
 
     bounds.connections = ConnectionBounds { max: 9, per_address: Some(1) };
     gateway.listener.update(0, bounds);
     let mut four = dial(address).await;
     four.get("/").await;
     dial(address).await.closed().await;
-    assert_eq!(gateway.dropped(), ["connections-full", "address-full"]);
+    assert_eq!(gateway.dropped(), ["max", "per_address"]);
     drop((one, two, four));
     gateway.open.none().await;
     assert_eq!(dial(address).await.get("/").await.status, 200, "there is room again");

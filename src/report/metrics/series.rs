@@ -35,6 +35,8 @@ pub enum Dropped {
     Cut,
     /// The process has no descriptor left for it.
     NoDescriptors,
+    /// What stands before HTTP was not done in time.
+    Handshake,
 }
 
 /// The attempts at one upstream.
@@ -125,7 +127,8 @@ impl ListenerSeries {
 // === impl Dropped ===
 
 impl Dropped {
-    pub const ALL: [Dropped; 5] = [Dropped::Max, Dropped::PerAddress, Dropped::HeaderDeadline, Dropped::Cut, Dropped::NoDescriptors];
+    pub const ALL: [Dropped; 6] =
+        [Dropped::Max, Dropped::PerAddress, Dropped::HeaderDeadline, Dropped::Cut, Dropped::NoDescriptors, Dropped::Handshake];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -134,6 +137,7 @@ impl Dropped {
             Dropped::HeaderDeadline => "header_deadline",
             Dropped::Cut => "cut",
             Dropped::NoDescriptors => "no_descriptors",
+            Dropped::Handshake => "handshake_deadline",
         }
     }
 }

@@ -129,7 +129,6 @@ pub fn hosts() -> Vec<Row> {
         absolute("9112 3.2.2", "http://a.example\\@b.example/", "b.example", bad(400, "host-invalid")),
         absolute("9112 3.2.2", "http://a.example:99999/", "a.example:99999", no(400, "host-invalid")),
         absolute("9112 3.2.2", "http://A.example/x", "A.example", to("GET /x HTTP/1.1\r\nHost: a.example", "")),
-        Row::new("9112 3.2", "GET /x HTTP/1.0\r\n\r\n", to("GET /x HTTP/1.1\r\nHost: ", "")),
     ]
 }
 
