@@ -151,11 +151,14 @@ impl Route {
 // === impl Gateway ===
 
 impl Gateway {
-    /// The listener of a connection: the one with its name, or else, where a reload gave the address another name, that one.
+    /// The listener of a connection: the one at the address where it came in, whatever a reload has named it; or else, where a reload
+    /// has moved it to another address, the one with its name. A name alone would let what came in from outside pass for internal,
+    /// where two listeners exchange their names.
     pub fn listener_of(&self, running: &RunningListener) -> Option<(usize, &ListenerPlan)> {
-        self.listener(running.slot(), &running.name).or_else(|| {
-            let address = running.settings().address;
-            self.listeners.iter().enumerate().find(|(_, listener)| listener.address == address)
+        let by_name = self.listener(running.slot(), &running.name);
+        by_name.filter(|(_, listener)| listener.address == running.address).or_else(|| {
+            let by_address = self.listeners.iter().enumerate().find(|(_, listener)| listener.address == running.address);
+            by_address.or(by_name)
         })
     }
 
