@@ -40,7 +40,8 @@ pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
     ctx.attempts.stop_clock();
     if ctx.facts.refused.is_none() && error.is_some() {
         // Only the client can end a request without an answer of ours or a reason.
-        ctx.facts.refused = Some((&CLIENT_GONE, None));
+        let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
+        ctx.facts.refused = Some((fault.unwrap_or(&CLIENT_GONE), None));
     }
     let status = answered(session);
     let (bytes_in, bytes_out) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
@@ -92,7 +93,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         subject: identity.and_then(|identity| identity.subject.as_deref()).unwrap_or_default(),
         status: match refused {
             // 499 as nginx counts it: the client left before it had an answer.
-            Some((kind, _)) if kind.code == CLIENT_GONE.code && status.is_none() => Some(CLIENT_GONE.status),
+            Some((kind, _)) if kind.status == CLIENT_GONE.status && status.is_none() => Some(CLIENT_GONE.status),
             Some(_) | None => status,
         },
         code: match (refused, &facts.responded) {

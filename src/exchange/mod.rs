@@ -83,7 +83,9 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     };
     let gateway = ctx.gateway.clone();
     let slot = gateway.listener_of(&conn.listener).map_or(usize::MAX, |(slot, _)| slot);
-    ctx.facts.arrive(slot, conn.peer, conn.scheme, clock::now());
+    let now = clock::now();
+    conn.note_age(now.mono);
+    ctx.facts.arrive(slot, conn.peer, conn.scheme, now);
     ctx.facts.tls.clone_from(&conn.tls);
     ctx.conn = Some(conn);
     ctx.enter();

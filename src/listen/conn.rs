@@ -13,9 +13,11 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 
+use super::ConnectionBounds;
 use super::head::Head;
 use super::running::RunningListener;
 use super::tls::facts::TlsFacts;
+use crate::clock;
 use crate::ctx::Scheme;
 use crate::relay::deadline::Deadline;
 use crate::reply::problem::Kind;
@@ -40,8 +42,13 @@ pub struct ConnInfo {
     requests: AtomicU32,
     /// Bytes of the head of the request that is being served.
     head: AtomicU32,
-    /// The client has said that the request that is being served is its last one.
+    /// The request that is being served is the last one: the client has said so, or has had as many as it may, or for as long as it may.
     is_last: AtomicBool,
+    /// When it was accepted, on the clock of [`crate::ctx::Now::mono`], and when it is old.
+    opened: u64,
+    old: AtomicU64,
+    /// What of its age is left out, so that connections that began together do not end together.
+    spread: f64,
     /// What was sent before the request that is being served.
     sent_before: AtomicU64,
     fault: OnceLock<&'static Kind>,
@@ -72,6 +79,9 @@ impl ConnInfo {
             requests: AtomicU32::new(0),
             head: AtomicU32::new(0),
             is_last: AtomicBool::new(false),
+            opened: clock::mono(),
+            old: AtomicU64::new(u64::MAX),
+            spread: 1.0 - 0.1 * fastrand::f64(),
             sent_before: zero(),
             fault: OnceLock::new(),
             is_broken_off: AtomicBool::new(false),
@@ -103,9 +113,16 @@ impl ConnInfo {
         Some(Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(self.clone())))))
     }
 
-    /// Whether the gateway is stopping or the client wants to: an answer that is written from now on should say `Connection: close`.
+    /// Whether the gateway is stopping, the client wants to, or it is time: an answer that is written from now on should say `Connection: close`.
     pub fn is_closing(&self) -> bool {
         self.is_last.load(Ordering::Relaxed) || *self.closing.borrow()
+    }
+
+    /// A request has begun at this moment; where the connection is old by then, it is the last.
+    pub fn note_age(&self, mono: u64) {
+        if mono >= self.old.load(Ordering::Relaxed) {
+            self.is_last.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Bytes that have been read from the client, over all requests.
@@ -171,10 +188,12 @@ impl ConnInfo {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn begin_request(&self, head: &Head) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn begin_request(&self, head: &Head, bounds: ConnectionBounds) {
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.head.store(u32::try_from(head.len).unwrap_or(u32::MAX), Ordering::Relaxed);
-        self.is_last.store(head.close, Ordering::Relaxed);
+        self.is_last.store(head.close || requests >= bounds.requests, Ordering::Relaxed);
+        let age = bounds.age.mul_f64(self.spread).as_nanos();
+        self.old.store(self.opened.saturating_add(u64::try_from(age).unwrap_or(u64::MAX)), Ordering::Relaxed);
         self.sent_before.store(self.sent(), Ordering::Relaxed);
     }
 }

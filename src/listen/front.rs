@@ -20,8 +20,9 @@ use tokio::time::Instant;
 use super::alarm::Alarm;
 use super::conn::ConnInfo;
 use super::head::{Head, Judged, has_begun, judge};
+use super::heads::HEADS_FULL;
 use super::running::RunningListener;
-use super::stream::{ClientStream, Socket};
+use super::stream::{ClientStream, Demands, Socket};
 use crate::reply::problem::Kind;
 use crate::report::metrics::series::Dropped;
 
@@ -116,9 +117,12 @@ where
             buf.advance(head.leading);
             let rest = if buf.len() > head.len { buf.split_off(head.len) } else { BytesMut::new() };
             // Asked for with each request, because a reload may have changed them since.
-            let deadlines = conn.listener.peek().deadlines;
-            stream.begin(&head, rest, deadlines.write);
-            conn.begin_request(&head);
+            let (deadlines, bounds) = {
+                let settings = conn.listener.peek();
+                stream.begin(&head, rest, Demands::of(&settings));
+                (settings.deadlines, settings.connections)
+            };
+            conn.begin_request(&head, bounds);
 
             let mut session = ServerSession::new_http1(stream);
             if let Some(persistent) = persistent.take() {
@@ -149,6 +153,7 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
         let mut until = first;
         let mut linger = None;
         let mut begun = false;
+        let mut share = listener.heads.share();
         poll_fn(|cx| {
             loop {
                 let old = buf.len();
@@ -180,6 +185,9 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                         Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind)),
                         Judged::Incomplete => {}
                     }
+                }
+                if !share.covers(buf.len(), settings.buffers.memory) {
+                    return Poll::Ready(Waited::Refused(&HEADS_FULL));
                 }
                 if !begun && has_begun(buf) {
                     begun = true;

@@ -14,6 +14,7 @@ mod every_key;
 mod examples;
 mod explain;
 mod harness;
+mod hostile;
 mod keys;
 mod listen;
 mod notify;

@@ -15,7 +15,7 @@ use crate::listen::caps::Open;
 use crate::listen::conn::ConnInfo;
 use crate::listen::front::Refuse;
 use crate::listen::head::HeadBounds;
-use crate::listen::{ConnectionBounds, Deadlines, Listener};
+use crate::listen::{Buffers, ConnectionBounds, Deadlines, Listener, MinimumRates};
 use crate::reply::problem::Kind;
 
 struct App;
@@ -49,9 +49,11 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
     let second = Duration::from_secs(1);
     let settings = Listener {
         address: "127.0.0.1:0".parse().unwrap(),
-        connections: ConnectionBounds { max: 9, per_address: None },
+        connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
         deadlines: Deadlines { header: second, keep_alive: second, body: second, write: second, linger: second },
+        minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
+        buffers: Buffers::default(),
     };
     let count = Arc::new(Count::default());
     let front = Front::new(Arc::new(http_proxy(&Arc::new(ServerConf::default()), App)), count.clone());
