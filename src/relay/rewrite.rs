@@ -43,7 +43,8 @@ pub struct PrefixSettings {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestHeadersSettings {
-    /// Headers that get exactly this value.
+    /// Headers that get exactly this value. Clients cannot send them on any route, whatever the spelling; but those that HTTP has
+    /// clients send, such as `accept`, are replaced on this route alone.
     #[serde(default)]
     pub set: BTreeMap<String, At<String>>,
     /// Headers that are added beside those that are there.
