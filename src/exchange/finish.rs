@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use http::header;
 use pingora_core::Error;
@@ -151,9 +152,24 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     }
 }
 
-/// Logs and counts what was refused before it became a request: a bad head, a head that did not come. Returns the id it was given.
-pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind: &'static Kind, head: &[u8], now: Now) -> RequestId {
-    let request_id = RequestId::make();
+/// What was refused before it became a request: a bad head, a head that did not come.
+pub struct Refusal<'a> {
+    pub conn: &'a ConnInfo,
+    pub kind: &'static Kind,
+    /// What there is of the head.
+    pub head: &'a [u8],
+    pub request_id: &'a RequestId,
+    pub now: Now,
+    /// Since the first bytes of the head.
+    pub took: Duration,
+    /// Bytes of the answer's body.
+    pub sent: u64,
+}
+
+/// Logs and counts it.
+pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, refusal: &Refusal<'_>) {
+    let Refusal { conn, kind, head, request_id, now, took, sent } = *refusal;
+    let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
     let mut line =
         head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default().split(|byte| *byte == b' ');
     let method = line.next().filter(|method| method.len() <= 32 && method.iter().all(|byte| crate::listen::head::is_tchar(*byte)));
@@ -175,15 +191,17 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind
         path,
         status: Some(kind.status),
         code: kind.code,
+        bytes_out: sent,
+        total_us: Some(took),
         ..Line::default()
     }
     .send(sink);
     if let Some((_, listener)) = slot {
         listener.series.refused(kind);
+        listener.series.bytes_out.fetch_add(sent, Relaxed);
     }
     gateway.metrics.refused(kind);
     gateway.unmatched.refused_head(kind);
-    request_id
 }
 
 impl Drop for Ctx {

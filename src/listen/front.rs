@@ -9,6 +9,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
@@ -36,8 +37,8 @@ pub static HEADER_TIMEOUT: Kind = Kind {
 /// What the gateway does about connections and heads that never become a request.
 pub trait Refuse: Send + Sync {
     /// Logs and counts the refusal, and renders it: the complete HTTP/1.1 response, with `Connection: close`. `head` is what has
-    /// come so far of the head, up to a few KiB more than its bound; it may be anything.
-    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes;
+    /// come so far of the head, up to a few KiB more than its bound; it may be anything. `took`: since its first bytes came.
+    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8], took: Duration) -> Bytes;
 
     /// Counts what is closed without an answer.
     fn dropped(&self, listener: &str, reason: Dropped);
@@ -52,7 +53,8 @@ pub struct Front<P> {
 /// How waiting for a head ended.
 enum Waited {
     Head(Head),
-    Refused(&'static Kind),
+    /// Since when a part of it was there; none where all of it came at once.
+    Refused(&'static Kind, Option<Instant>),
     /// Nothing to answer: why, where that is worth counting.
     Over(Option<Dropped>),
 }
@@ -102,8 +104,8 @@ where
             let mut buf = BytesMut::new();
             let head = match waiting.next_head(&mut stream, &mut buf, &conn.listener).await {
                 Waited::Head(head) => head,
-                Waited::Refused(kind) => {
-                    let answer = self.refuse.refuse(&conn, kind, &buf);
+                Waited::Refused(kind, since) => {
+                    let answer = self.refuse.refuse(&conn, kind, &buf, since.map(|since| since.elapsed()).unwrap_or_default());
                     // Boxed: hardly any connection comes here, and all would have to make room for it.
                     return Box::pin(async move { stream.finish_with(&answer).await }).await;
                 }
@@ -152,7 +154,7 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
         let first = self.first.take();
         let mut until = first;
         let mut linger = None;
-        let mut begun = false;
+        let mut since = None;
         let mut share = listener.heads.share();
         poll_fn(|cx| {
             loop {
@@ -164,13 +166,13 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                     Poll::Pending => {
                         let deadlines = &listener.peek().deadlines;
                         let mut at = *until.get_or_insert_with(|| Instant::now() + deadlines.keep_alive);
-                        if !begun && self.is_closing(cx) {
+                        if since.is_none() && self.is_closing(cx) {
                             at = at.min(*linger.get_or_insert_with(|| Instant::now() + deadlines.linger));
                         }
                         ready!(self.alarm.poll_past(cx, at));
                         let silent = first.is_some() && linger.is_none();
-                        return Poll::Ready(if begun {
-                            Waited::Refused(&HEADER_TIMEOUT)
+                        return Poll::Ready(if since.is_some() {
+                            Waited::Refused(&HEADER_TIMEOUT, since)
                         } else {
                             Waited::Over(silent.then_some(Dropped::HeaderDeadline))
                         });
@@ -182,17 +184,18 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                 if old == 0 || memchr(b'\n', &buf[old..]).is_some() || buf.len() > settings.heads.bytes {
                     match judge(buf, &settings.heads) {
                         Judged::Complete(head) => return Poll::Ready(Waited::Head(head)),
-                        Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind)),
+                        Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind, since)),
                         Judged::Incomplete => {}
                     }
                 }
                 if !share.covers(buf.len(), settings.buffers.memory) {
-                    return Poll::Ready(Waited::Refused(&HEADS_FULL));
+                    return Poll::Ready(Waited::Refused(&HEADS_FULL, since));
                 }
-                if !begun && has_begun(buf) {
-                    begun = true;
+                if since.is_none() && has_begun(buf) {
+                    let now = Instant::now();
+                    since = Some(now);
                     if first.is_none() {
-                        until = Some(Instant::now() + settings.deadlines.header);
+                        until = Some(now + settings.deadlines.header);
                     }
                 }
             }

@@ -3,13 +3,15 @@
 //! Decides nothing: the front has refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use crate::clock;
 use crate::config::plan::Gateway;
-use crate::exchange::report_refusal;
+use crate::entry::request_id::RequestId;
+use crate::exchange::{Refusal, report_refusal};
 use crate::listen::conn::ConnInfo;
 use crate::listen::front::Refuse;
 use crate::reply::problem::{Kind, Problem};
@@ -24,11 +26,16 @@ pub struct Refusals {
 }
 
 impl Refuse for Refusals {
-    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes {
+    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8], took: Duration) -> Bytes {
         let now = clock::now();
-        let request_id = report_refusal(&self.gateway.load(), &self.sink, conn, kind, head, now);
+        let request_id = RequestId::make();
         let how = Http1 { request_id: request_id.as_str(), unix_ms: now.unix_ms, close: true, is_head: head.starts_with(b"HEAD ") };
-        http1(&Problem::new(kind), how)
+        let answer = http1(&Problem::new(kind), how);
+        // As for requests: what follows the answer's head.
+        let body = memchr::memmem::find(&answer, b"\r\n\r\n").map_or(0, |at| answer.len() - at - 4);
+        let refusal = Refusal { conn, kind, head, request_id: &request_id, now, took, sent: body as u64 };
+        report_refusal(&self.gateway.load(), &self.sink, &refusal);
+        answer
     }
 
     fn dropped(&self, listener: &str, reason: Dropped) {
