@@ -222,6 +222,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
             .map(|name| (Box::from(name.as_str()), state.metrics.limit(name)))
             .collect(),
         upstreams: upstreams.into_values().collect(),
+        sources: document.sources,
         tests: document.tests,
     })
 }

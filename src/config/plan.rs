@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::diagnostic::Source;
 use super::document::TestSettings;
 use super::types::Named;
 use crate::entry::canonical::SpellingSet;
@@ -58,6 +59,8 @@ pub struct Gateway {
     /// What limits and plans refused, by name; looked up only when one refuses.
     pub limit_series: HashMap<Box<str>, Arc<LimitSeries>>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
+    /// The files: they know what no message may show.
+    pub sources: Vec<Arc<Source>>,
     pub tests: Named<TestSettings>,
 }
 

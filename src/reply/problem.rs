@@ -196,7 +196,8 @@ mod tests {
             Every answer that the gateway itself makes when it refuses has a stable code. The client reads it in an RFC 9457 problem\n\
             document (`application/problem+json`, member `code`; `type` is `urn:sluice:problem:` and the code), the operator in the access\n\
             log (field `code`), the alert in a metric (label `code` of `sluice_requests_total` and `sluice_refusals_total`; label `policy` is\n\
-            the column *raised by*).\n\n\
+            the column *raised by*). Not in these metrics: those that `admin` raises, for they answer no request of a client's; and\n\
+            `fixed-answer`, which is no refusal and stands in `sluice_requests_total` alone.\n\n\
             This page is generated from the table in `src/reply/problem.rs`: `UPDATE=1 cargo test --lib problem` rewrites it.\n\n\
             | code | status | error | raised by | what it means and what to do |\n|---|---|---|---|---|\n",
         );
