@@ -14,6 +14,7 @@ use crate::config::plan::Gateway;
 use crate::ctx::Now;
 use crate::entry::request_id::RequestId;
 use crate::listen::conn::ConnInfo;
+use crate::listen::front::Asked;
 use crate::policy::rate_limit;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
 use crate::relay::tunnel::ClosedBy;
@@ -54,7 +55,7 @@ pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
 fn version(version: http::Version) -> &'static str {
     match version {
         http::Version::HTTP_10 => "HTTP/1.0",
-        http::Version::HTTP_2 => "HTTP/2",
+        http::Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/1.1",
     }
 }
@@ -152,53 +153,74 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     }
 }
 
-/// What was refused before it became a request: a bad head, a head that did not come.
+/// What was refused before it became a request: a bad head, a head that did not come, a stream of HTTP/2.
 pub struct Refusal<'a> {
     pub conn: &'a ConnInfo,
     pub kind: &'static Kind,
-    /// What there is of the head.
-    pub head: &'a [u8],
+    pub asked: Refused<'a>,
     pub request_id: &'a RequestId,
     pub now: Now,
     /// Since the first bytes of the head.
     pub took: Duration,
     /// Bytes of the answer's body.
-    pub sent: u64,
+    pub sent: usize,
+}
+
+/// What is known of a request that was refused before it became one.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused<'a> {
+    protocol: &'static str,
+    method: &'a [u8],
+    /// Path and query.
+    target: &'a [u8],
+}
+
+// === impl Refused ===
+
+impl<'a> Refused<'a> {
+    /// Of what there is of a head of HTTP/1.1.
+    pub fn head(head: &'a [u8]) -> Self {
+        let mut line =
+            head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default().split(|byte| *byte == b' ');
+        let method = line.next().filter(|method| method.len() <= 32 && method.iter().all(|byte| crate::listen::head::is_tchar(*byte)));
+        let target = method.and_then(|_| line.next()).unwrap_or_default();
+        // Of a target that is a whole URL, the path: a name and a password may stand before the host.
+        let target = memchr::memmem::find(target, b"://").map_or(target, |at| {
+            let rest = &target[at + 3..];
+            memchr::memchr(b'/', rest).map_or(&[][..], |at| &rest[at..])
+        });
+        Refused { protocol: "HTTP/1.1", method: method.unwrap_or_default(), target }
+    }
+
+    /// Of HTTP/2.
+    pub fn stream(asked: &Asked<'a>) -> Self {
+        Refused { protocol: "HTTP/2.0", method: asked.method.as_bytes(), target: asked.target.as_bytes() }
+    }
 }
 
 /// Logs and counts it.
 pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, refusal: &Refusal<'_>) {
-    let Refusal { conn, kind, head, request_id, now, took, sent } = *refusal;
-    let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-    let mut line =
-        head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default().split(|byte| *byte == b' ');
-    let method = line.next().filter(|method| method.len() <= 32 && method.iter().all(|byte| crate::listen::head::is_tchar(*byte)));
-    let target = method.and_then(|_| line.next()).unwrap_or_default();
-    // Of a target that is a whole URL, the path: a name and a password may stand before the host.
-    let target = memchr::memmem::find(target, b"://").map_or(target, |at| {
-        let rest = &target[at + 3..];
-        memchr::memchr(b'/', rest).map_or(&[][..], |at| &rest[at..])
-    });
+    let Refusal { conn, kind, asked: Refused { protocol, method, target }, request_id, now, took, sent } = *refusal;
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let slot = gateway.listener_of(&conn.listener);
     Line {
         unix_ms: now.unix_ms,
         request_id: request_id.as_bytes(),
         listener: &conn.listener.name,
-        protocol: "HTTP/1.1",
+        protocol,
         client: Some(conn.peer.ip()),
-        method: method.unwrap_or_default(),
+        method,
         path,
         status: Some(kind.status),
         code: kind.code,
-        bytes_out: sent,
-        total_us: Some(took),
+        bytes_out: sent as u64,
+        total_us: Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
         ..Line::default()
     }
     .send(sink);
     if let Some((_, listener)) = slot {
         listener.series.refused(kind);
-        listener.series.bytes_out.fetch_add(sent, Relaxed);
+        listener.series.bytes_out.fetch_add(sent as u64, Relaxed);
     }
     gateway.metrics.refused(kind);
     gateway.unmatched.refused_head(kind);

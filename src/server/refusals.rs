@@ -11,11 +11,11 @@ use bytes::Bytes;
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::entry::request_id::RequestId;
-use crate::exchange::{Refusal, report_refusal};
+use crate::exchange::{Refusal, Refused, report_refusal};
 use crate::listen::conn::ConnInfo;
-use crate::listen::front::Refuse;
+use crate::listen::front::{Asked, Refuse};
 use crate::reply::problem::{Kind, Problem};
-use crate::reply::render::{Http1, http1};
+use crate::reply::render::{Http1, http1, http2};
 use crate::report::metrics::series::Dropped;
 use crate::report::writer::Sink;
 
@@ -33,9 +33,20 @@ impl Refuse for Refusals {
         let answer = http1(&Problem::new(kind), how);
         // As for requests: what follows the answer's head.
         let body = memchr::memmem::find(&answer, b"\r\n\r\n").map_or(0, |at| answer.len() - at - 4);
-        let refusal = Refusal { conn, kind, head, request_id: &request_id, now, took, sent: body as u64 };
+        let asked = Refused::head(head);
+        let refusal = Refusal { conn, kind, asked, request_id: &request_id, now, took, sent: body };
         report_refusal(&self.gateway.load(), &self.sink, &refusal);
         answer
+    }
+
+    fn refuse_stream(&self, conn: &ConnInfo, kind: &'static Kind, asked: &Asked<'_>) -> (http::response::Parts, Bytes) {
+        let now = clock::now();
+        let request_id = RequestId::make();
+        let (head, body) = http2(&Problem::new(kind), request_id.as_str(), now.unix_ms);
+        let asked = Refused::stream(asked);
+        let refusal = Refusal { conn, kind, asked, request_id: &request_id, now, took: Duration::ZERO, sent: body.len() };
+        report_refusal(&self.gateway.load(), &self.sink, &refusal);
+        (head, body)
     }
 
     fn dropped(&self, listener: &str, reason: Dropped) {
