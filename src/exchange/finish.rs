@@ -18,6 +18,7 @@ use crate::listen::front::Asked;
 use crate::policy::rate_limit;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
 use crate::relay::tunnel::ClosedBy;
+use crate::reply::grpc::Status;
 use crate::reply::problem::Kind;
 use crate::report::access_log::Line;
 use crate::report::metrics::route::Outcome;
@@ -70,6 +71,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     let refused = facts.refused.as_ref();
     let ended = || attempts.closed_by.or(refused.map(|(kind, _)| ClosedBy::of(kind))).unwrap_or(ClosedBy::Gateway);
     let closed_by = attempts.is_tunnel.then(ended);
+    let grpc_status = ctx.call.as_ref().map(|call| call.status(refused.map(|(kind, _)| *kind)));
     let (relay, route) = (ctx.relay(), ctx.route());
     let identity = facts.identity.as_deref();
     let listener = ctx.gateway.listeners.get(facts.listener);
@@ -115,6 +117,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         upstream_us: (attempts.number > 0).then_some(upstream_us),
         gateway_us,
         user_agent: agent,
+        grpc_status: grpc_status.map_or("", Status::name),
         closed_by: closed_by.map_or("", ClosedBy::as_str),
         would_refuse: &facts.would_refuse,
     }
@@ -145,6 +148,9 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         (None, None, None) => Outcome::Nothing,
     };
     series.done(outcome, (!attempts.is_tunnel).then_some(total_us), gateway_us);
+    if let Some(status) = grpc_status {
+        series.call_ended(status);
+    }
     if let Some(by) = closed_by {
         series.tunnels().close(by, total_us);
     }

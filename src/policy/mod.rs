@@ -174,6 +174,7 @@ impl PolicySettings {
             limits,
             body,
             timeouts,
+            grpc,
             rewrite,
             request_headers,
             response_headers,
@@ -189,6 +190,7 @@ impl PolicySettings {
             written("body", body, |_, _| {}).map(Written::needing_upstream),
             // What the relay and the reply do for a route is written with the policies, but asks nobody.
             written("timeouts", timeouts, |_, _| {}).map(Written::needing_upstream),
+            written("grpc", grpc, |_, _| {}).map(Written::needing_upstream),
             written("rewrite", rewrite, rewrite::check).map(Written::needing_upstream),
             written("request_headers", request_headers, |_, _| {}).map(Written::needing_upstream),
             written("response_headers", response_headers, |_, _| {}),
