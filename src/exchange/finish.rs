@@ -179,6 +179,7 @@ pub struct Refused<'a> {
     method: &'a [u8],
     /// Path and query.
     target: &'a [u8],
+    reason: &'a str,
 }
 
 // === impl Refused ===
@@ -195,18 +196,18 @@ impl<'a> Refused<'a> {
             let rest = &target[at + 3..];
             memchr::memchr(b'/', rest).map_or(&[][..], |at| &rest[at..])
         });
-        Refused { protocol: "HTTP/1.1", method: method.unwrap_or_default(), target }
+        Refused { protocol: "HTTP/1.1", method: method.unwrap_or_default(), target, reason: "" }
     }
 
     /// Of HTTP/2.
     pub fn stream(asked: &Asked<'a>) -> Self {
-        Refused { protocol: "HTTP/2.0", method: asked.method.as_bytes(), target: asked.target.as_bytes() }
+        Refused { protocol: "HTTP/2.0", method: asked.method.as_bytes(), target: asked.target.as_bytes(), reason: asked.reason }
     }
 }
 
 /// Logs and counts it.
 pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, refusal: &Refusal<'_>) {
-    let Refusal { conn, kind, asked: Refused { protocol, method, target }, request_id, now, took, sent } = *refusal;
+    let Refusal { conn, kind, asked: Refused { protocol, method, target, reason }, request_id, now, took, sent } = *refusal;
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let slot = gateway.listener_of(&conn.listener);
     Line {
@@ -219,6 +220,7 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, refusal: &Refusal<'_>
         path,
         status: Some(kind.status),
         code: kind.code,
+        reason,
         bytes_out: sent as u64,
         total_us: Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
         ..Line::default()
