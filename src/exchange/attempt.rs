@@ -151,7 +151,7 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Byte
         && let Err(problem) = count.count(length)
     {
         let code = problem.kind.code;
-        if !ctx.route().is_some_and(|route| route.policies.shadows(crate::config::document::Shadow::Body)) {
+        if !ctx.route().is_some_and(|route| route.policies.shadows(crate::policy::Shadow::Body)) {
             ctx.facts.refused = Some((problem.kind, problem.reason));
             return Err(Error::explain(ErrorType::HTTPStatus(problem.kind.status), code).into_down());
         }

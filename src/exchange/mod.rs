@@ -29,7 +29,7 @@ use crate::relay::balance::NO_HEALTHY_TARGET;
 use crate::relay::protocol::UPGRADE_UNSUPPORTED;
 use crate::reply::problem::Problem;
 
-pub use self::finish::{DRAIN_ENDED, Refused, report_refusal, report_refused};
+pub use self::finish::{DRAIN_ENDED, Refusal, Refused, report_refusal};
 
 /// One request on its way: the snapshot that it holds, and what has been learnt about it.
 pub struct Ctx {
