@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -78,6 +79,10 @@ impl ProxyHttp for Proxy {
     fn response_body_filter(&self, _: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Ctx>) -> Result<Option<Duration>> {
         exchange::answer_part(ctx, body, end);
         Ok(None)
+    }
+
+    async fn response_trailer_filter(&self, _: &mut Session, trailers: &mut HeaderMap, ctx: &mut Box<Ctx>) -> Result<Option<Bytes>> {
+        Ok(exchange::trailers(ctx, trailers))
     }
 
     fn error_while_proxy(&self, _: &HttpPeer, session: &mut Session, error: Box<Error>, ctx: &mut Box<Ctx>, _: bool) -> Box<Error> {

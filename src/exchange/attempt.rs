@@ -13,7 +13,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use smallvec::SmallVec;
 
-use super::{Ctx, is_websocket};
+use super::{Ctx, call, is_websocket};
 use crate::clock;
 use crate::config::plan::{Relay, Route};
 use crate::policy::limits;
@@ -108,9 +108,11 @@ pub fn connected(ctx: &mut Ctx, reused: bool) {
 
 /// Makes the head that goes upstream.
 pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHeader) -> Result<()> {
+    call::begin_attempt(ctx);
     let Some((route, relay)) = ctx.relay() else { return Err(no_relay()) };
     let Some(target) = &ctx.attempts.target else { return Err(no_relay()) };
-    make_head(&ctx.gateway, route, relay, &ctx.facts, &target.host_header, head);
+    let speech = ctx.call.as_ref().filter(|_| ctx.attempts.is_h2).map(|call| call.speech);
+    make_head(&ctx.gateway, route, relay, &ctx.facts, &target.host_header, speech, head);
     let sent = head.uri.path_and_query().map_or("", |sent| sent.as_str());
     let rewritten = (sent != ctx.facts.target.path_and_query() && relay.head.rewrite.is_some()).then(|| sent.into());
     ctx.attempts.rewritten = rewritten;
@@ -142,14 +144,14 @@ fn route_body(ctx: &Ctx) -> Option<crate::policy::validate::BodyCount> {
 }
 
 /// A piece of the request's body is on its way.
-pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &Option<Bytes>, end: bool) -> Result<()> {
+pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) -> Result<()> {
     let length = body.as_ref().map_or(0, Bytes::len);
     ctx.attempts.sent += length as u64;
     if let Some(count) = &mut ctx.body
         && let Err(problem) = count.count(length)
     {
         let code = problem.kind.code;
-        if !ctx.route().is_some_and(|route| route.policies.shadows(crate::config::document::Shadow::Body)) {
+        if !ctx.route().is_some_and(|route| route.policies.shadows(crate::policy::Shadow::Body)) {
             ctx.facts.refused = Some((problem.kind, problem.reason));
             return Err(Error::explain(ErrorType::HTTPStatus(problem.kind.status), code).into_down());
         }
@@ -157,10 +159,13 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &Option<Bytes>, 
             ctx.facts.would_refuse.push(code);
         }
     }
+    call::request_part(ctx, body, end)?;
     let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return Err(no_relay()) };
     match (ctx.attempts.has_answer, end || is_websocket(session)) {
         (true, _) => conn.deadline.await_bytes(clock::mono(), idle(ctx, route, relay)),
         (false, true) => conn.deadline.await_head(clock::mono(), relay.timeouts.response),
+        // A call is silent where both sides are.
+        (false, false) if ctx.call.is_some() => conn.deadline.await_bytes(clock::mono(), relay.timeouts.idle),
         // While the client still sends, silence is its own.
         (false, false) => {}
     }
@@ -225,6 +230,7 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     }
     ctx.attempts.status = Some(status);
     ctx.attempts.has_answer = true;
+    call::answer_head(ctx, head);
     if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
         // Pingora looks only when a request begins.
         session.set_keepalive(None);
@@ -263,8 +269,9 @@ pub(super) fn idle(ctx: &Ctx, route: &Route, relay: &Relay) -> Duration {
 }
 
 /// A piece of the answer's body on its way to the client.
-pub fn answer_part(ctx: &mut Ctx, body: &Option<Bytes>, end: bool) {
+pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) {
     ctx.attempts.received += body.as_ref().map_or(0, Bytes::len) as u64;
+    call::answer_part(ctx, body);
     if end {
         ctx.attempts.stop_clock();
     }

@@ -5,7 +5,7 @@ use pingora_core::{Error, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::attempt::idle;
-use super::{Ctx, answered, write};
+use super::{Ctx, answered, call, write};
 use crate::relay::balance::choose as choose_target;
 use crate::relay::retry::{Attempt, CLIENT_GONE, IDLE_TIMEOUT, INTERNAL_ERROR, Phase, RESPONSE_TIMEOUT, kind_of};
 use crate::relay::target::Chosen;
@@ -120,7 +120,11 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     {
         conn.break_off();
     }
-    if answered(session).is_some() || kind.status == CLIENT_GONE.status {
+    if kind.status == CLIENT_GONE.status {
+        return gone;
+    }
+    if answered(session).is_some() {
+        call::break_off(session, ctx, &problem).await;
         return gone;
     }
     if ctx.attempts.number > 0 {
@@ -157,7 +161,7 @@ fn kind_in(ctx: &Ctx, error: &Error) -> &'static Kind {
 /// None where the upstream has not failed.
 fn failure_of(kind: &Kind) -> Option<Failure> {
     let failure = match kind.code {
-        "websocket-idle" | "websocket-expired" | "drain-ended" => return None,
+        "websocket-idle" | "websocket-expired" | "drain-ended" | "grpc-deadline" | "grpc-web-malformed" => return None,
         "upstream-connect-failed" => Failure::Connect,
         "upstream-connect-timeout" => Failure::ConnectTimeout,
         "upstream-response-timeout" => Failure::ResponseTimeout,

@@ -3,6 +3,7 @@
 //! Decides nothing: asks `decide.rs`, `relay` and `reply`, and writes what they say.
 
 mod attempt;
+mod call;
 mod fail;
 mod finish;
 mod write;
@@ -15,6 +16,7 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
 use self::attempt::Attempts;
+use self::call::Call;
 use crate::clock;
 use crate::config::plan::{Gateway, Relay, Route};
 use crate::ctx::{Facts, Now, Scheme};
@@ -27,7 +29,7 @@ use crate::relay::balance::NO_HEALTHY_TARGET;
 use crate::relay::protocol::UPGRADE_UNSUPPORTED;
 use crate::reply::problem::Problem;
 
-pub use self::finish::{DRAIN_ENDED, Refused, report_refusal, report_refused};
+pub use self::finish::{DRAIN_ENDED, Refusal, Refused, report_refusal};
 
 /// One request on its way: the snapshot that it holds, and what has been learnt about it.
 pub struct Ctx {
@@ -35,6 +37,8 @@ pub struct Ctx {
     pub facts: Facts,
     conn: Option<Arc<ConnInfo>>,
     attempts: Attempts,
+    /// Where it is a call of gRPC.
+    call: Option<Box<Call>>,
     /// The count of the request's body, where the route limits it.
     body: Option<BodyCount>,
     sink: Arc<crate::report::writer::Sink>,
@@ -53,6 +57,7 @@ impl Ctx {
             facts: Facts::new(0, nobody, Scheme::Http, Now { mono: 0, unix_ms: 0 }),
             conn: None,
             attempts: Attempts::default(),
+            call: None,
             body: None,
             sink,
             is_reported: false,
@@ -97,6 +102,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         let target = raw.as_deref().and_then(raw_target).unwrap_or_else(|| head.raw_path());
         decide(&gateway, &gateway.buckets, head, target, &mut ctx.facts).await
     };
+    ctx.call = Call::of(session, ctx.route());
     match decision {
         Ok(Decision::Relay(route)) => {
             ctx.body = route.policies.body.map(|limit| limit.count());
@@ -105,6 +111,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
                 return Ok(true);
             }
             if attempt::choose(ctx) {
+                call::start(session, ctx);
                 return Ok(false);
             }
             Box::pin(write::refuse(session, ctx, &Problem::new(&NO_HEALTHY_TARGET))).await?;
@@ -124,6 +131,7 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
 }
 
 pub use self::attempt::{answer_head, answer_part, connected, peer, request_head, request_part};
+pub use self::call::trailers;
 pub use self::fail::{connect_failed, failed, give_up};
 pub use self::finish::finish;
 

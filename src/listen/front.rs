@@ -9,6 +9,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use memchr::memchr;
@@ -37,8 +38,8 @@ pub static HEADER_TIMEOUT: Kind = Kind {
 /// What the gateway does about connections and heads that never become a request.
 pub trait Refuse: Send + Sync {
     /// Logs and counts the refusal, and renders it: the complete HTTP/1.1 response, with `Connection: close`. `head` is what has
-    /// come so far of the head, up to a few KiB more than its bound; it may be anything.
-    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes;
+    /// come so far of the head, up to a few KiB more than its bound; it may be anything. `took`: since its first bytes came.
+    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8], took: Duration) -> Bytes;
 
     /// The same for one stream of HTTP/2: head and body of its answer.
     fn refuse_stream(&self, conn: &ConnInfo, kind: &'static Kind, asked: &Asked<'_>) -> (http::response::Parts, Bytes);
@@ -53,6 +54,8 @@ pub struct Asked<'a> {
     pub method: &'a str,
     /// Path and query.
     pub target: &'a str,
+    /// For the log only.
+    pub reason: &'a str,
 }
 
 /// What serves the connections of one worker thread, whatever their listener.
@@ -66,7 +69,8 @@ enum Waited {
     Head(Head),
     /// The client speaks HTTP/2.
     Preface,
-    Refused(&'static Kind),
+    /// Since when a part of it was there; none where all of it came at once.
+    Refused(&'static Kind, Option<Instant>),
     /// Nothing to answer: why, where that is worth counting.
     Over(Option<Dropped>),
 }
@@ -126,8 +130,8 @@ where
                 Waited::Head(head) => head,
                 // Boxed, as all that is not HTTP/1: most connections never make the room.
                 Waited::Preface => return Box::pin(self.clone().serve_http2(stream, buf)).await,
-                Waited::Refused(kind) => {
-                    let answer = self.refuse.refuse(&conn, kind, &buf);
+                Waited::Refused(kind, since) => {
+                    let answer = self.refuse.refuse(&conn, kind, &buf, since.map(|since| since.elapsed()).unwrap_or_default());
                     // Boxed: hardly any connection comes here, and all would have to make room for it.
                     return Box::pin(async move { stream.finish_with(&answer).await }).await;
                 }
@@ -176,7 +180,7 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
         let first = self.first.take();
         let mut until = first;
         let mut linger = None;
-        let mut begun = false;
+        let mut since = None;
         let mut share = listener.heads.share();
         poll_fn(|cx| {
             loop {
@@ -188,13 +192,13 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                     Poll::Pending => {
                         let deadlines = &listener.peek().deadlines;
                         let mut at = *until.get_or_insert_with(|| Instant::now() + deadlines.keep_alive);
-                        if !begun && self.is_closing(cx) {
+                        if since.is_none() && self.is_closing(cx) {
                             at = at.min(*linger.get_or_insert_with(|| Instant::now() + deadlines.linger));
                         }
                         ready!(self.alarm.poll_past(cx, at));
                         let silent = first.is_some() && linger.is_none();
-                        return Poll::Ready(if begun {
-                            Waited::Refused(&HEADER_TIMEOUT)
+                        return Poll::Ready(if since.is_some() {
+                            Waited::Refused(&HEADER_TIMEOUT, since)
                         } else {
                             Waited::Over(silent.then_some(Dropped::HeaderDeadline))
                         });
@@ -209,25 +213,28 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                     }
                     // At most three bytes of any method but PRI.
                     if PREFACE.starts_with(buf) {
-                        begun = true;
+                        since.get_or_insert_with(Instant::now);
                         continue;
                     }
                 }
                 if old == 0 || memchr(b'\n', &buf[old..]).is_some() || buf.len() > settings.heads.bytes {
                     match judge(buf, &settings.heads) {
-                        Judged::Complete(_) if !settings.protocols.http1 => return Poll::Ready(Waited::Refused(&VERSION_UNSUPPORTED)),
+                        Judged::Complete(_) if !settings.protocols.http1 => {
+                            return Poll::Ready(Waited::Refused(&VERSION_UNSUPPORTED, since));
+                        }
                         Judged::Complete(head) => return Poll::Ready(Waited::Head(head)),
-                        Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind)),
+                        Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind, since)),
                         Judged::Incomplete => {}
                     }
                 }
                 if !share.covers(buf.len(), settings.buffers.memory) {
-                    return Poll::Ready(Waited::Refused(&HEADS_FULL));
+                    return Poll::Ready(Waited::Refused(&HEADS_FULL, since));
                 }
-                if !begun && has_begun(buf) {
-                    begun = true;
+                if since.is_none() && has_begun(buf) {
+                    let now = Instant::now();
+                    since = Some(now);
                     if first.is_none() {
-                        until = Some(Instant::now() + settings.deadlines.header);
+                        until = Some(now + settings.deadlines.header);
                     }
                 }
             }

@@ -19,5 +19,6 @@ pub mod strip;
 pub mod target;
 pub mod template;
 pub mod timeouts;
+pub mod translate;
 pub mod tunnel;
 pub mod upstream;

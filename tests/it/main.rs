@@ -13,6 +13,7 @@ mod entry;
 mod every_key;
 mod examples;
 mod explain;
+mod grpc;
 mod harness;
 mod hostile;
 mod http2;

@@ -103,7 +103,7 @@ struct Record {
 }
 
 impl Refuse for Record {
-    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes {
+    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8], _: Duration) -> Bytes {
         assert!(conn.peer.ip().is_loopback());
         self.refused.lock().push((kind.code, head.to_vec()));
         let (status, code) = (kind.status, kind.code);
