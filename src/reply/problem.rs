@@ -44,6 +44,8 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("relay", &relay::retry::INTERNAL_ERROR),
     ("auth", &policy::api_key::KEY_MALFORMED),
     ("auth", &policy::api_key::KEY_UNKNOWN),
+    ("auth", &policy::jwt::published::KEYS_TOO_OLD),
+    ("auth", &policy::jwt::published::KEYS_UNAVAILABLE),
     ("head", &listen::head::LINE_ENDING_INVALID),
     ("route", &entry::METHOD_NOT_ALLOWED),
     ("head", &listen::head::METHOD_UNSUPPORTED),

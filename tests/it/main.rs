@@ -18,6 +18,7 @@ mod keys;
 mod listen;
 mod notify;
 mod prometheus;
+mod provider;
 mod readme;
 mod relay;
 mod reload;
