@@ -12,6 +12,7 @@ use crate::entry::canonical::Target;
 use crate::entry::request_id::RequestId;
 use crate::entry::route::Captures;
 use crate::entry::trace_context::TraceContext;
+use crate::listen::tls::facts::TlsFacts;
 use crate::policy::Stop;
 use crate::policy::principal::Identity;
 use crate::policy::rate_limit::Charge;
@@ -35,6 +36,7 @@ pub struct Facts {
     /// The other end of the TCP connection.
     pub peer: SocketAddr,
     pub scheme: Scheme,
+    pub tls: Option<Arc<TlsFacts>>,
     pub now: Now,
     /// Whether a policy that needs to know something may ask others for it.
     pub asking: Asking,
@@ -146,6 +148,7 @@ impl Facts {
             listener,
             peer,
             scheme,
+            tls: None,
             now,
             asking: Asking::Nobody,
             request_id: RequestId::default(),

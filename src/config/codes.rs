@@ -21,6 +21,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("bad-header-value", "The value of a header could not be sent."),
     ("bad-host", "What a rewrite sets as the host is none."),
     ("bad-name", "A name is not made of small letters, digits, `-` and `_`, or means something already."),
+    ("bad-origin", "An origin is not a scheme, a host and perhaps a port."),
     ("bad-parameter-name", "The name of a query parameter is not one."),
     ("bad-path", "A path does not begin with `/` or holds what no path may hold."),
     ("bad-scope", "A scope holds characters that no scope may hold."),

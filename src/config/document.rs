@@ -20,7 +20,9 @@ use crate::policy::cors::CorsSettings;
 use crate::policy::ip_filter::IpFilterSettings;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
 use crate::policy::validate::BodySettings;
+use crate::policy::websocket::WebSocketSettings;
 use crate::relay::rewrite::{RequestHeadersSettings, RewriteSettings};
+use crate::relay::timeouts::RouteTimeoutsSettings;
 use crate::relay::upstream::UpstreamSettings;
 use crate::reply::headers::ResponseHeadersSettings;
 use crate::report::access_log::AccessLogSettings;
@@ -85,12 +87,16 @@ pub struct PolicySettings {
     pub ip_filter: Option<At<IpFilterSettings>>,
     /// Cross-origin requests.
     pub cors: Option<At<CorsSettings>>,
+    /// WebSockets.
+    pub websocket: Option<At<WebSocketSettings>>,
     /// Scopes, roles and claims that a caller must have.
     pub allow: Option<At<AllowSettings>>,
     /// Names in `limits`.
     pub limits: Option<At<Vec<At<String>>>>,
     /// The request body.
     pub body: Option<At<BodySettings>>,
+    /// How long the upstream may take, where that differs from what the upstream itself says.
+    pub timeouts: Option<At<RouteTimeoutsSettings>>,
     /// Path and host on the way to the upstream.
     pub rewrite: Option<At<RewriteSettings>>,
     /// Headers of the request on the way to the upstream.
@@ -109,6 +115,7 @@ pub struct PolicySettings {
 pub enum Shadow {
     IpFilter,
     Cors,
+    Websocket,
     Auth,
     Allow,
     Limits,
@@ -258,6 +265,7 @@ impl Shadow {
         match self {
             Shadow::IpFilter => "ip_filter",
             Shadow::Cors => "cors",
+            Shadow::Websocket => "websocket",
             Shadow::Auth => "auth",
             Shadow::Allow => "allow",
             Shadow::Limits => "limits",

@@ -12,7 +12,9 @@ use crate::policy::authz::AllowSettings;
 use crate::policy::cors::CorsSettings;
 use crate::policy::ip_filter::IpFilterSettings;
 use crate::policy::validate::BodySettings;
+use crate::policy::websocket::WebSocketSettings;
 use crate::relay::rewrite::{RequestHeadersSettings, RewriteSettings};
+use crate::relay::timeouts::RouteTimeoutsSettings;
 use crate::reply::headers::ResponseHeadersSettings;
 
 /// Where a policy was written.
@@ -38,9 +40,11 @@ pub struct Given<'a, T> {
 pub struct Effective<'a> {
     pub ip_filter: Option<Given<'a, IpFilterSettings>>,
     pub cors: Option<Given<'a, CorsSettings>>,
+    pub websocket: Option<Given<'a, WebSocketSettings>>,
     pub allow: Option<Given<'a, AllowSettings>>,
     pub limits: Option<Given<'a, Vec<At<String>>>>,
     pub body: Option<Given<'a, BodySettings>>,
+    pub timeouts: Option<Given<'a, RouteTimeoutsSettings>>,
     pub rewrite: Option<Given<'a, RewriteSettings>>,
     pub request_headers: Option<Given<'a, RequestHeadersSettings>>,
     pub response_headers: Option<Given<'a, ResponseHeadersSettings>>,
@@ -96,9 +100,11 @@ impl<'a> Resolver<'a> {
         Effective {
             ip_filter: nearest!(ip_filter),
             cors: nearest!(cors),
+            websocket: nearest!(websocket),
             allow: nearest!(allow),
             limits: nearest!(limits),
             body: nearest!(body),
+            timeouts: nearest!(timeouts),
             rewrite: nearest!(rewrite),
             request_headers: nearest!(request_headers),
             response_headers: nearest!(response_headers),

@@ -24,6 +24,7 @@ use crate::policy::rate_limit::RateLimits;
 use crate::relay::head::HeadPlan;
 use crate::relay::pool::Pool;
 use crate::relay::strip::StripSet;
+use crate::relay::upstream::Timeouts;
 use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
 use crate::report::metrics::Metrics;
@@ -105,7 +106,7 @@ pub struct Route {
 
 /// What happens to a request that passed.
 pub enum Action {
-    Upstream(Relay),
+    Upstream(Box<Relay>),
     Respond(Fixed),
     Redirect(Redirect),
 }
@@ -114,6 +115,10 @@ pub enum Action {
 pub struct Relay {
     pub upstream: Arc<UpstreamPlan>,
     pub head: HeadPlan,
+    /// What the route says, else the upstream.
+    pub timeouts: Timeouts,
+    /// Whether the route says any of it.
+    pub has_own_timeouts: bool,
     /// Query parameters that are cut before the request goes on.
     pub cut: Vec<String>,
 }
@@ -130,6 +135,18 @@ pub struct Shown {
     pub is_public: bool,
     pub limits: Vec<String>,
     pub target: String,
+}
+
+// === impl Route ===
+
+impl Route {
+    /// The way to its upstream, where it has one.
+    pub fn relay(&self) -> Option<&Relay> {
+        match &self.action {
+            Action::Upstream(relay) => Some(relay),
+            Action::Respond(_) | Action::Redirect(_) => None,
+        }
+    }
 }
 
 // === impl Gateway ===

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header;
@@ -13,6 +15,7 @@ use smallvec::SmallVec;
 
 use super::{Ctx, answered, is_websocket, write};
 use crate::clock;
+use crate::config::plan::{Relay, Route};
 use crate::policy::limits;
 use crate::relay::balance::choose as choose_target;
 use crate::relay::framing::make_plain;
@@ -20,6 +23,7 @@ use crate::relay::peer::peer as make_peer;
 use crate::relay::retry::{Attempt, CLIENT_GONE, INTERNAL_ERROR, Phase, kind_of};
 use crate::relay::send::make_head;
 use crate::relay::target::{Chosen, Target};
+use crate::relay::tunnel::{ClosedBy, in_tunnel};
 use crate::reply::headers::{Incoming, LOCATIONS, client_head};
 use crate::reply::location::Way;
 use crate::reply::problem::{Kind, Problem};
@@ -48,6 +52,8 @@ pub struct Attempts {
     pub rewritten: Option<Box<str>>,
     /// A tunnel, whose duration says nothing about the gateway.
     pub is_tunnel: bool,
+    /// Who ended it, where it ended in order.
+    pub closed_by: Option<ClosedBy>,
 }
 
 // === impl Attempts ===
@@ -72,13 +78,15 @@ pub fn choose(ctx: &mut Ctx) -> bool {
 /// The peer of the next attempt.
 pub fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
-    let pool = relay.upstream.pool.clone();
+    let (pool, idle) = (relay.upstream.pool.clone(), relay.timeouts.idle);
     let attempts = &mut ctx.attempts;
     let Some(chosen) = &attempts.chosen else { return Err(no_relay()) };
     attempts.number += 1;
     attempts.target = Some(chosen.target().clone());
     attempts.began = clock::mono();
-    Ok(make_peer(&pool, chosen, std::mem::take(&mut attempts.is_fresh)))
+    let mut peer = make_peer(&pool, chosen, std::mem::take(&mut attempts.is_fresh));
+    peer.options.write_timeout = Some(idle);
+    Ok(peer)
 }
 
 /// A connection could not be made: another target, if there is one.
@@ -108,7 +116,7 @@ pub fn connected(ctx: &mut Ctx, reused: bool) {
     if let Some((_, relay)) = ctx.relay() {
         let series = &relay.upstream.series;
         let counter = if reused { &series.connections_reused } else { &series.connections_new };
-        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        counter.fetch_add(1, Relaxed);
     }
 }
 
@@ -145,13 +153,18 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &Option<Bytes>, 
             ctx.facts.would_refuse.push(code);
         }
     }
-    let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return Err(no_relay()) };
-    let timeouts = relay.upstream.pool.upstream.timeouts;
+    let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return Err(no_relay()) };
     match (ctx.attempts.has_answer, end || is_websocket(session)) {
-        (true, _) => conn.deadline.await_bytes(clock::mono(), timeouts.idle),
-        (false, true) => conn.deadline.await_head(clock::mono(), timeouts.response),
+        (true, _) => conn.deadline.await_bytes(clock::mono(), idle(ctx, route, relay)),
+        (false, true) => conn.deadline.await_head(clock::mono(), relay.timeouts.response),
         // While the client still sends, silence is its own.
         (false, false) => {}
+    }
+    if ctx.attempts.is_tunnel {
+        route.series.tunnels().bytes_in.fetch_add(length as u64, Relaxed);
+        if end {
+            ctx.attempts.closed_by.get_or_insert(ClosedBy::Client);
+        }
     }
     Ok(())
 }
@@ -188,28 +201,49 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
     client_head(&route.response, &incoming, head);
     if session.req_header().version == http::Version::HTTP_10 {
         // RFC 9112 section 6.1: it would not understand; the end of the connection is the end of the body.
-        head.remove_header(&header::TRANSFER_ENCODING);
+        if head.remove_header(&header::TRANSFER_ENCODING).is_some() {
+            session.set_keepalive(None);
+        }
     }
-    let timeouts = relay.upstream.pool.upstream.timeouts;
     if head.status.is_informational() && status != 101 {
         return Ok(());
     }
-    if let Some(conn) = &ctx.conn {
-        conn.deadline.await_bytes(clock::mono(), timeouts.idle);
-    }
     relay.upstream.series.answered(status);
+    if status == 101 {
+        // Its silence is counted over both sides, by the deadline.
+        session.set_read_timeout(None);
+        begin_tunnel(ctx);
+    } else if let Some(conn) = &ctx.conn {
+        conn.deadline.await_bytes(clock::mono(), relay.timeouts.idle);
+    }
     ctx.attempts.status = Some(status);
     ctx.attempts.has_answer = true;
-    ctx.attempts.is_tunnel = status == 101;
-    if status == 101 {
-        // The upstream's idle time is the tunnel's, whichever side is silent.
-        session.set_read_timeout(Some(timeouts.idle));
-    }
     if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
         // Pingora looks only when a request begins.
         session.set_keepalive(None);
     }
     Ok(())
+}
+
+/// From here on both sides say what they like, until one of them, silence or the end of the token ends it.
+fn begin_tunnel(ctx: &mut Ctx) {
+    ctx.attempts.is_tunnel = true;
+    let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
+    let now = clock::now();
+    conn.begin_tunnel();
+    conn.deadline.await_bytes(now.mono, idle(ctx, route, relay));
+    if let Some(end) = route.policies.tunnel_end(&ctx.facts) {
+        conn.deadline.end_at(now.mono.saturating_add(end.saturating_sub(now.unix_ms).saturating_mul(1_000_000)));
+    }
+    route.series.tunnels().open();
+}
+
+/// The silence that is allowed.
+fn idle(ctx: &Ctx, route: &Route, relay: &Relay) -> Duration {
+    match &route.policies.websocket {
+        Some(websocket) if ctx.attempts.is_tunnel => websocket.idle.unwrap_or(relay.timeouts.idle),
+        Some(_) | None => relay.timeouts.idle,
+    }
 }
 
 /// A piece of the answer's body on its way to the client.
@@ -218,10 +252,16 @@ pub fn answer_part(ctx: &mut Ctx, body: &Option<Bytes>, end: bool) {
     if end {
         ctx.attempts.stop_clock();
     }
-    let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
+    let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
     match end {
         true => conn.deadline.clear(),
-        false => conn.deadline.await_bytes(clock::mono(), relay.upstream.pool.upstream.timeouts.idle),
+        false => conn.deadline.await_bytes(clock::mono(), idle(ctx, route, relay)),
+    }
+    if ctx.attempts.is_tunnel {
+        route.series.tunnels().bytes_out.fetch_add(body.as_ref().map_or(0, Bytes::len) as u64, Relaxed);
+        if end {
+            ctx.attempts.closed_by.get_or_insert(ClosedBy::Upstream);
+        }
     }
 }
 
@@ -237,12 +277,14 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
     let retry = attempt.may_send_again(&error);
     ctx.attempts.is_fresh = retry;
     error.set_retry(retry);
-    let kind = kind_of(&error, phase(ctx));
-    if let Some((_, relay)) = ctx.relay() {
-        relay.upstream.series.failed(failure_of(kind));
+    let kind = kind_in(ctx, &error);
+    if let Some((_, relay)) = ctx.relay()
+        && let Some(failure) = failure_of(kind)
+    {
+        relay.upstream.series.failed(failure);
     }
     if let Some(chosen) = &ctx.attempts.chosen
-        && kind.code != CLIENT_GONE.code
+        && kind.status != CLIENT_GONE.status
         && !retry
     {
         log_failure(ctx, chosen, &error);
@@ -259,7 +301,7 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     let own = ctx.facts.refused.as_ref().map(|(kind, reason)| (*kind, reason.clone()));
     let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
     let (kind, reason) = own.unwrap_or_else(|| {
-        let kind = fault.unwrap_or_else(|| kind_of(error, phase(ctx)));
+        let kind = fault.unwrap_or_else(|| kind_in(ctx, error));
         (kind, Some(reason_of(ctx, kind, error)))
     });
     let mut problem = Problem::new(kind);
@@ -272,7 +314,7 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     {
         conn.break_off();
     }
-    if answered(session).is_some() || kind.code == CLIENT_GONE.code {
+    if answered(session).is_some() || kind.status == CLIENT_GONE.status {
         return gone;
     }
     if ctx.attempts.number > 0 {
@@ -301,28 +343,36 @@ fn attempt(ctx: &Ctx, answer_started: bool, body_replayable: bool) -> Attempt {
     Attempt { number: ctx.attempts.number, limit, is_idempotent: false, reused: ctx.attempts.is_reused, answer_started, body_replayable }
 }
 
-fn failure_of(kind: &Kind) -> Failure {
-    match kind.code {
+fn kind_in(ctx: &Ctx, error: &Error) -> &'static Kind {
+    let kind = kind_of(error, phase(ctx));
+    if ctx.attempts.is_tunnel { in_tunnel(kind) } else { kind }
+}
+
+/// None where the upstream has not failed.
+fn failure_of(kind: &Kind) -> Option<Failure> {
+    let failure = match kind.code {
+        "websocket-idle" | "websocket-expired" | "drain-ended" => return None,
         "upstream-connect-failed" => Failure::Connect,
         "upstream-connect-timeout" => Failure::ConnectTimeout,
         "upstream-response-timeout" => Failure::ResponseTimeout,
         "upstream-idle-timeout" => Failure::IdleTimeout,
         "client-gone" => Failure::ClientGone,
         _ => Failure::Broken,
-    }
+    };
+    Some(failure)
 }
 
 /// What went wrong, with figures, for the log only.
 fn reason_of(ctx: &Ctx, kind: &Kind, error: &Error) -> String {
-    let Some((_, relay)) = ctx.relay() else { return error.etype().as_str().to_owned() };
-    let timeouts = relay.upstream.pool.upstream.timeouts;
+    let Some((route, relay)) = ctx.relay() else { return error.etype().as_str().to_owned() };
+    let timeouts = relay.timeouts;
     match kind.code {
         "upstream-connect-timeout" => format!("no connection within {:?}", timeouts.connect),
         "upstream-response-timeout" if matches!(error.etype(), ErrorType::WriteTimedout) => {
             format!("nothing of the request taken for {:?}", timeouts.idle)
         }
         "upstream-response-timeout" => format!("no response head within {:?}", timeouts.response),
-        "upstream-idle-timeout" => format!("silence for {:?}", timeouts.idle),
+        "upstream-idle-timeout" | "websocket-idle" => format!("silence for {:?}", idle(ctx, route, relay)),
         _ => match &error.cause {
             Some(_) => format!("{}: {}", error.etype().as_str(), error.root_cause()),
             None => error.etype().as_str().to_owned(),

@@ -17,11 +17,13 @@ use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use super::conn::ConnInfo;
+use super::descriptors;
 use super::front::Front;
+use super::open::{Admitted, open};
 use super::running::RunningListener;
-use super::stream::{ClientStream, Socket};
-use crate::ctx::Scheme;
+use super::stream::Socket;
+use crate::clock;
+use crate::report::metrics::series::Dropped;
 
 /// How long to wait where there are no descriptors or no memory left: connections that end make room.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -98,7 +100,7 @@ async fn accept_from<S, P>(
                 tokio::task::yield_now().await;
             }
             Err(error) if is_exhausted(&error) => {
-                front.dropped(&listener.name, "no-descriptors");
+                front.dropped(&listener.name, Dropped::NoDescriptors);
                 tokio::select! {
                     () = &mut stop => return,
                     () = sleep(BACK_OFF) => {}
@@ -132,11 +134,17 @@ where
     P::CTX: Send + Sync,
 {
     listener.caps.note_accepted();
-    match listener.caps.admit(peer.ip(), listener.settings().connections, &listener.open) {
+    let bounds = listener.peek().connections;
+    if !descriptors::is_spare(socket.fd()) {
+        return front.dropped(&listener.name, Dropped::NoDescriptors);
+    }
+    if bounds.rate_per_address.is_some_and(|rate| !listener.newcomers.admit(peer.ip(), rate, clock::mono())) {
+        return front.dropped(&listener.name, Dropped::RatePerAddress);
+    }
+    match listener.caps.admit(peer.ip(), bounds, &listener.open) {
         Ok(permit) => {
             socket.prepare();
-            let conn = Arc::new(ConnInfo::new(listener.clone(), peer, Scheme::Http));
-            tokio::spawn(front.clone().serve(ClientStream::new(socket, permit, conn)));
+            open(Admitted { socket, permit, peer, listener: listener.clone() }, front);
         }
         Err(full) => front.dropped(&listener.name, full.reason()),
     }

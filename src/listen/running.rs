@@ -10,6 +10,8 @@ use tokio::sync::watch;
 
 use super::Listener;
 use super::caps::{Caps, Hold, Open};
+use super::heads::Held;
+use super::newcomers::Newcomers;
 use crate::report::metrics::series::ListenerSeries;
 
 /// A listener that is open, shared by the accept loops of all threads and by its connections.
@@ -20,9 +22,11 @@ pub struct RunningListener {
     slot: AtomicUsize,
     pub(super) caps: Arc<Caps>,
     pub(super) open: Arc<Open>,
+    pub(super) newcomers: Newcomers,
+    pub(super) heads: Held,
     accepting: watch::Sender<bool>,
     closing: watch::Sender<bool>,
-    is_cut: AtomicBool,
+    cut: watch::Sender<bool>,
     leaves_queue: AtomicBool,
     /// The accept loops.
     loops: Arc<Open>,
@@ -40,9 +44,11 @@ impl RunningListener {
             slot: AtomicUsize::new(slot),
             caps: Caps::counted_in(series),
             open,
+            newcomers: Newcomers::default(),
+            heads: Held::default(),
             accepting: watch::Sender::new(true),
             closing: watch::Sender::new(false),
-            is_cut: AtomicBool::new(false),
+            cut: watch::Sender::new(false),
             leaves_queue: AtomicBool::new(false),
             loops: Arc::default(),
         })
@@ -86,11 +92,11 @@ impl RunningListener {
 
     /// The time for a drain is over: requests that end from now on without an answer were cut by the gateway.
     pub fn cut(&self) {
-        self.is_cut.store(true, Ordering::Release);
+        self.cut.send_replace(true);
     }
 
     pub fn is_cut(&self) -> bool {
-        self.is_cut.load(Ordering::Acquire)
+        *self.cut.borrow()
     }
 
     /// Likewise, where another process accepts from the same socket: whoever is queued is left to it.
@@ -115,6 +121,11 @@ impl RunningListener {
 
     pub(super) fn accepting(&self) -> watch::Receiver<bool> {
         self.accepting.subscribe()
+    }
+
+    /// Turns true when the time for a drain is over.
+    pub(super) fn cutting(&self) -> watch::Receiver<bool> {
+        self.cut.subscribe()
     }
 
     pub(super) fn closing(&self) -> watch::Receiver<bool> {

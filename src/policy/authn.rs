@@ -167,6 +167,15 @@ impl Auth {
         self.authenticators().iter().any(|one| matches!(one.method, Method::ApiKey(_)))
     }
 
+    /// When what this caller showed is no longer accepted, in milliseconds since 1970; none where that is never.
+    pub fn end(&self, identity: &Identity) -> Option<u64> {
+        let authenticator = self.authenticators().iter().find(|one| *one.name == *identity.authenticator)?;
+        match &authenticator.method {
+            Method::Jwt(jwt) => jwt.end(&identity.claims),
+            Method::ApiKey(_) => None,
+        }
+    }
+
     /// In order; none where the route is public.
     pub fn authenticators(&self) -> &[Arc<Authenticator>] {
         self.any_of.as_deref().unwrap_or_default()

@@ -223,7 +223,7 @@ fn read_origins(settings: &At<CorsSettings>, list: &[At<String>], credentials: b
 }
 
 /// RFC 6454 section 6.2, as browsers write it: lower case, no path, no default port.
-fn read_origin(text: &str) -> Result<HeaderValue, &'static str> {
+pub(super) fn read_origin(text: &str) -> Result<HeaderValue, &'static str> {
     const SHAPE: &str = "such as `https://shop.example` or `http://localhost:3000`; no path, no wildcard";
     let (scheme, authority) = text.split_once("://").ok_or(SHAPE)?;
     if scheme.is_empty() || !scheme.starts_with(|c: char| c.is_ascii_lowercase()) {

@@ -18,6 +18,7 @@ pub mod principal;
 pub mod rate_limit;
 pub mod token_memory;
 pub mod validate;
+pub mod websocket;
 
 #[cfg(test)]
 pub(crate) mod fixtures;
@@ -34,6 +35,7 @@ use self::ip_filter::IpFilter;
 use self::limits::limit::Limit;
 use self::rate_limit::RateLimits;
 use self::validate::BodyLimit;
+use self::websocket::{WebSocket, is_handshake};
 use crate::config::document::Shadow;
 use crate::ctx::{Facts, Step};
 use crate::reply::problem::Problem;
@@ -78,6 +80,7 @@ pub struct Counting<'a> {
 pub struct Policies {
     pub ip_filter: Option<IpFilter>,
     pub cors: Option<Cors>,
+    pub websocket: Option<WebSocket>,
     pub limits_before_auth: RateLimits,
     pub auth: Auth,
     pub allow: Option<Allow>,
@@ -96,6 +99,10 @@ impl Policies {
         self.run(Shadow::IpFilter, &self.ip_filter, request, facts).await?;
         // Before authentication: a preflight carries no credentials, and refusals need the headers too.
         self.run(Shadow::Cors, &self.cors, request, facts).await?;
+        // Before authentication: a browser sends the credentials of its user with a handshake from any page.
+        if self.websocket.is_some() && is_handshake(request.head) {
+            self.run(Shadow::Websocket, &self.websocket, request, facts).await?;
+        }
         // Before authentication: it protects the work of authentication.
         self.count("limits before_auth", &self.limits_before_auth, request, facts, counting)?;
         self.run(Shadow::Auth, &Some(&self.auth), request, facts).await?;
@@ -103,6 +110,12 @@ impl Policies {
         // After authorisation: a 401 or 403 costs only what was counted before.
         self.count("limits", &self.limits, request, facts, counting)?;
         self.run(Shadow::Body, &self.body, request, facts).await
+    }
+
+    /// When a tunnel of this caller's ends whatever happens, in milliseconds since 1970; none where it does not.
+    pub fn tunnel_end(&self, facts: &Facts) -> Option<u64> {
+        let identity = facts.identity.as_deref().filter(|_| self.websocket.as_ref().is_some_and(|websocket| websocket.close_at_expiry))?;
+        self.auth.end(identity)
     }
 
     pub fn shadows(&self, policy: Shadow) -> bool {
@@ -141,6 +154,7 @@ impl Policies {
         match (policy, &facts.identity) {
             (Shadow::Auth, None) => "public".to_owned(),
             (Shadow::Auth, Some(identity)) => format!("by {}", identity.authenticator),
+            (Shadow::Websocket, _) => self.websocket.as_ref().map(ToString::to_string).unwrap_or_default(),
             (Shadow::IpFilter | Shadow::Cors | Shadow::Allow | Shadow::Limits | Shadow::Body, _) => String::new(),
         }
     }

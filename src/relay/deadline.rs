@@ -17,6 +17,9 @@ use std::time::Duration;
 use pingora_core::Error;
 
 use super::retry::{IDLE_TIMEOUT, RESPONSE_TIMEOUT};
+use super::tunnel::WEBSOCKET_EXPIRED;
+use crate::clock;
+use crate::exchange::DRAIN_ENDED;
 use crate::reply::problem::Kind;
 
 /// One per connection of a client: shared by what reads the connection and the request that is on it.
@@ -24,6 +27,8 @@ use crate::reply::problem::Kind;
 pub struct Deadline {
     /// Nanoseconds on the clock of [`crate::ctx::Now::mono`], the lowest bit cut off and used for what is awaited; 0: nothing is.
     word: AtomicU64,
+    /// When the exchange ends whatever happens, in the same way; the lowest bits say why. 0: never.
+    end: AtomicU64,
 }
 
 /// What was awaited in vain.
@@ -31,6 +36,10 @@ pub struct Deadline {
 pub enum Overdue {
     Head,
     Bytes,
+    /// The token that opened a tunnel has expired.
+    Token,
+    /// The listener went with a reload, and the time for a drain is over.
+    Drain,
 }
 
 // === impl Deadline ===
@@ -46,18 +55,44 @@ impl Deadline {
         self.set(mono, idle, 1);
     }
 
+    /// The tunnel ends then, however busy it is: the token that opened it expires.
+    pub fn end_at(&self, mono: u64) {
+        self.end.store(mono.max(1), Relaxed);
+    }
+
     /// The answer is complete or given up, or the client has something to send first.
     pub fn clear(&self) {
         self.word.store(0, Relaxed);
+        self.end.store(0, Relaxed);
+    }
+
+    /// What has ended the exchange by now, even where neither side is silent.
+    pub fn over(&self) -> Option<Overdue> {
+        match self.end.load(Relaxed) {
+            0 => None,
+            end => (end <= clock::mono()).then_some(Overdue::Token),
+        }
+    }
+
+    /// When it ends whatever happens, and why.
+    pub fn end(&self) -> Option<(u64, Overdue)> {
+        match self.end.load(Relaxed) {
+            0 => None,
+            end => Some((end, Overdue::Token)),
+        }
     }
 
     /// When something is overdue, and what.
     pub fn due(&self) -> Option<(u64, Overdue)> {
         let word = self.word.load(Relaxed);
-        match (word, word & 1) {
+        let silence = match (word, word & 1) {
             (0, _) => None,
             (_, 0) => Some((word, Overdue::Head)),
             _ => Some((word & !1, Overdue::Bytes)),
+        };
+        match (silence, self.end()) {
+            (Some(silence), Some(end)) => Some(if end.0 < silence.0 { end } else { silence }),
+            (silence, end) => silence.or(end),
         }
     }
 
@@ -81,6 +116,8 @@ impl fmt::Display for Overdue {
         f.write_str(match self {
             Overdue::Head => "the upstream sent no response head in time",
             Overdue::Bytes => "the upstream fell silent in the middle of its answer",
+            Overdue::Token => "the token that opened the tunnel has expired",
+            Overdue::Drain => "the time for a drain is over",
         })
     }
 }
@@ -96,6 +133,8 @@ pub(super) fn kind_in(error: &Error) -> Option<&'static Kind> {
         match wrapped.unwrap_or(error).downcast_ref::<Overdue>() {
             Some(Overdue::Head) => return Some(&RESPONSE_TIMEOUT),
             Some(Overdue::Bytes) => return Some(&IDLE_TIMEOUT),
+            Some(Overdue::Token) => return Some(&WEBSOCKET_EXPIRED),
+            Some(Overdue::Drain) => return Some(&DRAIN_ENDED),
             None => {}
         }
         cause = match error.downcast_ref::<Box<Error>>() {
@@ -124,6 +163,24 @@ mod tests {
         assert_eq!(deadline.due(), None);
         deadline.await_head(0, Duration::ZERO);
         assert!(deadline.due().is_some());
+    }
+
+    #[test]
+    fn an_end_holds_however_busy_both_sides_are() {
+        let deadline = Deadline::default();
+        assert_eq!((deadline.over(), deadline.end()), (None, None));
+        let now = clock::mono();
+        let hour = Duration::from_secs(3600);
+        deadline.end_at(now + 2 * 3_600_000_000_000);
+        deadline.await_bytes(now, hour);
+        assert_eq!(deadline.due().map(|(_, what)| what), Some(Overdue::Bytes));
+        deadline.await_bytes(now, 3 * hour);
+        assert_eq!(deadline.due(), Some((now + 2 * 3_600_000_000_000, Overdue::Token)));
+        assert_eq!(deadline.over(), None);
+        deadline.end_at(0);
+        assert_eq!(deadline.over(), Some(Overdue::Token));
+        deadline.clear();
+        assert_eq!((deadline.over(), deadline.due()), (None, None));
     }
 
     #[test]

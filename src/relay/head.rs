@@ -131,6 +131,8 @@ fn set_host(rewrite: Option<&Rewrite>, out: &Outgoing<'_>, fields: &mut HeaderMa
     let value = match rewrite.map_or(&HostRewrite::Preserve, |rewrite| &rewrite.host) {
         HostRewrite::Upstream => out.target_host.clone(),
         HostRewrite::Fixed(name) => name.clone(),
+        // A request of HTTP/1.0 that named none: it goes on as HTTP/1.1, which needs one (RFC 9112 section 3.2).
+        HostRewrite::Preserve if out.host.is_empty() => out.target_host.clone(),
         HostRewrite::Preserve => {
             let mut hosts = fields.get_all(header::HOST).iter();
             if hosts.next().is_some_and(|host| host.as_bytes() == out.host.as_bytes()) && hosts.next().is_none() {
@@ -160,7 +162,10 @@ fn set_forwarded(plan: &HeadPlan, out: &Outgoing<'_>, fields: &mut HeaderMap) {
         fields.put(&X_FORWARDED_PROTO, HeaderValue::from_static(out.scheme.as_str()));
     }
     if !host_is_told {
-        insert(fields, X_FORWARDED_HOST, out.host);
+        match out.host {
+            "" => fields.cut(&X_FORWARDED_HOST),
+            host => insert(fields, X_FORWARDED_HOST, host),
+        }
     }
     if !plan.write_forwarded {
         fields.remove(&header::FORWARDED);
@@ -437,6 +442,13 @@ mod tests {
         };
         let plan = HeadPlan { rewrite: Some(long), ..HeadPlan::default() };
         assert_eq!(run(&plan, &out(), head("/orders/1", &[])).raw_path(), b"*");
+    }
+
+    #[test]
+    fn a_request_that_names_no_host_names_its_target() {
+        let mut old = RequestHeader::build("GET", b"/orders/1", None).unwrap();
+        upstream_head(&HeadPlan::default(), &strip(), &Outgoing { host: "", ..out() }, &mut old);
+        assert_eq!((all(&old, "host"), all(&old, "x-forwarded-host").len()), (vec!["10.0.0.7:8080"], 0));
     }
 
     #[test]

@@ -15,4 +15,6 @@ pub mod send;
 pub mod strip;
 pub mod target;
 pub mod template;
+pub mod timeouts;
+pub mod tunnel;
 pub mod upstream;

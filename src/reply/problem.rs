@@ -20,6 +20,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("relay", &relay::retry::BODY_MALFORMED),
     ("relay", &relay::retry::BODY_TIMEOUT),
     ("body", &policy::validate::BODY_TOO_LARGE),
+    ("request_body", &listen::pace::BODY_TOO_SLOW),
     ("request_body", &listen::chunks::CHUNK_INVALID),
     ("allow", &policy::authz::CLAIM_MISMATCH),
     ("relay", &relay::retry::CLIENT_GONE),
@@ -31,12 +32,14 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("relay", &exchange::DRAIN_ENDED),
     ("head", &listen::head::FIELD_FOLDED),
     ("head", &listen::head::FIELD_NAME_INVALID),
+    ("head", &listen::head::FIELD_TOO_LONG),
     ("head", &listen::head::FIELD_VALUE_INVALID),
     ("head", &listen::head::FIELDS_TOO_MANY),
     ("respond", &reply::fixed::FIXED_ANSWER),
     ("head", &listen::head::FRAMING_AMBIGUOUS),
     ("head", &listen::head::HEAD_TOO_LARGE),
     ("head", &listen::front::HEADER_TIMEOUT),
+    ("head", &listen::heads::HEADS_FULL),
     ("head", &listen::head::HOST_DUPLICATE),
     ("head", &listen::head::HOST_INVALID),
     ("head", &listen::head::HOST_MISMATCH),
@@ -51,6 +54,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("head", &listen::head::METHOD_UNSUPPORTED),
     ("relay", &relay::balance::NO_HEALTHY_TARGET),
     ("admin", &admin::NOT_READY),
+    ("websocket", &policy::websocket::ORIGIN_REFUSED),
     ("canonical", &entry::canonical::PATH_BACKSLASH),
     ("canonical", &entry::canonical::PATH_CONTROL),
     ("canonical", &entry::canonical::PATH_DOT_SEGMENT),
@@ -62,6 +66,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("canonical", &entry::canonical::PATH_SEMICOLON),
     ("canonical", &entry::canonical::QUERY_CONTROL),
     ("limits", &policy::rate_limit::KIND),
+    ("relay", &listen::pace::READER_TOO_SLOW),
     ("head", &listen::head::REQUEST_LINE_INVALID),
     ("allow", &policy::authz::ROLE_MISSING),
     ("route", &entry::ROUTE_NOT_FOUND),
@@ -88,6 +93,8 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("relay", &relay::retry::PROTOCOL_ERROR),
     ("relay", &relay::retry::RESPONSE_TIMEOUT),
     ("head", &listen::head::VERSION_UNSUPPORTED),
+    ("relay", &relay::tunnel::WEBSOCKET_EXPIRED),
+    ("relay", &relay::tunnel::WEBSOCKET_IDLE),
 ];
 
 /// A kind of refusal. Its `code` is stable: clients, logs, metrics and alerts all use it.
@@ -191,7 +198,9 @@ mod tests {
     #[test]
     fn every_kind_has_an_error_status_plain_words_and_advice() {
         for (raised_by, kind) in KINDS {
-            assert!((400..600).contains(&kind.status), "`{}`", kind.code);
+            // What ends a tunnel has been answered already.
+            let is_tunnels = kind.status == 101 && kind.code.starts_with("websocket-");
+            assert!((400..600).contains(&kind.status) || is_tunnels, "`{}`", kind.code);
             assert!(!kind.error.is_empty() && !raised_by.is_empty(), "`{}`", kind.code);
             assert!(kind.about.ends_with('.'), "`{}`: what it means is a sentence", kind.code);
         }

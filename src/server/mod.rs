@@ -28,6 +28,7 @@ use self::watch::Watch;
 use crate::config::files_read::FilesRead;
 use crate::config::plan::Gateway;
 use crate::control::{self, Asked, Order, Verdict};
+use crate::listen::descriptors;
 use crate::reload::prepare;
 use crate::report::process_log;
 use crate::state::State;
@@ -45,6 +46,7 @@ pub struct Start {
 /// Runs the gateway until it is stopped.
 pub fn run(start: &Start) -> ExitCode {
     process_log::init(start.log);
+    descriptors::raise();
     let inherited = match upgrade::inherit() {
         Ok(inherited) => inherited,
         Err(e) => {

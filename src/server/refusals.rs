@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use crate::clock;
 use crate::config::plan::Gateway;
-use crate::exchange::report_refusal;
+use crate::exchange::{Refused, report_refusal, report_refused};
 use crate::listen::conn::ConnInfo;
-use crate::listen::front::Refuse;
+use crate::listen::front::{Asked, Refuse};
 use crate::reply::problem::{Kind, Problem};
-use crate::reply::render::{Http1, http1};
+use crate::reply::render::{Http1, http1, http2};
 use crate::report::metrics::series::Dropped;
 use crate::report::writer::Sink;
 
@@ -31,15 +31,15 @@ impl Refuse for Refusals {
         http1(&Problem::new(kind), how)
     }
 
-    fn dropped(&self, listener: &str, reason: &'static str) {
+    fn refuse_stream(&self, conn: &ConnInfo, kind: &'static Kind, asked: &Asked<'_>) -> (http::response::Parts, Bytes) {
+        let now = clock::now();
+        let request_id = report_refused(&self.gateway.load(), &self.sink, conn, kind, Refused::stream(asked), now);
+        http2(&Problem::new(kind), request_id.as_str(), now.unix_ms)
+    }
+
+    fn dropped(&self, listener: &str, reason: Dropped) {
         let gateway = self.gateway.load();
         let Some((_, listener)) = gateway.listener(usize::MAX, listener) else { return };
-        listener.series.dropped(match reason {
-            "connections-full" => Dropped::Max,
-            "address-full" => Dropped::PerAddress,
-            "no-descriptors" => Dropped::NoDescriptors,
-            "silent" => Dropped::HeaderDeadline,
-            _ => Dropped::Cut,
-        });
+        listener.series.dropped(reason);
     }
 }

@@ -24,6 +24,7 @@ use crate::config::plan::Gateway;
 use crate::control::Verdict;
 use crate::keep::Store;
 use crate::listen::caps::Open;
+use crate::listen::descriptors;
 use crate::listen::front::Refuse;
 use crate::listen::running::RunningListener;
 use crate::proxy::Proxy;
@@ -122,6 +123,7 @@ impl Running {
             let open = prepared.accept(&self.workers);
             self.listeners.insert(open.listener.name.to_string(), open);
         }
+        self.compare_descriptors();
         self.look_after();
         self.show_listeners();
         match self.is_heir {
@@ -238,7 +240,10 @@ impl Running {
             self.listeners.insert(open.listener.name.to_string(), open);
         }
         self.closed.retain(|listener| listener.connections() > 0);
-        self.closed.extend(old.into_values().map(OpenListener::close));
+        let gone: Vec<_> = old.into_values().map(OpenListener::close).collect();
+        cut_after(gateway.server.drain, &gone);
+        self.closed.extend(gone);
+        self.compare_descriptors();
         self.look_after();
         self.show_listeners();
         Ok(format!("{} routes, configuration {}", gateway.routes.len(), gateway.fingerprint))
@@ -257,6 +262,10 @@ impl Running {
         let listeners = self.listeners.values().map(|open| (open.address, &open.socket));
         let admin = self.admin.iter().map(|admin| (admin.address, &admin.socket));
         listeners.chain(admin).map(|(address, socket)| Ok((address.to_string(), socket.try_clone()?))).collect()
+    }
+
+    fn compare_descriptors(&self) {
+        descriptors::compare(self.gateway.load().listeners.iter().map(|plan| u64::from(plan.settings.connections.max)).sum());
     }
 
     fn show_listeners(&self) {
@@ -321,6 +330,20 @@ impl Running {
         }
         log::warn!("{all} connections are cut");
         self.workers.cut(limit);
+    }
+}
+
+/// The tunnels of listeners that a reload closed live as long as those of a process that is stopped.
+fn cut_after(drain: Duration, listeners: &[Arc<RunningListener>]) {
+    for listener in listeners {
+        // Its connections hold it as long as there are any.
+        let listener = Arc::downgrade(listener);
+        tokio::spawn(async move {
+            tokio::time::sleep(drain).await;
+            if let Some(listener) = listener.upgrade() {
+                listener.cut();
+            }
+        });
     }
 }
 

@@ -10,10 +10,15 @@ use serde_json::{Value, json};
 
 use super::{Outcome, Verdict};
 use crate::config::diagnostic::INTERPOLATED;
-use crate::config::plan::Gateway;
+use crate::config::plan::{Gateway, Relay, Route};
+use crate::config::types::Period;
+use crate::ctx::Facts;
 use crate::policy::Request;
 use crate::policy::api_key::Carrier;
 use crate::policy::credential::{cut, hide};
+use crate::policy::websocket::is_handshake;
+use crate::relay::upstream::Timeouts;
+use crate::report::civil::rfc3339;
 
 /// What is shown for a credential.
 pub const REDACTED: &str = "[redacted]";
@@ -54,6 +59,15 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
             told["upstream"] = json!(upstream);
             told["upstream_path"] = json!(head.uri.path_and_query().map(|path| hidden(gateway, path.as_str())));
             told["headers"] = json!({ "added": added, "removed": removed });
+            if let Some((route, relay)) = route.and_then(|route| route.relay().map(|relay| (route, relay))) {
+                if relay.has_own_timeouts {
+                    let Timeouts { connect: _, response, idle } = relay.timeouts;
+                    told["timeouts"] = json!({ "response": Period(response).to_string(), "idle": Period(idle).to_string() });
+                }
+                if outcome.head.as_ref().is_some_and(|head| is_handshake(head)) {
+                    told["websocket"] = websocket(route, relay, facts);
+                }
+            }
         }
         Verdict::Answered { status, code, headers, body: _ } => {
             told["status"] = json!(status);
@@ -63,6 +77,13 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
         }
     }
     told
+}
+
+/// How long a tunnel would live.
+fn websocket(route: &Route, relay: &Relay, facts: &Facts) -> Value {
+    let idle = route.policies.websocket.as_ref().and_then(|websocket| websocket.idle).unwrap_or(relay.timeouts.idle);
+    let until = route.policies.tunnel_end(facts).map(|end| String::from_utf8_lossy(&rfc3339(end)).into_owned());
+    json!({ "idle": Period(idle).to_string(), "until": until })
 }
 
 /// The routes that were near, and why they did not get the request.
@@ -170,6 +191,13 @@ pub fn text(told: &Value) -> String {
     say("shadow", rows(&told["would_refuse"]).iter().map(|code| format!("would refuse: {}", str(code))).collect());
     say("upstream", vec![str(&told["upstream"])]);
     say("sent path", vec![str(&told["upstream_path"])]);
+    if let Some(timeouts) = told.get("timeouts") {
+        say("timeouts", vec![format!("response {}, idle {}", str(&timeouts["response"]), str(&timeouts["idle"]))]);
+    }
+    if let Some(websocket) = told.get("websocket") {
+        let until = websocket["until"].as_str().map(|until| format!(", closed at {until} when the token expires"));
+        say("websocket", vec![format!("closed after {} of silence{}", str(&websocket["idle"]), until.unwrap_or_default())]);
+    }
     say("sent with", rows(&told["headers"]["added"]).iter().map(pair).collect());
     say("without", rows(&told["headers"]["removed"]).iter().map(str).collect());
     match told["status"].as_u64() {

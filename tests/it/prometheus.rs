@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 
-use super::harness::{Answer, Client, Gate, Gateway, Step, Upstream, eventually, get};
+use super::harness::{Answer, Client, Gate, Gateway, HANDSHAKE, SWITCH, Step, Upstream, eventually, get};
 use super::keys::Signer;
 
 /// A Prometheus that scrapes one gateway five times a second. Dropping it kills it.
@@ -213,6 +213,7 @@ fn no_metric_is_declared_and_never_fed_and_promtool_finds_nothing_to_mend() {
     let good = Upstream::script({
         let gate = gate.clone();
         move |request| match request.target.as_str() {
+            "/good/socket" => vec![Step::Send(SWITCH.into()), Step::Send(b"bytes".into()), Step::WaitFor(gate.clone()), Step::Close],
             "/good/waits" => vec![Step::WaitFor(gate.clone()), Step::Send(Answer::ok("at last").bytes())],
             _ => Answer::ok("hello").steps(),
         }
@@ -244,16 +245,22 @@ fn no_metric_is_declared_and_never_fed_and_promtool_finds_nothing_to_mend() {
     eventually("the cut head is counted", || (dropped("cut") == 1.0).then_some(()));
     assert_eq!(dropped("header_deadline"), 1.0);
 
+    let mut socket = gateway.client();
+    socket.send(format!("GET /good/socket HTTP/1.1\r\n{HANDSHAKE}\r\n"));
+    assert_eq!(socket.read().status, 101);
+    assert_eq!(socket.read_exactly(5), b"bytes");
+
     // Requests that are on their way while somebody looks.
     let mut waiting: Vec<Client> = (0..2).map(|_| gateway.client()).collect();
     waiting.iter_mut().for_each(|client| {
         client.send("GET /good/waits HTTP/1.1\r\nHost: test\r\n\r\n");
     });
-    eventually("two requests in flight", || (gateway.metric("sluice_requests_in_flight{listener=\"public\"}") == 2.0).then_some(()));
-    assert_eq!(gateway.metric("sluice_connections{listener=\"public\"}"), 3.0, "the first client's and two that wait");
+    eventually("three requests in flight", || (gateway.metric("sluice_requests_in_flight{listener=\"public\"}") == 3.0).then_some(()));
+    assert_eq!(gateway.metric("sluice_connections{listener=\"public\"}"), 4.0, "the first client's, the socket and two that wait");
     seen.extend(fed(&gateway.metrics()));
     gate.open();
     waiting.iter_mut().for_each(|client| assert_eq!(client.read().status, 200));
+    socket.read_to_end();
     drop(waiting);
     eventually("none in flight", || (gateway.metric("sluice_requests_in_flight{listener=\"public\"}") == 0.0).then_some(()));
     eventually("one connection", || (gateway.metric("sluice_connections{listener=\"public\"}") == 1.0).then_some(()));

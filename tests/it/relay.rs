@@ -1,6 +1,6 @@
 //! What passes between a client and an upstream when nothing is wrong: connections, streams, tunnels, framing, shares.
 
-use crate::harness::{Answer, Client, Gate, Gateway, Step, Upstream, eventually};
+use crate::harness::{Answer, Client, Gate, Gateway, HANDSHAKE, SWITCH, Step, Upstream, eventually};
 
 const CONFIG: &str = r#"
 server: { threads: 1 }
@@ -335,10 +335,6 @@ fn a_client_that_waits_for_100_is_told_what_the_upstream_says() {
 }
 
 // === tunnels ===
-
-const HANDSHAKE: &str =
-    "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 #[test]
 fn a_websocket_passes_authentication_and_then_tunnels_both_ways() {

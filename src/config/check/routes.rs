@@ -67,6 +67,8 @@ fn inert_without_upstream(policies: &PolicySettings, answer: &Place, own: &Route
         rewrite,
         request_headers,
         body,
+        websocket,
+        timeouts,
         ip_filter: _,
         cors: _,
         allow: _,
@@ -80,6 +82,8 @@ fn inert_without_upstream(policies: &PolicySettings, answer: &Place, own: &Route
         ("rewrite", rewrite.as_ref().map(|at| &at.place)),
         ("request_headers", request_headers.as_ref().map(|at| &at.place)),
         ("body", body.as_ref().map(|at| &at.place)),
+        ("websocket", websocket.as_ref().map(|at| &at.place)),
+        ("timeouts", timeouts.as_ref().map(|at| &at.place)),
     ] {
         if let Some(place) = place {
             errors.push(
@@ -133,13 +137,28 @@ fn authorisation(index: &Index<'_>, name: &str, route: &RouteSettings, effective
 
 /// The keys that a bundle or the defaults write.
 fn written(policies: &PolicySettings) -> Vec<(&'static str, &Place)> {
-    let PolicySettings { ip_filter, cors, allow, limits, body, rewrite, request_headers, response_headers, accept, shadow } = policies;
+    let PolicySettings {
+        ip_filter,
+        cors,
+        websocket,
+        allow,
+        limits,
+        body,
+        timeouts,
+        rewrite,
+        request_headers,
+        response_headers,
+        accept,
+        shadow,
+    } = policies;
     [
         ("ip_filter", ip_filter.as_ref().map(|at| &at.place)),
         ("cors", cors.as_ref().map(|at| &at.place)),
+        ("websocket", websocket.as_ref().map(|at| &at.place)),
         ("allow", allow.as_ref().map(|at| &at.place)),
         ("limits", limits.as_ref().map(|at| &at.place)),
         ("body", body.as_ref().map(|at| &at.place)),
+        ("timeouts", timeouts.as_ref().map(|at| &at.place)),
         ("rewrite", rewrite.as_ref().map(|at| &at.place)),
         ("request_headers", request_headers.as_ref().map(|at| &at.place)),
         ("response_headers", response_headers.as_ref().map(|at| &at.place)),
@@ -209,6 +228,7 @@ impl<'a> Shadowed<'a> {
                 Shadow::Auth => ("auth", matches!(route.own.auth.value, AuthSettings::AnyOf(_))),
                 Shadow::Allow => ("allow", effective.allow.is_some()),
                 Shadow::Limits => ("limits", effective.limits.as_ref().is_some_and(|limits| !limits.settings.is_empty())),
+                Shadow::Websocket => ("websocket", effective.websocket.is_some()),
                 Shadow::Body => ("body", effective.body.is_some()),
             };
             if there {

@@ -10,7 +10,7 @@ use http::Method;
 use super::Wrong;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::document::{Document, RouteSettings, Shadow};
-use crate::config::effective::Effective;
+use crate::config::effective::{Effective, Giver};
 use crate::config::plan::{Action, Relay, Route, Shown, UpstreamPlan};
 use crate::config::types::At;
 use crate::entry::route::pattern::Pattern;
@@ -23,9 +23,11 @@ use crate::policy::ip_filter::IpFilter;
 use crate::policy::limits::limit::Limit;
 use crate::policy::rate_limit::{RateLimits, Stage};
 use crate::policy::validate::BodyLimit;
+use crate::policy::websocket::WebSocket;
 use crate::relay::edits::HeaderEdits;
 use crate::relay::head::HeadPlan;
 use crate::relay::rewrite::Rewrite;
+use crate::relay::timeouts::RouteTimeouts;
 use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
 use crate::state::State;
@@ -85,6 +87,10 @@ impl Parts<'_> {
         let cors = given.cors.as_ref().and_then(|given| wrong.keep(Cors::compile(given.settings, methods.as_deref())));
         let body = given.body.as_ref().and_then(|given| wrong.keep(BodyLimit::compile(given.settings)));
         let auth = auth?;
+        let websocket = given.websocket.as_ref().and_then(|given| {
+            // What bundles and defaults say need not concern every route.
+            wrong.keep(WebSocket::compile(given.settings, auth.takes_tokens() || given.by != Giver::Route))
+        });
         let allow = given.allow.as_ref().and_then(|given| wrong.keep(Allow::compile(given.settings, &auth)));
         let shadow: Vec<Shadow> =
             given.shadow.as_ref().map(|given| given.settings.iter().map(|shadow| shadow.value).collect()).unwrap_or_default();
@@ -101,6 +107,7 @@ impl Parts<'_> {
         Some(Policies {
             ip_filter,
             cors,
+            websocket,
             limits_before_auth: RateLimits::for_route(name, &limits, Some(Stage::BeforeAuth)),
             auth,
             allow,
@@ -127,10 +134,17 @@ impl Parts<'_> {
             Some(given) => wrong.keep(HeaderEdits::of_requests(given.settings))?,
             None => HeaderEdits::default(),
         };
+        let own_timeouts = match &given.timeouts {
+            Some(given) => wrong.keep(RouteTimeouts::compile(given.settings))?,
+            None => RouteTimeouts::default(),
+        };
         let auth = &policies?.auth;
+        let upstream = self.upstreams.get(upstream.as_str())?.clone();
         let header = self.document.clients.as_ref().and_then(|clients| clients.header.as_ref());
-        Some(Action::Upstream(Relay {
-            upstream: self.upstreams.get(upstream.as_str())?.clone(),
+        Some(Action::Upstream(Box::new(Relay {
+            timeouts: own_timeouts.over(upstream.pool.upstream.timeouts),
+            has_own_timeouts: given.timeouts.is_some(),
+            upstream,
             head: HeadPlan {
                 rewrite,
                 edits,
@@ -138,7 +152,7 @@ impl Parts<'_> {
                 write_forwarded: header.is_some_and(|header| header.eq_ignore_ascii_case("forwarded")),
             },
             cut: auth.removed_parameters().iter().map(|name| name.to_string()).collect(),
-        }))
+        })))
     }
 
     fn shown(&self, settings: &RouteSettings, given: &Effective<'_>, action: &Action) -> Shown {

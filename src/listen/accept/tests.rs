@@ -12,9 +12,10 @@ use tokio::io::DuplexStream;
 
 use super::*;
 use crate::listen::caps::Open;
+use crate::listen::conn::ConnInfo;
 use crate::listen::front::Refuse;
 use crate::listen::head::HeadBounds;
-use crate::listen::{ConnectionBounds, Deadlines, Listener};
+use crate::listen::{Buffers, ConnectionBounds, Deadlines, Listener, MinimumRates};
 use crate::reply::problem::Kind;
 
 struct App;
@@ -35,9 +36,12 @@ impl Refuse for Count {
     fn refuse(&self, _: &ConnInfo, _: &'static Kind, _: &[u8]) -> Bytes {
         unreachable!("no head is sent here")
     }
-    fn dropped(&self, listener: &str, reason: &'static str) {
+    fn refuse_stream(&self, _: &ConnInfo, _: &'static Kind, _: &crate::listen::front::Asked<'_>) -> (http::response::Parts, Bytes) {
+        unreachable!("no stream is opened here")
+    }
+    fn dropped(&self, listener: &str, reason: Dropped) {
         assert_eq!(listener, "l");
-        self.0.lock().push(reason);
+        self.0.lock().push(reason.as_str());
     }
 }
 
@@ -48,9 +52,13 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
     let second = Duration::from_secs(1);
     let settings = Listener {
         address: "127.0.0.1:0".parse().unwrap(),
-        connections: ConnectionBounds { max: 9, per_address: None },
+        connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
         deadlines: Deadlines { header: second, keep_alive: second, body: second, write: second, linger: second },
+        minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
+        protocols: Default::default(),
+        http2: Default::default(),
+        buffers: Buffers::default(),
     };
     let count = Arc::new(Count::default());
     let front = Front::new(Arc::new(http_proxy(&Arc::new(ServerConf::default()), App)), count.clone());
@@ -71,7 +79,7 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
     while listener.connections() == 0 {
         sleep(Duration::from_millis(1)).await;
     }
-    assert_eq!(count.0.lock().as_slice(), ["no-descriptors"; 3], "an aborted connection is nobody's lack");
+    assert_eq!(count.0.lock().as_slice(), ["no_descriptors"; 3], "an aborted connection is nobody's lack");
     assert!((Duration::from_millis(150)..second).contains(&start.elapsed()), "{:?}", start.elapsed());
     listener.stop_accepting();
     accepts.await.unwrap();

@@ -255,6 +255,11 @@ impl Jwt {
         self.judge(claims.clone(), now, Demand::Optional).map(|(identity, _)| identity)
     }
 
+    /// When a token with these claims is no longer accepted, in milliseconds since 1970.
+    pub fn end(&self, claims: &Value) -> Option<u64> {
+        Times::read(claims.as_object()?, &self.rules, Demand::Optional).ok()?.end(&self.rules)
+    }
+
     /// Whether the token goes to the upstream too.
     pub fn passes_credential(&self) -> bool {
         self.pass

@@ -48,6 +48,11 @@ impl Times {
         Ok(times)
     }
 
+    /// When a token with these times stops being in force.
+    pub fn end(&self, rules: &TimeRules) -> Option<u64> {
+        self.exp.map(|exp| exp.saturating_add(rules.leeway))
+    }
+
     /// Whether a token with these times is in force at `now`.
     pub fn check(&self, now: u64, rules: &TimeRules) -> Result<(), Stop> {
         let leeway = rules.leeway;

@@ -50,6 +50,11 @@ families! { ALL:
     GATEWAY_DURATION = Histogram "sluice_gateway_duration_seconds" ["route"] "The part of the time that was not spent waiting for an upstream.";
     REFUSALS = Counter "sluice_refusals_total" ["policy", "code"] "Requests that the gateway refused, by what refused them and why.";
     WOULD_REFUSE = Counter "sluice_would_refuse_total" ["route", "code"] "Requests that a shadowed policy let pass and would have refused.";
+    WEBSOCKETS = Gauge "sluice_websockets" ["route"] "Open WebSockets.";
+    WEBSOCKETS_OPENED = Counter "sluice_websockets_opened_total" ["route"] "WebSockets opened.";
+    WEBSOCKETS_CLOSED = Counter "sluice_websockets_closed_total" ["route", "by"] "WebSockets closed, by who ended them: client, upstream or gateway.";
+    WEBSOCKET_BYTES = Counter "sluice_websocket_bytes_total" ["route", "direction"] "Bytes through WebSockets from (in) and to (out) clients, as they pass.";
+    WEBSOCKET_DURATION = Histogram "sluice_websocket_duration_seconds" ["route"] "Time from the handshake to the end of a WebSocket.";
     LIMITED = Counter "sluice_limited_total" ["limit", "key"] "Requests that a limit or plan refused, by what it counted by.";
     IN_FLIGHT = Gauge "sluice_requests_in_flight" ["listener"] "Requests begun and not yet ended.";
     BYTES = Counter "sluice_bytes_total" ["listener", "direction"] "Bytes of bodies from (in) and to (out) clients.";

@@ -9,6 +9,7 @@ mod histogram;
 pub mod process;
 pub mod route;
 pub mod series;
+pub mod tunnels;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,7 @@ use self::family::{Family, Samples};
 use self::process::Process;
 use self::route::{ByKind, RouteSeries};
 use self::series::{LimitSeries, ListenerSeries, UpstreamSeries};
+use self::tunnels::Tunnels;
 use super::writer::Counts;
 use crate::reply::problem::{KINDS, Kind};
 
@@ -53,6 +55,11 @@ static OWN: &[(&Family, Read)] = &[
     (&family::DURATION, |metrics, samples| metrics.routes.each(|route| route.duration(samples))),
     (&family::GATEWAY_DURATION, |metrics, samples| metrics.routes.each(|route| route.gateway_duration(samples))),
     (&family::WOULD_REFUSE, |metrics, samples| metrics.routes.each(|route| route.shadowed(samples))),
+    (&family::WEBSOCKETS, |metrics, samples| metrics.tunnels(|route, tunnels| tunnels.opens(route, samples))),
+    (&family::WEBSOCKETS_OPENED, |metrics, samples| metrics.tunnels(|route, tunnels| tunnels.openings(route, samples))),
+    (&family::WEBSOCKETS_CLOSED, |metrics, samples| metrics.tunnels(|route, tunnels| tunnels.closes(route, samples))),
+    (&family::WEBSOCKET_BYTES, |metrics, samples| metrics.tunnels(|route, tunnels| tunnels.bytes(route, samples))),
+    (&family::WEBSOCKET_DURATION, |metrics, samples| metrics.tunnels(|route, tunnels| tunnels.durations(route, samples))),
     (&family::REFUSALS, |metrics, samples| metrics.refusals(samples)),
     (&family::LIMITED, |metrics, samples| metrics.limits.each(|limit| limit.refusals(samples))),
     (&family::IN_FLIGHT, |metrics, samples| metrics.listeners.each(|listener| listener.in_flight(samples))),
@@ -154,6 +161,14 @@ impl Metrics {
         for (at, (policy, kind)) in KINDS.iter().enumerate().filter(|(_, (policy, _))| !matches!(*policy, "admin" | "respond")) {
             samples.put(&[policy, kind.code], self.refusals.get(at) as f64);
         }
+    }
+
+    fn tunnels(&self, mut show: impl FnMut(&str, &Tunnels)) {
+        self.routes.each(|route| {
+            if let Some((name, tunnels)) = route.had_tunnels() {
+                show(name, tunnels);
+            }
+        });
     }
 
     /// What is counted here.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::family::Samples;
 use super::histogram::Histogram;
+use super::tunnels::Tunnels;
 use crate::reply::problem::{KINDS, Kind, position};
 
 /// Upper bounds in microseconds of the whole time of a request.
@@ -45,6 +46,7 @@ struct RouteCounts {
     gateway: Histogram<12>,
     refused: ByKind,
     would_refuse: ByKind,
+    tunnels: OnceLock<Box<Tunnels>>,
 }
 
 /// Index is the first digit of a status; 0 where there was no answer.
@@ -88,8 +90,18 @@ impl RouteSeries {
         RouteSeries { name: name.into(), respond: respond.map(|(code, status)| (code.into(), status)), counts: OnceLock::new() }
     }
 
-    /// Counts one request at its end. `gateway_us`: none where nothing can be said, as for a tunnel.
-    pub fn done(&self, outcome: Outcome, total_us: u64, gateway_us: Option<u64>) {
+    /// The WebSockets of the route; takes room only once it had one.
+    pub fn tunnels(&self) -> &Tunnels {
+        self.counts().tunnels.get_or_init(Box::default)
+    }
+
+    /// Those that there were.
+    pub(super) fn had_tunnels(&self) -> Option<(&str, &Tunnels)> {
+        Some((&self.name, self.counts.get()?.tunnels.get()?))
+    }
+
+    /// Counts one request at its end. The times: none where nothing can be said, as for a tunnel.
+    pub fn done(&self, outcome: Outcome, total_us: impl Into<Option<u64>>, gateway_us: Option<u64>) {
         let counts = self.counts();
         let by_status = |status| counts.by_class[class_of(status)].fetch_add(1, Relaxed);
         match outcome {
@@ -109,7 +121,9 @@ impl RouteSeries {
                 by_status(0);
             }
         }
-        counts.total.observe(total_us);
+        if let Some(us) = total_us.into() {
+            counts.total.observe(us);
+        }
         if let Some(us) = gateway_us {
             counts.gateway.observe(us);
         }
@@ -138,6 +152,7 @@ impl RouteSeries {
                 gateway: Histogram::new(&GATEWAY_US),
                 refused: ByKind::default(),
                 would_refuse: ByKind::default(),
+                tunnels: OnceLock::new(),
             })
         })
     }

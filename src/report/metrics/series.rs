@@ -29,12 +29,16 @@ pub enum Dropped {
     Max,
     /// `connections.per_address` of the listener.
     PerAddress,
+    /// `connections.rate_per_address` of the listener.
+    RatePerAddress,
     /// The head of a request did not come in time, and not a byte of it that could be answered.
     HeaderDeadline,
     /// The client left in the middle of a head.
     Cut,
     /// The process has no descriptor left for it.
     NoDescriptors,
+    /// What stands before HTTP was not done in time.
+    Handshake,
 }
 
 /// The attempts at one upstream.
@@ -125,15 +129,25 @@ impl ListenerSeries {
 // === impl Dropped ===
 
 impl Dropped {
-    pub const ALL: [Dropped; 5] = [Dropped::Max, Dropped::PerAddress, Dropped::HeaderDeadline, Dropped::Cut, Dropped::NoDescriptors];
+    pub const ALL: [Dropped; 7] = [
+        Dropped::Max,
+        Dropped::PerAddress,
+        Dropped::RatePerAddress,
+        Dropped::HeaderDeadline,
+        Dropped::Cut,
+        Dropped::NoDescriptors,
+        Dropped::Handshake,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Dropped::Max => "max",
             Dropped::PerAddress => "per_address",
+            Dropped::RatePerAddress => "rate_per_address",
             Dropped::HeaderDeadline => "header_deadline",
             Dropped::Cut => "cut",
             Dropped::NoDescriptors => "no_descriptors",
+            Dropped::Handshake => "handshake_deadline",
         }
     }
 }

@@ -9,6 +9,7 @@ use super::series::{Dropped, Failure};
 use super::*;
 use crate::admin::NOT_READY;
 use crate::policy::ip_filter::ADDRESS_REFUSED;
+use crate::relay::tunnel::ClosedBy;
 
 /// Series with their values, without comments.
 fn shown(metrics: &Metrics) -> BTreeMap<String, f64> {
@@ -66,6 +67,9 @@ fn each_event_changes_exactly_its_own_series() {
             ],
         ),
         (&|| route.would_refuse("address-refused"), &[r#"sluice_would_refuse_total{route="orders",code="address-refused"}"#]),
+        (&|| route.tunnels().open(), &[r#"sluice_websockets_opened_total{route="orders"}"#, r#"sluice_websockets{route="orders"}"#]),
+        (&|| add(&route.tunnels().bytes_in), &[r#"sluice_websocket_bytes_total{route="orders",direction="in"}"#]),
+        (&|| add(&route.tunnels().bytes_out), &[r#"sluice_websocket_bytes_total{route="orders",direction="out"}"#]),
         (&|| metrics.refused(&ADDRESS_REFUSED), &[r#"sluice_refusals_total{policy="ip_filter",code="address-refused"}"#]),
         (&|| metrics.refused(&NOT_READY), &[]),
         (&|| route.refused_head(&ADDRESS_REFUSED), &[r#"sluice_requests_total{route="orders",status_class="4xx",code="address-refused"}"#]),
@@ -99,6 +103,25 @@ fn each_event_changes_exactly_its_own_series() {
         let before = shown(&metrics);
         event();
         let expected: Vec<_> = expected.iter().map(|name| ((*name).to_owned(), 1.0)).collect();
+        assert_eq!(changes(&before, &shown(&metrics)), expected);
+    }
+}
+
+#[test]
+fn the_end_of_a_tunnel_is_counted_by_who_ended_it_and_takes_it_from_those_that_are_open() {
+    let metrics = Metrics::new();
+    let route = metrics.route("chat", None);
+    for (at, by) in ClosedBy::ALL.into_iter().enumerate() {
+        assert_eq!(by as usize, at);
+        route.tunnels().open();
+        let before = shown(&metrics);
+        route.tunnels().close(by, 1_000_000);
+        let expected = [
+            ("sluice_websocket_duration_seconds_count{route=\"chat\"}".to_owned(), 1.0),
+            ("sluice_websocket_duration_seconds_sum{route=\"chat\"}".to_owned(), 1.0),
+            (format!("sluice_websockets_closed_total{{route=\"chat\",by=\"{}\"}}", by.as_str()), 1.0),
+            ("sluice_websockets{route=\"chat\"}".to_owned(), -1.0),
+        ];
         assert_eq!(changes(&before, &shown(&metrics)), expected);
     }
 }
@@ -214,6 +237,7 @@ fn promtool_accepts_all_of_it() {
         route.done(outcome, 1, Some(1));
     }
     route.would_refuse("address-refused");
+    route.tunnels().open();
     let (listener, _upstream, limit) = (metrics.listener("public"), metrics.upstream("orders"), metrics.limit("browse"));
     listener.refused(&ADDRESS_REFUSED);
     limit.refused("global");

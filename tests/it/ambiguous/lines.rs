@@ -64,7 +64,7 @@ pub fn lines() -> Vec<Row> {
         // HTTP/0.9 and what is no HTTP
         Row::new("1945 4.1", "GET /x\r\n", bad(505, "version-unsupported")),
         Row::new("1945 4.1", "GET /x\n", bad(400, "line-ending-invalid")),
-        Row::new("9113 3.4", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bad(505, "version-unsupported")),
+        Row::new("9113 3.4", "PRI * HTTP/2.0\r\n\r\nSM\r\n\n\r\n", bad(505, "version-unsupported")),
         Row::new("8446 4.1.2", b"\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03abcdefgh\r\n\r\n", bad(400, "request-line-invalid")),
         Row::new("9112 3", b"\0\0\0\0", bad(400, "request-line-invalid")),
         Row::new("9112 3", b"\xff\xfe\xfd", bad(400, "request-line-invalid")),
@@ -129,7 +129,6 @@ pub fn hosts() -> Vec<Row> {
         absolute("9112 3.2.2", "http://a.example\\@b.example/", "b.example", bad(400, "host-invalid")),
         absolute("9112 3.2.2", "http://a.example:99999/", "a.example:99999", no(400, "host-invalid")),
         absolute("9112 3.2.2", "http://A.example/x", "A.example", to("GET /x HTTP/1.1\r\nHost: a.example", "")),
-        Row::new("9112 3.2", "GET /x HTTP/1.0\r\n\r\n", to("GET /x HTTP/1.1\r\nHost: ", "")),
     ]
 }
 

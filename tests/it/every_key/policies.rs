@@ -28,6 +28,8 @@ const PREFLIGHT: &[&str] = &[
     "GET http://h/a | origin: https://b.example",
 ];
 
+const HANDSHAKE: &[&str] = &["GET http://h/a | connection: upgrade | upgrade: websocket | origin: https://a.example"];
+
 const fn open(key: &'static str, policy: &'static str, ask: &'static [&'static str]) -> PolicyProof {
     PolicyProof { key, top: "", route: OPEN, policy, ask }
 }
@@ -47,6 +49,17 @@ pub const POLICIES: &[PolicyProof] = &[
     },
     open("cors.credentials", "cors: { origins: [https://a.example], methods: [PUT], headers: [x-a][[, credentials: true||]] }", PREFLIGHT),
     open("cors.max_age", "cors: { origins: [https://a.example], methods: [PUT], headers: [x-a][[, max_age: 5m||]] }", PREFLIGHT),
+    open("websocket.idle", "websocket: { idle: [[5m||6m]] }", HANDSHAKE),
+    open("websocket.origins", "websocket: { origins: [https://[[a||b]].example] }", HANDSHAKE),
+    PolicyProof {
+        key: "websocket.close_at_expiry",
+        top: IDP,
+        route: CLOSED,
+        policy: "websocket: { idle: 5m[[, close_at_expiry: true||]] }",
+        ask: &[r#"GET http://h/a | connection: upgrade | upgrade: websocket | claims={"sub":"s","exp":1800000060}"#],
+    },
+    open("timeouts.response", "timeouts: { response: [[5m||6m]] }", GET),
+    open("timeouts.idle", "timeouts: { idle: [[5m||6m]] }", GET),
     PolicyProof { key: "allow.scopes", top: IDP, route: CLOSED, policy: "[[allow: { scopes: [x] }||]]", ask: CALLERS },
     PolicyProof { key: "allow.roles", top: IDP, route: CLOSED, policy: "[[allow: { roles: [y] }||]]", ask: CALLERS },
     PolicyProof { key: "allow.claims", top: IDP, route: CLOSED, policy: "[[allow: { claims: { t: [z] } }||]]", ask: CALLERS },

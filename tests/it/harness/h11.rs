@@ -3,7 +3,6 @@
 //! `scripts/setup.sh test` installs it into `target/tools`; `SLUICE_PYTHON` names another interpreter that has it.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::Deserialize;
@@ -37,7 +36,7 @@ pub type Connection = (Vec<Parsed>, Option<String>);
 /// Reads connections, one process for all of them.
 #[track_caller]
 pub fn parse(connections: &[Vec<u8>]) -> Vec<Connection> {
-    let python = python();
+    let python = super::python::interpreter();
     let hex: Vec<String> = connections.iter().map(|bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect()).collect();
     let mut child = Command::new(&python)
         .arg("-c")
@@ -68,13 +67,6 @@ pub fn parse(connections: &[Vec<u8>]) -> Vec<Connection> {
             (requests, wrong)
         })
         .collect()
-}
-
-fn python() -> PathBuf {
-    match std::env::var_os("SLUICE_PYTHON") {
-        Some(python) => python.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/python"),
-    }
 }
 
 // === impl Parsed ===

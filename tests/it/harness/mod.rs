@@ -8,7 +8,10 @@
 mod client;
 mod gateway;
 pub mod h11;
+pub mod http2;
+mod nginx;
 pub mod oidc;
+mod python;
 mod tests;
 mod upstream;
 
@@ -16,10 +19,18 @@ use std::time::{Duration, Instant};
 
 pub use client::{Client, ReadError, Response, get, post, request};
 pub use gateway::{Config, Failure, Gateway};
+pub use nginx::Nginx;
+pub use python::{PythonClient, PythonServer, python};
 pub use upstream::{Answer, Gate, Request, Step, Upstream};
 
 /// Longer than anything takes on a busy machine; what is still waited for then is a failure.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The fields of a WebSocket's handshake.
+pub const HANDSHAKE: &str =
+    "Host: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+/// The answer that it gets.
+pub const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// Asks again and again until there is something, and fails after `PATIENCE`.
 #[track_caller]

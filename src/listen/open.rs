@@ -1,0 +1,94 @@
+//! Makes of a socket that was let in what is served: PROXY protocol, then TLS, then the choice of HTTP's version. In this order.
+//!
+//! Decides the order, how long the steps together may take, and that each failure is counted by its reason. Does not decide who
+//! is let in (`caps.rs`), nor what a step wants to see. A listener that needs none of the steps takes none: its connection is
+//! served at once, in one task, as if this file did not exist.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora_proxy::ProxyHttp;
+use tokio::time::{Instant, timeout_at};
+
+use super::caps::Permit;
+use super::conn::ConnInfo;
+use super::front::Front;
+use super::running::RunningListener;
+use super::stream::{ClientStream, Socket};
+use crate::ctx::Scheme;
+use crate::report::metrics::series::Dropped;
+
+/// How long the steps may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A socket that was let in. The permit goes where the socket goes.
+pub(super) struct Admitted<S> {
+    pub socket: S,
+    pub permit: Permit,
+    /// The other end of the socket; who it speaks for is told by the PROXY protocol.
+    pub peer: SocketAddr,
+    pub listener: Arc<RunningListener>,
+}
+
+/// A connection after the steps.
+enum Opened<S: Socket> {
+    Plain(Box<ClientStream<S>>, Version),
+}
+
+/// The version of HTTP that both sides have agreed on before the first byte of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// HTTP/1, or on a plain socket whatever the first bytes say.
+    Http1,
+}
+
+/// Serves it in a task of its own.
+pub(super) fn open<S, P>(admitted: Admitted<S>, front: &Arc<Front<P>>)
+where
+    S: Socket,
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    let front = front.clone();
+    if admitted.listener.peek().is_plain() {
+        let Admitted { socket, permit, peer, listener } = admitted;
+        let conn = Arc::new(ConnInfo::new(listener, peer, Scheme::Http));
+        tokio::spawn(front.serve(ClientStream::new(socket, permit, conn)));
+        return;
+    }
+    let listener = admitted.listener.clone();
+    // Boxed, so that the task keeps no room for the steps once they are done.
+    let steps: Pin<Box<dyn Future<Output = Result<Opened<S>, Dropped>> + Send>> = Box::pin(steps(admitted));
+    tokio::spawn(async move {
+        match in_time(steps, &listener).await {
+            Ok(Opened::Plain(stream, version)) => match version {
+                Version::Http1 => front.serve(stream).await,
+            },
+            Err(reason) => front.dropped(&listener.name, reason),
+        }
+    });
+}
+
+async fn steps<S: Socket>(admitted: Admitted<S>) -> Result<Opened<S>, Dropped> {
+    let Admitted { socket, permit, peer, listener } = admitted;
+    // PROXY protocol: who the other end speaks for. Here, because it stands before the first byte of TLS.
+    let conn = ConnInfo::new(listener, peer, Scheme::Http);
+    // TLS.
+    Ok(Opened::Plain(ClientStream::new(socket, permit, Arc::new(conn)), Version::Http1))
+}
+
+/// Waits for the steps: as long as they may take, and once the gateway is stopping not much longer. Who is in the middle of a
+/// handshake then is still served.
+async fn in_time<T>(steps: impl Future<Output = Result<T, Dropped>> + Unpin, listener: &RunningListener) -> Result<T, Dropped> {
+    let (linger, mut closing) = (listener.peek().deadlines.linger, listener.closing());
+    let mut steps = steps;
+    let late = Instant::now() + HANDSHAKE;
+    tokio::select! {
+        biased;
+        opened = timeout_at(late, &mut steps) => return opened.unwrap_or(Err(Dropped::Handshake)),
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+    timeout_at(late.min(Instant::now() + linger), steps).await.unwrap_or(Err(Dropped::Handshake))
+}
