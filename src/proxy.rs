@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -63,8 +64,8 @@ impl ProxyHttp for Proxy {
         Ok(())
     }
 
-    async fn upstream_request_filter(&self, _: &mut Session, head: &mut RequestHeader, ctx: &mut Box<Ctx>) -> Result<()> {
-        exchange::request_head(ctx, head)
+    async fn upstream_request_filter(&self, session: &mut Session, head: &mut RequestHeader, ctx: &mut Box<Ctx>) -> Result<()> {
+        exchange::request_head(session, ctx, head)
     }
 
     async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Ctx>) -> Result<()> {
@@ -72,12 +73,16 @@ impl ProxyHttp for Proxy {
     }
 
     async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
-        exchange::answer_head(session, ctx, head)
+        exchange::answer_head(session, ctx, head).await
     }
 
     fn response_body_filter(&self, _: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Ctx>) -> Result<Option<Duration>> {
         exchange::answer_part(ctx, body, end);
         Ok(None)
+    }
+
+    async fn response_trailer_filter(&self, _: &mut Session, trailers: &mut HeaderMap, ctx: &mut Box<Ctx>) -> Result<Option<Bytes>> {
+        Ok(exchange::trailers(ctx, trailers))
     }
 
     fn error_while_proxy(&self, _: &HttpPeer, session: &mut Session, error: Box<Error>, ctx: &mut Box<Ctx>, _: bool) -> Box<Error> {

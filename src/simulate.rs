@@ -16,7 +16,9 @@ use crate::listen::head::{Judged, judge};
 use crate::policy::buckets::Buckets;
 use crate::policy::{Answer, Stop};
 use crate::relay::head::without_hop_by_hop;
+use crate::relay::protocol::Protocol;
 use crate::relay::send::make_head;
+use crate::reply::grpc::Speech;
 use crate::reply::own::own_head;
 use crate::reply::problem::Problem;
 use crate::reply::render;
@@ -151,7 +153,8 @@ fn relayed(gateway: &Gateway, route: &Route, facts: &Facts, head: &RequestHeader
         let _ = head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let target = relay.upstream.pool.targets().first().map(|target| target.host_header.clone());
-    make_head(gateway, route, relay, facts, &target.unwrap_or(HeaderValue::from_static("")), &mut head);
+    let call = Speech::of(&head, relay.grpc_web).filter(|_| relay.upstream.pool.upstream.protocol != Protocol::Http1);
+    make_head(gateway, route, relay, facts, &target.unwrap_or(HeaderValue::from_static("")), call, &mut head);
     Ok(Verdict::Relayed { upstream: relay.upstream.name.to_string(), head })
 }
 

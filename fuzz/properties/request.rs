@@ -77,7 +77,7 @@ fn relayed(gateway: &Gateway, route: &Route, relay: &Relay, judged: Head, head: 
     let mut sent = head.clone();
     let coding = head.headers.get(http::header::TRANSFER_ENCODING).cloned();
     without_hop_by_hop(&mut sent);
-    make_head(gateway, route, relay, facts, &HeaderValue::from_static("orders.internal"), &mut sent);
+    make_head(gateway, route, relay, facts, &HeaderValue::from_static("orders.internal"), None, &mut sent);
     // As Pingora writes it, with the framing that it decides on.
     if let Some(coding) = coding {
         sent.insert_header(http::header::TRANSFER_ENCODING, coding).expect("it came so");

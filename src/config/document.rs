@@ -23,6 +23,7 @@ use crate::policy::validate::BodySettings;
 use crate::policy::websocket::WebSocketSettings;
 use crate::relay::rewrite::{RequestHeadersSettings, RewriteSettings};
 use crate::relay::timeouts::RouteTimeoutsSettings;
+use crate::relay::translate::grpc_web::GrpcSettings;
 use crate::relay::upstream::UpstreamSettings;
 use crate::reply::headers::ResponseHeadersSettings;
 use crate::report::access_log::AccessLogSettings;
@@ -97,6 +98,8 @@ pub struct PolicySettings {
     pub body: Option<At<BodySettings>>,
     /// How long the upstream may take, where that differs from what the upstream itself says.
     pub timeouts: Option<At<RouteTimeoutsSettings>>,
+    /// gRPC.
+    pub grpc: Option<At<GrpcSettings>>,
     /// Path and host on the way to the upstream.
     pub rewrite: Option<At<RewriteSettings>>,
     /// Headers of the request on the way to the upstream.

@@ -15,6 +15,7 @@ use crate::policy::validate::BodySettings;
 use crate::policy::websocket::WebSocketSettings;
 use crate::relay::rewrite::{RequestHeadersSettings, RewriteSettings};
 use crate::relay::timeouts::RouteTimeoutsSettings;
+use crate::relay::translate::grpc_web::GrpcSettings;
 use crate::reply::headers::ResponseHeadersSettings;
 
 /// Where a policy was written.
@@ -45,6 +46,7 @@ pub struct Effective<'a> {
     pub limits: Option<Given<'a, Vec<At<String>>>>,
     pub body: Option<Given<'a, BodySettings>>,
     pub timeouts: Option<Given<'a, RouteTimeoutsSettings>>,
+    pub grpc: Option<Given<'a, GrpcSettings>>,
     pub rewrite: Option<Given<'a, RewriteSettings>>,
     pub request_headers: Option<Given<'a, RequestHeadersSettings>>,
     pub response_headers: Option<Given<'a, ResponseHeadersSettings>>,
@@ -105,6 +107,7 @@ impl<'a> Resolver<'a> {
             limits: nearest!(limits),
             body: nearest!(body),
             timeouts: nearest!(timeouts),
+            grpc: nearest!(grpc),
             rewrite: nearest!(rewrite),
             request_headers: nearest!(request_headers),
             response_headers: nearest!(response_headers),

@@ -119,6 +119,8 @@ pub struct Relay {
     pub timeouts: Timeouts,
     /// Whether the route says any of it.
     pub has_own_timeouts: bool,
+    /// Whether gRPC-Web is translated.
+    pub grpc_web: bool,
     /// Query parameters that are cut before the request goes on.
     pub cut: Vec<String>,
 }

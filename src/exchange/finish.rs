@@ -17,6 +17,7 @@ use crate::listen::front::Asked;
 use crate::policy::rate_limit;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
 use crate::relay::tunnel::ClosedBy;
+use crate::reply::grpc::Status;
 use crate::reply::problem::Kind;
 use crate::report::access_log::Line;
 use crate::report::metrics::route::Outcome;
@@ -69,6 +70,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     let refused = facts.refused.as_ref();
     let ended = || attempts.closed_by.or(refused.map(|(kind, _)| ClosedBy::of(kind))).unwrap_or(ClosedBy::Gateway);
     let closed_by = attempts.is_tunnel.then(ended);
+    let grpc_status = ctx.call.as_ref().map(|call| call.status(refused.map(|(kind, _)| *kind)));
     let (relay, route) = (ctx.relay(), ctx.route());
     let identity = facts.identity.as_deref();
     let listener = ctx.gateway.listeners.get(facts.listener);
@@ -114,6 +116,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         upstream_us: (attempts.number > 0).then_some(upstream_us),
         gateway_us,
         user_agent: agent,
+        grpc_status: grpc_status.map_or("", Status::name),
         closed_by: closed_by.map_or("", ClosedBy::as_str),
         would_refuse: &facts.would_refuse,
     }
@@ -144,6 +147,9 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         (None, None, None) => Outcome::Nothing,
     };
     series.done(outcome, (!attempts.is_tunnel).then_some(total_us), gateway_us);
+    if let Some(status) = grpc_status {
+        series.call_ended(status);
+    }
     if let Some(by) = closed_by {
         series.tunnels().close(by, total_us);
     }
@@ -163,7 +169,7 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind
         let rest = &target[at + 3..];
         memchr::memchr(b'/', rest).map_or(&[][..], |at| &rest[at..])
     });
-    report_refused(gateway, sink, conn, kind, Refused { protocol: "HTTP/1.1", method: method.unwrap_or_default(), target }, now)
+    report_refused(gateway, sink, conn, kind, Refused { protocol: "HTTP/1.1", method: method.unwrap_or_default(), target, reason: "" }, now)
 }
 
 /// What is known of a request that was refused before it became one.
@@ -173,6 +179,7 @@ pub struct Refused<'a> {
     method: &'a [u8],
     /// Path and query.
     target: &'a [u8],
+    reason: &'a str,
 }
 
 // === impl Refused ===
@@ -180,7 +187,7 @@ pub struct Refused<'a> {
 impl<'a> Refused<'a> {
     /// Of HTTP/2.
     pub fn stream(asked: &Asked<'a>) -> Self {
-        Refused { protocol: "HTTP/2.0", method: asked.method.as_bytes(), target: asked.target.as_bytes() }
+        Refused { protocol: "HTTP/2.0", method: asked.method.as_bytes(), target: asked.target.as_bytes(), reason: asked.reason }
     }
 }
 
@@ -194,7 +201,7 @@ pub fn report_refused(
     now: Now,
 ) -> RequestId {
     let request_id = RequestId::make();
-    let Refused { protocol, method, target } = refused;
+    let Refused { protocol, method, target, reason } = refused;
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let slot = gateway.listener_of(&conn.listener);
     Line {
@@ -207,6 +214,7 @@ pub fn report_refused(
         path,
         status: Some(kind.status),
         code: kind.code,
+        reason,
         ..Line::default()
     }
     .send(sink);

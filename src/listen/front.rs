@@ -53,6 +53,8 @@ pub struct Asked<'a> {
     pub method: &'a str,
     /// Path and query.
     pub target: &'a str,
+    /// For the log only.
+    pub reason: &'a str,
 }
 
 /// What serves the connections of one worker thread, whatever their listener.

@@ -160,6 +160,11 @@ impl<S: Socket> ClientStream<S> {
         self.body = Rest::Tunnel;
     }
 
+    /// What comes from now on is of no interest: read on for a while when dropped, so that the client sees what it was told.
+    pub(super) fn break_frames(&mut self) {
+        self.body = Rest::Broken;
+    }
+
     /// Whether the current request has been read to its end, so that the next may begin.
     pub(super) fn is_at_rest(&self) -> bool {
         match self.body {

@@ -10,6 +10,7 @@ use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::pool::Pool;
+use super::protocol::Protocol;
 use super::target::Chosen;
 use super::upstream::Upstream;
 
@@ -35,6 +36,10 @@ pub(super) fn template(upstream: &Upstream) -> HttpPeer {
         #[cfg(target_os = "linux")]
         user_timeout: Duration::ZERO,
     });
+    match upstream.protocol {
+        Protocol::Http1 | Protocol::Auto => {}
+        Protocol::H2 => upstream.http2.apply(options),
+    }
     peer
 }
 
@@ -45,7 +50,7 @@ pub(super) fn template(upstream: &Upstream) -> HttpPeer {
 pub fn peer(pool: &Pool, chosen: &Chosen, fresh: bool) -> Box<HttpPeer> {
     let mut peer = Box::new(pool.template.clone());
     peer._address = PingoraAddr::Inet(chosen.addr());
-    peer.group_key = chosen.target().group_key;
+    peer.group_key = chosen.target().present_key();
     if fresh {
         // Under another key nothing is pooled; without idle time nothing will be.
         peer.group_key = !peer.group_key;

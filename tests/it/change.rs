@@ -1,4 +1,4 @@
-//! Twenty reloads and five upgrades under clients of every kind: none of them notices.
+//! Twenty reloads and five upgrades under clients of every kind, of HTTP/1.1, HTTP/2, WebSocket and gRPC: none of them notices.
 //!
 //! An error is: a connection refused or reset, an answer that is not the right one, an answer cut short, or an unannounced close. A
 //! close is announced by `Connection: close` in the answer before it. The one close that needs no announcement is that of a connection
@@ -22,9 +22,11 @@ listeners:
 limits:
   each: { rate: 1/h, burst: 100, by: [global] }
 upstreams:
+  calls: { targets: ["{calls}"], protocol: h2, timeouts: { connect: 10s, response: 20s, idle: 2m } }
   echo: { targets: ["{echo}"], health: { path: /, every: 5s }, timeouts: { connect: 10s, response: 20s, idle: 2m } }
 routes:
   counted: { match: { path: /counted }, auth: public, limits: [each], respond: { status: 204 } }
+  calls: { match: { path: /echo.Echo/** }, auth: public, upstream: calls }
   all: { match: { path: /** }, auth: public, upstream: echo }
 access_log: { to: "{dir}/access.log" }
 "#;
@@ -184,8 +186,11 @@ fn order(gateway: &Gateway, what: &str) -> (bool, String) {
 fn twenty_reloads_and_five_upgrades_are_noticed_by_no_client() {
     let answers = Answers::parse("/quick: { body: ok }\n/slow: { body: ok, delay: 3s }\n").unwrap();
     let echo = Echo::start("127.0.0.1:0", answers).unwrap();
-    let mut gateway = Gateway::config(TEXT).var("echo", echo.address()).own_program().start();
+    let calls = PythonServer::start("grpc_server.py", &[]);
+    let mut gateway = Gateway::config(TEXT).var("echo", echo.address()).var("calls", calls.address()).own_program().start();
     let (address, counts) = (gateway.address(), &Counts::default());
+    // A call that lives in the first process to the end, and calls of HTTP/2 one after the other, which go to whichever process serves.
+    let [stream, unaries] = ["stream", "unaries"].map(|what| PythonClient::start("grpc_client.py", &[what, &address.to_string(), "{}"]));
     let mut pids = vec![gateway.pid()];
     let mut asked = 0;
     let mut check_counter = |gateway: &Gateway| {
@@ -247,6 +252,10 @@ fn twenty_reloads_and_five_upgrades_are_noticed_by_no_client() {
             pids.dedup();
             assert_eq!(pids.len(), 4, "three other processes have served");
             assert!(counts.announced.load(SeqCst) > 0);
+            let told = stream.said_after_input();
+            assert!(told["error"].is_null() && told["count"].as_u64() > Some(20), "{told}");
+            let told = unaries.said_after_input();
+            assert!(told["errors"].as_array().is_some_and(Vec::is_empty) && told["count"].as_u64() > Some(20), "{told}");
             let mut alive = gateway.processes();
             alive.sort_unstable();
             assert_eq!(alive, pids, "a process lives as long as one of its tunnels");

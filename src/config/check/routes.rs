@@ -69,6 +69,7 @@ fn inert_without_upstream(policies: &PolicySettings, answer: &Place, own: &Route
         body,
         websocket,
         timeouts,
+        grpc,
         ip_filter: _,
         cors: _,
         allow: _,
@@ -84,6 +85,7 @@ fn inert_without_upstream(policies: &PolicySettings, answer: &Place, own: &Route
         ("body", body.as_ref().map(|at| &at.place)),
         ("websocket", websocket.as_ref().map(|at| &at.place)),
         ("timeouts", timeouts.as_ref().map(|at| &at.place)),
+        ("grpc", grpc.as_ref().map(|at| &at.place)),
     ] {
         if let Some(place) = place {
             errors.push(
@@ -145,6 +147,7 @@ fn written(policies: &PolicySettings) -> Vec<(&'static str, &Place)> {
         limits,
         body,
         timeouts,
+        grpc,
         rewrite,
         request_headers,
         response_headers,
@@ -159,6 +162,7 @@ fn written(policies: &PolicySettings) -> Vec<(&'static str, &Place)> {
         ("limits", limits.as_ref().map(|at| &at.place)),
         ("body", body.as_ref().map(|at| &at.place)),
         ("timeouts", timeouts.as_ref().map(|at| &at.place)),
+        ("grpc", grpc.as_ref().map(|at| &at.place)),
         ("rewrite", rewrite.as_ref().map(|at| &at.place)),
         ("request_headers", request_headers.as_ref().map(|at| &at.place)),
         ("response_headers", response_headers.as_ref().map(|at| &at.place)),

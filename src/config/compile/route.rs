@@ -28,6 +28,7 @@ use crate::relay::edits::HeaderEdits;
 use crate::relay::head::HeadPlan;
 use crate::relay::rewrite::Rewrite;
 use crate::relay::timeouts::RouteTimeouts;
+use crate::relay::translate::grpc_web;
 use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
 use crate::state::State;
@@ -140,10 +141,15 @@ impl Parts<'_> {
         };
         let auth = &policies?.auth;
         let upstream = self.upstreams.get(upstream.as_str())?.clone();
+        let grpc_web = match &given.grpc {
+            Some(given) => wrong.keep(grpc_web::compile(given.settings, upstream.pool.upstream.protocol))?,
+            None => false,
+        };
         let header = self.document.clients.as_ref().and_then(|clients| clients.header.as_ref());
         Some(Action::Upstream(Box::new(Relay {
             timeouts: own_timeouts.over(upstream.pool.upstream.timeouts),
             has_own_timeouts: given.timeouts.is_some(),
+            grpc_web,
             upstream,
             head: HeadPlan {
                 rewrite,
