@@ -15,7 +15,7 @@ use crate::decide::{Decision, decide};
 use crate::listen::head::{Judged, judge};
 use crate::policy::buckets::Buckets;
 use crate::policy::{Answer, Stop};
-use crate::relay::head::without_hop_by_hop;
+use crate::relay::hop_by_hop::without_hop_by_hop;
 use crate::relay::protocol::Protocol;
 use crate::relay::send::make_head;
 use crate::reply::grpc::Speech;
@@ -147,7 +147,8 @@ fn relayed(gateway: &Gateway, route: &Route, facts: &Facts, head: &RequestHeader
     let Action::Upstream(relay) = &route.action else { return Err("a route without an upstream".to_owned()) };
     let mut head = Box::new(head.clone());
     let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
-    without_hop_by_hop(&mut head);
+    let version = head.version;
+    without_hop_by_hop(&mut head, version);
     if is_chunked {
         // The body is chunked anew.
         let _ = head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

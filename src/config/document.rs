@@ -14,6 +14,7 @@ use crate::entry::canonical::Spelling;
 use crate::entry::client_ip::ClientsSettings;
 use crate::entry::route::MatchSettings;
 use crate::listen::ListenerSettings;
+use crate::policy::Shadow;
 use crate::policy::authn::{AuthSettings, AuthenticatorSettings, ConsumerSettings};
 use crate::policy::authz::AllowSettings;
 use crate::policy::cors::CorsSettings;
@@ -110,19 +111,6 @@ pub struct PolicySettings {
     pub accept: Option<At<Vec<At<Spelling>>>>,
     /// Policies that are judged, counted and logged as `would_refuse`, but not enforced.
     pub shadow: Option<At<Vec<At<Shadow>>>>,
-}
-
-/// A policy that can be shadowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Shadow {
-    IpFilter,
-    Cors,
-    Websocket,
-    Auth,
-    Allow,
-    Limits,
-    Body,
 }
 
 /// What every route does unless it says otherwise: any policy, and bundles to use. Never `auth` nor `listeners`.
@@ -259,23 +247,6 @@ pub struct ExpectSettings {
 /// The value of a claim in a test: text, a number, a truth value, or a list or mapping of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClaimValue(pub serde_json::Value);
-
-// === impl Shadow ===
-
-impl Shadow {
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Shadow::IpFilter => "ip_filter",
-            Shadow::Cors => "cors",
-            Shadow::Websocket => "websocket",
-            Shadow::Auth => "auth",
-            Shadow::Allow => "allow",
-            Shadow::Limits => "limits",
-            Shadow::Body => "body",
-        }
-    }
-}
 
 // === impl ClaimValue ===
 

@@ -20,6 +20,7 @@ use crate::policy::limits;
 use crate::relay::balance::choose as choose_target;
 use crate::relay::framing::make_plain;
 use crate::relay::h2_fault::bounded;
+use crate::relay::hop_by_hop::without_hop_by_hop;
 use crate::relay::peer::peer as make_peer;
 use crate::relay::protocol::Protocol;
 use crate::relay::send::make_head;
@@ -108,6 +109,7 @@ pub fn connected(ctx: &mut Ctx, reused: bool) {
 
 /// Makes the head that goes upstream.
 pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHeader) -> Result<()> {
+    without_hop_by_hop(head, session.req_header().version);
     call::begin_attempt(ctx);
     let Some((route, relay)) = ctx.relay() else { return Err(no_relay()) };
     let Some(target) = &ctx.attempts.target else { return Err(no_relay()) };
@@ -151,7 +153,7 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Byte
         && let Err(problem) = count.count(length)
     {
         let code = problem.kind.code;
-        if !ctx.route().is_some_and(|route| route.policies.shadows(crate::config::document::Shadow::Body)) {
+        if !ctx.route().is_some_and(|route| route.policies.shadows(crate::policy::Shadow::Body)) {
             ctx.facts.refused = Some((problem.kind, problem.reason));
             return Err(Error::explain(ErrorType::HTTPStatus(problem.kind.status), code).into_down());
         }
@@ -231,10 +233,6 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     ctx.attempts.status = Some(status);
     ctx.attempts.has_answer = true;
     call::answer_head(ctx, head);
-    if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
-        // Pingora looks only when a request begins.
-        session.set_keepalive(None);
-    }
     if ctx.attempts.is_h2
         && session.req_header().version == http::Version::HTTP_10
         && !head.headers.contains_key(header::CONTENT_LENGTH)

@@ -5,7 +5,7 @@ use pingora_core::{Error, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::attempt::idle;
-use super::{Ctx, answered, call, write};
+use super::{Ctx, answered, call, end_after_this, write};
 use crate::relay::balance::choose as choose_target;
 use crate::relay::retry::{Attempt, CLIENT_GONE, IDLE_TIMEOUT, INTERNAL_ERROR, Phase, RESPONSE_TIMEOUT, kind_of};
 use crate::relay::target::Chosen;
@@ -121,15 +121,17 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
         conn.break_off();
     }
     if kind.status == CLIENT_GONE.status {
+        end_after_this(session, ctx);
         return gone;
     }
     if answered(session).is_some() {
         call::break_off(session, ctx, &problem).await;
+        end_after_this(session, ctx);
         return gone;
     }
     if ctx.attempts.number > 0 {
         // Pingora ends the connection after an attempt has failed; the client is told so.
-        session.set_keepalive(None);
+        end_after_this(session, ctx);
     }
     if kind.code == INTERNAL_ERROR.code {
         log::error!("{}: {error}", ctx.facts.request_id.as_str());

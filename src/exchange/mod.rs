@@ -21,7 +21,6 @@ use crate::clock;
 use crate::config::plan::{Gateway, Relay, Route};
 use crate::ctx::{Facts, Now, Scheme};
 use crate::decide::{Decision, decide};
-use crate::entry::canonical::raw_target;
 use crate::listen::conn::ConnInfo;
 use crate::policy::Stop;
 use crate::policy::validate::BodyCount;
@@ -29,7 +28,7 @@ use crate::relay::balance::NO_HEALTHY_TARGET;
 use crate::relay::protocol::UPGRADE_UNSUPPORTED;
 use crate::reply::problem::Problem;
 
-pub use self::finish::{DRAIN_ENDED, Refused, report_refusal, report_refused};
+pub use self::finish::{DRAIN_ENDED, Refusal, Refused, report_refusal};
 
 /// One request on its way: the snapshot that it holds, and what has been learnt about it.
 pub struct Ctx {
@@ -97,10 +96,9 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     ctx.conn = Some(conn);
     ctx.enter();
     let decision = {
-        let raw = session.as_downstream().as_http1().map(|http1| http1.get_headers_raw_bytes());
+        // As it came: `listen/head.rs` lets no byte in that another spelling could stand for.
         let head = session.req_header();
-        let target = raw.as_deref().and_then(raw_target).unwrap_or_else(|| head.raw_path());
-        decide(&gateway, &gateway.buckets, head, target, &mut ctx.facts).await
+        decide(&gateway, &gateway.buckets, head, head.raw_path(), &mut ctx.facts).await
     };
     ctx.call = Call::of(session, ctx.route());
     match decision {
@@ -139,6 +137,14 @@ pub use self::finish::finish;
 fn answered(session: &Session) -> Option<u16> {
     let status = session.response_written()?.status;
     (!status.is_informational() || status == 101).then_some(status.as_u16())
+}
+
+/// No request follows on this connection, and its client is told so. A session of Pingora's own is asked itself.
+fn end_after_this(session: &mut Session, ctx: &Ctx) {
+    session.set_keepalive(None);
+    if let Some(conn) = &ctx.conn {
+        conn.end_after_this();
+    }
 }
 
 /// The session as the front knows it.

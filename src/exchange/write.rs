@@ -6,10 +6,9 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use pingora_core::Result;
 use pingora_core::protocols::http::HttpTask;
-use pingora_core::protocols::http::date::get_cached_date;
 use pingora_proxy::Session;
 
-use super::Ctx;
+use super::{Ctx, end_after_this};
 use crate::config::plan::{Action, Route};
 use crate::policy::Answer;
 use crate::reply::grpc;
@@ -55,14 +54,10 @@ pub async fn answer(session: &mut Session, ctx: &mut Ctx, answer: &Answer) -> Re
 
 async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(HeaderName, HeaderValue)], body: Bytes) -> Result<()> {
     let mut head = own_head(status, ctx.route(), &ctx.facts, headers)?;
-    head.insert_header(header::DATE, get_cached_date())?;
     if !matches!(status, 204 | 304) && (ctx.call.is_none() || !body.is_empty()) {
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
-    keep_or_close(session);
-    if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
-        session.set_keepalive(None);
-    }
+    keep_or_close(session, ctx);
     let is_head = session.req_header().method == Method::HEAD || matches!(status, 204 | 205 | 304) || body.is_empty();
     if is_head && ctx.call.is_some() {
         // In one frame with the end of the stream: without it there would have to be trailers.
@@ -77,7 +72,7 @@ async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(He
 }
 
 /// A body that nobody reads stands between this request and the next one: a small one is read, for another the connection ends.
-fn keep_or_close(session: &mut Session) {
+fn keep_or_close(session: &mut Session, ctx: &Ctx) {
     if session.is_body_done() || session.is_body_empty() {
         return;
     }
@@ -87,9 +82,8 @@ fn keep_or_close(session: &mut Session) {
     match length {
         // Who waits for `100 Continue` will not send it.
         Some(length) if length <= DRAINED && !expects => {
-            session.set_close_on_response_before_downstream_finish(false);
             session.set_total_drain_timeout(Some(DRAIN_TIME));
         }
-        Some(_) | None => session.set_keepalive(None),
+        Some(_) | None => end_after_this(session, ctx),
     }
 }

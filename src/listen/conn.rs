@@ -151,6 +151,15 @@ impl ConnInfo {
         self.is_last.load(Ordering::Relaxed) || *self.closing.borrow()
     }
 
+    /// The request that is being served is the last one on its connection.
+    pub fn end_after_this(&self) {
+        self.is_last.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_last(&self) -> bool {
+        self.is_last.load(Ordering::Relaxed)
+    }
+
     /// When the connection has been open for `age`, less its spread; `None` where that is never.
     pub(super) fn old_at(&self, age: Duration) -> Option<Instant> {
         let age = u64::try_from(age.mul_f64(self.spread).as_nanos()).ok()?;

@@ -9,6 +9,7 @@ pub mod framing;
 pub mod h2_fault;
 pub mod head;
 pub mod health;
+pub mod hop_by_hop;
 pub mod peer;
 pub mod pool;
 pub mod protocol;
