@@ -19,6 +19,7 @@ mod keys;
 mod listen;
 mod notify;
 mod prometheus;
+mod proxy_protocol;
 mod readme;
 mod relay;
 mod reload;

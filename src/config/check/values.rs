@@ -126,7 +126,7 @@ fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
 }
 
 fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
-    let ListenerSettings { address: _, limits: _, connections, deadlines, minimum_rates: _, heads } = settings;
+    let ListenerSettings { address: _, limits: _, proxy_protocol: _, connections, deadlines, minimum_rates: _, heads } = settings;
     if let Some(connections) = connections {
         range(&connections.max, 1..=u32::MAX, errors);
         range(&connections.per_address, 1..=u32::MAX, errors);

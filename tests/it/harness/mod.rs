@@ -8,6 +8,7 @@
 mod client;
 mod gateway;
 pub mod h11;
+pub mod haproxy;
 mod nginx;
 mod python;
 mod tests;
