@@ -63,7 +63,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("tls", "connections"),
     ("tls", "watch"),
     ("tls", "listeners"),
-    ("http2", "connections"),
     ("proxy_protocol", "connections"),
     ("cache", "limits"),
     ("cache", "listeners"),

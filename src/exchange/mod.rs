@@ -25,7 +25,7 @@ use crate::policy::validate::BodyCount;
 use crate::relay::balance::NO_HEALTHY_TARGET;
 use crate::reply::problem::Problem;
 
-pub use self::finish::{DRAIN_ENDED, report_refusal};
+pub use self::finish::{DRAIN_ENDED, Refused, report_refusal, report_refused};
 
 /// One request on its way: the snapshot that it holds, and what has been learnt about it.
 pub struct Ctx {

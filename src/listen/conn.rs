@@ -59,6 +59,8 @@ pub struct ConnInfo {
     is_tunnel: AtomicBool,
     /// When the upstream's answer to the current request is due; a read of the client that waits longer fails.
     pub deadline: Deadline,
+    /// The connection, where this is one of its streams (HTTP/2): all that belongs to one request is the stream's own.
+    whole: Option<Arc<ConnInfo>>,
 }
 
 // === impl ConnInfo ===
@@ -88,7 +90,36 @@ impl ConnInfo {
             is_broken_off: AtomicBool::new(false),
             is_tunnel: AtomicBool::new(false),
             deadline: Deadline::default(),
+            whole: None,
         }
+    }
+
+    /// One stream of this connection, for one request.
+    pub(super) fn stream(self: &Arc<Self>) -> Arc<Self> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let zero = || AtomicU64::new(0);
+        Arc::new(ConnInfo {
+            listener: self.listener.clone(),
+            peer: self.peer,
+            balancer: self.balancer,
+            scheme: self.scheme,
+            tls: self.tls.clone(),
+            closing: self.closing.clone(),
+            received: zero(),
+            sent: zero(),
+            requests: AtomicU32::new(1),
+            head: AtomicU32::new(0),
+            is_last: AtomicBool::new(false),
+            opened: self.opened,
+            old: AtomicU64::new(u64::MAX),
+            spread: self.spread,
+            sent_before: zero(),
+            fault: OnceLock::new(),
+            is_broken_off: AtomicBool::new(false),
+            is_tunnel: AtomicBool::new(false),
+            deadline: Deadline::default(),
+            whole: Some(self.clone()),
+        })
     }
 
     /// A load balancer has told whom it speaks for.
@@ -166,7 +197,7 @@ impl ConnInfo {
 
     /// Why reading the current request's body failed, if it was the client's fault.
     pub fn fault(&self) -> Option<&'static Kind> {
-        self.fault.get().copied()
+        self.fault.get().copied().or_else(|| self.whole.as_ref()?.fault())
     }
 
     /// The answer that the client is reading will not be complete, and only the end of the connection would tell its end (RFC 9112

@@ -41,7 +41,7 @@ pub static VERSION_UNSUPPORTED: Kind = Kind {
     code: "version-unsupported",
     status: 505,
     error: "HTTP version not supported",
-    about: "Only HTTP/1.1 and HTTP/1.0 are spoken here (RFC 9112 section 2.3).",
+    about: "The version of HTTP is not one of 1.0, 1.1 and 2, or not one that the `protocols` of the listener have (RFC 9112 section 2.3).",
 };
 pub static LINE_ENDING_INVALID: Kind = Kind {
     code: "line-ending-invalid",
@@ -307,6 +307,11 @@ fn method(line: &[u8]) -> Result<&[u8], &'static Kind> {
 /// RFC 9110 section 5.6.2: bytes of a token.
 pub fn is_tchar(byte: u8) -> bool {
     TCHAR[usize::from(byte)]
+}
+
+/// Whether a target may have this byte at all.
+pub(super) fn is_target_byte(byte: u8) -> bool {
+    TARGET[usize::from(byte)]
 }
 
 static TCHAR: [bool; 256] = table(b"!#$%&'*+-.^_`|~");

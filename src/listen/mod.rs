@@ -19,9 +19,11 @@ mod frames;
 pub mod front;
 pub mod head;
 pub mod heads;
+pub mod http2;
 pub mod newcomers;
 mod open;
 pub mod pace;
+pub mod protocols;
 pub mod proxy_protocol;
 pub mod running;
 pub mod stream;
@@ -41,7 +43,9 @@ use crate::config::types::{At, Period};
 pub use self::connections::{ConnectionBounds, ConnectionsSettings};
 use self::head::HeadBounds;
 pub use self::heads::{Buffers, HeadsSettings};
+use self::http2::settings::{Http2, Http2Settings};
 pub use self::pace::{MinimumRates, MinimumRatesSettings};
+use self::protocols::{Protocol, Protocols};
 use self::proxy_protocol::{ProxyProtocol, ProxyProtocolSettings};
 
 /// An address on which requests arrive.
@@ -63,6 +67,10 @@ pub struct ListenerSettings {
     pub minimum_rates: Option<MinimumRatesSettings>,
     /// How large request heads may be.
     pub heads: Option<HeadsSettings>,
+    /// Versions of HTTP that are spoken: `http1`, `http2`. Default: both; a client of HTTP/2 says so with its first bytes.
+    pub protocols: Option<At<Vec<At<Protocol>>>>,
+    /// What connections of HTTP/2 may do.
+    pub http2: Option<At<Http2Settings>>,
 }
 
 /// How long clients may take.
@@ -90,6 +98,8 @@ pub struct Listener {
     pub minimum_rates: MinimumRates,
     pub heads: HeadBounds,
     pub buffers: Buffers,
+    pub protocols: Protocols,
+    pub http2: Http2,
 }
 
 /// How long clients may take.
@@ -109,14 +119,18 @@ pub struct Deadlines {
 impl Listener {
     /// Compiles what the user wrote; all mistakes at once.
     pub fn compile(settings: &ListenerSettings) -> Result<Listener, Vec<Diagnostic>> {
-        let ListenerSettings { address, limits: _, proxy_protocol, connections, deadlines, minimum_rates, heads } = settings;
+        let ListenerSettings { address, limits: _, proxy_protocol, connections, deadlines, minimum_rates, heads, protocols, http2 } =
+            settings;
         let mut mistakes = Vec::new();
         let proxy_protocol = ProxyProtocol::compile(proxy_protocol.as_ref(), &mut mistakes);
         let connections = ConnectionBounds::compile(connections.as_ref(), &mut mistakes);
         let deadlines = Deadlines::compile(deadlines.as_ref(), &mut mistakes);
         let minimum_rates = MinimumRates::compile(minimum_rates.as_ref());
         let (heads, buffers) = heads::compile(heads.as_ref(), &mut mistakes);
-        let listener = Listener { address: address.value, proxy_protocol, connections, deadlines, minimum_rates, heads, buffers };
+        let protocols = Protocols::compile(protocols.as_ref());
+        let http2 = Http2::compile(http2.as_ref().map(|http2| &http2.value));
+        let listener =
+            Listener { address: address.value, proxy_protocol, connections, deadlines, minimum_rates, heads, buffers, protocols, http2 };
         if mistakes.is_empty() { Ok(listener) } else { Err(mistakes) }
     }
 
@@ -175,6 +189,8 @@ mod tests {
             deadlines: None,
             minimum_rates: None,
             heads: None,
+            protocols: None,
+            http2: None,
         }
     }
 

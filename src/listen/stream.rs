@@ -62,8 +62,8 @@ pub struct ClientStream<S: Socket> {
 /// What clients must keep to, as of the current request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Demands {
-    body: Demand,
-    answer: Demand,
+    pub body: Demand,
+    pub answer: Demand,
     ahead: usize,
 }
 
@@ -151,6 +151,13 @@ impl<S: Socket> ClientStream<S> {
             Body::Length(length) => Rest::Length(length),
             Body::Chunked => Rest::Chunked(Chunks::default()),
         };
+    }
+
+    /// From here on reads give whatever comes, `read` first: frames of HTTP/2, which know their own end.
+    pub(super) fn begin_frames(&mut self, read: BytesMut, demands: Demands) {
+        self.ahead = read;
+        self.demands = demands;
+        self.body = Rest::Tunnel;
     }
 
     /// Whether the current request has been read to its end, so that the next may begin.

@@ -15,6 +15,7 @@ mod examples;
 mod explain;
 mod harness;
 mod hostile;
+mod http2;
 mod keys;
 mod listen;
 mod notify;

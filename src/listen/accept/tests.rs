@@ -36,6 +36,9 @@ impl Refuse for Count {
     fn refuse(&self, _: &ConnInfo, _: &'static Kind, _: &[u8]) -> Bytes {
         unreachable!("no head is sent here")
     }
+    fn refuse_stream(&self, _: &ConnInfo, _: &'static Kind, _: &crate::listen::front::Asked<'_>) -> (http::response::Parts, Bytes) {
+        unreachable!("no stream is opened here")
+    }
     fn dropped(&self, listener: &str, reason: Dropped) {
         assert_eq!(listener, "l");
         self.0.lock().push(reason.as_str());
@@ -54,6 +57,8 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
         deadlines: Deadlines { header: second, keep_alive: second, body: second, write: second, linger: second },
         minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
+        protocols: Default::default(),
+        http2: Default::default(),
         buffers: Buffers::default(),
     };
     let count = Arc::new(Count::default());

@@ -109,6 +109,11 @@ impl Refuse for Record {
         let (status, code) = (kind.status, kind.code);
         format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{code}", code.len()).into()
     }
+    fn refuse_stream(&self, conn: &ConnInfo, kind: &'static Kind, asked: &Asked<'_>) -> (http::response::Parts, Bytes) {
+        assert!(conn.peer.ip().is_loopback());
+        self.refused.lock().push((kind.code, format!("{} {}", asked.method, asked.target).into_bytes()));
+        (http::Response::builder().status(kind.status).body(()).unwrap().into_parts().0, kind.code.into())
+    }
     fn dropped(&self, listener: &str, reason: Dropped) {
         self.dropped.lock().push((listener.to_owned(), reason.as_str()));
     }
@@ -138,6 +143,8 @@ fn settings() -> Listener {
         minimum_rates: MinimumRates::default(),
         heads: HeadBounds { bytes: 4096, fields: 20, ..HeadBounds::default() },
         buffers: Buffers::default(),
+        protocols: Default::default(),
+        http2: Default::default(),
     }
 }
 

@@ -31,6 +31,8 @@ fn stream_with(capacity: usize, buffers: Buffers) -> (Box<ClientStream<DuplexStr
         deadlines: Deadlines { header: second, keep_alive: second, body: second, write: PATIENCE, linger: second },
         minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
+        protocols: Default::default(),
+        http2: Default::default(),
         buffers,
     };
     let open = Arc::new(Open::default());

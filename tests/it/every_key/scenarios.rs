@@ -65,6 +65,9 @@ pub const KEYS: &[(&str, Proof)] = &[
             &["GET http://h/a | a: b | c: d | e: f"],
         ),
     ),
+    ("listeners.*.protocols", Test("a_listener_speaks_what_it_is_told_to")),
+    ("listeners.*.http2.streams", Test("no_more_streams_are_open_than_allowed")),
+    ("listeners.*.http2.window", Test("no_more_streams_are_open_than_allowed")),
     ("admin.address", Test("it_answers_on_a_socket_until_it_is_dropped_and_admits_only_so_many")),
     (
         "clients.trusted_proxies",
