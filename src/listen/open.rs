@@ -45,6 +45,9 @@ pub enum Version {
     Http1,
 }
 
+/// The steps on their way; why they failed, where that is worth counting.
+type Steps<S> = Pin<Box<dyn Future<Output = Result<Opened<S>, Option<Dropped>>> + Send>>;
+
 /// Serves it in a task of its own.
 pub(super) fn open<S, P>(admitted: Admitted<S>, front: &Arc<Front<P>>)
 where
@@ -61,7 +64,7 @@ where
     }
     let listener = admitted.listener.clone();
     // Boxed, so that the task keeps no room for the steps once they are done.
-    let steps: Pin<Box<dyn Future<Output = Result<Opened<S>, Option<Dropped>>> + Send>> = Box::pin(steps(admitted));
+    let steps: Steps<S> = Box::pin(steps(admitted));
     tokio::spawn(async move {
         match in_time(steps, &listener).await {
             Ok(Opened::Plain(stream, version)) => match version {
