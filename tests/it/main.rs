@@ -19,6 +19,7 @@ mod http2;
 mod keys;
 mod listen;
 mod notify;
+mod passed;
 mod prometheus;
 mod proxy_protocol;
 mod readme;
