@@ -194,7 +194,8 @@ impl Running {
         let mut fresh = Vec::new();
         for (slot, plan) in gateway.listeners.iter().enumerate() {
             if self.listeners.get(&*plan.name).is_none_or(|known| known.address != plan.address) {
-                fresh.push(Prepared::new(slot, plan, &self.open, self.socket_at(plan.address)?, &self.workers)?);
+                let found = self.socket_at(plan.address)?;
+                fresh.push(Prepared::new(slot, plan, &self.open, found, &self.workers)?);
             }
         }
         let output = match gateway.access_log == now.access_log {
