@@ -128,7 +128,8 @@ fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
 }
 
 fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
-    let ListenerSettings { address: _, limits: _, connections, deadlines, minimum_rates: _, heads, protocols, http2 } = settings;
+    let ListenerSettings { address: _, limits: _, proxy_protocol: _, connections, deadlines, minimum_rates: _, heads, protocols, http2 } =
+        settings;
     if let Some(protocols) = protocols {
         Protocols::check(protocols, errors);
     }
