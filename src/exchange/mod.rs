@@ -20,6 +20,7 @@ use crate::ctx::{Facts, Now, Scheme};
 use crate::decide::{Decision, decide};
 use crate::entry::canonical::raw_target;
 use crate::listen::conn::ConnInfo;
+use crate::listen::tls::misdirected::CERTIFICATE_OUTDATED;
 use crate::policy::Stop;
 use crate::policy::validate::BodyCount;
 use crate::relay::balance::NO_HEALTHY_TARGET;
@@ -87,6 +88,10 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     ctx.facts.tls.clone_from(&conn.tls);
     ctx.conn = Some(conn);
     ctx.enter();
+    if !ctx.conn.as_ref().is_none_or(|conn| conn.is_believed()) {
+        Box::pin(write::refuse(session, ctx, &Problem::new(&CERTIFICATE_OUTDATED))).await?;
+        return Ok(true);
+    }
     let decision = {
         let raw = session.as_downstream().as_http1().map(|http1| http1.get_headers_raw_bytes());
         let head = session.req_header();

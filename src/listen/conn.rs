@@ -15,7 +15,7 @@ use pingora_http::ResponseHeader;
 
 use super::head::Head;
 use super::running::RunningListener;
-use super::tls::facts::TlsFacts;
+use super::tls::facts::{Proof, TlsFacts};
 use crate::ctx::Scheme;
 use crate::relay::deadline::Deadline;
 use crate::reply::problem::Kind;
@@ -33,6 +33,8 @@ pub struct ConnInfo {
     /// `Https` exactly where there are TLS facts.
     pub scheme: Scheme,
     pub tls: Option<Arc<TlsFacts>>,
+    /// Where the listener asks clients for certificates.
+    proof: Option<Box<Proof>>,
     /// True once idle connections are to be closed and answers are to say `Connection: close`.
     pub(super) closing: ShutdownWatch,
     received: AtomicU64,
@@ -66,6 +68,7 @@ impl ConnInfo {
             balancer: None,
             scheme,
             tls: None,
+            proof: None,
             closing,
             received: zero(),
             sent: zero(),
@@ -90,6 +93,28 @@ impl ConnInfo {
     #[must_use]
     pub fn encrypted(self, facts: TlsFacts) -> Self {
         ConnInfo { scheme: Scheme::Https, tls: Some(Arc::new(facts)), ..self }
+    }
+
+    /// What the client has shown of itself.
+    #[must_use]
+    pub(super) fn proven(self, proof: Option<Box<Proof>>) -> Self {
+        ConnInfo { proof, ..self }
+    }
+
+    /// Whether what the client showed when it came is good enough for the listener as it is now. Where it is not, the connection is
+    /// told to end with the answer to this request: a new one has another chance.
+    pub fn is_believed(&self) -> bool {
+        let settings = self.listener.peek();
+        let Some(clients) = settings.tls.as_ref().and_then(|tls| tls.clients.as_ref()) else { return true };
+        let holds = match &self.proof {
+            Some(proof) => proof.holds(clients),
+            // The listener did not ask when this connection began.
+            None => !clients.is_required,
+        };
+        if !holds {
+            self.is_last.store(true, Ordering::Relaxed);
+        }
+        holds
     }
 
     /// The connection on which a request came. `None` only for sessions that did not come through `front.rs`.

@@ -82,6 +82,12 @@ where
         self.refuse.dropped(listener, reason);
     }
 
+    /// Answers what never was a request, logs it, and ends the connection.
+    pub(super) async fn refuse<S: Socket>(&self, mut stream: Box<ClientStream<S>>, kind: &'static Kind, head: &[u8]) {
+        let answer = self.refuse.refuse(stream.conn(), kind, head);
+        stream.finish_with(&answer).await;
+    }
+
     /// Serves requests until the connection ends. PROXY protocol and TLS come before: they make the stream.
     pub async fn serve<S: Socket>(self: Arc<Self>, mut stream: Box<ClientStream<S>>) {
         let conn = stream.conn().clone();

@@ -23,6 +23,7 @@ pub mod tls;
 mod wire;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -32,6 +33,8 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period, Size};
 
 use self::head::HeadBounds;
+use self::tls::tickets::TicketKeys;
+use self::tls::{Tls, TlsSettings};
 
 /// An address on which requests arrive.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -48,6 +51,8 @@ pub struct ListenerSettings {
     pub deadlines: Option<DeadlinesSettings>,
     /// How large request heads may be.
     pub heads: Option<HeadsSettings>,
+    /// TLS: clients connect with `https://`.
+    pub tls: Option<TlsSettings>,
 }
 
 /// How many connections may be open; more are closed at once and counted.
@@ -64,6 +69,8 @@ pub struct ConnectionsSettings {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeadlinesSettings {
+    /// What stands before the first request: the TLS handshake. Default 10s.
+    pub handshake: Option<At<Period>>,
     /// From the first byte of a request head (the opening of the connection for the first one) to its last. Default 10s.
     pub header: Option<At<Period>>,
     /// Idle time between requests. Default 60s.
@@ -91,6 +98,7 @@ pub struct Listener {
     pub connections: ConnectionBounds,
     pub deadlines: Deadlines,
     pub heads: HeadBounds,
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// How many connections may be open at once.
@@ -103,6 +111,7 @@ pub struct ConnectionBounds {
 /// How long clients may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
+    pub handshake: Duration,
     pub header: Duration,
     pub keep_alive: Duration,
     pub body: Duration,
@@ -116,18 +125,23 @@ pub struct Deadlines {
 
 impl Listener {
     /// Compiles what the user wrote; all mistakes at once.
-    pub fn compile(settings: &ListenerSettings) -> Result<Listener, Vec<Diagnostic>> {
-        let ListenerSettings { address, limits: _, connections, deadlines, heads } = settings;
+    pub fn compile(settings: &ListenerSettings, tickets: &Arc<TicketKeys>) -> Result<Listener, Vec<Diagnostic>> {
+        let ListenerSettings { address, limits: _, connections, deadlines, heads, tls } = settings;
         let mut mistakes = Vec::new();
+        if let (Some(handshake), None) = (deadlines.as_ref().and_then(|deadlines| deadlines.handshake.as_ref()), tls) {
+            let message = "`handshake` is without effect: nothing stands before the first request on a listener without `tls`";
+            mistakes.push(Diagnostic::at(&handshake.place, "inert", message).help("remove it, or give the listener `tls`"));
+        }
+        let tls = tls.as_ref().and_then(|tls| Tls::compile(tls, tickets).map_err(|more| mistakes.extend(more)).ok().map(Arc::new));
         let connections = ConnectionBounds::compile(connections.as_ref(), &mut mistakes);
         let deadlines = Deadlines::compile(deadlines.as_ref(), &mut mistakes);
         let heads = HeadBounds::compile(heads.as_ref(), &mut mistakes);
-        if mistakes.is_empty() { Ok(Listener { address: address.value, connections, deadlines, heads }) } else { Err(mistakes) }
+        if mistakes.is_empty() { Ok(Listener { address: address.value, connections, deadlines, heads, tls }) } else { Err(mistakes) }
     }
 
     /// Whether HTTP begins with the first byte: nothing stands before it, see `open.rs`.
     pub(crate) fn is_plain(&self) -> bool {
-        true
+        self.tls.is_none()
     }
 }
 
@@ -170,9 +184,10 @@ impl Deadlines {
                 period.0
             }
         };
-        let none = DeadlinesSettings { header: None, keep_alive: None, body: None, write: None };
-        let DeadlinesSettings { header, keep_alive, body, write } = settings.unwrap_or(&none);
+        let none = DeadlinesSettings { handshake: None, header: None, keep_alive: None, body: None, write: None };
+        let DeadlinesSettings { handshake, header, keep_alive, body, write } = settings.unwrap_or(&none);
         Deadlines {
+            handshake: or(handshake, 10),
             header: or(header, 10),
             keep_alive: or(keep_alive, 60),
             body: or(body, 60),
@@ -210,7 +225,6 @@ impl HeadBounds {
 mod tests {
     use super::*;
     use crate::config::diagnostic::{Place, Source};
-    use std::sync::Arc;
 
     fn at<T>(value: T) -> At<T> {
         let source = Arc::new(Source::new("t.yaml", ""));
@@ -218,12 +232,19 @@ mod tests {
     }
 
     fn settings() -> ListenerSettings {
-        ListenerSettings { address: at("127.0.0.1:0".parse().unwrap()), limits: vec![], connections: None, deadlines: None, heads: None }
+        ListenerSettings {
+            address: at("127.0.0.1:0".parse().unwrap()),
+            limits: vec![],
+            connections: None,
+            deadlines: None,
+            heads: None,
+            tls: None,
+        }
     }
 
     #[test]
     fn a_listener_without_keys_has_the_documented_defaults() {
-        let listener = Listener::compile(&settings()).unwrap();
+        let listener = Listener::compile(&settings(), &Arc::default()).unwrap();
         assert_eq!(listener.connections, ConnectionBounds { max: 20_000, per_address: None });
         let d = listener.deadlines;
         assert_eq!([d.header, d.keep_alive, d.body, d.write].map(|d| d.as_secs()), [10, 60, 60, 60]);
@@ -235,13 +256,14 @@ mod tests {
         let mut written = settings();
         written.connections = Some(ConnectionsSettings { max: Some(at(7)), per_address: Some(at(3)) });
         written.deadlines = Some(DeadlinesSettings {
+            handshake: None,
             header: Some(at(Period::seconds(1))),
             keep_alive: Some(at(Period::seconds(2))),
             body: Some(at(Period::seconds(3))),
             write: Some(at(Period::seconds(4))),
         });
         written.heads = Some(HeadsSettings { bytes: Some(at(Size::kib(2))), fields: Some(at(5)) });
-        let listener = Listener::compile(&written).unwrap();
+        let listener = Listener::compile(&written, &Arc::default()).unwrap();
         assert_eq!(listener.connections, ConnectionBounds { max: 7, per_address: Some(3) });
         let d = listener.deadlines;
         assert_eq!([d.header, d.keep_alive, d.body, d.write].map(|d| d.as_secs()), [1, 2, 3, 4]);
@@ -253,13 +275,14 @@ mod tests {
         let mut written = settings();
         written.connections = Some(ConnectionsSettings { max: Some(at(0)), per_address: Some(at(9)) });
         written.deadlines = Some(DeadlinesSettings {
+            handshake: None,
             header: Some(at(Period::seconds(0))),
             keep_alive: None,
             body: None,
             write: Some(at(Period::seconds(0))),
         });
         written.heads = Some(HeadsSettings { bytes: Some(at(Size::kib(257))), fields: Some(at(201)) });
-        let codes: Vec<_> = Listener::compile(&written).unwrap_err().iter().map(|d| d.code).collect();
+        let codes: Vec<_> = Listener::compile(&written, &Arc::default()).unwrap_err().iter().map(|d| d.code).collect();
         assert_eq!(codes, ["out-of-range", "inert", "out-of-range", "out-of-range", "out-of-range", "out-of-range"]);
     }
 }

@@ -7,21 +7,20 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pingora_proxy::ProxyHttp;
 use tokio::time::{Instant, timeout_at};
+use tokio_rustls::server::TlsStream;
 
 use super::caps::Permit;
 use super::conn::ConnInfo;
 use super::front::Front;
 use super::running::RunningListener;
 use super::stream::{ClientStream, Socket};
+use super::tls::handshake::{Shaken, TLS_EXPECTED, shake};
 use crate::ctx::Scheme;
-use crate::report::metrics::series::Dropped;
-
-/// How long the steps may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+use crate::reply::problem::Kind;
+use crate::report::metrics::series::{Dropped, Handshake};
 
 /// A socket that was let in. The permit goes where the socket goes.
 pub(super) struct Admitted<S> {
@@ -35,6 +34,9 @@ pub(super) struct Admitted<S> {
 /// A connection after the steps.
 enum Opened<S: Socket> {
     Plain(Box<ClientStream<S>>, Version),
+    Tls(Box<ClientStream<TlsStream<S>>>, Version),
+    /// To be told why it goes no further; the bytes are how it began.
+    Refused(Box<ClientStream<S>>, &'static Kind, Vec<u8>),
 }
 
 /// The version of HTTP that both sides have agreed on before the first byte of it.
@@ -66,6 +68,10 @@ where
             Ok(Opened::Plain(stream, version)) => match version {
                 Version::Http1 => front.serve(stream).await,
             },
+            Ok(Opened::Tls(stream, version)) => match version {
+                Version::Http1 => front.serve(stream).await,
+            },
+            Ok(Opened::Refused(stream, kind, head)) => front.refuse(stream, kind, &head).await,
             Err(reason) => front.dropped(&listener.name, reason),
         }
     });
@@ -75,8 +81,24 @@ async fn steps<S: Socket>(admitted: Admitted<S>) -> Result<Opened<S>, Dropped> {
     let Admitted { socket, permit, peer, listener } = admitted;
     // PROXY protocol: who the other end speaks for. Here, because it stands before the first byte of TLS.
     let conn = ConnInfo::new(listener, peer, Scheme::Http);
-    // TLS.
-    Ok(Opened::Plain(ClientStream::new(socket, permit, Arc::new(conn)), Version::Http1))
+    let Some(tls) = conn.listener.settings().tls.clone() else {
+        return Ok(Opened::Plain(ClientStream::new(socket, permit, Arc::new(conn)), Version::Http1));
+    };
+    let shaken = shake(socket, &tls).await;
+    conn.listener.caps.note_handshake(match &shaken {
+        Ok(Shaken::Tls(_, facts, _)) if facts.is_resumed => Handshake::Resumed,
+        Ok(Shaken::Tls(..)) => Handshake::Full,
+        Ok(Shaken::Http(..)) => Handshake::PlainHttp,
+        Err(how) => *how,
+    });
+    match shaken {
+        Ok(Shaken::Tls(stream, facts, proof)) => {
+            let conn = Arc::new(conn.encrypted(facts).proven(proof));
+            Ok(Opened::Tls(ClientStream::new(stream, permit, conn), Version::Http1))
+        }
+        Ok(Shaken::Http(socket, head)) => Ok(Opened::Refused(ClientStream::new(socket, permit, Arc::new(conn)), &TLS_EXPECTED, head)),
+        Err(_) => Err(Dropped::Tls),
+    }
 }
 
 /// Waits for the steps: as long as they may take, and once the gateway is stopping not much longer. Who is in the middle of a
@@ -84,7 +106,7 @@ async fn steps<S: Socket>(admitted: Admitted<S>) -> Result<Opened<S>, Dropped> {
 async fn in_time<T>(steps: impl Future<Output = Result<T, Dropped>> + Unpin, listener: &RunningListener) -> Result<T, Dropped> {
     let (linger, mut closing) = (listener.peek().deadlines.linger, listener.closing());
     let mut steps = steps;
-    let late = Instant::now() + HANDSHAKE;
+    let late = Instant::now() + listener.peek().deadlines.handshake;
     tokio::select! {
         biased;
         opened = timeout_at(late, &mut steps) => return opened.unwrap_or(Err(Dropped::Handshake)),

@@ -230,6 +230,32 @@ impl<S: Socket> ClientStream<S> {
         Ok(())
     }
 
+    /// Has what was written leave. A plain socket holds nothing back; TLS may have records for which the socket had no room.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match Pin::new(self.wire()).poll_flush(cx) {
+            Poll::Ready(done) => {
+                self.stuck = None;
+                Poll::Ready(done)
+            }
+            Poll::Pending => self.poll_stuck(cx).map(Err),
+        }
+    }
+
+    /// The client takes nothing at the moment: for how long it may.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let patience = self.patience;
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
+        if stuck.as_mut().poll(cx).is_pending() {
+            let Some((at, overdue)) = self.conn.deadline.end() else { return Poll::Pending };
+            ready!(self.overdue.poll_past(cx, clock::instant(at)));
+            self.body = Rest::Broken;
+            return Poll::Ready(overdue.into());
+        }
+        self.stuck = None;
+        self.body = Rest::Broken;
+        Poll::Ready(Error::new(ErrorKind::TimedOut, "the client does not read"))
+    }
+
     /// Writes out what was gathered, then as much of `more` as the socket takes; says how much that was.
     fn poll_out(&mut self, cx: &mut Context<'_>, more: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         loop {
@@ -249,19 +275,7 @@ impl<S: Socket> ClientStream<S> {
                     self.stuck = None;
                     n?
                 }
-                Poll::Pending => {
-                    let patience = self.patience;
-                    let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
-                    if stuck.as_mut().poll(cx).is_pending() {
-                        let Some((at, overdue)) = self.conn.deadline.end() else { return Poll::Pending };
-                        ready!(self.overdue.poll_past(cx, clock::instant(at)));
-                        self.body = Rest::Broken;
-                        return Poll::Ready(Err(overdue.into()));
-                    }
-                    self.stuck = None;
-                    self.body = Rest::Broken;
-                    return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read")));
-                }
+                Poll::Pending => return self.poll_stuck(cx).map(Err),
             };
             self.conn.count_sent(n);
             let gathered = n.min(self.out.len());
@@ -294,6 +308,8 @@ impl<S: Socket> AsyncRead for ClientStream<S> {
         if polled.is_pending() && !me.out.is_empty() {
             // Pingora flushes a body of a known length only at its end; when it waits for more, the client shall have what there is.
             ready!(me.poll_out(cx, &[]))?;
+            // What TLS has made of it may not have left yet.
+            ready!(me.poll_drain(cx))?;
         }
         if polled.is_pending()
             && let Some((at, overdue)) = me.conn.deadline.due()
@@ -373,7 +389,7 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
         if !self.out.is_empty() {
             ready!(self.poll_out(cx, &[]))?;
         }
-        Pin::new(self.wire()).poll_flush(cx)
+        self.poll_drain(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {

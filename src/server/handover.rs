@@ -1,6 +1,6 @@
 //! Upgrades: what this process lends and tells the new one, and what it takes over from the one before.
 //!
-//! Decides what travels: listening sockets, what limits have counted, health of targets. Not figures: a new process counts from
+//! Decides what travels: listening sockets, what limits have counted, health of targets, the keys of TLS tickets. Not figures: a new process counts from
 //! 0, as Prometheus expects. The conversation itself is in `upgrade.rs`.
 
 use std::os::fd::AsFd;
@@ -50,7 +50,15 @@ impl Running {
 
     /// Takes over what the process before this one has counted. What cannot be read starts anew.
     pub fn restore(&self, dump: &[u8]) {
-        let Some((buckets, health)) = split(dump) else { return log::warn!("limits and health start anew: nothing was handed over") };
+        let split_all = || {
+            let (tickets, rest) = split(dump)?;
+            let (buckets, health) = split(rest)?;
+            Some((tickets, buckets, health))
+        };
+        let Some((tickets, buckets, health)) = split_all() else {
+            return log::warn!("limits, health and TLS tickets start anew: nothing was handed over");
+        };
+        self.state().tickets.restore(tickets);
         if !buckets.is_empty()
             && let Err(e) = self.gateway().buckets.restore(buckets, clock::mono())
         {
@@ -63,11 +71,13 @@ impl Running {
     }
 }
 
-/// Length of the buckets, buckets, health.
+/// The keys of tickets and the buckets, each behind its length; then health.
 fn dump(state: &State) -> Vec<u8> {
-    let buckets = state.dump_buckets();
-    let mut dump = (buckets.len() as u64).to_le_bytes().to_vec();
-    dump.extend_from_slice(&buckets);
+    let mut dump = Vec::new();
+    for part in [state.tickets.dump(), state.dump_buckets()] {
+        dump.extend_from_slice(&(part.len() as u64).to_le_bytes());
+        dump.extend_from_slice(&part);
+    }
     dump.extend_from_slice(&serde_json::to_vec(&state.pools.report()).unwrap_or_default());
     dump
 }

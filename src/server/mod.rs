@@ -44,6 +44,8 @@ pub struct Start {
 /// Runs the gateway until it is stopped.
 pub fn run(start: &Start) -> ExitCode {
     process_log::init(start.log);
+    // Whoever asks for a provider without naming one gets this one. An error says that there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let inherited = match upgrade::inherit() {
         Ok(inherited) => inherited,
         Err(e) => {

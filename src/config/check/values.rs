@@ -126,7 +126,7 @@ fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
 }
 
 fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
-    let ListenerSettings { address: _, limits: _, connections, deadlines, heads } = settings;
+    let ListenerSettings { address: _, limits: _, connections, deadlines, heads, tls: _ } = settings;
     if let Some(connections) = connections {
         range(&connections.max, 1..=u32::MAX, errors);
         range(&connections.per_address, 1..=u32::MAX, errors);
@@ -137,7 +137,7 @@ fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
         }
     }
     if let Some(deadlines) = deadlines {
-        [&deadlines.header, &deadlines.keep_alive, &deadlines.body, &deadlines.write]
+        [&deadlines.handshake, &deadlines.header, &deadlines.keep_alive, &deadlines.body, &deadlines.write]
             .into_iter()
             .for_each(|period| some_time(period, errors));
     }

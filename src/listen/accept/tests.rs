@@ -50,8 +50,16 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
     let settings = Listener {
         address: "127.0.0.1:0".parse().unwrap(),
         connections: ConnectionBounds { max: 9, per_address: None },
-        deadlines: Deadlines { header: second, keep_alive: second, body: second, write: second, linger: second },
+        deadlines: Deadlines {
+            handshake: Duration::from_secs(10),
+            header: second,
+            keep_alive: second,
+            body: second,
+            write: second,
+            linger: second,
+        },
         heads: HeadBounds::default(),
+        tls: None,
     };
     let count = Arc::new(Count::default());
     let front = Front::new(Arc::new(http_proxy(&Arc::new(ServerConf::default()), App)), count.clone());

@@ -128,6 +128,7 @@ fn settings() -> Listener {
         address: "127.0.0.1:0".parse().unwrap(),
         connections: ConnectionBounds { max: 100, per_address: None },
         deadlines: Deadlines {
+            handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
             body: Duration::from_secs(60),
@@ -135,6 +136,7 @@ fn settings() -> Listener {
             linger: Duration::from_millis(1500),
         },
         heads: HeadBounds { bytes: 4096, fields: 20 },
+        tls: None,
     }
 }
 

@@ -21,8 +21,16 @@ fn stream(capacity: usize) -> (Box<ClientStream<DuplexStream>>, DuplexStream) {
     let settings = Listener {
         address: "127.0.0.1:0".parse().unwrap(),
         connections: ConnectionBounds { max: 9, per_address: None },
-        deadlines: Deadlines { header: second, keep_alive: second, body: second, write: PATIENCE, linger: second },
+        deadlines: Deadlines {
+            handshake: Duration::from_secs(10),
+            header: second,
+            keep_alive: second,
+            body: second,
+            write: PATIENCE,
+            linger: second,
+        },
         heads: HeadBounds::default(),
+        tls: None,
     };
     let open = Arc::new(Open::default());
     let listener = RunningListener::new("l", 0, settings.clone(), open.clone(), Arc::default());

@@ -9,6 +9,7 @@ mod client;
 mod gateway;
 pub mod h11;
 mod nginx;
+mod pki;
 mod python;
 mod tests;
 mod upstream;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 pub use client::{Client, ReadError, Response, get, post, request};
 pub use gateway::{Config, Failure, Gateway};
 pub use nginx::Nginx;
+pub use pki::{Ca, Leaf, TlsClient};
 pub use python::{PythonClient, PythonServer, python};
 pub use upstream::{Answer, Gate, Request, Step, Upstream};
 
