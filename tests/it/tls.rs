@@ -20,8 +20,14 @@ routes:
 "#;
 
 fn config(ca: &Ca, more: &str) -> Config {
+    config_with(ca, more, "none", "")
+}
+
+/// `key` is what stands instead of a default: the first value of a name counts.
+fn config_with(ca: &Ca, more: &str, key: &str, value: &str) -> Config {
     let (main, other) = (ca.server(&["main.example", "*.main.example"]), ca.server(&["other.example"]));
     Gateway::config(TEXT)
+        .var(key, value)
         .var("more", more)
         .var("ocsp", "")
         .var("watch", "false")
@@ -115,7 +121,7 @@ fn a_host_that_the_connection_does_not_stand_for_is_misdirected() {
 #[test]
 fn plain_http_on_a_tls_listener_is_told_so_and_silence_is_closed() {
     let ca = Ca::new("Test");
-    let gateway = config(&ca, "").var("patience", "200ms").start();
+    let gateway = config_with(&ca, "", "patience", "200ms").start();
     let answer = gateway.get("/", &[]);
     assert_eq!((answer.status, answer.code()), (400, "tls-expected".to_owned()));
     let mut silent = Client::connect(gateway.address());
@@ -158,14 +164,14 @@ fn the_ocsp_answer_of_the_file_is_stapled() {
         .unwrap();
     assert!(made.status.success(), "{made:?}");
     let answer = std::fs::read(folder.path().join("out")).unwrap();
-    let gateway = config(&ca, "").var("ocsp", ", ocsp: main.ocsp").file("main.ocsp", answer).start();
+    let gateway = config_with(&ca, "", "ocsp", ", ocsp: main.ocsp").file("main.ocsp", answer).start();
     assert!(s_client(&gateway, &["-status"]).contains("OCSP Response Status: successful"));
 }
 
 #[test]
 fn a_replaced_certificate_is_shown_to_new_connections_and_a_broken_pair_to_nobody() {
     let ca = Ca::new("Test");
-    let gateway = config(&ca, "").var("watch", "true").start();
+    let gateway = config_with(&ca, "", "watch", "true").start();
     let put = |name: &str, text: &str| {
         // As tools do it: another file takes the place.
         std::fs::write(gateway.dir().join("new"), text).unwrap();
