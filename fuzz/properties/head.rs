@@ -5,7 +5,7 @@ use sluice::entry::canonical::raw_target;
 use sluice::listen::head::{Body, Head, HeadBounds, Judged, judge};
 
 pub fn hold(data: &[u8]) {
-    for bounds in [HeadBounds::default(), HeadBounds { bytes: 128, fields: 4 }] {
+    for bounds in [HeadBounds::default(), HeadBounds { bytes: 128, fields: 4, line: 64 }] {
         let whole = judge(data, &bounds);
         // TCP may deliver any beginning first.
         for cut in super::cuts(data.len()) {

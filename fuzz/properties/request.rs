@@ -91,7 +91,7 @@ fn relayed(gateway: &Gateway, route: &Route, relay: &Relay, judged: Head, head: 
         bytes.extend_from_slice(b"\r\n");
     }
     bytes.extend_from_slice(b"\r\n");
-    let larger = HeadBounds { bytes: 1 << 20, fields: 200 };
+    let larger = HeadBounds { bytes: 1 << 20, fields: 200, line: 1 << 20 };
     let shown = String::from_utf8_lossy(&bytes);
     match judge(&bytes, &larger) {
         Judged::Complete(again) => {

@@ -24,6 +24,8 @@ const CONNECTIONS: usize = 64;
 const HEAD: usize = 8 * 1024;
 /// How long answers that are under way when the server ends may take.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
+/// What holds a descriptor.
+const SPARE: &str = "/dev/null";
 /// How long accepting pauses where it fails, such as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -83,15 +85,22 @@ impl Drop for Server {
 }
 
 async fn accept(listener: tokio::net::TcpListener, figures: Arc<dyn Figures>, room: &Arc<Semaphore>) {
+    let mut spare = std::fs::File::open(SPARE).ok();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
+            // Probes are to be answered where descriptors have run out, too: that one is kept for them.
+            Err(_) if spare.take().is_some() => continue,
             Err(error) => {
                 log::warn!("accept on the private listener: {error}");
                 tokio::time::sleep(PAUSE).await;
+                spare = std::fs::File::open(SPARE).ok();
                 continue;
             }
         };
+        if spare.is_none() {
+            spare = std::fs::File::open(SPARE).ok();
+        }
         let Ok(place) = room.clone().try_acquire_owned() else { continue };
         let figures = figures.clone();
         tokio::spawn(async move {

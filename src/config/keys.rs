@@ -64,7 +64,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("http3", "connections"),
     ("tls", "watch"),
     ("tls", "listeners"),
-    ("http2", "connections"),
     ("proxy_protocol", "connections"),
     ("cache", "limits"),
     ("cache", "listeners"),

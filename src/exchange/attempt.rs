@@ -284,7 +284,7 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
         relay.upstream.series.failed(failure);
     }
     if let Some(chosen) = &ctx.attempts.chosen
-        && kind.code != CLIENT_GONE.code
+        && kind.status != CLIENT_GONE.status
         && !retry
     {
         log_failure(ctx, chosen, &error);
@@ -314,7 +314,7 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     {
         conn.break_off();
     }
-    if answered(session).is_some() || kind.code == CLIENT_GONE.code {
+    if answered(session).is_some() || kind.status == CLIENT_GONE.status {
         return gone;
     }
     if ctx.attempts.number > 0 {

@@ -13,6 +13,7 @@ use crate::config::plan::Gateway;
 use crate::ctx::Now;
 use crate::entry::request_id::RequestId;
 use crate::listen::conn::ConnInfo;
+use crate::listen::front::Asked;
 use crate::policy::rate_limit;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
 use crate::relay::tunnel::ClosedBy;
@@ -40,7 +41,8 @@ pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
     ctx.attempts.stop_clock();
     if ctx.facts.refused.is_none() && error.is_some() {
         // Only the client can end a request without an answer of ours or a reason.
-        ctx.facts.refused = Some((&CLIENT_GONE, None));
+        let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
+        ctx.facts.refused = Some((fault.unwrap_or(&CLIENT_GONE), None));
     }
     let status = answered(session);
     let (bytes_in, bytes_out) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
@@ -52,7 +54,7 @@ pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
 fn version(version: http::Version) -> &'static str {
     match version {
         http::Version::HTTP_10 => "HTTP/1.0",
-        http::Version::HTTP_2 => "HTTP/2",
+        http::Version::HTTP_2 => "HTTP/2.0",
         _ => "HTTP/1.1",
     }
 }
@@ -97,7 +99,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         subject: identity.and_then(|identity| identity.subject.as_deref()).unwrap_or_default(),
         status: match refused {
             // 499 as nginx counts it: the client left before it had an answer.
-            Some((kind, _)) if kind.code == CLIENT_GONE.code && status.is_none() => Some(CLIENT_GONE.status),
+            Some((kind, _)) if kind.status == CLIENT_GONE.status && status.is_none() => Some(CLIENT_GONE.status),
             Some(_) | None => status,
         },
         code: match (refused, &facts.responded) {
@@ -157,7 +159,6 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
 
 /// Logs and counts what was refused before it became a request: a bad head, a head that did not come. Returns the id it was given.
 pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind: &'static Kind, head: &[u8], now: Now) -> RequestId {
-    let request_id = RequestId::make();
     let mut line =
         head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default().split(|byte| *byte == b' ');
     let method = line.next().filter(|method| method.len() <= 32 && method.iter().all(|byte| crate::listen::head::is_tchar(*byte)));
@@ -167,15 +168,47 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind
         let rest = &target[at + 3..];
         memchr::memchr(b'/', rest).map_or(&[][..], |at| &rest[at..])
     });
+    report_refused(gateway, sink, conn, kind, Refused { protocol: "HTTP/1.1", method: method.unwrap_or_default(), target }, now)
+}
+
+/// What is known of a request that was refused before it became one.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused<'a> {
+    protocol: &'static str,
+    method: &'a [u8],
+    /// Path and query.
+    target: &'a [u8],
+}
+
+// === impl Refused ===
+
+impl<'a> Refused<'a> {
+    /// Of HTTP/2.
+    pub fn stream(asked: &Asked<'a>) -> Self {
+        Refused { protocol: "HTTP/2.0", method: asked.method.as_bytes(), target: asked.target.as_bytes() }
+    }
+}
+
+/// The same, where the method and the target are known.
+pub fn report_refused(
+    gateway: &Gateway,
+    sink: &Arc<Sink>,
+    conn: &ConnInfo,
+    kind: &'static Kind,
+    refused: Refused<'_>,
+    now: Now,
+) -> RequestId {
+    let request_id = RequestId::make();
+    let Refused { protocol, method, target } = refused;
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let slot = gateway.listener_of(&conn.listener);
     Line {
         unix_ms: now.unix_ms,
         request_id: request_id.as_bytes(),
         listener: &conn.listener.name,
-        protocol: "HTTP/1.1",
+        protocol,
         client: Some(conn.peer.ip()),
-        method: method.unwrap_or_default(),
+        method,
         path,
         status: Some(kind.status),
         code: kind.code,

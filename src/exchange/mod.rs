@@ -26,7 +26,7 @@ use crate::policy::validate::BodyCount;
 use crate::relay::balance::NO_HEALTHY_TARGET;
 use crate::reply::problem::Problem;
 
-pub use self::finish::{DRAIN_ENDED, report_refusal};
+pub use self::finish::{DRAIN_ENDED, Refused, report_refusal, report_refused};
 
 /// One request on its way: the snapshot that it holds, and what has been learnt about it.
 pub struct Ctx {
@@ -84,7 +84,9 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     };
     let gateway = ctx.gateway.clone();
     let slot = gateway.listener_of(&conn.listener).map_or(usize::MAX, |(slot, _)| slot);
-    ctx.facts.arrive(slot, conn.peer, conn.scheme, clock::now());
+    let now = clock::now();
+    conn.note_age(now.mono);
+    ctx.facts.arrive(slot, conn.peer, conn.scheme, now);
     ctx.facts.tls.clone_from(&conn.tls);
     ctx.conn = Some(conn);
     ctx.enter();

@@ -17,10 +17,12 @@ use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
+use super::descriptors;
 use super::front::Front;
 use super::open::{Admitted, open};
 use super::running::RunningListener;
 use super::stream::Socket;
+use crate::clock;
 use crate::report::metrics::series::Dropped;
 
 /// How long to wait where there are no descriptors or no memory left: connections that end make room.
@@ -132,7 +134,14 @@ where
     P::CTX: Send + Sync,
 {
     listener.caps.note_accepted();
-    match listener.caps.admit(peer.ip(), listener.settings().connections, &listener.open) {
+    let bounds = listener.peek().connections;
+    if !descriptors::is_spare(socket.fd()) {
+        return front.dropped(&listener.name, Dropped::NoDescriptors);
+    }
+    if bounds.rate_per_address.is_some_and(|rate| !listener.newcomers.admit(peer.ip(), rate, clock::mono())) {
+        return front.dropped(&listener.name, Dropped::RatePerAddress);
+    }
+    match listener.caps.admit(peer.ip(), bounds, &listener.open) {
         Ok(permit) => {
             socket.prepare();
             open(Admitted { socket, permit, peer, listener: listener.clone() }, front);

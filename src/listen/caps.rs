@@ -37,7 +37,7 @@ pub struct Open {
 pub struct Permit {
     caps: Arc<Caps>,
     open: Arc<Open>,
-    /// `None` where addresses were not counted when it was opened.
+    /// `None` as long as it is not known.
     address: Option<IpAddr>,
 }
 
@@ -83,29 +83,21 @@ impl Caps {
 
     /// Takes a place for a connection from `address`, or says which cap is reached.
     pub fn admit(self: &Arc<Self>, address: IpAddr, bounds: ConnectionBounds, open: &Arc<Open>) -> Result<Permit, Full> {
+        let mut permit = self.enter(bounds, open)?;
+        permit.count(address, bounds)?;
+        Ok(permit)
+    }
+
+    /// Takes a place for a connection from an address that is not known yet.
+    pub fn enter(self: &Arc<Self>, bounds: ConnectionBounds, open: &Arc<Open>) -> Result<Permit, Full> {
         let taken = self.total.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < bounds.max).then_some(n + 1));
         if taken.is_err() {
             return Err(Full::Listener);
         }
         open.count.fetch_add(1, Ordering::AcqRel);
         self.series.connections.fetch_add(1, Ordering::Relaxed);
-        // From here on the permit gives back what was taken, also where the address is full.
-        let mut permit = Permit { caps: self.clone(), open: open.clone(), address: None };
-        if let Some(most) = bounds.per_address {
-            let key = key(address);
-            let mut addresses = self.addresses.lock();
-            let count = addresses.entry(key).or_insert(0);
-            if *count >= most {
-                if *count == 0 {
-                    addresses.remove(&key);
-                }
-                drop(addresses);
-                return Err(Full::Address);
-            }
-            *count += 1;
-            permit.address = Some(key);
-        }
-        Ok(permit)
+        // From here on the permit gives back what was taken.
+        Ok(Permit { caps: self.clone(), open: open.clone(), address: None })
     }
 
     /// How many connections are open on this listener.
@@ -120,7 +112,7 @@ impl Caps {
 }
 
 /// An address as it is counted: v6 by /64, because that is what one subscriber gets; v4 in v6 clothes as v4.
-fn key(address: IpAddr) -> IpAddr {
+pub(super) fn key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),
@@ -164,6 +156,23 @@ impl Open {
 
 // === impl Permit ===
 
+impl Permit {
+    /// Counts the connection for its address too, or says that the address has all it may have.
+    pub fn count(&mut self, address: IpAddr, bounds: ConnectionBounds) -> Result<(), Full> {
+        let key = key(address);
+        let mut addresses = self.caps.addresses.lock();
+        let count = addresses.entry(key).or_insert(0);
+        // At least one is allowed, so what is full here is remembered for another.
+        if *count >= bounds.per_address.max(1) {
+            return Err(Full::Address);
+        }
+        *count += 1;
+        drop(addresses);
+        self.address = Some(key);
+        Ok(())
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(key) = self.address {
@@ -194,7 +203,7 @@ mod tests {
     use super::*;
 
     fn bounds(max: u32, per_address: Option<u32>) -> ConnectionBounds {
-        ConnectionBounds { max, per_address }
+        ConnectionBounds { max, per_address: per_address.unwrap_or(max), ..ConnectionBounds::default() }
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -233,13 +242,14 @@ mod tests {
     }
 
     #[test]
-    fn a_cap_per_address_that_comes_with_a_reload_does_not_upset_older_connections() {
+    fn a_cap_per_address_that_a_reload_lowers_counts_older_connections_and_ends_none() {
         let (caps, open) = (Arc::new(Caps::default()), Arc::new(Open::default()));
-        let before = caps.admit(ip("10.0.0.1"), bounds(9, None), &open).unwrap();
-        let after = caps.admit(ip("10.0.0.1"), bounds(9, Some(1)), &open).unwrap();
-        drop(before);
-        assert_eq!(caps.admit(ip("10.0.0.1"), bounds(9, Some(1)), &open).unwrap_err(), Full::Address);
-        drop(after);
+        let before = [(); 2].map(|()| caps.admit(ip("10.0.0.1"), bounds(9, None), &open).unwrap());
+        for connection in before {
+            assert_eq!(caps.admit(ip("10.0.0.1"), bounds(9, Some(1)), &open).unwrap_err(), Full::Address);
+            drop(connection);
+        }
+        drop(caps.admit(ip("10.0.0.1"), bounds(9, Some(1)), &open).unwrap());
         assert_eq!(caps.addresses(), 0);
     }
 

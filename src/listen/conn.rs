@@ -13,9 +13,11 @@ use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
 
+use super::ConnectionBounds;
 use super::head::Head;
 use super::running::RunningListener;
 use super::tls::facts::{Proof, TlsFacts};
+use crate::clock;
 use crate::ctx::Scheme;
 use crate::relay::deadline::Deadline;
 use crate::reply::problem::Kind;
@@ -34,7 +36,7 @@ pub struct ConnInfo {
     pub scheme: Scheme,
     pub tls: Option<Arc<TlsFacts>>,
     /// Where the listener asks clients for certificates.
-    proof: Option<Box<Proof>>,
+    proof: Option<Arc<Proof>>,
     /// True once idle connections are to be closed and answers are to say `Connection: close`.
     pub(super) closing: ShutdownWatch,
     received: AtomicU64,
@@ -42,8 +44,13 @@ pub struct ConnInfo {
     requests: AtomicU32,
     /// Bytes of the head of the request that is being served.
     head: AtomicU32,
-    /// The client has said that the request that is being served is its last one.
+    /// The request that is being served is the last one: the client has said so, or has had as many as it may, or for as long as it may.
     is_last: AtomicBool,
+    /// When it was accepted, on the clock of [`crate::ctx::Now::mono`], and when it is old.
+    opened: u64,
+    old: AtomicU64,
+    /// What of its age is left out, so that connections that began together do not end together.
+    spread: f64,
     /// What was sent before the request that is being served.
     sent_before: AtomicU64,
     fault: OnceLock<&'static Kind>,
@@ -53,6 +60,8 @@ pub struct ConnInfo {
     is_tunnel: AtomicBool,
     /// When the upstream's answer to the current request is due; a read of the client that waits longer fails.
     pub deadline: Deadline,
+    /// The connection, where this is one of its streams (HTTP/2): all that belongs to one request is the stream's own.
+    whole: Option<Arc<ConnInfo>>,
 }
 
 // === impl ConnInfo ===
@@ -75,12 +84,45 @@ impl ConnInfo {
             requests: AtomicU32::new(0),
             head: AtomicU32::new(0),
             is_last: AtomicBool::new(false),
+            opened: clock::mono(),
+            old: AtomicU64::new(u64::MAX),
+            spread: 1.0 - 0.1 * fastrand::f64(),
             sent_before: zero(),
             fault: OnceLock::new(),
             is_broken_off: AtomicBool::new(false),
             is_tunnel: AtomicBool::new(false),
             deadline: Deadline::default(),
+            whole: None,
         }
+    }
+
+    /// One stream of this connection, for one request.
+    pub(super) fn stream(self: &Arc<Self>) -> Arc<Self> {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        let zero = || AtomicU64::new(0);
+        Arc::new(ConnInfo {
+            listener: self.listener.clone(),
+            peer: self.peer,
+            balancer: self.balancer,
+            scheme: self.scheme,
+            tls: self.tls.clone(),
+            proof: self.proof.clone(),
+            closing: self.closing.clone(),
+            received: zero(),
+            sent: zero(),
+            requests: AtomicU32::new(1),
+            head: AtomicU32::new(0),
+            is_last: AtomicBool::new(false),
+            opened: self.opened,
+            old: AtomicU64::new(u64::MAX),
+            spread: self.spread,
+            sent_before: zero(),
+            fault: OnceLock::new(),
+            is_broken_off: AtomicBool::new(false),
+            is_tunnel: AtomicBool::new(false),
+            deadline: Deadline::default(),
+            whole: Some(self.clone()),
+        })
     }
 
     /// A load balancer has told whom it speaks for.
@@ -97,7 +139,7 @@ impl ConnInfo {
 
     /// What the client has shown of itself.
     #[must_use]
-    pub(super) fn proven(self, proof: Option<Box<Proof>>) -> Self {
+    pub(super) fn proven(self, proof: Option<Arc<Proof>>) -> Self {
         ConnInfo { proof, ..self }
     }
 
@@ -112,7 +154,9 @@ impl ConnInfo {
             None => !clients.is_required,
         };
         if !holds {
-            self.is_last.store(true, Ordering::Relaxed);
+            for one in [Some(self), self.whole.as_deref()].into_iter().flatten() {
+                one.is_last.store(true, Ordering::Relaxed);
+            }
         }
         holds
     }
@@ -128,9 +172,16 @@ impl ConnInfo {
         Some(Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(self.clone())))))
     }
 
-    /// Whether the gateway is stopping or the client wants to: an answer that is written from now on should say `Connection: close`.
+    /// Whether the gateway is stopping, the client wants to, or it is time: an answer that is written from now on should say `Connection: close`.
     pub fn is_closing(&self) -> bool {
         self.is_last.load(Ordering::Relaxed) || *self.closing.borrow()
+    }
+
+    /// A request has begun at this moment; where the connection is old by then, it is the last.
+    pub fn note_age(&self, mono: u64) {
+        if mono >= self.old.load(Ordering::Relaxed) {
+            self.is_last.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Bytes that have been read from the client, over all requests.
@@ -161,7 +212,7 @@ impl ConnInfo {
 
     /// Why reading the current request's body failed, if it was the client's fault.
     pub fn fault(&self) -> Option<&'static Kind> {
-        self.fault.get().copied()
+        self.fault.get().copied().or_else(|| self.whole.as_ref()?.fault())
     }
 
     /// The answer that the client is reading will not be complete, and only the end of the connection would tell its end (RFC 9112
@@ -196,10 +247,12 @@ impl ConnInfo {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn begin_request(&self, head: &Head) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn begin_request(&self, head: &Head, bounds: ConnectionBounds) {
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.head.store(u32::try_from(head.len).unwrap_or(u32::MAX), Ordering::Relaxed);
-        self.is_last.store(head.close, Ordering::Relaxed);
+        self.is_last.store(head.close || requests >= bounds.requests, Ordering::Relaxed);
+        let age = bounds.age.mul_f64(self.spread).as_nanos();
+        self.old.store(self.opened.saturating_add(u64::try_from(age).unwrap_or(u64::MAX)), Ordering::Relaxed);
         self.sent_before.store(self.sent(), Ordering::Relaxed);
     }
 }

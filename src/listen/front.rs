@@ -19,9 +19,11 @@ use tokio::time::Instant;
 
 use super::alarm::Alarm;
 use super::conn::ConnInfo;
-use super::head::{Head, Judged, has_begun, judge};
+use super::head::{Head, Judged, VERSION_UNSUPPORTED, has_begun, judge};
+use super::heads::HEADS_FULL;
+use super::http2::PREFACE;
 use super::running::RunningListener;
-use super::stream::{ClientStream, Socket};
+use super::stream::{ClientStream, Demands, Socket};
 use crate::reply::problem::Kind;
 use crate::report::metrics::series::Dropped;
 
@@ -38,8 +40,19 @@ pub trait Refuse: Send + Sync {
     /// come so far of the head, up to a few KiB more than its bound; it may be anything.
     fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes;
 
+    /// The same for one stream of HTTP/2: head and body of its answer.
+    fn refuse_stream(&self, conn: &ConnInfo, kind: &'static Kind, asked: &Asked<'_>) -> (http::response::Parts, Bytes);
+
     /// Counts what is closed without an answer.
     fn dropped(&self, listener: &str, reason: Dropped);
+}
+
+/// What is known of a request that was refused before it became one; anything may be in it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked<'a> {
+    pub method: &'a str,
+    /// Path and query.
+    pub target: &'a str,
 }
 
 /// What serves the connections of one worker thread, whatever their listener.
@@ -51,6 +64,8 @@ pub struct Front<P> {
 /// How waiting for a head ended.
 enum Waited {
     Head(Head),
+    /// The client speaks HTTP/2.
+    Preface,
     Refused(&'static Kind),
     /// Nothing to answer: why, where that is worth counting.
     Over(Option<Dropped>),
@@ -75,6 +90,14 @@ where
 {
     pub fn new(proxy: Arc<HttpProxy<P>>, refuse: Arc<dyn Refuse>) -> Arc<Self> {
         Arc::new(Front { proxy, refuse })
+    }
+
+    pub(super) fn proxy(&self) -> &Arc<HttpProxy<P>> {
+        &self.proxy
+    }
+
+    pub(super) fn refuse_stream(&self, conn: &ConnInfo, kind: &'static Kind, asked: &Asked<'_>) -> (http::response::Parts, Bytes) {
+        self.refuse.refuse_stream(conn, kind, asked)
     }
 
     /// Counts a connection that was closed without a word.
@@ -107,6 +130,8 @@ where
             let mut buf = BytesMut::new();
             let head = match waiting.next_head(&mut stream, &mut buf, &conn.listener).await {
                 Waited::Head(head) => head,
+                // Boxed, as all that is not HTTP/1: most connections never make the room.
+                Waited::Preface => return Box::pin(self.clone().serve_http2(stream, buf)).await,
                 Waited::Refused(kind) => {
                     let answer = self.refuse.refuse(&conn, kind, &buf);
                     // Boxed: hardly any connection comes here, and all would have to make room for it.
@@ -122,9 +147,12 @@ where
             buf.advance(head.leading);
             let rest = if buf.len() > head.len { buf.split_off(head.len) } else { BytesMut::new() };
             // Asked for with each request, because a reload may have changed them since.
-            let deadlines = conn.listener.peek().deadlines;
-            stream.begin(&head, rest, deadlines.write);
-            conn.begin_request(&head);
+            let (deadlines, bounds) = {
+                let settings = conn.listener.peek();
+                stream.begin(&head, rest, Demands::of(&settings));
+                (settings.deadlines, settings.connections)
+            };
+            conn.begin_request(&head, bounds);
 
             let mut session = ServerSession::new_http1(stream);
             if let Some(persistent) = persistent.take() {
@@ -155,6 +183,7 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
         let mut until = first;
         let mut linger = None;
         let mut begun = false;
+        let mut share = listener.heads.share();
         poll_fn(|cx| {
             loop {
                 let old = buf.len();
@@ -180,12 +209,26 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                 // Judging begins at the first byte each time, so it waits for something that can end a head: a client
                 // that sends single bytes would otherwise cost the square of them.
                 let settings = listener.peek();
+                if first.is_some() && buf.first() == Some(&b'P') && settings.protocols.http2 {
+                    if buf.starts_with(PREFACE) {
+                        return Poll::Ready(Waited::Preface);
+                    }
+                    // At most three bytes of any method but PRI.
+                    if PREFACE.starts_with(buf) {
+                        begun = true;
+                        continue;
+                    }
+                }
                 if old == 0 || memchr(b'\n', &buf[old..]).is_some() || buf.len() > settings.heads.bytes {
                     match judge(buf, &settings.heads) {
+                        Judged::Complete(_) if !settings.protocols.http1 => return Poll::Ready(Waited::Refused(&VERSION_UNSUPPORTED)),
                         Judged::Complete(head) => return Poll::Ready(Waited::Head(head)),
                         Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind)),
                         Judged::Incomplete => {}
                     }
+                }
+                if !share.covers(buf.len(), settings.buffers.memory) {
+                    return Poll::Ready(Waited::Refused(&HEADS_FULL));
                 }
                 if !begun && has_begun(buf) {
                     begun = true;

@@ -35,13 +35,13 @@ pub static TARGET_TOO_LONG: Kind = Kind {
     code: "target-too-long",
     status: 414,
     error: "URI too long",
-    about: "The request line alone is longer than `heads.bytes`, or longer than 65000 bytes.",
+    about: "The request line alone is longer than `heads.line` or `heads.bytes`, or longer than 65000 bytes.",
 };
 pub static VERSION_UNSUPPORTED: Kind = Kind {
     code: "version-unsupported",
     status: 505,
     error: "HTTP version not supported",
-    about: "Only HTTP/1.1 and HTTP/1.0 are spoken here (RFC 9112 section 2.3).",
+    about: "The version of HTTP is not one of 1.0, 1.1 and 2, or not one that the `protocols` of the listener have (RFC 9112 section 2.3).",
 };
 pub static LINE_ENDING_INVALID: Kind = Kind {
     code: "line-ending-invalid",
@@ -60,6 +60,12 @@ pub static FIELDS_TOO_MANY: Kind = Kind {
     status: 431,
     error: "Request header fields too large",
     about: "The request head has more fields than `heads.fields` of the listener.",
+};
+pub static FIELD_TOO_LONG: Kind = Kind {
+    code: "field-too-long",
+    status: 431,
+    error: "Request header fields too large",
+    about: "A field of the request head is longer than `heads.line` of the listener. Often one large cookie.",
 };
 pub static FIELD_NAME_INVALID: Kind = Kind {
     code: "field-name-invalid",
@@ -135,7 +141,7 @@ pub static UPGRADE_INVALID: Kind = Kind {
 };
 
 /// What this file can refuse.
-pub static KINDS: [&Kind; 20] = [
+pub static KINDS: [&Kind; 21] = [
     &REQUEST_LINE_INVALID,
     &METHOD_UNSUPPORTED,
     &TARGET_REFUSED,
@@ -144,6 +150,7 @@ pub static KINDS: [&Kind; 20] = [
     &LINE_ENDING_INVALID,
     &HEAD_TOO_LARGE,
     &FIELDS_TOO_MANY,
+    &FIELD_TOO_LONG,
     &FIELD_NAME_INVALID,
     &FIELD_VALUE_INVALID,
     &FIELD_FOLDED,
@@ -164,6 +171,8 @@ pub struct HeadBounds {
     /// From the first byte of the request line to the empty line.
     pub bytes: usize,
     pub fields: usize,
+    /// Of one line, without its end.
+    pub line: usize,
 }
 
 /// What the bytes are.
@@ -212,14 +221,6 @@ struct Line<'a> {
     is_1_1: bool,
 }
 
-// === impl HeadBounds ===
-
-impl Default for HeadBounds {
-    fn default() -> Self {
-        HeadBounds { bytes: 64 << 10, fields: 100 }
-    }
-}
-
 /// Judges the bytes that have arrived so far. Never says `Complete` twice with different ends when more bytes are added.
 pub fn judge(buf: &[u8], bounds: &HeadBounds) -> Judged {
     // RFC 9112 section 2.2: one empty line before the request line is forgiven. More are not: they would be a head that
@@ -248,19 +249,23 @@ fn read(buf: &[u8], bounds: &HeadBounds) -> Result<Option<Head>, &'static Kind> 
 
     let Some(line) = next_line(&mut rest)? else {
         // The CR behind the line may be here already; its LF is what is missed.
-        if !whole || size - usize::from(rest.ends_with(b"\r")) > REQUEST_LINE_BYTES {
+        if !whole || size - usize::from(rest.ends_with(b"\r")) > REQUEST_LINE_BYTES.min(bounds.line) {
             return Err(&TARGET_TOO_LONG);
         }
         // What cannot become a request line is refused at once, not when the deadline is over.
         return method(rest).map(|_| None);
     };
-    let line = Line::parse(line)?;
+    let line = Line::parse(line, bounds)?;
 
     let mut fields = Fields::default();
     let mut count = 0;
     loop {
         let Some(field) = next_line(&mut rest)? else {
-            return if whole { Ok(None) } else { Err(&HEAD_TOO_LARGE) };
+            return match (whole, rest.len() - usize::from(rest.ends_with(b"\r")) > bounds.line) {
+                (_, true) => Err(&FIELD_TOO_LONG),
+                (true, false) => Ok(None),
+                (false, false) => Err(&HEAD_TOO_LARGE),
+            };
         };
         if field.is_empty() {
             break;
@@ -268,6 +273,9 @@ fn read(buf: &[u8], bounds: &HeadBounds) -> Result<Option<Head>, &'static Kind> 
         count += 1;
         if count > bounds.fields {
             return Err(&FIELDS_TOO_MANY);
+        }
+        if field.len() > bounds.line {
+            return Err(&FIELD_TOO_LONG);
         }
         fields.see(field)?;
     }
@@ -301,6 +309,11 @@ pub fn is_tchar(byte: u8) -> bool {
     TCHAR[usize::from(byte)]
 }
 
+/// Whether a target may have this byte at all.
+pub(super) fn is_target_byte(byte: u8) -> bool {
+    TARGET[usize::from(byte)]
+}
+
 static TCHAR: [bool; 256] = table(b"!#$%&'*+-.^_`|~");
 /// Bytes of a target: visible ASCII but for what RFC 3986 excludes and parsers re-encode or cut off at. `{`, `}`, `|`, `^`,
 /// `[`, `]` and `\` are left to the canonical form, which knows path from query.
@@ -326,8 +339,8 @@ const fn table(more: &[u8]) -> [bool; 256] {
 
 impl<'a> Line<'a> {
     /// RFC 9112 section 3: method, one space, target, one space, version.
-    fn parse(line: &'a [u8]) -> Result<Self, &'static Kind> {
-        if line.len() > REQUEST_LINE_BYTES {
+    fn parse(line: &'a [u8], bounds: &HeadBounds) -> Result<Self, &'static Kind> {
+        if line.len() > REQUEST_LINE_BYTES.min(bounds.line) {
             return Err(&TARGET_TOO_LONG);
         }
         let method = method(line)?;

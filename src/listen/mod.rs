@@ -13,10 +13,17 @@ pub mod alarm;
 pub mod caps;
 pub mod chunks;
 pub mod conn;
+mod connections;
+pub mod descriptors;
 mod frames;
 pub mod front;
 pub mod head;
+pub mod heads;
+pub mod http2;
+pub mod newcomers;
 mod open;
+pub mod pace;
+pub mod protocols;
 pub mod running;
 pub mod stream;
 pub mod tls;
@@ -30,9 +37,14 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::diagnostic::Diagnostic;
-use crate::config::types::{At, Period, Size};
+use crate::config::types::{At, Period};
 
+pub use self::connections::{ConnectionBounds, ConnectionsSettings};
 use self::head::HeadBounds;
+pub use self::heads::{Buffers, HeadsSettings};
+use self::http2::settings::{Http2, Http2Settings};
+pub use self::pace::{MinimumRates, MinimumRatesSettings};
+use self::protocols::{Protocol, Protocols};
 use self::tls::tickets::TicketKeys;
 use self::tls::{Tls, TlsSettings};
 
@@ -49,20 +61,16 @@ pub struct ListenerSettings {
     pub connections: Option<ConnectionsSettings>,
     /// How long clients may take.
     pub deadlines: Option<DeadlinesSettings>,
+    /// How fast clients must be: who falls behind by the deadline is cut off.
+    pub minimum_rates: Option<MinimumRatesSettings>,
     /// How large request heads may be.
     pub heads: Option<HeadsSettings>,
+    /// Versions of HTTP that are spoken: `http1`, `http2`. Default: both; a client of HTTP/2 says so with its first bytes.
+    pub protocols: Option<At<Vec<At<Protocol>>>>,
+    /// What connections of HTTP/2 may do.
+    pub http2: Option<At<Http2Settings>>,
     /// TLS: clients connect with `https://`.
     pub tls: Option<TlsSettings>,
-}
-
-/// How many connections may be open; more are closed at once and counted.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ConnectionsSettings {
-    /// In total on this listener. Default 20000.
-    pub max: Option<At<u32>>,
-    /// From one client address (v6 by /64). Default: no cap of its own.
-    pub per_address: Option<At<u32>>,
 }
 
 /// How long clients may take.
@@ -75,20 +83,10 @@ pub struct DeadlinesSettings {
     pub header: Option<At<Period>>,
     /// Idle time between requests. Default 60s.
     pub keep_alive: Option<At<Period>>,
-    /// Silence while a body is read. Default 60s.
+    /// Silence while a body is read; also how far a client may fall behind `minimum_rates.body` in all. Default 60s.
     pub body: Option<At<Period>>,
-    /// How long one write to the client may be stuck. Default 60s.
+    /// How long one write to the client may be stuck; also how far it may fall behind `minimum_rates.answer` in all. Default 60s.
     pub write: Option<At<Period>>,
-}
-
-/// How large request heads may be.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HeadsSettings {
-    /// Bytes in all, request line included; more gets 431. Default 64KiB, from 1KiB to 256KiB.
-    pub bytes: Option<At<Size>>,
-    /// Number of fields; more gets 431. Default 100, at most 200.
-    pub fields: Option<At<u16>>,
 }
 
 /// One listener as it runs. Its `limits` are not here: names are resolved where limits are compiled.
@@ -97,15 +95,12 @@ pub struct Listener {
     pub address: SocketAddr,
     pub connections: ConnectionBounds,
     pub deadlines: Deadlines,
+    pub minimum_rates: MinimumRates,
     pub heads: HeadBounds,
+    pub buffers: Buffers,
+    pub protocols: Protocols,
+    pub http2: Http2,
     pub tls: Option<Arc<Tls>>,
-}
-
-/// How many connections may be open at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionBounds {
-    pub max: u32,
-    pub per_address: Option<u32>,
 }
 
 /// How long clients may take.
@@ -126,44 +121,27 @@ pub struct Deadlines {
 impl Listener {
     /// Compiles what the user wrote; all mistakes at once.
     pub fn compile(settings: &ListenerSettings, tickets: &Arc<TicketKeys>) -> Result<Listener, Vec<Diagnostic>> {
-        let ListenerSettings { address, limits: _, connections, deadlines, heads, tls } = settings;
+        let ListenerSettings { address, limits: _, connections, deadlines, minimum_rates, heads, protocols, http2, tls } = settings;
         let mut mistakes = Vec::new();
         if let (Some(handshake), None) = (deadlines.as_ref().and_then(|deadlines| deadlines.handshake.as_ref()), tls) {
             let message = "`handshake` is without effect: nothing stands before the first request on a listener without `tls`";
             mistakes.push(Diagnostic::at(&handshake.place, "inert", message).help("remove it, or give the listener `tls`"));
         }
-        let tls = tls.as_ref().and_then(|tls| Tls::compile(tls, tickets).map_err(|more| mistakes.extend(more)).ok().map(Arc::new));
         let connections = ConnectionBounds::compile(connections.as_ref(), &mut mistakes);
         let deadlines = Deadlines::compile(deadlines.as_ref(), &mut mistakes);
-        let heads = HeadBounds::compile(heads.as_ref(), &mut mistakes);
-        if mistakes.is_empty() { Ok(Listener { address: address.value, connections, deadlines, heads, tls }) } else { Err(mistakes) }
+        let minimum_rates = MinimumRates::compile(minimum_rates.as_ref());
+        let (heads, buffers) = heads::compile(heads.as_ref(), &mut mistakes);
+        let protocols = Protocols::compile(protocols.as_ref());
+        let tls =
+            tls.as_ref().and_then(|tls| Tls::compile(tls, &protocols, tickets).map_err(|more| mistakes.extend(more)).ok().map(Arc::new));
+        let http2 = Http2::compile(http2.as_ref().map(|http2| &http2.value));
+        let listener = Listener { address: address.value, connections, deadlines, minimum_rates, heads, buffers, protocols, http2, tls };
+        if mistakes.is_empty() { Ok(listener) } else { Err(mistakes) }
     }
 
     /// Whether HTTP begins with the first byte: nothing stands before it, see `open.rs`.
     pub(crate) fn is_plain(&self) -> bool {
         self.tls.is_none()
-    }
-}
-
-// === impl ConnectionBounds ===
-
-impl ConnectionBounds {
-    fn compile(settings: Option<&ConnectionsSettings>, mistakes: &mut Vec<Diagnostic>) -> Self {
-        let Some(ConnectionsSettings { max, per_address }) = settings else {
-            return ConnectionBounds { max: 20_000, per_address: None };
-        };
-        for count in [max, per_address].into_iter().flatten().filter(|count| count.value == 0) {
-            mistakes.push(
-                Diagnostic::at(&count.place, "out-of-range", "`0` connections would refuse everyone: expected at least 1")
-                    .help("to serve nothing on this address, remove the listener"),
-            );
-        }
-        let all = max.as_ref().map_or(20_000, |max| max.value);
-        if let Some(each) = per_address.as_ref().filter(|each| each.value > all) {
-            let message = format!("`{}` connections from one address can never be open: `max` is {all}", each.value);
-            mistakes.push(Diagnostic::at(&each.place, "inert", message).help("raise `max`, or lower `per_address`"));
-        }
-        ConnectionBounds { max: all, per_address: per_address.as_ref().map(|each| each.value) }
     }
 }
 
@@ -197,34 +175,11 @@ impl Deadlines {
     }
 }
 
-// === impl HeadBounds ===
-
-impl HeadBounds {
-    fn compile(settings: Option<&HeadsSettings>, mistakes: &mut Vec<Diagnostic>) -> Self {
-        let mut bounds = HeadBounds::default();
-        let Some(HeadsSettings { bytes, fields }) = settings else { return bounds };
-        if let Some(bytes) = bytes {
-            if !(1 << 10..=256 << 10).contains(&bytes.0) {
-                let message = format!("`{}` is out of range for request heads: expected `1KiB` to `256KiB`", bytes.value);
-                mistakes.push(Diagnostic::at(&bytes.place, "out-of-range", message));
-            }
-            bounds.bytes = usize::try_from(bytes.0).unwrap_or(usize::MAX);
-        }
-        if let Some(fields) = fields {
-            if !(1..=200).contains(&fields.value) {
-                let message = format!("`{}` is out of range for the number of fields: expected 1 to 200", fields.value);
-                mistakes.push(Diagnostic::at(&fields.place, "out-of-range", message));
-            }
-            bounds.fields = usize::from(fields.value);
-        }
-        bounds
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::diagnostic::{Place, Source};
+    use crate::config::types::Size;
 
     fn at<T>(value: T) -> At<T> {
         let source = Arc::new(Source::new("t.yaml", ""));
@@ -237,7 +192,10 @@ mod tests {
             limits: vec![],
             connections: None,
             deadlines: None,
+            minimum_rates: None,
             heads: None,
+            protocols: None,
+            http2: None,
             tls: None,
         }
     }
@@ -245,16 +203,21 @@ mod tests {
     #[test]
     fn a_listener_without_keys_has_the_documented_defaults() {
         let listener = Listener::compile(&settings(), &Arc::default()).unwrap();
-        assert_eq!(listener.connections, ConnectionBounds { max: 20_000, per_address: None });
+        assert_eq!(listener.connections, ConnectionBounds::default());
         let d = listener.deadlines;
         assert_eq!([d.header, d.keep_alive, d.body, d.write].map(|d| d.as_secs()), [10, 60, 60, 60]);
-        assert_eq!(listener.heads, HeadBounds { bytes: 64 << 10, fields: 100 });
+        assert_eq!(listener.heads, HeadBounds { bytes: 64 << 10, fields: 100, line: 32 << 10 });
+        assert_eq!(
+            (listener.minimum_rates, listener.buffers),
+            (MinimumRates { body: 256, answer: 256 }, Buffers { ahead: 16 << 10, memory: 64 << 20 })
+        );
     }
 
     #[test]
     fn what_is_written_is_what_runs() {
         let mut written = settings();
-        written.connections = Some(ConnectionsSettings { max: Some(at(7)), per_address: Some(at(3)) });
+        written.connections =
+            Some(ConnectionsSettings { max: Some(at(7)), per_address: Some(at(3)), rate_per_address: None, requests: None, age: None });
         written.deadlines = Some(DeadlinesSettings {
             handshake: None,
             header: Some(at(Period::seconds(1))),
@@ -262,18 +225,30 @@ mod tests {
             body: Some(at(Period::seconds(3))),
             write: Some(at(Period::seconds(4))),
         });
-        written.heads = Some(HeadsSettings { bytes: Some(at(Size::kib(2))), fields: Some(at(5)) });
+        written.heads = Some(HeadsSettings {
+            bytes: Some(at(Size::kib(2))),
+            fields: Some(at(5)),
+            line: Some(at(Size::kib(1))),
+            ahead: Some(at(Size::kib(3))),
+            memory: Some(at(Size::mib(4))),
+        });
+        written.minimum_rates = Some(MinimumRatesSettings { body: Some(at(Size(0))), answer: Some(at(Size(9))) });
         let listener = Listener::compile(&written, &Arc::default()).unwrap();
-        assert_eq!(listener.connections, ConnectionBounds { max: 7, per_address: Some(3) });
+        assert_eq!(listener.connections, ConnectionBounds { max: 7, per_address: 3, ..ConnectionBounds::default() });
         let d = listener.deadlines;
         assert_eq!([d.header, d.keep_alive, d.body, d.write].map(|d| d.as_secs()), [1, 2, 3, 4]);
-        assert_eq!(listener.heads, HeadBounds { bytes: 2048, fields: 5 });
+        assert_eq!(listener.heads, HeadBounds { bytes: 2048, fields: 5, line: 1024 });
+        assert_eq!(
+            (listener.minimum_rates, listener.buffers),
+            (MinimumRates { body: 0, answer: 9 }, Buffers { ahead: 3 << 10, memory: 4 << 20 })
+        );
     }
 
     #[test]
     fn every_value_out_of_range_is_told_at_once() {
         let mut written = settings();
-        written.connections = Some(ConnectionsSettings { max: Some(at(0)), per_address: Some(at(9)) });
+        written.connections =
+            Some(ConnectionsSettings { max: Some(at(0)), per_address: Some(at(9)), rate_per_address: None, requests: None, age: None });
         written.deadlines = Some(DeadlinesSettings {
             handshake: None,
             header: Some(at(Period::seconds(0))),
@@ -281,8 +256,27 @@ mod tests {
             body: None,
             write: Some(at(Period::seconds(0))),
         });
-        written.heads = Some(HeadsSettings { bytes: Some(at(Size::kib(257))), fields: Some(at(201)) });
+        written.heads = Some(HeadsSettings {
+            bytes: Some(at(Size::kib(257))),
+            fields: Some(at(201)),
+            line: Some(at(Size(255))),
+            ahead: Some(at(Size(1023))),
+            memory: Some(at(Size::kib(1))),
+        });
         let codes: Vec<_> = Listener::compile(&written, &Arc::default()).unwrap_err().iter().map(|d| d.code).collect();
-        assert_eq!(codes, ["out-of-range", "inert", "out-of-range", "out-of-range", "out-of-range", "out-of-range"]);
+        assert_eq!(
+            codes,
+            [
+                "out-of-range",
+                "inert",
+                "out-of-range",
+                "out-of-range",
+                "out-of-range",
+                "out-of-range",
+                "out-of-range",
+                "out-of-range",
+                "out-of-range"
+            ]
+        );
     }
 }

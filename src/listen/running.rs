@@ -10,6 +10,8 @@ use tokio::sync::watch;
 
 use super::Listener;
 use super::caps::{Caps, Hold, Open};
+use super::heads::Held;
+use super::newcomers::Newcomers;
 use crate::report::metrics::series::ListenerSeries;
 
 /// A listener that is open, shared by the accept loops of all threads and by its connections.
@@ -20,6 +22,8 @@ pub struct RunningListener {
     slot: AtomicUsize,
     pub(super) caps: Arc<Caps>,
     pub(super) open: Arc<Open>,
+    pub(super) newcomers: Newcomers,
+    pub(super) heads: Held,
     accepting: watch::Sender<bool>,
     closing: watch::Sender<bool>,
     cut: watch::Sender<bool>,
@@ -40,6 +44,8 @@ impl RunningListener {
             slot: AtomicUsize::new(slot),
             caps: Caps::counted_in(series),
             open,
+            newcomers: Newcomers::default(),
+            heads: Held::default(),
             accepting: watch::Sender::new(true),
             closing: watch::Sender::new(false),
             cut: watch::Sender::new(false),

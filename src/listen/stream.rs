@@ -1,6 +1,6 @@
 //! A client's connection as Pingora sees it: a stream that ends where the body of the current request ends.
 //!
-//! Decides when a stuck write is given up, and how a connection ends (so that the client reads the last answer instead of a
+//! Decides when a body that drips is given up, and how a connection ends (so that the client reads the last answer instead of a
 //! reset). Does not decide what a head is: see `head.rs`; nor what a chunk is: see `chunks.rs`.
 //!
 //! Bytes behind the body of the current request are kept here for the next one and never shown to Pingora: so pipelined
@@ -8,25 +8,26 @@
 //! Nothing is allocated while the connection is idle: reads go over the stack, what is written is gathered in a buffer that
 //! is given back when it is flushed. Without gathering, the head and the body of an answer would be two packets.
 
-use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::SocketDigest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
 
 use self::tunnel::Tunnel;
+use super::Listener;
 use super::alarm::Alarm;
 use super::caps::Permit;
 use super::chunks::Chunks;
 use super::conn::ConnInfo;
 use super::head::{Body, Head};
+use super::pace::{BODY_TOO_SLOW, Demand, Pace};
 pub use super::wire::Socket;
 use super::wire::Wire;
 use crate::clock;
@@ -49,11 +50,21 @@ pub struct ClientStream<S: Socket> {
     out: BytesMut,
     /// Exists only while a write is stuck.
     stuck: Option<Pin<Box<Sleep>>>,
-    patience: Duration,
-    /// Rings when the upstream's answer is overdue: see `relay/deadline.rs`.
+    demands: Demands,
+    reading: Pace,
+    writing: Pace,
+    /// Rings when the upstream's answer is overdue (see `relay/deadline.rs`), or the client too slow.
     overdue: Alarm,
     /// Since the upstream agreed to it.
     tunnel: Option<Box<Tunnel>>,
+}
+
+/// What clients must keep to, as of the current request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Demands {
+    pub body: Demand,
+    pub answer: Demand,
+    ahead: usize,
 }
 
 /// What of the current request's body is still to come.
@@ -68,12 +79,21 @@ enum Rest {
     Broken,
 }
 
-/// Most that is read ahead of the request that is being served; then the client has to wait.
-const AHEAD_BYTES: usize = 16 << 10;
 /// Bytes that one read takes over the stack.
 const SCRATCH_BYTES: usize = 8 << 10;
-/// Bytes of an answer that are gathered before they are written.
-const OUT_BYTES: usize = 4 << 10;
+
+// === impl Demands ===
+
+impl Demands {
+    pub(super) fn of(listener: &Listener) -> Self {
+        let Listener { deadlines, minimum_rates: rates, .. } = listener;
+        Demands {
+            body: Demand { patience: deadlines.body, rate: rates.body },
+            answer: Demand { patience: deadlines.write, rate: rates.answer },
+            ahead: listener.buffers.ahead,
+        }
+    }
+}
 
 // === impl ClientStream ===
 
@@ -85,7 +105,9 @@ impl<S: Socket> ClientStream<S> {
         Box::new(ClientStream {
             wire: Some(Wire::new(socket, permit)),
             proxy: conn.digest(),
-            patience: conn.listener.settings().deadlines.write,
+            demands: Demands::of(&conn.listener.peek()),
+            reading: Pace::default(),
+            writing: Pace::default(),
             overdue: Alarm::default(),
             conn,
             socket: Arc::new(digest),
@@ -119,15 +141,23 @@ impl<S: Socket> ClientStream<S> {
     }
 
     /// From here on reads give the body that follows `head`; `rest` is what has been read behind the head.
-    pub(super) fn begin(&mut self, head: &Head, rest: BytesMut, patience: Duration) {
+    pub(super) fn begin(&mut self, head: &Head, rest: BytesMut, demands: Demands) {
         self.ahead = rest;
-        self.patience = patience;
+        self.demands = demands;
+        (self.reading, self.writing) = (Pace::default(), Pace::default());
         self.body = match head.body {
             _ if head.upgrade => Rest::Tunnel,
             Body::None => Rest::Nothing,
             Body::Length(length) => Rest::Length(length),
             Body::Chunked => Rest::Chunked(Chunks::default()),
         };
+    }
+
+    /// From here on reads give whatever comes, `read` first: frames of HTTP/2, which know their own end.
+    pub(super) fn begin_frames(&mut self, read: BytesMut, demands: Demands) {
+        self.ahead = read;
+        self.demands = demands;
+        self.body = Rest::Tunnel;
     }
 
     /// Whether the current request has been read to its end, so that the next may begin.
@@ -173,7 +203,7 @@ impl<S: Socket> ClientStream<S> {
                 return Poll::Ready(Ok(()));
             }
             // Nobody needs to be woken: the requests that are here already are served whatever comes.
-            if self.is_ended || self.ahead.len() >= AHEAD_BYTES {
+            if self.is_ended || self.ahead.len() >= self.demands.ahead {
                 return Poll::Pending;
             }
             let mut ahead = std::mem::take(&mut self.ahead);
@@ -229,73 +259,6 @@ impl<S: Socket> ClientStream<S> {
         }
         Ok(())
     }
-
-    /// Has what was written leave. A plain socket holds nothing back; TLS may have records for which the socket had no room.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        match Pin::new(self.wire()).poll_flush(cx) {
-            Poll::Ready(done) => {
-                self.stuck = None;
-                Poll::Ready(done)
-            }
-            Poll::Pending => self.poll_stuck(cx).map(Err),
-        }
-    }
-
-    /// The client takes nothing at the moment: for how long it may.
-    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
-        let patience = self.patience;
-        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(patience)));
-        if stuck.as_mut().poll(cx).is_pending() {
-            let Some((at, overdue)) = self.conn.deadline.end() else { return Poll::Pending };
-            ready!(self.overdue.poll_past(cx, clock::instant(at)));
-            self.body = Rest::Broken;
-            return Poll::Ready(overdue.into());
-        }
-        self.stuck = None;
-        self.body = Rest::Broken;
-        Poll::Ready(Error::new(ErrorKind::TimedOut, "the client does not read"))
-    }
-
-    /// Writes out what was gathered, then as much of `more` as the socket takes; says how much that was.
-    fn poll_out(&mut self, cx: &mut Context<'_>, more: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-        loop {
-            let Some(wire) = &mut self.wire else { return Poll::Ready(Err(ErrorKind::NotConnected.into())) };
-            let socket = Pin::new(&mut wire.socket);
-            let written = if self.out.is_empty() {
-                socket.poll_write_vectored(cx, more)
-            } else {
-                let mut all = [IoSlice::new(&[]); 8];
-                all[0] = IoSlice::new(&self.out);
-                let count = more.len().min(all.len() - 1);
-                all[1..=count].copy_from_slice(&more[..count]);
-                socket.poll_write_vectored(cx, &all[..=count])
-            };
-            let n = match written {
-                Poll::Ready(n) => {
-                    self.stuck = None;
-                    n?
-                }
-                Poll::Pending => return self.poll_stuck(cx).map(Err),
-            };
-            self.conn.count_sent(n);
-            let gathered = n.min(self.out.len());
-            if gathered == self.out.len() {
-                // Given back, not kept: an idle connection needs none.
-                self.out = BytesMut::new();
-                if n > gathered || more.iter().all(|slice| slice.is_empty()) {
-                    return Poll::Ready(Ok(n - gathered));
-                }
-                if n == 0 {
-                    return Poll::Ready(Ok(0));
-                }
-            } else {
-                if n == 0 {
-                    return Poll::Ready(Err(ErrorKind::WriteZero.into()));
-                }
-                self.out.advance(gathered);
-            }
-        }
-    }
 }
 
 impl<S: Socket> AsyncRead for ClientStream<S> {
@@ -304,7 +267,12 @@ impl<S: Socket> AsyncRead for ClientStream<S> {
         if let Some(over) = me.conn.deadline.over() {
             return Poll::Ready(Err(me.end(over)));
         }
+        let before = buf.filled().len();
+        let is_body = matches!(me.body, Rest::Length(_) | Rest::Chunked(_));
         let polled = me.poll_body(cx, buf);
+        if is_body {
+            ready!(me.poll_pace(cx, polled.is_ready(), buf.filled().len() - before))?;
+        }
         if polled.is_pending() && !me.out.is_empty() {
             // Pingora flushes a body of a known length only at its end; when it waits for more, the client shall have what there is.
             ready!(me.poll_out(cx, &[]))?;
@@ -328,6 +296,23 @@ impl<S: Socket> AsyncRead for ClientStream<S> {
 }
 
 impl<S: Socket> ClientStream<S> {
+    /// Whether the client sends its body fast enough: an error where it does not.
+    fn poll_pace(&mut self, cx: &mut Context<'_>, has_read: bool, bytes: usize) -> Poll<Result<()>> {
+        let demand = self.demands.body;
+        if has_read {
+            self.reading.progress(bytes, demand);
+            return Poll::Ready(Ok(()));
+        }
+        let until = self.reading.wait(demand);
+        // As long as it is not behind, the deadline of a single read, which Pingora keeps, is the nearer one.
+        if demand.rate == 0 || !self.reading.is_behind() || self.overdue.poll_past(cx, until).is_pending() {
+            return Poll::Ready(Ok(()));
+        }
+        self.body = Rest::Broken;
+        self.conn.set_fault(&BODY_TOO_SLOW);
+        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, BODY_TOO_SLOW.code)))
+    }
+
     /// Reads what the framing of the current request allows.
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let me = self;
@@ -355,55 +340,9 @@ impl<S: Socket> ClientStream<S> {
     }
 }
 
-impl<S: Socket> AsyncWrite for ClientStream<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<Result<usize>> {
-        let size: usize = bufs.iter().map(|slice| slice.len()).sum();
-        if self.out.len() + size > OUT_BYTES {
-            let count = ready!(self.poll_out(cx, bufs))?;
-            if matches!(self.body, Rest::Tunnel) {
-                self.note_sent(bufs, count);
-            }
-            return Poll::Ready(Ok(count));
-        }
-        if self.out.capacity() == 0 {
-            self.out.reserve(OUT_BYTES);
-        }
-        for slice in bufs {
-            self.out.extend_from_slice(slice);
-        }
-        if matches!(self.body, Rest::Tunnel) {
-            self.note_sent(bufs, size);
-        }
-        Poll::Ready(Ok(size))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if !self.out.is_empty() {
-            ready!(self.poll_out(cx, &[]))?;
-        }
-        self.poll_drain(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        ready!(self.as_mut().poll_flush(cx))?;
-        if self.conn.is_broken_off() {
-            // An orderly end comes before the reset otherwise.
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(self.wire()).poll_shutdown(cx)
-    }
-}
-
 mod digests;
 mod ending;
+mod out;
 mod tunnel;
 
 #[cfg(test)]

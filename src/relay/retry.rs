@@ -80,7 +80,7 @@ pub static CLIENT_GONE: Kind = Kind {
     code: "client-gone",
     status: 499,
     error: "Client closed request",
-    about: "The client closed the connection or stopped reading before the answer was complete. Only in the log: nobody is left to read it.",
+    about: "The client closed the connection before the answer was complete. Only in the log: nobody is left to read it.",
 };
 
 pub static BODY_TIMEOUT: Kind = Kind {

@@ -109,6 +109,24 @@ pub fn http1(problem: &Problem, how: Http1<'_>) -> Bytes {
     Bytes::from(out)
 }
 
+/// The same for a stream of HTTP/2: its head and its body.
+pub fn http2(problem: &Problem, request_id: &str, unix_ms: u64) -> (http::response::Parts, Bytes) {
+    let document = body(problem, request_id);
+    let mut head = http::Response::new(()).into_parts().0;
+    head.status = StatusCode::from_u16(problem.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    head.headers.extend(headers(problem));
+    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(document.len()));
+    if let Ok(date) = HeaderValue::from_bytes(&http_date(unix_ms)) {
+        head.headers.insert(DATE, date);
+    }
+    if let Ok(request_id) = HeaderValue::from_str(request_id)
+        && !request_id.is_empty()
+    {
+        head.headers.insert(REQUEST_ID.clone(), request_id);
+    }
+    (head, document)
+}
+
 fn member(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b",\"");
     push_escaped(out, name.as_bytes());

@@ -27,6 +27,7 @@ use self::watch::Watch;
 use crate::config::files_read::FilesRead;
 use crate::config::plan::Gateway;
 use crate::control::{self, Asked, Order, Verdict};
+use crate::listen::descriptors;
 use crate::reload::prepare;
 use crate::report::process_log;
 use crate::state::State;
@@ -46,6 +47,7 @@ pub fn run(start: &Start) -> ExitCode {
     process_log::init(start.log);
     // Whoever asks for a provider without naming one gets this one. An error says that there is one already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    descriptors::raise();
     let inherited = match upgrade::inherit() {
         Ok(inherited) => inherited,
         Err(e) => {

@@ -9,11 +9,11 @@ use bytes::Bytes;
 
 use crate::clock;
 use crate::config::plan::Gateway;
-use crate::exchange::report_refusal;
+use crate::exchange::{Refused, report_refusal, report_refused};
 use crate::listen::conn::ConnInfo;
-use crate::listen::front::Refuse;
+use crate::listen::front::{Asked, Refuse};
 use crate::reply::problem::{Kind, Problem};
-use crate::reply::render::{Http1, http1};
+use crate::reply::render::{Http1, http1, http2};
 use crate::report::metrics::series::Dropped;
 use crate::report::writer::Sink;
 
@@ -29,6 +29,12 @@ impl Refuse for Refusals {
         let request_id = report_refusal(&self.gateway.load(), &self.sink, conn, kind, head, now);
         let how = Http1 { request_id: request_id.as_str(), unix_ms: now.unix_ms, close: true, is_head: head.starts_with(b"HEAD ") };
         http1(&Problem::new(kind), how)
+    }
+
+    fn refuse_stream(&self, conn: &ConnInfo, kind: &'static Kind, asked: &Asked<'_>) -> (http::response::Parts, Bytes) {
+        let now = clock::now();
+        let request_id = report_refused(&self.gateway.load(), &self.sink, conn, kind, Refused::stream(asked), now);
+        http2(&Problem::new(kind), request_id.as_str(), now.unix_ms)
     }
 
     fn dropped(&self, listener: &str, reason: Dropped) {

@@ -22,6 +22,7 @@ use crate::config::files_read::FilesRead;
 use crate::config::plan::Gateway;
 use crate::control::Verdict;
 use crate::listen::caps::Open;
+use crate::listen::descriptors;
 use crate::listen::front::Refuse;
 use crate::listen::running::RunningListener;
 use crate::proxy::Proxy;
@@ -113,6 +114,7 @@ impl Running {
             let open = prepared.accept(&self.workers);
             self.listeners.insert(open.listener.name.to_string(), open);
         }
+        self.compare_descriptors();
         self.look_after();
         self.show_listeners();
         self.shown.set_ready(None);
@@ -220,6 +222,7 @@ impl Running {
         let gone: Vec<_> = old.into_values().map(OpenListener::close).collect();
         cut_after(gateway.server.drain, &gone);
         self.closed.extend(gone);
+        self.compare_descriptors();
         self.look_after();
         self.show_listeners();
         Ok(format!("{} routes, configuration {}", gateway.routes.len(), gateway.fingerprint))
@@ -238,6 +241,10 @@ impl Running {
         let listeners = self.listeners.values().map(|open| (open.address, &open.socket));
         let admin = self.admin.iter().map(|admin| (admin.address, &admin.socket));
         listeners.chain(admin).map(|(address, socket)| Ok((address.to_string(), socket.try_clone()?))).collect()
+    }
+
+    fn compare_descriptors(&self) {
+        descriptors::compare(self.gateway.load().listeners.iter().map(|plan| u64::from(plan.settings.connections.max)).sum());
     }
 
     fn show_listeners(&self) {

@@ -14,6 +14,8 @@ mod every_key;
 mod examples;
 mod explain;
 mod harness;
+mod hostile;
+mod http2;
 mod keys;
 mod listen;
 mod notify;

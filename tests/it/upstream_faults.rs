@@ -578,7 +578,7 @@ fn a_client_that_stops_reading_is_given_up() {
     let mut client = gateway.client();
     client.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
     let line = line_of(&gateway, "/big");
-    assert_eq!((line["status"].as_u64(), line["code"].as_str()), (Some(200), Some("client-gone")), "{line}");
+    assert_eq!((line["status"].as_u64(), line["code"].as_str()), (Some(200), Some("reader-too-slow")), "{line}");
     upstream.wait_for_all_closed();
 }
 

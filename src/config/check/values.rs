@@ -10,6 +10,8 @@ use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::document::{Document, PolicySettings, RedirectSettings, RespondSettings};
 use crate::config::types::{At, Period, Size};
 use crate::listen::ListenerSettings;
+use crate::listen::http2::settings::Http2;
+use crate::listen::protocols::Protocols;
 use crate::policy::authn::AuthenticatorSettings;
 use crate::relay::upstream::UpstreamSettings;
 
@@ -126,7 +128,13 @@ fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
 }
 
 fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
-    let ListenerSettings { address: _, limits: _, connections, deadlines, heads, tls: _ } = settings;
+    let ListenerSettings { address: _, limits: _, connections, deadlines, minimum_rates: _, heads, protocols, http2, tls: _ } = settings;
+    if let Some(protocols) = protocols {
+        Protocols::check(protocols, errors);
+    }
+    if let Some(http2) = http2 {
+        Http2::check(http2, &http2.place, Protocols::compile(protocols.as_ref()).http2, errors);
+    }
     if let Some(connections) = connections {
         range(&connections.max, 1..=u32::MAX, errors);
         range(&connections.per_address, 1..=u32::MAX, errors);

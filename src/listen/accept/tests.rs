@@ -15,7 +15,7 @@ use crate::listen::caps::Open;
 use crate::listen::conn::ConnInfo;
 use crate::listen::front::Refuse;
 use crate::listen::head::HeadBounds;
-use crate::listen::{ConnectionBounds, Deadlines, Listener};
+use crate::listen::{Buffers, ConnectionBounds, Deadlines, Listener, MinimumRates};
 use crate::reply::problem::Kind;
 
 struct App;
@@ -36,6 +36,9 @@ impl Refuse for Count {
     fn refuse(&self, _: &ConnInfo, _: &'static Kind, _: &[u8]) -> Bytes {
         unreachable!("no head is sent here")
     }
+    fn refuse_stream(&self, _: &ConnInfo, _: &'static Kind, _: &crate::listen::front::Asked<'_>) -> (http::response::Parts, Bytes) {
+        unreachable!("no stream is opened here")
+    }
     fn dropped(&self, listener: &str, reason: Dropped) {
         assert_eq!(listener, "l");
         self.0.lock().push(reason.as_str());
@@ -49,7 +52,7 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
     let second = Duration::from_secs(1);
     let settings = Listener {
         address: "127.0.0.1:0".parse().unwrap(),
-        connections: ConnectionBounds { max: 9, per_address: None },
+        connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
         deadlines: Deadlines {
             handshake: Duration::from_secs(10),
             header: second,
@@ -58,7 +61,11 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
             write: second,
             linger: second,
         },
+        minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
+        protocols: Default::default(),
+        http2: Default::default(),
+        buffers: Buffers::default(),
         tls: None,
     };
     let count = Arc::new(Count::default());

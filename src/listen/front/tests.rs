@@ -20,7 +20,7 @@ use crate::listen::accept::{accept, bind};
 use crate::listen::caps::Open;
 use crate::listen::head::HeadBounds;
 use crate::listen::running::RunningListener;
-use crate::listen::{ConnectionBounds, Deadlines};
+use crate::listen::{Buffers, ConnectionBounds, Deadlines, MinimumRates};
 
 /// Answers by path; only `/up` asks an upstream.
 struct App {
@@ -109,6 +109,11 @@ impl Refuse for Record {
         let (status, code) = (kind.status, kind.code);
         format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{code}", code.len()).into()
     }
+    fn refuse_stream(&self, conn: &ConnInfo, kind: &'static Kind, asked: &Asked<'_>) -> (http::response::Parts, Bytes) {
+        assert!(conn.peer.ip().is_loopback());
+        self.refused.lock().push((kind.code, format!("{} {}", asked.method, asked.target).into_bytes()));
+        (http::Response::builder().status(kind.status).body(()).unwrap().into_parts().0, kind.code.into())
+    }
     fn dropped(&self, listener: &str, reason: Dropped) {
         self.dropped.lock().push((listener.to_owned(), reason.as_str()));
     }
@@ -126,7 +131,7 @@ struct Gateway {
 fn settings() -> Listener {
     Listener {
         address: "127.0.0.1:0".parse().unwrap(),
-        connections: ConnectionBounds { max: 100, per_address: None },
+        connections: ConnectionBounds { max: 100, ..ConnectionBounds::default() },
         deadlines: Deadlines {
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
@@ -135,7 +140,11 @@ fn settings() -> Listener {
             write: Duration::from_secs(60),
             linger: Duration::from_millis(1500),
         },
-        heads: HeadBounds { bytes: 4096, fields: 20 },
+        minimum_rates: MinimumRates::default(),
+        heads: HeadBounds { bytes: 4096, fields: 20, ..HeadBounds::default() },
+        buffers: Buffers::default(),
+        protocols: Default::default(),
+        http2: Default::default(),
         tls: None,
     }
 }
@@ -430,7 +439,7 @@ async fn a_client_that_sends_on_after_a_refusal_reads_the_answer_not_a_reset() {
 #[tokio::test]
 async fn connections_beyond_the_caps_are_closed_and_counted() {
     let mut bounds = settings();
-    bounds.connections = ConnectionBounds { max: 2, per_address: None };
+    bounds.connections = ConnectionBounds { max: 2, ..ConnectionBounds::default() };
     let gateway = Gateway::new(bounds.clone());
     let (address, _) = gateway.listen();
     let (mut one, mut two) = (dial(address).await, dial(address).await);
@@ -440,7 +449,7 @@ async fn connections_beyond_the_caps_are_closed_and_counted() {
     three.closed().await;
     assert_eq!(gateway.dropped(), ["max"]);
 
-    bounds.connections = ConnectionBounds { max: 9, per_address: Some(1) };
+    bounds.connections = ConnectionBounds { max: 9, per_address: 3, ..ConnectionBounds::default() };
     gateway.listener.update(0, bounds);
     let mut four = dial(address).await;
     four.get("/").await;
@@ -449,6 +458,54 @@ async fn connections_beyond_the_caps_are_closed_and_counted() {
     drop((one, two, four));
     gateway.open.none().await;
     assert_eq!(dial(address).await.get("/").await.status, 200, "there is room again");
+}
+
+#[tokio::test]
+async fn the_last_request_that_a_connection_may_carry_is_told_so() {
+    let mut bounds = settings();
+    bounds.connections.requests = 3;
+    let gateway = Gateway::new(bounds);
+    let (address, _) = gateway.listen();
+    let mut client = dial(address).await;
+    for n in 1..=3 {
+        let answer = client.get("/").await;
+        assert_eq!((answer.body.clone(), answer.says_close()), (format!("/ {n} public"), n == 3));
+    }
+    client.closed().await;
+    // What was pipelined behind it is not served, and the answers before are read whole.
+    let mut client = dial(address).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(9)).await;
+    for n in 1..=3 {
+        assert_eq!(client.answer().await.says_close(), n == 3);
+    }
+    client.closed().await;
+    assert_eq!(gateway.dropped().len() + gateway.refused().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn incomplete_heads_share_a_bounded_memory() {
+    let mut bounds = settings();
+    bounds.heads = HeadBounds::default();
+    bounds.buffers.memory = 20_000;
+    let gateway = Gateway::new(bounds);
+    let begun = |size: usize| format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}", "y".repeat(size));
+    let (mut one, mut two, mut small) = (gateway.connect(), gateway.connect(), gateway.connect());
+    one.send(begun(12_000)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    small.send(begun(4000)).await;
+    two.send(begun(12_000)).await;
+    let answer = two.answer().await;
+    assert_eq!((answer.status, answer.body.as_str()), (503, "heads-full"));
+    two.closed().await;
+    for client in [&mut one, &mut small] {
+        client.send("\r\n\r\n").await;
+        assert_eq!(client.answer().await.status, 200, "who has a part of it goes on");
+    }
+    let mut again = gateway.connect();
+    again.send(begun(12_000)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    again.send("\r\n\r\n").await;
+    assert_eq!(again.answer().await.status, 200, "it was given back");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const BOUNDS: HeadBounds = HeadBounds { bytes: 64 << 10, fields: 100 };
+const BOUNDS: HeadBounds = HeadBounds { bytes: 64 << 10, fields: 100, line: 64 << 10 };
 
 fn complete(text: &str) -> Head {
     match judge(text.as_bytes(), &BOUNDS) {
@@ -154,7 +154,7 @@ fn what_has_two_readings_is_refused_with_its_code() {
 
 #[test]
 fn every_kind_is_refused_by_some_test() {
-    let bounds: [&Kind; 3] = [&TARGET_TOO_LONG, &HEAD_TOO_LARGE, &FIELDS_TOO_MANY];
+    let bounds: [&Kind; 4] = [&TARGET_TOO_LONG, &HEAD_TOO_LARGE, &FIELDS_TOO_MANY, &FIELD_TOO_LONG];
     for kind in KINDS {
         assert!(bad().iter().any(|(_, _, bad)| *bad == kind) || bounds.contains(&kind), "{}", kind.code);
     }
@@ -207,7 +207,7 @@ fn what_follows_a_head_is_told_by_its_fields() {
 
 #[test]
 fn the_bounds_are_exact() {
-    let exact = |bytes, fields| HeadBounds { bytes, fields };
+    let exact = |bytes, fields| HeadBounds { bytes, fields, line: bytes };
     let head = with("a: b");
     assert!(matches!(judge(head.as_bytes(), &exact(head.len(), 2)), Judged::Complete(_)));
     assert_eq!(judge(head.as_bytes(), &exact(head.len() - 1, 2)), Judged::Bad(&HEAD_TOO_LARGE));
@@ -331,4 +331,20 @@ fn what_is_sound_is_read_by_the_next_parser_with_the_same_end() {
         assert_eq!(parsed.raw_path(), target.as_bytes());
     }
     assert!(sound > 1000, "the generator must make sound heads too: {sound}");
+}
+
+#[test]
+fn a_line_has_a_bound_of_its_own() {
+    let bounds = HeadBounds { bytes: 4096, fields: 9, line: 300 };
+    let request = |path: usize, field: usize| format!("GET /{} HTTP/1.1\r\nHost: a\r\nx: {}\r\n\r\n", "p".repeat(path), "v".repeat(field));
+    let (longest_path, longest_field) = (300 - "GET / HTTP/1.1".len(), 300 - "x: ".len());
+    assert!(matches!(judge(request(longest_path, longest_field).as_bytes(), &bounds), Judged::Complete(_)));
+    for (path, field, kind) in [(longest_path + 1, 1, &TARGET_TOO_LONG), (1, longest_field + 1, &FIELD_TOO_LONG)] {
+        let head = request(path, field);
+        assert_eq!(judge(head.as_bytes(), &bounds), Judged::Bad(kind));
+        // Also before its end has come.
+        let unfinished = head.trim_end_matches("\r\n\r\n");
+        let unfinished = if path > 1 { &unfinished[..302] } else { unfinished };
+        assert_eq!(judge(unfinished.as_bytes(), &bounds), Judged::Bad(kind));
+    }
 }

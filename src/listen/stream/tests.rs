@@ -1,6 +1,7 @@
 //! The stream between front and proxy: framing, write deadline, what is read ahead.
 
 use std::future::{Future, poll_fn};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::time::Instant;
@@ -10,17 +11,22 @@ use crate::ctx::Scheme;
 use crate::listen::caps::Open;
 use crate::listen::chunks::CHUNK_INVALID;
 use crate::listen::head::HeadBounds;
+use crate::listen::pace::READER_TOO_SLOW;
 use crate::listen::running::RunningListener;
-use crate::listen::{ConnectionBounds, Deadlines, Listener};
+use crate::listen::{Buffers, ConnectionBounds, Deadlines, Listener, MinimumRates};
 
 const PATIENCE: Duration = Duration::from_secs(7);
 
 /// A stream and the client's end of it.
 fn stream(capacity: usize) -> (Box<ClientStream<DuplexStream>>, DuplexStream) {
+    stream_with(capacity, Buffers::default())
+}
+
+fn stream_with(capacity: usize, buffers: Buffers) -> (Box<ClientStream<DuplexStream>>, DuplexStream) {
     let second = Duration::from_secs(1);
     let settings = Listener {
         address: "127.0.0.1:0".parse().unwrap(),
-        connections: ConnectionBounds { max: 9, per_address: None },
+        connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
         deadlines: Deadlines {
             handshake: Duration::from_secs(10),
             header: second,
@@ -29,7 +35,11 @@ fn stream(capacity: usize) -> (Box<ClientStream<DuplexStream>>, DuplexStream) {
             write: PATIENCE,
             linger: second,
         },
+        minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
+        protocols: Default::default(),
+        http2: Default::default(),
+        buffers,
         tls: None,
     };
     let open = Arc::new(Open::default());
@@ -45,7 +55,8 @@ fn head(body: Body) -> Head {
 }
 
 fn begin(stream: &mut ClientStream<DuplexStream>, body: Body, rest: &[u8]) {
-    stream.begin(&head(body), BytesMut::from(rest), PATIENCE);
+    let demands = Demands::of(&stream.conn.listener.peek());
+    stream.begin(&head(body), BytesMut::from(rest), demands);
 }
 
 /// Polls once.
@@ -109,11 +120,13 @@ async fn a_client_that_leaves_while_it_waits_is_noticed_one_that_sends_early_is_
 
 #[tokio::test]
 async fn no_more_than_a_bound_is_read_early() {
-    let (mut stream, mut client) = stream(1 << 20);
-    begin(&mut stream, Body::None, b"");
-    client.write_all(&vec![b'x'; 200_000]).await.unwrap();
-    assert!(now(stream.read_u8()).await.is_pending());
-    assert!(stream.ahead.len() <= AHEAD_BYTES + SCRATCH_BYTES, "{}", stream.ahead.len());
+    for ahead in [1 << 10, 16 << 10, 100 << 10] {
+        let (mut stream, mut client) = stream_with(1 << 20, Buffers { ahead, ..Buffers::default() });
+        begin(&mut stream, Body::None, b"");
+        client.write_all(&vec![b'x'; 200_000]).await.unwrap();
+        assert!(now(stream.read_u8()).await.is_pending());
+        assert!((ahead..ahead + SCRATCH_BYTES).contains(&stream.ahead.len()), "{}", stream.ahead.len());
+    }
 }
 
 #[tokio::test]
@@ -180,7 +193,7 @@ async fn a_write_is_given_up_after_the_deadline_without_progress() {
         written = stream.write_all(&[b'x'; 100_000]) => written.unwrap_err(),
         () = reader => unreachable!("waits for ever"),
     };
-    assert_eq!((error.kind(), (Instant::now() - start).as_secs()), (ErrorKind::TimedOut, 13), "progress starts it anew");
+    assert_eq!((error.kind(), (Instant::now() - start).as_secs()), (ErrorKind::TimedOut, 8), "500 bytes make up for 2 of 6 seconds");
 }
 
 #[tokio::test]
@@ -191,4 +204,61 @@ async fn hooks_find_the_connection_through_the_session() {
     assert!(Arc::ptr_eq(ConnInfo::of(&session).unwrap(), &conn));
     assert_eq!(conn.peer, "127.0.0.1:9".parse().unwrap(), "v4 in v6 clothes is undressed");
     assert_eq!(session.client_addr().and_then(|peer| peer.as_inet()), Some(&conn.peer));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_a_byte_now_and_then_is_given_up_when_it_is_too_far_behind() {
+    let (mut stream, mut client) = stream(1000);
+    let start = Instant::now();
+    let reader = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            client.read_exact(&mut [0; 1]).await.unwrap();
+        }
+    };
+    let error = tokio::select! {
+        written = stream.write_all(&[b'x'; 100_000]) => written.unwrap_err(),
+        () = reader => unreachable!("reads for ever"),
+    };
+    // Each byte is worth 1/256 s.
+    assert_eq!((error.kind(), (Instant::now() - start).as_secs()), (ErrorKind::TimedOut, 7));
+    assert_eq!(stream.conn.fault(), Some(&READER_TOO_SLOW));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_keeps_to_the_minimum_rate_may_take_as_long_as_it_likes() {
+    let (mut stream, mut client) = stream(1000);
+    let reader = async {
+        for _ in 0..50 {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            client.read_exact(&mut [0; 600]).await.unwrap();
+        }
+    };
+    tokio::join!(
+        async {
+            stream.write_all(&[b'x'; 30_000]).await.unwrap();
+            stream.flush().await.unwrap();
+        },
+        reader
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_drips_is_given_up_when_it_is_too_far_behind() {
+    let (mut stream, mut client) = stream(1000);
+    begin(&mut stream, Body::Length(1000), b"");
+    let start = Instant::now();
+    let writer = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            client.write_all(b"x").await.unwrap();
+        }
+    };
+    let mut body = [0; 1000];
+    let error = tokio::select! {
+        read = stream.read_exact(&mut body) => read.unwrap_err(),
+        () = writer => unreachable!("writes for ever"),
+    };
+    assert_eq!((error.kind(), (Instant::now() - start).as_millis()), (ErrorKind::TimedOut, 1012), "the deadline, and 3 bytes");
+    assert_eq!((stream.conn.fault(), stream.is_at_rest()), (Some(&BODY_TOO_SLOW), false));
 }

@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::ReadBuf;
@@ -27,7 +28,7 @@ pub static TLS_EXPECTED: Kind = Kind {
 
 /// What became of a socket.
 pub(in crate::listen) enum Shaken<S> {
-    Tls(TlsStream<S>, TlsFacts, Option<Box<Proof>>),
+    Tls(TlsStream<S>, TlsFacts, Option<Arc<Proof>>),
     /// The client speaks HTTP without TLS; here is how it begins.
     Http(S, Vec<u8>),
 }
@@ -61,9 +62,9 @@ pub(in crate::listen) async fn shake<S: Socket>(socket: S, tls: &Tls) -> Result<
         }
         client = match chain.first() {
             None => None,
-            Some(leaf) => Some(std::sync::Arc::new(describe(leaf).ok_or(Handshake::ClientCertificate)?)),
+            Some(leaf) => Some(Arc::new(describe(leaf).ok_or(Handshake::ClientCertificate)?)),
         };
-        proof = Some(Box::new(Proof::new(chain.iter().map(|one| one.clone().into_owned()).collect(), clients.digest)));
+        proof = Some(Arc::new(Proof::new(chain.iter().map(|one| one.clone().into_owned()).collect(), clients.digest)));
     }
     let facts = TlsFacts {
         version: Cow::Borrowed(match session.protocol_version() {

@@ -28,6 +28,7 @@ use self::clients::{Clients, ClientsSettings};
 use self::tickets::{TicketKeys, Ticketer};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
+use crate::listen::protocols::Protocols;
 
 /// TLS on a listener.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -79,7 +80,7 @@ impl Tls {
     ///
     /// # Errors
     /// What cannot be read, does not fit, or would be without effect.
-    pub fn compile(settings: &TlsSettings, keys: &Arc<TicketKeys>) -> Result<Tls, Vec<Diagnostic>> {
+    pub fn compile(settings: &TlsSettings, protocols: &Protocols, keys: &Arc<TicketKeys>) -> Result<Tls, Vec<Diagnostic>> {
         let TlsSettings { certificates, default, minimum, client_certificates } = settings;
         let mut wrong = Vec::new();
         let mut read = Vec::new();
@@ -119,7 +120,8 @@ impl Tls {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(choice.clone());
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let spoken = [(protocols.http2, &b"h2"[..]), (protocols.http1, b"http/1.1")];
+        config.alpn_protocols = spoken.iter().filter(|(is_spoken, _)| *is_spoken).map(|(_, name)| name.to_vec()).collect();
         // The server's order: it puts what is fast on this machine first.
         config.ignore_client_order = true;
         // All that is needed to resume is in the ticket, so that any number of clients can.

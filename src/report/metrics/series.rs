@@ -30,6 +30,8 @@ pub enum Dropped {
     Max,
     /// `connections.per_address` of the listener.
     PerAddress,
+    /// `connections.rate_per_address` of the listener.
+    RatePerAddress,
     /// The head of a request did not come in time, and not a byte of it that could be answered.
     HeaderDeadline,
     /// The client left in the middle of a head.
@@ -166,9 +168,10 @@ impl ListenerSeries {
 // === impl Dropped ===
 
 impl Dropped {
-    pub const ALL: [Dropped; 7] = [
+    pub const ALL: [Dropped; 8] = [
         Dropped::Max,
         Dropped::PerAddress,
+        Dropped::RatePerAddress,
         Dropped::HeaderDeadline,
         Dropped::Cut,
         Dropped::NoDescriptors,
@@ -180,6 +183,7 @@ impl Dropped {
         match self {
             Dropped::Max => "max",
             Dropped::PerAddress => "per_address",
+            Dropped::RatePerAddress => "rate_per_address",
             Dropped::HeaderDeadline => "header_deadline",
             Dropped::Cut => "cut",
             Dropped::NoDescriptors => "no_descriptors",

@@ -39,7 +39,8 @@ pub fn rows() -> Vec<Row> {
         arrives("9110 5.5", "a:", "\r\na: "),
         arrives("9110 5.1", "!#$%&'*+-.^_`|~9: x", "\r\n!#$%&'*+-.^_`|~9: x"),
         // size and number
-        Row::with("6585 5", format!("a: {}", "x".repeat(2048)), bad(431, "head-too-large")).tight(),
+        Row::with("6585 5", format!("a: {}", "x".repeat(1022)), bad(431, "field-too-long")).tight(),
+        Row::with("6585 5", ["x: "; 3].map(|name| format!("{name}{}", "x".repeat(800))).join("\r\n"), bad(431, "head-too-large")).tight(),
         Row::with("6585 5", format!("a: {}", "x".repeat(300_000)), bad(431, "head-too-large")),
         Row::with("6585 5", many(20), bad(431, "fields-too-many")).tight(),
         Row::with("6585 5", many(100), bad(431, "fields-too-many")),

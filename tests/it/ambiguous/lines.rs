@@ -64,7 +64,7 @@ pub fn lines() -> Vec<Row> {
         // HTTP/0.9 and what is no HTTP
         Row::new("1945 4.1", "GET /x\r\n", bad(505, "version-unsupported")),
         Row::new("1945 4.1", "GET /x\n", bad(400, "line-ending-invalid")),
-        Row::new("9113 3.4", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", bad(505, "version-unsupported")),
+        Row::new("9113 3.4", "PRI * HTTP/2.0\r\n\r\nSM\r\n\n\r\n", bad(505, "version-unsupported")),
         Row::new("8446 4.1.2", b"\x16\x03\x01\x00\xf4\x01\x00\x00\xf0\x03\x03abcdefgh\r\n\r\n", bad(400, "request-line-invalid")),
         Row::new("9112 3", b"\0\0\0\0", bad(400, "request-line-invalid")),
         Row::new("9112 3", b"\xff\xfe\xfd", bad(400, "request-line-invalid")),

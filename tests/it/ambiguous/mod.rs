@@ -116,8 +116,8 @@ const CONFIG: &str = r#"
 server: { threads: 1 }
 clients: { trusted_proxies: [127.0.0.2] }
 listeners:
-  public: { address: "127.0.0.1:{port}", heads: { bytes: 256KiB } }
-  tight: { address: "127.0.0.1:{port:tight}", heads: { bytes: 2KiB, fields: 20 } }
+  public: { address: "127.0.0.1:{port}", heads: { bytes: 256KiB, line: 256KiB } }
+  tight: { address: "127.0.0.1:{port:tight}", heads: { bytes: 2KiB, fields: 20, line: 1KiB } }
   hasty: { address: "127.0.0.1:{port:hasty}", deadlines: { header: 1s } }
 authenticators:
   idp:

@@ -28,6 +28,7 @@ pub struct Config {
     args: Vec<String>,
     is_folder: bool,
     has_own_program: bool,
+    descriptors: Option<u32>,
 }
 
 /// A gateway that is ready. Dropping it kills it, and whatever took over from it.
@@ -100,6 +101,13 @@ impl Config {
     #[must_use]
     pub fn own_program(mut self) -> Config {
         self.has_own_program = true;
+        self
+    }
+
+    /// Lets the process open only so many files.
+    #[must_use]
+    pub fn descriptors(mut self, most: u32) -> Config {
+        self.descriptors = Some(most);
         self
     }
 
@@ -190,7 +198,15 @@ impl Gateway {
             true => put_program(&dir.path().join("program")),
             false => PathBuf::from(env!("CARGO_BIN_EXE_sluice")),
         };
-        let mut child = Command::new(program)
+        let mut command = match config.descriptors {
+            None => Command::new(program),
+            Some(most) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={most}:{most}")).arg(program);
+                command
+            }
+        };
+        let mut child = command
             .arg("run")
             .arg(if config.is_folder { dir.path() } else { &file })
             .args(&config.args)

@@ -1,0 +1,216 @@
+//! Serves one connection of HTTP/2: streams become requests for the same proxy that serves HTTP/1.
+//!
+//! Decides how long such a connection lives: until its client has been idle for too long, until it harms, until the gateway stops and
+//! its streams have ended. Does not decide which bytes are HTTP/2 at all (`front.rs` has seen the preface), what a
+//! request is (`judge.rs`), nor how one is answered (`stream.rs`). Frames are the `h2` crate's.
+
+mod judge;
+mod session;
+pub mod settings;
+mod stream;
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use h2::server::{Connection, SendResponse};
+use h2::{Reason, RecvStream};
+use http::{Request, Response};
+use parking_lot::Mutex;
+use pingora_core::apps::HttpServerApp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::{GetSocketDigest, SocketDigest};
+use pingora_proxy::{HttpProxy, ProxyHttp};
+use tokio::time::Instant;
+
+use self::judge::judge;
+use self::stream::Stream;
+use super::alarm::Alarm;
+use super::conn::ConnInfo;
+use super::front::{Asked, Front};
+use super::stream::{ClientStream, Demands, Socket};
+use crate::reply::problem::Kind;
+use crate::report::metrics::series::Dropped;
+
+/// RFC 9113 section 3.4: what a client of HTTP/2 begins with.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The requests that are being worked on. More than the streams that are open, where clients reset streams.
+#[derive(Default)]
+struct Live {
+    count: AtomicUsize,
+    /// The connection, where it wants to know that the last one has ended.
+    waker: Mutex<Option<Waker>>,
+}
+
+/// One of them.
+struct Guard(Arc<Live>);
+
+/// What ends the waiting for a stream.
+#[expect(clippy::large_enum_variant, reason = "lives on the stack, and is a stream nearly always")]
+enum Event {
+    Stream(Request<RecvStream>, SendResponse<Bytes>),
+    /// Nobody has asked for anything for too long, or the client does not follow the protocol.
+    Late,
+    Over,
+}
+
+// === impl Guard ===
+
+impl Guard {
+    fn of(live: &Arc<Live>) -> Self {
+        live.count.fetch_add(1, Ordering::AcqRel);
+        Guard(live.clone())
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(waker) = self.0.waker.lock().take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+// === impl Front ===
+
+impl<P> Front<P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    /// Serves a connection whose first bytes, `read`, begin with the preface, until it ends.
+    pub(super) async fn serve_http2<S: Socket>(self: Arc<Self>, mut stream: Box<ClientStream<S>>, read: BytesMut) {
+        let conn = stream.conn().clone();
+        let settings = conn.listener.settings();
+        let Some(socket) = stream.get_socket_digest() else { return };
+        stream.begin_frames(read, Demands::of(&settings));
+
+        let shake = settings.http2.options(&settings.heads).handshake::<_, Bytes>(stream);
+        let Ok(Ok(h2)) = tokio::time::timeout(settings.deadlines.header, shake).await else {
+            return self.dropped(&conn.listener.name, Dropped::Cut);
+        };
+        let served = Served { front: &self, conn: &conn, socket, live: Arc::default() };
+        served.run(h2).await;
+    }
+}
+
+/// A connection that is being served.
+struct Served<'a, P> {
+    front: &'a Arc<Front<P>>,
+    conn: &'a Arc<ConnInfo>,
+    socket: Arc<SocketDigest>,
+    live: Arc<Live>,
+}
+
+// === impl Served ===
+
+impl<P> Served<'_, P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    async fn run<T>(&self, mut h2: Connection<T, Bytes>)
+    where
+        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let mut closing = pin!(async {
+            let mut closing = self.conn.closing.clone();
+            // An error means that the listener itself is gone.
+            let _ = closing.wait_for(|closing| *closing).await;
+        });
+        let mut alarm = Alarm::default();
+        let mut is_closing = false;
+        let mut idle: Option<Instant> = None;
+        loop {
+            let event = poll_fn(|cx| {
+                if !is_closing && closing.as_mut().poll(cx).is_ready() {
+                    is_closing = true;
+                    idle = None;
+                    h2.graceful_shutdown();
+                }
+                match h2.poll_accept(cx) {
+                    Poll::Ready(Some(Ok((request, respond)))) => return Poll::Ready(Event::Stream(request, respond)),
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Event::Over),
+                    Poll::Pending => {}
+                }
+                if !self.is_idle(cx) {
+                    idle = None;
+                    return Poll::Pending;
+                }
+                let deadlines = self.conn.listener.peek().deadlines;
+                let patience = if is_closing { deadlines.linger } else { deadlines.keep_alive };
+                let since = *idle.get_or_insert_with(Instant::now);
+                alarm.poll_past(cx, since + patience).map(|()| Event::Late)
+            })
+            .await;
+            match event {
+                Event::Stream(request, respond) => self.begin(request, respond),
+                // Told that no stream of its will be served any more, the client has a moment to close.
+                Event::Late if !is_closing => {
+                    is_closing = true;
+                    idle = None;
+                    h2.graceful_shutdown();
+                }
+                Event::Late | Event::Over => return,
+            }
+        }
+    }
+
+    /// Whether nothing is being worked on; if not, this task is woken when that changes.
+    fn is_idle(&self, cx: &Context<'_>) -> bool {
+        if self.live.count.load(Ordering::Acquire) == 0 {
+            return true;
+        }
+        let mut waker = self.live.waker.lock();
+        match &*waker {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            _ => *waker = Some(cx.waker().clone()),
+        }
+        drop(waker);
+        // The last one may have ended in between.
+        self.live.count.load(Ordering::Acquire) == 0
+    }
+
+    /// One stream has come: a task of its own, or a refusal.
+    fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (parts, body) = request.into_parts();
+        let settings = self.conn.listener.peek();
+        let asked = (parts.method.clone(), parts.uri.path_and_query().map(|target| target.as_str().to_owned()));
+        match judge(parts, &settings.heads) {
+            Err(kind) => {
+                let asked = Asked { method: asked.0.as_str(), target: asked.1.as_deref().unwrap_or_default() };
+                self.refuse(kind, &asked, respond);
+            }
+            Ok(head) => {
+                let conn = self.conn.stream();
+                let stream = Stream::new(head, body, respond, conn.clone(), self.socket.clone(), Demands::of(&settings));
+                let proxy: Arc<HttpProxy<P>> = self.front.proxy().clone();
+                let guard = Guard::of(&self.live);
+                tokio::spawn(async move {
+                    let _guard = guard;
+                    proxy.process_new_http(ServerSession::new_custom(Box::new(stream)), &conn.closing).await;
+                });
+            }
+        }
+    }
+
+    fn refuse(&self, kind: &'static Kind, asked: &Asked<'_>, mut respond: SendResponse<Bytes>) {
+        let (head, document) = self.front.refuse_stream(self.conn, kind, asked);
+        let is_bare = asked.method == "HEAD";
+        let response: Response<()> = Response::from_parts(head, ());
+        match respond.send_response(response, is_bare) {
+            Ok(mut writer) if !is_bare => {
+                // Fails only where the client has reset the stream.
+                let _ = writer.send_data(document, true);
+            }
+            Ok(_) => {}
+            Err(_) => respond.send_reset(Reason::PROTOCOL_ERROR),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! HTTP/2 from clients: what is served, refused, bounded and logged.
+
+mod serve;
