@@ -53,6 +53,19 @@ pub async fn decide<'g>(
         // Before what the route says: a host that belongs on another connection has no routes on this one.
         tls.admit(facts).map_err(Stop::Refuse)?;
     }
+    if let Some(https) = listener.settings.https
+        && !located.as_ref().is_err_and(|problem| problem.kind.status == 400)
+    {
+        let redirected = https.judge(facts);
+        if let Some(trail) = &mut facts.trail {
+            trail.push(Step::of("listener redirect_https", &redirected, false));
+        }
+        if redirected.is_err() {
+            // The listener answers, no route.
+            facts.route = None;
+        }
+        redirected?;
+    }
     located.map_err(Stop::Refuse)?;
     let Some(route) = facts.route.and_then(|index| gateway.routes.get(index)) else {
         return Err(Problem::new(&ROUTE_NOT_FOUND).into());

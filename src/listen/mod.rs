@@ -20,6 +20,7 @@ pub mod front;
 pub mod head;
 pub mod heads;
 pub mod http2;
+pub mod https;
 pub mod newcomers;
 mod open;
 pub mod pace;
@@ -43,6 +44,7 @@ pub use self::connections::{ConnectionBounds, ConnectionsSettings};
 use self::head::HeadBounds;
 pub use self::heads::{Buffers, HeadsSettings};
 use self::http2::settings::{Http2, Http2Settings};
+use self::https::ToHttps;
 pub use self::pace::{MinimumRates, MinimumRatesSettings};
 use self::protocols::{Protocol, Protocols};
 use self::tls::tickets::TicketKeys;
@@ -71,6 +73,9 @@ pub struct ListenerSettings {
     pub http2: Option<At<Http2Settings>>,
     /// TLS: clients connect with `https://`.
     pub tls: Option<TlsSettings>,
+    /// Plain requests are answered with 308 to the same URL with `https://` and this port, such as 443; none gets further, unless a trusted
+    /// proxy says that it came to it by `https://`.
+    pub redirect_https: Option<At<u16>>,
 }
 
 /// How long clients may take.
@@ -101,6 +106,7 @@ pub struct Listener {
     pub protocols: Protocols,
     pub http2: Http2,
     pub tls: Option<Arc<Tls>>,
+    pub https: Option<ToHttps>,
 }
 
 /// How long clients may take.
@@ -121,7 +127,8 @@ pub struct Deadlines {
 impl Listener {
     /// Compiles what the user wrote; all mistakes at once.
     pub fn compile(settings: &ListenerSettings, tickets: &Arc<TicketKeys>) -> Result<Listener, Vec<Diagnostic>> {
-        let ListenerSettings { address, limits: _, connections, deadlines, minimum_rates, heads, protocols, http2, tls } = settings;
+        let ListenerSettings { address, limits: _, connections, deadlines, minimum_rates, heads, protocols, http2, tls, redirect_https } =
+            settings;
         let mut mistakes = Vec::new();
         if let (Some(handshake), None) = (deadlines.as_ref().and_then(|deadlines| deadlines.handshake.as_ref()), tls) {
             let message = "`handshake` is without effect: nothing stands before the first request on a listener without `tls`";
@@ -134,8 +141,10 @@ impl Listener {
         let protocols = Protocols::compile(protocols.as_ref());
         let tls =
             tls.as_ref().and_then(|tls| Tls::compile(tls, &protocols, tickets).map_err(|more| mistakes.extend(more)).ok().map(Arc::new));
+        let https = redirect_https.as_ref().map(|port| ToHttps(port.value));
         let http2 = Http2::compile(http2.as_ref().map(|http2| &http2.value));
-        let listener = Listener { address: address.value, connections, deadlines, minimum_rates, heads, buffers, protocols, http2, tls };
+        let listener =
+            Listener { address: address.value, connections, deadlines, minimum_rates, heads, buffers, protocols, http2, tls, https };
         if mistakes.is_empty() { Ok(listener) } else { Err(mistakes) }
     }
 
@@ -197,6 +206,7 @@ mod tests {
             protocols: None,
             http2: None,
             tls: None,
+            redirect_https: None,
         }
     }
 

@@ -284,3 +284,16 @@ fn check_warns_of_a_certificate_that_expires_soon_and_the_metric_says_when() {
     assert_eq!(expiry, 1_577_836_800.0);
     gateway.stderr_line("certificate `other` of listener `public` has expired");
 }
+
+#[test]
+fn explain_knows_which_names_a_listener_has_certificates_for_and_that_it_speaks_tls_only() {
+    let ca = Ca::new("Test");
+    let gateway = config(&ca, "").start();
+    let explain = |url: &str| {
+        let output = gateway.sluice(&["explain", "sluice.yaml", url]);
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    assert!(explain("https://a.main.example/x").contains("200"), "{}", explain("https://a.main.example/x"));
+    assert!(explain("http://main.example/x").contains("tls-expected"), "{}", explain("http://main.example/x"));
+    assert!(explain("https://unknown.example/x").contains("has no certificate for `unknown.example`"), "{}", explain("https://unknown.example/x"));
+}

@@ -128,7 +128,18 @@ fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
 }
 
 fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
-    let ListenerSettings { address: _, limits: _, connections, deadlines, minimum_rates: _, heads, protocols, http2, tls: _ } = settings;
+    let ListenerSettings {
+        address: _,
+        limits: _,
+        connections,
+        deadlines,
+        minimum_rates: _,
+        heads,
+        protocols,
+        http2,
+        tls: _,
+        redirect_https: _,
+    } = settings;
     if let Some(protocols) = protocols {
         Protocols::check(protocols, errors);
     }

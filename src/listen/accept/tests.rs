@@ -67,6 +67,7 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
         http2: Default::default(),
         buffers: Buffers::default(),
         tls: None,
+        https: None,
     };
     let count = Arc::new(Count::default());
     let front = Front::new(Arc::new(http_proxy(&Arc::new(ServerConf::default()), App)), count.clone());

@@ -146,6 +146,7 @@ fn settings() -> Listener {
         protocols: Default::default(),
         http2: Default::default(),
         tls: None,
+        https: None,
     }
 }
 

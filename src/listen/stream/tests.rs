@@ -41,6 +41,7 @@ fn stream_with(capacity: usize, buffers: Buffers) -> (Box<ClientStream<DuplexStr
         http2: Default::default(),
         buffers,
         tls: None,
+        https: None,
     };
     let open = Arc::new(Open::default());
     let listener = RunningListener::new("l", 0, settings.clone(), open.clone(), Arc::default());

@@ -42,6 +42,13 @@ pub const KEYS: &[(&str, Proof)] = &[
         "listeners.*.tls.client_certificates.required",
         Test("where_a_certificate_may_be_absent_one_that_does_not_hold_is_refused_all_the_same"),
     ),
+    (
+        "listeners.*.redirect_https",
+        Differs(
+            "listeners: { l: { address: 127.0.0.1:1 }, p: { address: 127.0.0.1:2, redirect_https: [[8443||443]] } }\nroutes: { r: { listeners: [l], match: { path: /a }, auth: public, upstream: u } }",
+            &["GET http://h/a?b | listener=p", "GET http://h/none | listener=p"],
+        ),
+    ),
     ("listeners.*.deadlines.handshake", Test("plain_http_on_a_tls_listener_is_told_so_and_silence_is_closed")),
     ("listeners.*.connections.rate_per_address", Test("an_address_that_opens_connections_too_fast_is_closed_and_counted")),
     ("listeners.*.connections.requests", Test("the_last_answer_of_a_connection_that_is_old_or_has_carried_enough_says_so")),
