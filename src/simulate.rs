@@ -18,8 +18,10 @@ use crate::listen::tls::facts::TlsFacts;
 use crate::listen::tls::handshake::TLS_EXPECTED;
 use crate::policy::buckets::Buckets;
 use crate::policy::{Answer, Stop};
-use crate::relay::head::without_hop_by_hop;
+use crate::relay::hop_by_hop::without_hop_by_hop;
+use crate::relay::protocol::Protocol;
 use crate::relay::send::make_head;
+use crate::reply::grpc::Speech;
 use crate::reply::own::own_head;
 use crate::reply::problem::Problem;
 use crate::reply::render;
@@ -168,13 +170,15 @@ fn relayed(gateway: &Gateway, route: &Route, facts: &Facts, head: &RequestHeader
     let Action::Upstream(relay) = &route.action else { return Err("a route without an upstream".to_owned()) };
     let mut head = Box::new(head.clone());
     let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
-    without_hop_by_hop(&mut head);
+    let version = head.version;
+    without_hop_by_hop(&mut head, version);
     if is_chunked {
         // The body is chunked anew.
         let _ = head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let target = relay.upstream.pool.targets().first().map(|target| target.host_header.clone());
-    make_head(gateway, route, relay, facts, &target.unwrap_or(HeaderValue::from_static("")), &mut head);
+    let call = Speech::of(&head, relay.grpc_web).filter(|_| relay.upstream.pool.upstream.protocol != Protocol::Http1);
+    make_head(gateway, route, relay, facts, &target.unwrap_or(HeaderValue::from_static("")), call, &mut head);
     Ok(Verdict::Relayed { upstream: relay.upstream.name.to_string(), head })
 }
 

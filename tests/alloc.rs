@@ -171,7 +171,7 @@ fn an_accepted_request_costs_no_allocation_until_its_heads_are_written() {
         let mut sent = head.clone();
         let upstream = relay.upstream.pool.targets();
         let host = upstream.first().expect("there is a target").host_header.clone();
-        let (calls, ()) = allocations(|| make_head(&gateway, route, relay, &known, &host, &mut sent));
+        let (calls, ()) = allocations(|| make_head(&gateway, route, relay, &known, &host, None, &mut sent));
         println!("{what}: {calls} allocations for the head upstream");
         assert!(calls <= UPSTREAM_HEAD, "{what}: {calls} allocations for the head upstream, {UPSTREAM_HEAD} at most");
 

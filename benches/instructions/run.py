@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Counts instructions a request, of Sluice and of a bare Pingora proxy: `benches/instructions/run.py [--check 1.15 1.4]`.
 
-Each runs under callgrind, once with N and once with 2N requests over 4 keep-alive connections, one request at a time; (count at 2N - count at N) / N is
-what a request costs, whatever the start costs. It repeats within about 1 % on a machine that is busy with other things, where times would not.
+Each runs under callgrind: first some requests that are not counted, so that connections are open and tokens have been seen, then N that are, over 4 keep-alive
+connections, one request at a time. It repeats within about 1 % on a machine that is busy with other things, where times would not.
 
   plain  proxying of one route that is public
   full   RS256 tokens that were seen before, a limit by subject, 1,000 routes, headers set and removed, a JSON access log to a file, metrics
@@ -32,7 +32,7 @@ import tokens
 
 CONNECTIONS = 4
 ROUTES = 1000
-# Fewer than the requests of the shorter run, so that every token has been seen before the counting begins.
+# As many requests are not counted, and every token is among them.
 TOKENS = 100
 LIMIT = 1000000
 
@@ -40,13 +40,12 @@ LIMIT = 1000000
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=1000, help="N (default 1000)")
-    parser.add_argument("--runs", type=int, default=5, help="pairs of runs of which the median counts (default 5)")
+    parser.add_argument("--runs", type=int, default=5, help="runs of which the median counts (default 5)")
     parser.add_argument("--body", type=int, metavar="BYTES", help="size of the answers' bodies (default 110)")
+    parser.add_argument("--routes", type=int, default=ROUTES, help=f"of the full job (default {ROUTES})")
     parser.add_argument("--only", help="some of bare,plain,full")
     parser.add_argument("--check", nargs=2, type=float, metavar=("PLAIN", "FULL"), help="exit with 1 where a ratio to bare is larger")
     options = parser.parse_args()
-    if options.requests < TOKENS * 2:
-        raise SystemExit(f"at least {TOKENS * 2} requests are needed")
     if not shutil.which("valgrind"):
         raise SystemExit("valgrind is not there: apt-get install valgrind")
     wanted = options.only.split(",") if options.only else ["bare", "plain", "full"]
@@ -57,8 +56,7 @@ def main():
     counts = {}
     for run in range(options.runs):
         for job in wanted:
-            short, long = (count(job, commands, key, upstream, n) for n in (options.requests, 2 * options.requests))
-            counts.setdefault(job, []).append((long - short) / options.requests)
+            counts.setdefault(job, []).append(count(job, commands, key, upstream, options) / options.requests)
             print(f"{run + 1}/{options.runs} {job:5} {counts[job][-1]:9.0f} instructions a request", flush=True)
     middle = {job: statistics.median(all) for job, all in counts.items()}
     print("\n| | instructions a request | ratio to bare | spread of the runs |\n|---|---|---|---|")
@@ -88,8 +86,8 @@ def binaries(wanted):
     return {"bare": bare, "plain": sluice, "full": sluice}
 
 
-def count(job, commands, key, upstream, requests):
-    """Instructions of a process from its start to its end, with so many requests in between."""
+def count(job, commands, key, upstream, options):
+    """Instructions of a process while it serves so many requests."""
     dir = peers.WORK / "run" / f"instructions-{job}"
     shutil.rmtree(dir, ignore_errors=True)
     dir.mkdir(parents=True)
@@ -97,7 +95,7 @@ def count(job, commands, key, upstream, requests):
     if job == "bare":
         command = [commands[job], f"127.0.0.1:{port}", f"127.0.0.1:{upstream.port}"]
     else:
-        routes = [f"service-{i:04}" for i in range(ROUTES)] if job == "full" else []
+        routes = [f"service-{i:04}" for i in range(options.routes)] if job == "full" else []
         values = {"port": port, "admin": admin, "upstream": upstream.port, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks}
         file = dir / "sluice.yaml"
         # Otherwise the counting would go on while it waits for nobody.
@@ -106,11 +104,15 @@ def count(job, commands, key, upstream, requests):
         command = [commands[job], "run", str(file)]
     with open(dir / "stderr", "wb") as err, open(dir / "stdout", "wb") as out:
         process = subprocess.Popen(
-            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={dir}/callgrind.out", *command],
+            ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={dir}/callgrind.out", *command],
             stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=dir,
         )
     try:
-        load(job, port, key, requests, upstream.body, lambda: process.poll() is None)
+        with Load(job, port, key, upstream.body, options.routes, lambda: process.poll() is None) as load:
+            load.send(TOKENS)
+            counting("on", process)
+            load.send(options.requests)
+            counting("off", process)
         process.send_signal(signal.SIGINT if job == "bare" else signal.SIGTERM)
         process.wait(120)
     finally:
@@ -122,40 +124,57 @@ def count(job, commands, key, upstream, requests):
         raise SystemExit(f"{job} said no count:\n{said[-3000:]}")
     if job == "full":
         lines = (dir / "access.log").read_bytes().count(b"\n")
-        if lines != requests:
-            raise SystemExit(f"{job} wrote {lines} log lines for {requests} requests")
+        if lines != TOKENS + options.requests:
+            raise SystemExit(f"{job} wrote {lines} log lines for {TOKENS + options.requests} requests")
     return int(found.group(1))
 
 
-def load(job, port, key, requests, body, is_alive):
-    """Sends the requests one after the other, over each connection in turn; every answer must be right."""
-    if job == "full":
-        kept = key.tokens(TOKENS)
-        texts = [request(f"/service-{i % ROUTES:04}/items/{i % ROUTES}", kept[i % TOKENS]) for i in range(ROUTES)]
-    else:
-        texts = [request("/plain", None)]
-    begin = time.time()
-    while True:
-        try:
-            connections = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(CONNECTIONS)]
-            break
-        except ConnectionRefusedError:
-            if not is_alive() or time.time() - begin > 120:
-                raise SystemExit(f"{job} does not listen") from None
-            time.sleep(0.1)
-    for one in connections:
-        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for i in range(requests):
-        connection = connections[i % CONNECTIONS]
-        connection.sendall(texts[i % len(texts)])
-        answer = b""
-        while (end := answer.find(b"\r\n\r\n")) < 0 or len(answer) < end + 4 + len(body):
-            piece = connection.recv(65536)
-            answer += piece
-            if not piece or (len(answer) > 12 and not answer.startswith(b"HTTP/1.1 200 ")):
-                raise SystemExit(f"{job}, request {i}: {answer[:2000]!r}")
-    for one in connections:
-        one.close()
+def counting(state, process):
+    subprocess.run(["callgrind_control", "-i", state, str(process.pid)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+class Load:
+    """Sends requests one after the other, over each connection in turn; every answer must be right."""
+
+    def __init__(self, job, port, key, body, routes, is_alive):
+        self.job, self.body, self.sent = job, body, 0
+        if job == "full":
+            kept = key.tokens(TOKENS)
+            # Far from each other, so that few of them share a way into the table.
+            places = [i * 7919 % routes for i in range(1000)]
+            self.texts = [request(f"/service-{place:04}/items/{place}", kept[i % TOKENS]) for i, place in enumerate(places)]
+        else:
+            self.texts = [request("/plain", None)]
+        begin = time.time()
+        while True:
+            try:
+                self.connections = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(CONNECTIONS)]
+                break
+            except ConnectionRefusedError:
+                if not is_alive() or time.time() - begin > 120:
+                    raise SystemExit(f"{job} does not listen") from None
+                time.sleep(0.1)
+        for one in self.connections:
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for one in self.connections:
+            one.close()
+
+    def send(self, requests):
+        for i in range(self.sent, self.sent + requests):
+            connection = self.connections[i % CONNECTIONS]
+            connection.sendall(self.texts[i % len(self.texts)])
+            answer = b""
+            while (end := answer.find(b"\r\n\r\n")) < 0 or len(answer) < end + 4 + len(self.body):
+                piece = connection.recv(65536)
+                answer += piece
+                if not piece or (len(answer) > 12 and not answer.startswith(b"HTTP/1.1 200 ")):
+                    raise SystemExit(f"{self.job}, request {i}: {answer[:2000]!r}")
+        self.sent += requests
 
 
 def request(path, token):

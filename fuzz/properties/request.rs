@@ -15,7 +15,7 @@ use sluice::decide::{Decision, decide};
 use sluice::entry::canonical::raw_target;
 use sluice::listen::head::{Head, HeadBounds, Judged, judge};
 use sluice::policy::Stop;
-use sluice::relay::head::without_hop_by_hop;
+use sluice::relay::hop_by_hop::without_hop_by_hop;
 use sluice::relay::send::make_head;
 use sluice::report::access_log::Line;
 use sluice::simulate::own_headers;
@@ -76,8 +76,8 @@ fn ask(gateway: &Gateway, judged: Head, head: &RequestHeader, target: &[u8], fac
 fn relayed(gateway: &Gateway, route: &Route, relay: &Relay, judged: Head, head: &RequestHeader, facts: &Facts) {
     let mut sent = head.clone();
     let coding = head.headers.get(http::header::TRANSFER_ENCODING).cloned();
-    without_hop_by_hop(&mut sent);
-    make_head(gateway, route, relay, facts, &HeaderValue::from_static("orders.internal"), &mut sent);
+    without_hop_by_hop(&mut sent, head.version);
+    make_head(gateway, route, relay, facts, &HeaderValue::from_static("orders.internal"), None, &mut sent);
     // As Pingora writes it, with the framing that it decides on.
     if let Some(coding) = coding {
         sent.insert_header(http::header::TRANSFER_ENCODING, coding).expect("it came so");

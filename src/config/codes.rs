@@ -57,6 +57,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("env-unset", "An environment variable is not set or empty, and there is no default."),
     ("equal-rank-routes", "Two routes can match the same request, and neither is more specific."),
     ("file-unreadable", "A file that a value refers to cannot be read."),
+    ("grpc-upstream", "gRPC would go to an upstream that does not speak HTTP/2."),
     ("header-condition-invalid", "A condition on a header could never hold or has two readings."),
     ("header-forbidden", "A header that only the gateway writes would be changed."),
     ("header-name", "The name of a header is not one."),

@@ -13,9 +13,10 @@ use http::HeaderName;
 use self::route::Parts;
 use super::diagnostic::{self, Diagnostic};
 use super::document::{Document, RouteSettings, ServerSettings};
-use super::effective::Resolver;
+use super::effective::{Given, Resolver};
 use super::files_read::FilesRead;
 use super::plan::{Gateway, ListenerPlan, Server, UpstreamPlan};
+use super::types::At;
 use super::types::{Period, Size};
 use crate::entry::client_ip::Clients;
 use crate::entry::route::{RouteMatch, Table};
@@ -80,11 +81,20 @@ pub const TOLD_BEFORE: &[&str] = &[
 
 /// Collects mistakes, and goes on with what there is.
 #[derive(Default)]
-struct Wrong(Vec<Diagnostic>);
+pub struct Wrong(Vec<Diagnostic>);
 
 impl Wrong {
-    fn keep<T>(&mut self, result: Result<T, Vec<Diagnostic>>) -> Option<T> {
+    pub fn add(&mut self, mistake: Diagnostic) {
+        self.0.push(mistake);
+    }
+
+    pub fn keep<T>(&mut self, result: Result<T, Vec<Diagnostic>>) -> Option<T> {
         result.map_err(|more| self.0.extend(more)).ok()
+    }
+
+    /// What was given, compiled.
+    pub fn compile<S, T>(&mut self, given: Option<Given<'_, S>>, compile: impl FnOnce(&At<S>) -> Result<T, Vec<Diagnostic>>) -> Option<T> {
+        given.and_then(|given| self.keep(compile(given.settings)))
     }
 }
 
@@ -172,7 +182,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     let mut routes = Vec::with_capacity(document.routes.len());
     for (name, settings) in &document.routes {
         let effective = resolver.effective(settings);
-        if let Some(given) = &effective.request_headers {
+        if let Some(given) = effective.given(|all| &all.request_headers) {
             set_headers.extend(given.settings.set.keys().filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok()));
         }
         routes.push(parts.route(name, settings, &effective, &mut wrong));
@@ -212,6 +222,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
             .map(|name| (Box::from(name.as_str()), state.metrics.limit(name)))
             .collect(),
         upstreams: upstreams.into_values().collect(),
+        sources: document.sources,
         tests: document.tests,
     })
 }

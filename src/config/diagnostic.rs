@@ -123,16 +123,7 @@ impl Place {
     fn redact(&self, mut text: String) -> String {
         let Some(hidden) = self.source.hidden.get() else { return text };
         let here = hidden.here.get(&(self.line, self.column));
-        for value in hidden.everywhere.iter().chain(here.into_iter().flatten()) {
-            if value.is_empty() || !text.contains(value.as_str()) {
-                continue;
-            }
-            text = text.replace(&format!("`{value}`"), &format!("`{INTERPOLATED}`"));
-            // A short value, such as `1`, occurs in other words; without its quotes it tells nothing.
-            if value.chars().count() >= 4 {
-                text = text.replace(value.as_str(), INTERPOLATED);
-            }
-        }
+        text = hidden.everywhere.iter().chain(here.into_iter().flatten()).fold(text, without);
         if here.is_some()
             && let Some(end) = text.find(": did you mean")
         {
@@ -148,6 +139,15 @@ impl fmt::Debug for Place {
     }
 }
 
+fn without(text: String, value: &String) -> String {
+    if value.is_empty() || !text.contains(value.as_str()) {
+        return text;
+    }
+    let text = text.replace(&format!("`{value}`"), &format!("`{INTERPOLATED}`"));
+    // A short value, such as `1`, occurs in other words; without its quotes it tells nothing.
+    if value.chars().count() >= 4 { text.replace(value.as_str(), INTERPOLATED) } else { text }
+}
+
 // === impl Source ===
 
 impl Source {
@@ -160,6 +160,11 @@ impl Source {
     pub fn noting(mut self, files: &FilesRead) -> Self {
         self.files = files.clone();
         self
+    }
+
+    /// Takes every value that came from outside the file out of a text.
+    pub fn redact(&self, text: String) -> String {
+        self.hidden.get().into_iter().flat_map(|hidden| &hidden.everywhere).fold(text, without)
     }
 
     /// Says which values no message may show. The first call counts.

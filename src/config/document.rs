@@ -14,6 +14,7 @@ use crate::entry::canonical::Spelling;
 use crate::entry::client_ip::ClientsSettings;
 use crate::entry::route::MatchSettings;
 use crate::listen::ListenerSettings;
+use crate::policy::Shadow;
 use crate::policy::authn::{AuthSettings, AuthenticatorSettings, ConsumerSettings};
 use crate::policy::authz::AllowSettings;
 use crate::policy::cors::CorsSettings;
@@ -23,6 +24,7 @@ use crate::policy::validate::BodySettings;
 use crate::policy::websocket::WebSocketSettings;
 use crate::relay::rewrite::{RequestHeadersSettings, RewriteSettings};
 use crate::relay::timeouts::RouteTimeoutsSettings;
+use crate::relay::translate::grpc_web::GrpcSettings;
 use crate::relay::upstream::UpstreamSettings;
 use crate::reply::headers::ResponseHeadersSettings;
 use crate::report::access_log::AccessLogSettings;
@@ -94,6 +96,8 @@ pub struct PolicySettings {
     pub body: Option<At<BodySettings>>,
     /// How long the upstream may take, where that differs from what the upstream itself says.
     pub timeouts: Option<At<RouteTimeoutsSettings>>,
+    /// gRPC.
+    pub grpc: Option<At<GrpcSettings>>,
     /// Path and host on the way to the upstream.
     pub rewrite: Option<At<RewriteSettings>>,
     /// Headers of the request on the way to the upstream.
@@ -104,19 +108,6 @@ pub struct PolicySettings {
     pub accept: Option<At<Vec<At<Spelling>>>>,
     /// Policies that are judged, counted and logged as `would_refuse`, but not enforced.
     pub shadow: Option<At<Vec<At<Shadow>>>>,
-}
-
-/// A policy that can be shadowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Shadow {
-    IpFilter,
-    Cors,
-    Websocket,
-    Auth,
-    Allow,
-    Limits,
-    Body,
 }
 
 /// What every route does unless it says otherwise: any policy, and bundles to use. Never `auth` nor `listeners`.
@@ -253,23 +244,6 @@ pub struct ExpectSettings {
 /// The value of a claim in a test: text, a number, a truth value, or a list or mapping of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClaimValue(pub serde_json::Value);
-
-// === impl Shadow ===
-
-impl Shadow {
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Shadow::IpFilter => "ip_filter",
-            Shadow::Cors => "cors",
-            Shadow::Websocket => "websocket",
-            Shadow::Auth => "auth",
-            Shadow::Allow => "allow",
-            Shadow::Limits => "limits",
-            Shadow::Body => "body",
-        }
-    }
-}
 
 // === impl ClaimValue ===
 

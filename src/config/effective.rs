@@ -5,17 +5,9 @@
 
 use std::collections::HashMap;
 
-use super::document::{DefaultsSettings, Document, PolicySettings, RouteSettings, Shadow};
+use super::document::{DefaultsSettings, Document, PolicySettings, RouteSettings};
 use super::types::At;
-use crate::entry::canonical::Spelling;
-use crate::policy::authz::AllowSettings;
-use crate::policy::cors::CorsSettings;
-use crate::policy::ip_filter::IpFilterSettings;
-use crate::policy::validate::BodySettings;
-use crate::policy::websocket::WebSocketSettings;
-use crate::relay::rewrite::{RequestHeadersSettings, RewriteSettings};
-use crate::relay::timeouts::RouteTimeoutsSettings;
-use crate::reply::headers::ResponseHeadersSettings;
+use crate::policy::Shadow;
 
 /// Where a policy was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,21 +27,11 @@ pub struct Given<'a, T> {
     pub by: Giver<'a>,
 }
 
-/// All policies of a route, and its upstream.
+/// The policies of a route, wherever they were written, and its upstream.
 #[derive(Debug)]
 pub struct Effective<'a> {
-    pub ip_filter: Option<Given<'a, IpFilterSettings>>,
-    pub cors: Option<Given<'a, CorsSettings>>,
-    pub websocket: Option<Given<'a, WebSocketSettings>>,
-    pub allow: Option<Given<'a, AllowSettings>>,
-    pub limits: Option<Given<'a, Vec<At<String>>>>,
-    pub body: Option<Given<'a, BodySettings>>,
-    pub timeouts: Option<Given<'a, RouteTimeoutsSettings>>,
-    pub rewrite: Option<Given<'a, RewriteSettings>>,
-    pub request_headers: Option<Given<'a, RequestHeadersSettings>>,
-    pub response_headers: Option<Given<'a, ResponseHeadersSettings>>,
-    pub accept: Option<Given<'a, Vec<At<Spelling>>>>,
-    pub shadow: Option<Given<'a, Vec<At<Shadow>>>>,
+    /// Who may have given a policy, the nearest first.
+    givers: Vec<(Giver<'a>, &'a PolicySettings)>,
     /// The route's own, or that of the defaults where it has no other way to answer.
     pub upstream: Option<&'a At<String>>,
 }
@@ -83,39 +65,38 @@ impl<'a> Resolver<'a> {
     }
 
     pub fn effective(&self, route: &'a RouteSettings) -> Effective<'a> {
-        let own_bundles = route.own.bundles.is_some();
-        let bundles = self.bundles_of(route);
-        let defaults = self.defaults.map(|defaults| &defaults.policies);
-        macro_rules! nearest {
-            ($key:ident) => {{
-                let bundled = bundles.iter().find_map(|(name, policies)| Some((*name, policies.$key.as_ref()?)));
-                let own = route.policies.$key.as_ref().map(|settings| Given { settings, by: Giver::Route });
-                let bundle = bundled.filter(|_| own_bundles).map(|(name, settings)| Given { settings, by: Giver::Bundle(name) });
-                let default = defaults.and_then(|d| d.$key.as_ref()).map(|settings| Given { settings, by: Giver::Defaults });
-                let last = bundled.filter(|_| !own_bundles).map(|(name, settings)| Given { settings, by: Giver::DefaultsBundle(name) });
-                own.or(bundle).or(default).or(last)
-            }};
-        }
+        let is_own = route.own.bundles.is_some();
+        let giver = |name| if is_own { Giver::Bundle(name) } else { Giver::DefaultsBundle(name) };
+        let bundles = || self.bundles_of(route).into_iter().map(|(name, policies)| (giver(name), policies));
+        let mut givers = vec![(Giver::Route, &route.policies)];
+        givers.extend(is_own.then(bundles).into_iter().flatten());
+        givers.extend(self.defaults.map(|defaults| (Giver::Defaults, &defaults.policies)));
+        givers.extend((!is_own).then(bundles).into_iter().flatten());
         let answers_itself = route.own.respond.is_some() || route.own.redirect.is_some();
-        Effective {
-            ip_filter: nearest!(ip_filter),
-            cors: nearest!(cors),
-            websocket: nearest!(websocket),
-            allow: nearest!(allow),
-            limits: nearest!(limits),
-            body: nearest!(body),
-            timeouts: nearest!(timeouts),
-            rewrite: nearest!(rewrite),
-            request_headers: nearest!(request_headers),
-            response_headers: nearest!(response_headers),
-            accept: nearest!(accept),
-            shadow: nearest!(shadow),
-            upstream: match &route.own.upstream {
-                Some(own) => Some(own),
-                None if answers_itself => None,
-                None => self.defaults.and_then(|defaults| defaults.upstream.as_ref()),
-            },
-        }
+        let upstream = match &route.own.upstream {
+            Some(own) => Some(own),
+            None if answers_itself => None,
+            None => self.defaults.and_then(|defaults| defaults.upstream.as_ref()),
+        };
+        Effective { givers, upstream }
+    }
+}
+
+// === impl Effective ===
+
+impl<'a> Effective<'a> {
+    /// The nearest settings under a key, as in `given(|all| &all.cors)`.
+    pub fn given<T>(&self, key: impl Fn(&'a PolicySettings) -> &'a Option<At<T>>) -> Option<Given<'a, T>> {
+        self.givers.iter().find_map(|(by, policies)| Some(Given { settings: key(policies).as_ref()?, by: *by }))
+    }
+
+    /// Whether anybody gave something under a key.
+    pub fn has(&self, key: &str) -> bool {
+        self.givers.iter().any(|(_, policies)| policies.written().iter().any(|written| written.key == key))
+    }
+
+    pub fn shadows(&self, policy: Shadow) -> bool {
+        self.given(|all| &all.shadow).is_some_and(|shadow| shadow.settings.iter().any(|entry| entry.value == policy))
     }
 }
 
@@ -145,9 +126,9 @@ routes:
             .iter()
             .map(|(_, route)| {
                 let effective = resolver.effective(route);
-                let limits = effective.limits.map(|given| (given.settings.value[0].value.as_str(), given.by));
-                let body = effective.body.map(|given| given.settings.limit.0);
-                format!("{limits:?} {body:?} {} {}", effective.cors.is_some(), effective.upstream.is_some())
+                let limits = effective.given(|all| &all.limits).map(|given| (given.settings.value[0].value.as_str(), given.by));
+                let body = effective.given(|all| &all.body).map(|given| given.settings.limit.0);
+                format!("{limits:?} {body:?} {} {}", effective.has("cors"), effective.upstream.is_some())
             })
             .collect();
         assert_eq!(

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::diagnostic::Source;
 use super::document::TestSettings;
 use super::types::Named;
 use crate::entry::canonical::SpellingSet;
@@ -58,6 +59,8 @@ pub struct Gateway {
     /// What limits and plans refused, by name; looked up only when one refuses.
     pub limit_series: HashMap<Box<str>, Arc<LimitSeries>>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
+    /// The files: they know what no message may show.
+    pub sources: Vec<Arc<Source>>,
     pub tests: Named<TestSettings>,
 }
 
@@ -118,6 +121,8 @@ pub struct Relay {
     pub timeouts: Timeouts,
     /// Whether the route says any of it.
     pub has_own_timeouts: bool,
+    /// Whether gRPC-Web is translated.
+    pub grpc_web: bool,
     /// Query parameters that are cut before the request goes on.
     pub cut: Vec<String>,
 }
@@ -151,11 +156,14 @@ impl Route {
 // === impl Gateway ===
 
 impl Gateway {
-    /// The listener of a connection: the one with its name, or else, where a reload gave the address another name, that one.
+    /// The listener of a connection: the one at the address where it came in, whatever a reload has named it; or else, where a reload
+    /// has moved it to another address, the one with its name. A name alone would let what came in from outside pass for internal,
+    /// where two listeners exchange their names.
     pub fn listener_of(&self, running: &RunningListener) -> Option<(usize, &ListenerPlan)> {
-        self.listener(running.slot(), &running.name).or_else(|| {
-            let address = running.settings().address;
-            self.listeners.iter().enumerate().find(|(_, listener)| listener.address == address)
+        let by_name = self.listener(running.slot(), &running.name);
+        by_name.filter(|(_, listener)| listener.address == running.address).or_else(|| {
+            let by_address = self.listeners.iter().enumerate().find(|(_, listener)| listener.address == running.address);
+            by_address.or(by_name)
         })
     }
 

@@ -1,4 +1,4 @@
-//! The way to an upstream and back: chooses, connects, tries again, gives up. What is decided is decided in `relay`.
+//! The way to an upstream and back: chooses, connects, and what passes. What is decided is decided in `relay`; what fails is told in `fail.rs`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,35 +10,37 @@ use http::header;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
-use pingora_proxy::{FailToProxy, Session};
+use pingora_proxy::Session;
 use smallvec::SmallVec;
 
-use super::{Ctx, answered, is_websocket, write};
+use super::{Ctx, call, is_websocket};
 use crate::clock;
 use crate::config::plan::{Relay, Route};
 use crate::policy::limits;
 use crate::relay::balance::choose as choose_target;
 use crate::relay::framing::make_plain;
+use crate::relay::h2_fault::bounded;
+use crate::relay::hop_by_hop::without_hop_by_hop;
 use crate::relay::peer::peer as make_peer;
-use crate::relay::retry::{Attempt, CLIENT_GONE, INTERNAL_ERROR, Phase, kind_of};
+use crate::relay::protocol::Protocol;
 use crate::relay::send::make_head;
 use crate::relay::target::{Chosen, Target};
-use crate::relay::tunnel::{ClosedBy, in_tunnel};
+use crate::relay::tunnel::ClosedBy;
 use crate::reply::headers::{Incoming, LOCATIONS, client_head};
 use crate::reply::location::Way;
-use crate::reply::problem::{Kind, Problem};
-use crate::report::metrics::series::Failure;
 
 /// What has been tried for one request.
 #[derive(Default)]
 pub struct Attempts {
     pub number: u8,
-    chosen: Option<Chosen>,
-    tried: SmallVec<[SocketAddr; 4]>,
+    pub(super) chosen: Option<Chosen>,
+    pub(super) tried: SmallVec<[SocketAddr; 4]>,
     /// The next attempt opens a connection of its own.
-    is_fresh: bool,
-    is_reused: bool,
-    has_answer: bool,
+    pub(super) is_fresh: bool,
+    pub(super) is_reused: bool,
+    /// HTTP/2 is spoken to the target.
+    pub(super) is_h2: bool,
+    pub(super) has_answer: bool,
     /// The last one that was tried; for the log.
     pub target: Option<Arc<Target>>,
     /// When the last attempt began, and how long upstreams have taken in all.
@@ -75,6 +77,11 @@ pub fn choose(ctx: &mut Ctx) -> bool {
     ctx.attempts.chosen.is_some()
 }
 
+/// Whether a WebSocket is asked for where HTTP/2 is spoken.
+pub fn is_unfit(session: &Session, ctx: &Ctx) -> bool {
+    is_websocket(session) && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.protocol == Protocol::H2)
+}
+
 /// The peer of the next attempt.
 pub fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
@@ -84,30 +91,10 @@ pub fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     attempts.number += 1;
     attempts.target = Some(chosen.target().clone());
     attempts.began = clock::mono();
+    attempts.is_h2 = pool.upstream.protocol == Protocol::H2;
     let mut peer = make_peer(&pool, chosen, std::mem::take(&mut attempts.is_fresh));
     peer.options.write_timeout = Some(idle);
     Ok(peer)
-}
-
-/// A connection could not be made: another target, if there is one.
-pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
-    ctx.attempts.stop_clock();
-    let attempt = attempt(ctx, false, true);
-    let Some((_, relay)) = ctx.relay() else { return error };
-    let (pool, series) = (relay.upstream.pool.clone(), relay.upstream.series.clone());
-    series.failed(match error.etype() {
-        ErrorType::ConnectTimedout => Failure::ConnectTimeout,
-        _ => Failure::Connect,
-    });
-    if let Some(chosen) = ctx.attempts.chosen.take() {
-        log_failure(ctx, &chosen, &error);
-        ctx.attempts.tried.push(chosen.addr());
-    }
-    let may = attempt.may_connect_elsewhere();
-    ctx.attempts.chosen = may.then(|| choose_target(&pool, &ctx.attempts.tried, || fastrand::u64(..))).flatten();
-    let retry = ctx.attempts.chosen.is_some();
-    error.set_retry(retry);
-    error
 }
 
 /// A connection was made or taken from the pool.
@@ -121,15 +108,36 @@ pub fn connected(ctx: &mut Ctx, reused: bool) {
 }
 
 /// Makes the head that goes upstream.
-pub fn request_head(ctx: &mut Ctx, head: &mut RequestHeader) -> Result<()> {
+pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHeader) -> Result<()> {
+    without_hop_by_hop(head, session.req_header().version);
+    call::begin_attempt(ctx);
     let Some((route, relay)) = ctx.relay() else { return Err(no_relay()) };
     let Some(target) = &ctx.attempts.target else { return Err(no_relay()) };
-    make_head(&ctx.gateway, route, relay, &ctx.facts, &target.host_header, head);
+    let speech = ctx.call.as_ref().filter(|_| ctx.attempts.is_h2).map(|call| call.speech);
+    make_head(&ctx.gateway, route, relay, &ctx.facts, &target.host_header, speech, head);
     let sent = head.uri.path_and_query().map_or("", |sent| sent.as_str());
     let rewritten = (sent != ctx.facts.target.path_and_query() && relay.head.rewrite.is_some()).then(|| sent.into());
     ctx.attempts.rewritten = rewritten;
     // A retry sees the body from its beginning.
     ctx.body = route_body(ctx);
+    if ctx.attempts.is_h2
+        && session.req_header().version == http::Version::HTTP_2
+        && session.req_header().headers.get(header::TE).is_some_and(|te| te == "trailers")
+    {
+        // RFC 9113 section 8.2.2: the one value that goes on, and that servers of gRPC insist on.
+        head.insert_header(header::TE, "trailers")?;
+    }
+    if ctx.attempts.is_h2 && head.headers.get(header::HOST).is_none_or(|host| host.is_empty()) {
+        // A request of HTTP/1.0 may name no host; in HTTP/2 one has to be named.
+        head.insert_header(header::HOST, &target.host_header)?;
+    }
+    if ctx.attempts.is_h2
+        && session.is_body_empty()
+        && let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn)
+    {
+        // The head is the whole request then, and no part of a body will tell that it is complete.
+        conn.deadline.await_head(clock::mono(), relay.timeouts.response);
+    }
     Ok(())
 }
 
@@ -138,14 +146,14 @@ fn route_body(ctx: &Ctx) -> Option<crate::policy::validate::BodyCount> {
 }
 
 /// A piece of the request's body is on its way.
-pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &Option<Bytes>, end: bool) -> Result<()> {
+pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) -> Result<()> {
     let length = body.as_ref().map_or(0, Bytes::len);
     ctx.attempts.sent += length as u64;
     if let Some(count) = &mut ctx.body
         && let Err(problem) = count.count(length)
     {
         let code = problem.kind.code;
-        if !ctx.route().is_some_and(|route| route.policies.shadows(crate::config::document::Shadow::Body)) {
+        if !ctx.route().is_some_and(|route| route.policies.shadows(crate::policy::Shadow::Body)) {
             ctx.facts.refused = Some((problem.kind, problem.reason));
             return Err(Error::explain(ErrorType::HTTPStatus(problem.kind.status), code).into_down());
         }
@@ -153,10 +161,13 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &Option<Bytes>, 
             ctx.facts.would_refuse.push(code);
         }
     }
+    call::request_part(ctx, body, end)?;
     let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return Err(no_relay()) };
     match (ctx.attempts.has_answer, end || is_websocket(session)) {
         (true, _) => conn.deadline.await_bytes(clock::mono(), idle(ctx, route, relay)),
         (false, true) => conn.deadline.await_head(clock::mono(), relay.timeouts.response),
+        // A call is silent where both sides are.
+        (false, false) if ctx.call.is_some() => conn.deadline.await_bytes(clock::mono(), relay.timeouts.idle),
         // While the client still sends, silence is its own.
         (false, false) => {}
     }
@@ -170,7 +181,7 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &Option<Bytes>, 
 }
 
 /// The head of the upstream's answer on its way to the client.
-pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHeader) -> Result<()> {
+pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHeader) -> Result<()> {
     let Some((route, relay)) = ctx.relay() else { return Ok(()) };
     let Some(target) = &ctx.attempts.target else { return Ok(()) };
     let status = head.status.as_u16();
@@ -179,6 +190,9 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
         return Err(Error::explain(ErrorType::InvalidHTTPHeader, "a 101 that nobody asked for").into_up());
     }
     make_plain(head)?;
+    if ctx.attempts.is_h2 {
+        bounded(head)?;
+    }
     let mut told: SmallVec<[_; 5]> = SmallVec::new();
     limits::headers::headers(&ctx.facts.charges, &mut |name, value| told.push((name, value)));
     let rewrite = relay.head.rewrite.as_ref();
@@ -218,9 +232,15 @@ pub fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut ResponseHead
     }
     ctx.attempts.status = Some(status);
     ctx.attempts.has_answer = true;
-    if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
-        // Pingora looks only when a request begins.
+    call::answer_head(ctx, head);
+    if ctx.attempts.is_h2
+        && session.req_header().version == http::Version::HTTP_10
+        && !head.headers.contains_key(header::CONTENT_LENGTH)
+        && session.response_written().is_none()
+    {
+        // Pingora would say that chunks follow, which such a client does not know. It passes over the second of two heads.
         session.set_keepalive(None);
+        session.write_response_header(Box::new(head.clone()), false).await?;
     }
     Ok(())
 }
@@ -239,7 +259,7 @@ fn begin_tunnel(ctx: &mut Ctx) {
 }
 
 /// The silence that is allowed.
-fn idle(ctx: &Ctx, route: &Route, relay: &Relay) -> Duration {
+pub(super) fn idle(ctx: &Ctx, route: &Route, relay: &Relay) -> Duration {
     match &route.policies.websocket {
         Some(websocket) if ctx.attempts.is_tunnel => websocket.idle.unwrap_or(relay.timeouts.idle),
         Some(_) | None => relay.timeouts.idle,
@@ -247,8 +267,9 @@ fn idle(ctx: &Ctx, route: &Route, relay: &Relay) -> Duration {
 }
 
 /// A piece of the answer's body on its way to the client.
-pub fn answer_part(ctx: &mut Ctx, body: &Option<Bytes>, end: bool) {
+pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) {
     ctx.attempts.received += body.as_ref().map_or(0, Bytes::len) as u64;
+    call::answer_part(ctx, body);
     if end {
         ctx.attempts.stop_clock();
     }
@@ -263,126 +284,6 @@ pub fn answer_part(ctx: &mut Ctx, body: &Option<Bytes>, end: bool) {
             ctx.attempts.closed_by.get_or_insert(ClosedBy::Upstream);
         }
     }
-}
-
-/// The attempt broke after the connection was made: again, where nothing can have happened twice.
-pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
-    ctx.attempts.stop_clock();
-    let written = session.response_written().is_some();
-    let attempt = Attempt {
-        is_idempotent: session.req_header().method.is_idempotent(),
-        body_replayable: !session.as_downstream_mut().retry_buffer_truncated(),
-        ..attempt(ctx, written, false)
-    };
-    let retry = attempt.may_send_again(&error);
-    ctx.attempts.is_fresh = retry;
-    error.set_retry(retry);
-    let kind = kind_in(ctx, &error);
-    if let Some((_, relay)) = ctx.relay()
-        && let Some(failure) = failure_of(kind)
-    {
-        relay.upstream.series.failed(failure);
-    }
-    if let Some(chosen) = &ctx.attempts.chosen
-        && kind.status != CLIENT_GONE.status
-        && !retry
-    {
-        log_failure(ctx, chosen, &error);
-    }
-    error
-}
-
-/// No further attempt: tells the client, if it can still be told.
-pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
-    if let Some(conn) = &ctx.conn {
-        conn.deadline.clear();
-    }
-    ctx.attempts.stop_clock();
-    let own = ctx.facts.refused.as_ref().map(|(kind, reason)| (*kind, reason.clone()));
-    let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
-    let (kind, reason) = own.unwrap_or_else(|| {
-        let kind = fault.unwrap_or_else(|| kind_in(ctx, error));
-        (kind, Some(reason_of(ctx, kind, error)))
-    });
-    let mut problem = Problem::new(kind);
-    problem.reason = reason;
-    ctx.facts.refused = Some((kind, problem.reason.clone()));
-    let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
-    if let (Some(conn), Some(head)) = (&ctx.conn, session.response_written())
-        && session.req_header().version == http::Version::HTTP_10
-        && !head.headers.contains_key(header::CONTENT_LENGTH)
-    {
-        conn.break_off();
-    }
-    if answered(session).is_some() || kind.status == CLIENT_GONE.status {
-        return gone;
-    }
-    if ctx.attempts.number > 0 {
-        // Pingora ends the connection after an attempt has failed; the client is told so.
-        session.set_keepalive(None);
-    }
-    if kind.code == INTERNAL_ERROR.code {
-        log::error!("{}: {error}", ctx.facts.request_id.as_str());
-    }
-    match write::refuse(session, ctx, &problem).await {
-        Ok(()) => FailToProxy { error_code: kind.status, can_reuse_downstream: ctx.attempts.number == 0 },
-        Err(_) => gone,
-    }
-}
-
-fn phase(ctx: &Ctx) -> Phase {
-    match (ctx.attempts.has_answer, ctx.attempts.chosen.is_some()) {
-        (true, _) => Phase::Body,
-        (false, true) => Phase::Head,
-        (false, false) => Phase::Connect,
-    }
-}
-
-fn attempt(ctx: &Ctx, answer_started: bool, body_replayable: bool) -> Attempt {
-    let limit = ctx.relay().map_or(1, |(_, relay)| relay.upstream.pool.upstream.attempts);
-    Attempt { number: ctx.attempts.number, limit, is_idempotent: false, reused: ctx.attempts.is_reused, answer_started, body_replayable }
-}
-
-fn kind_in(ctx: &Ctx, error: &Error) -> &'static Kind {
-    let kind = kind_of(error, phase(ctx));
-    if ctx.attempts.is_tunnel { in_tunnel(kind) } else { kind }
-}
-
-/// None where the upstream has not failed.
-fn failure_of(kind: &Kind) -> Option<Failure> {
-    let failure = match kind.code {
-        "websocket-idle" | "websocket-expired" | "drain-ended" => return None,
-        "upstream-connect-failed" => Failure::Connect,
-        "upstream-connect-timeout" => Failure::ConnectTimeout,
-        "upstream-response-timeout" => Failure::ResponseTimeout,
-        "upstream-idle-timeout" => Failure::IdleTimeout,
-        "client-gone" => Failure::ClientGone,
-        _ => Failure::Broken,
-    };
-    Some(failure)
-}
-
-/// What went wrong, with figures, for the log only.
-fn reason_of(ctx: &Ctx, kind: &Kind, error: &Error) -> String {
-    let Some((route, relay)) = ctx.relay() else { return error.etype().as_str().to_owned() };
-    let timeouts = relay.timeouts;
-    match kind.code {
-        "upstream-connect-timeout" => format!("no connection within {:?}", timeouts.connect),
-        "upstream-response-timeout" if matches!(error.etype(), ErrorType::WriteTimedout) => {
-            format!("nothing of the request taken for {:?}", timeouts.idle)
-        }
-        "upstream-response-timeout" => format!("no response head within {:?}", timeouts.response),
-        "upstream-idle-timeout" | "websocket-idle" => format!("silence for {:?}", idle(ctx, route, relay)),
-        _ => match &error.cause {
-            Some(_) => format!("{}: {}", error.etype().as_str(), error.root_cause()),
-            None => error.etype().as_str().to_owned(),
-        },
-    }
-}
-
-fn log_failure(ctx: &Ctx, chosen: &Chosen, error: &Error) {
-    let target = chosen.target();
-    log::debug!("{}: {}/{}: {error}", ctx.facts.request_id.as_str(), target.upstream, target.address);
 }
 
 fn no_relay() -> Box<Error> {

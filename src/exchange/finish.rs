@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use http::header;
 use pingora_core::Error;
@@ -17,6 +18,7 @@ use crate::listen::front::Asked;
 use crate::policy::rate_limit;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
 use crate::relay::tunnel::ClosedBy;
+use crate::reply::grpc::Status;
 use crate::reply::problem::Kind;
 use crate::report::access_log::Line;
 use crate::report::metrics::route::Outcome;
@@ -69,6 +71,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     let refused = facts.refused.as_ref();
     let ended = || attempts.closed_by.or(refused.map(|(kind, _)| ClosedBy::of(kind))).unwrap_or(ClosedBy::Gateway);
     let closed_by = attempts.is_tunnel.then(ended);
+    let grpc_status = ctx.call.as_ref().map(|call| call.status(refused.map(|(kind, _)| *kind)));
     let (relay, route) = (ctx.relay(), ctx.route());
     let identity = facts.identity.as_deref();
     let listener = ctx.gateway.listeners.get(facts.listener);
@@ -119,6 +122,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         upstream_us: (attempts.number > 0).then_some(upstream_us),
         gateway_us,
         user_agent: agent,
+        grpc_status: grpc_status.map_or("", Status::name),
         closed_by: closed_by.map_or("", ClosedBy::as_str),
         would_refuse: &facts.would_refuse,
     }
@@ -149,6 +153,9 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         (None, None, None) => Outcome::Nothing,
     };
     series.done(outcome, (!attempts.is_tunnel).then_some(total_us), gateway_us);
+    if let Some(status) = grpc_status {
+        series.call_ended(status);
+    }
     if let Some(by) = closed_by {
         series.tunnels().close(by, total_us);
     }
@@ -157,18 +164,17 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     }
 }
 
-/// Logs and counts what was refused before it became a request: a bad head, a head that did not come. Returns the id it was given.
-pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, conn: &ConnInfo, kind: &'static Kind, head: &[u8], now: Now) -> RequestId {
-    let mut line =
-        head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default().split(|byte| *byte == b' ');
-    let method = line.next().filter(|method| method.len() <= 32 && method.iter().all(|byte| crate::listen::head::is_tchar(*byte)));
-    let target = method.and_then(|_| line.next()).unwrap_or_default();
-    // Of a target that is a whole URL, the path: a name and a password may stand before the host.
-    let target = memchr::memmem::find(target, b"://").map_or(target, |at| {
-        let rest = &target[at + 3..];
-        memchr::memchr(b'/', rest).map_or(&[][..], |at| &rest[at..])
-    });
-    report_refused(gateway, sink, conn, kind, Refused { protocol: "HTTP/1.1", method: method.unwrap_or_default(), target }, now)
+/// What was refused before it became a request: a bad head, a head that did not come, a stream of HTTP/2.
+pub struct Refusal<'a> {
+    pub conn: &'a ConnInfo,
+    pub kind: &'static Kind,
+    pub asked: Refused<'a>,
+    pub request_id: &'a RequestId,
+    pub now: Now,
+    /// Since the first bytes of the head.
+    pub took: Duration,
+    /// Bytes of the answer's body.
+    pub sent: usize,
 }
 
 /// What is known of a request that was refused before it became one.
@@ -178,28 +184,35 @@ pub struct Refused<'a> {
     method: &'a [u8],
     /// Path and query.
     target: &'a [u8],
+    reason: &'a str,
 }
 
 // === impl Refused ===
 
 impl<'a> Refused<'a> {
+    /// Of what there is of a head of HTTP/1.1.
+    pub fn head(head: &'a [u8]) -> Self {
+        let mut line =
+            head.split(|byte| matches!(byte, b'\r' | b'\n')).find(|line| !line.is_empty()).unwrap_or_default().split(|byte| *byte == b' ');
+        let method = line.next().filter(|method| method.len() <= 32 && method.iter().all(|byte| crate::listen::head::is_tchar(*byte)));
+        let target = method.and_then(|_| line.next()).unwrap_or_default();
+        // Of a target that is a whole URL, the path: a name and a password may stand before the host.
+        let target = memchr::memmem::find(target, b"://").map_or(target, |at| {
+            let rest = &target[at + 3..];
+            memchr::memchr(b'/', rest).map_or(&[][..], |at| &rest[at..])
+        });
+        Refused { protocol: "HTTP/1.1", method: method.unwrap_or_default(), target, reason: "" }
+    }
+
     /// Of HTTP/2.
     pub fn stream(asked: &Asked<'a>) -> Self {
-        Refused { protocol: "HTTP/2.0", method: asked.method.as_bytes(), target: asked.target.as_bytes() }
+        Refused { protocol: "HTTP/2.0", method: asked.method.as_bytes(), target: asked.target.as_bytes(), reason: asked.reason }
     }
 }
 
-/// The same, where the method and the target are known.
-pub fn report_refused(
-    gateway: &Gateway,
-    sink: &Arc<Sink>,
-    conn: &ConnInfo,
-    kind: &'static Kind,
-    refused: Refused<'_>,
-    now: Now,
-) -> RequestId {
-    let request_id = RequestId::make();
-    let Refused { protocol, method, target } = refused;
+/// Logs and counts it.
+pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, refusal: &Refusal<'_>) {
+    let Refusal { conn, kind, asked: Refused { protocol, method, target, reason }, request_id, now, took, sent } = *refusal;
     let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
     let slot = gateway.listener_of(&conn.listener);
     Line {
@@ -212,15 +225,18 @@ pub fn report_refused(
         path,
         status: Some(kind.status),
         code: kind.code,
+        reason,
+        bytes_out: sent as u64,
+        total_us: Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
         ..Line::default()
     }
     .send(sink);
     if let Some((_, listener)) = slot {
         listener.series.refused(kind);
+        listener.series.bytes_out.fetch_add(sent as u64, Relaxed);
     }
     gateway.metrics.refused(kind);
     gateway.unmatched.refused_head(kind);
-    request_id
 }
 
 impl Drop for Ctx {

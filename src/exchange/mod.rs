@@ -3,6 +3,8 @@
 //! Decides nothing: asks `decide.rs`, `relay` and `reply`, and writes what they say.
 
 mod attempt;
+mod call;
+mod fail;
 mod finish;
 mod write;
 
@@ -14,19 +16,20 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
 use self::attempt::Attempts;
+use self::call::Call;
 use crate::clock;
 use crate::config::plan::{Gateway, Relay, Route};
 use crate::ctx::{Facts, Now, Scheme};
 use crate::decide::{Decision, decide};
-use crate::entry::canonical::raw_target;
 use crate::listen::conn::ConnInfo;
 use crate::listen::tls::misdirected::CERTIFICATE_OUTDATED;
 use crate::policy::Stop;
 use crate::policy::validate::BodyCount;
 use crate::relay::balance::NO_HEALTHY_TARGET;
+use crate::relay::protocol::UPGRADE_UNSUPPORTED;
 use crate::reply::problem::Problem;
 
-pub use self::finish::{DRAIN_ENDED, Refused, report_refusal, report_refused};
+pub use self::finish::{DRAIN_ENDED, Refusal, Refused, report_refusal};
 
 /// One request on its way: the snapshot that it holds, and what has been learnt about it.
 pub struct Ctx {
@@ -34,6 +37,8 @@ pub struct Ctx {
     pub facts: Facts,
     conn: Option<Arc<ConnInfo>>,
     attempts: Attempts,
+    /// Where it is a call of gRPC.
+    call: Option<Box<Call>>,
     /// The count of the request's body, where the route limits it.
     body: Option<BodyCount>,
     sink: Arc<crate::report::writer::Sink>,
@@ -52,6 +57,7 @@ impl Ctx {
             facts: Facts::new(0, nobody, Scheme::Http, Now { mono: 0, unix_ms: 0 }),
             conn: None,
             attempts: Attempts::default(),
+            call: None,
             body: None,
             sink,
             is_reported: false,
@@ -95,15 +101,20 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         return Ok(true);
     }
     let decision = {
-        let raw = session.as_downstream().as_http1().map(|http1| http1.get_headers_raw_bytes());
+        // As it came: `listen/head.rs` lets no byte in that another spelling could stand for.
         let head = session.req_header();
-        let target = raw.as_deref().and_then(raw_target).unwrap_or_else(|| head.raw_path());
-        decide(&gateway, &gateway.buckets, head, target, &mut ctx.facts).await
+        decide(&gateway, &gateway.buckets, head, head.raw_path(), &mut ctx.facts).await
     };
+    ctx.call = Call::of(session, ctx.route());
     match decision {
         Ok(Decision::Relay(route)) => {
             ctx.body = route.policies.body.map(|limit| limit.count());
+            if attempt::is_unfit(session, ctx) {
+                Box::pin(write::refuse(session, ctx, &Problem::new(&UPGRADE_UNSUPPORTED))).await?;
+                return Ok(true);
+            }
             if attempt::choose(ctx) {
+                call::start(session, ctx);
                 return Ok(false);
             }
             Box::pin(write::refuse(session, ctx, &Problem::new(&NO_HEALTHY_TARGET))).await?;
@@ -122,13 +133,23 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
     write::refuse(session, ctx, problem).await
 }
 
-pub use self::attempt::{answer_head, answer_part, connect_failed, connected, failed, give_up, peer, request_head, request_part};
+pub use self::attempt::{answer_head, answer_part, connected, peer, request_head, request_part};
+pub use self::call::trailers;
+pub use self::fail::{connect_failed, failed, give_up};
 pub use self::finish::finish;
 
 /// The status of the answer that the client has been sent, or a part of it. A 1xx is none, but for the last one (RFC 9110 section 15.2).
 fn answered(session: &Session) -> Option<u16> {
     let status = session.response_written()?.status;
     (!status.is_informational() || status == 101).then_some(status.as_u16())
+}
+
+/// No request follows on this connection, and its client is told so. A session of Pingora's own is asked itself.
+fn end_after_this(session: &mut Session, ctx: &Ctx) {
+    session.set_keepalive(None);
+    if let Some(conn) = &ctx.conn {
+        conn.end_after_this();
+    }
 }
 
 /// The session as the front knows it.

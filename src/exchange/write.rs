@@ -5,12 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, header};
 use pingora_core::Result;
-use pingora_core::protocols::http::date::get_cached_date;
+use pingora_core::protocols::http::HttpTask;
 use pingora_proxy::Session;
 
-use super::Ctx;
+use super::{Ctx, end_after_this};
 use crate::config::plan::{Action, Route};
 use crate::policy::Answer;
+use crate::reply::grpc;
 use crate::reply::own::own_head;
 use crate::reply::problem::Problem;
 use crate::reply::render;
@@ -23,6 +24,11 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Refuses a request. The refusal is logged with its reason.
 pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> Result<()> {
     ctx.facts.refused = Some((problem.kind, problem.reason.clone()));
+    if let Some(call) = &mut ctx.call {
+        let told = call.refusal(problem.kind.status, problem.kind.code, grpc::message(problem));
+        let headers: Vec<_> = problem.headers.iter().cloned().chain(told.headers).collect();
+        return write(session, ctx, 200, &headers, told.body).await;
+    }
     let body = render::body(problem, ctx.facts.request_id.as_str());
     let headers: Vec<_> = render::headers(problem).collect();
     write(session, ctx, problem.kind.status, &headers, body).await
@@ -31,6 +37,11 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
 /// The refusal that a route makes of its own, with the operator's code.
 pub async fn fixed(session: &mut Session, ctx: &mut Ctx, route: &Route) -> Result<()> {
     let Action::Respond(fixed) = &route.action else { return Ok(()) };
+    if let (Some(call), Some(code)) = (&mut ctx.call, &fixed.code) {
+        let told = call.refusal(fixed.status, code, "");
+        ctx.facts.responded = fixed.code.clone();
+        return write(session, ctx, 200, &told.headers, told.body).await;
+    }
     let (headers, body) = fixed.refusal(ctx.facts.request_id.as_str());
     ctx.facts.responded = fixed.code.clone();
     write(session, ctx, fixed.status, &headers, body).await
@@ -43,15 +54,16 @@ pub async fn answer(session: &mut Session, ctx: &mut Ctx, answer: &Answer) -> Re
 
 async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(HeaderName, HeaderValue)], body: Bytes) -> Result<()> {
     let mut head = own_head(status, ctx.route(), &ctx.facts, headers)?;
-    head.insert_header(header::DATE, get_cached_date())?;
-    if !matches!(status, 204 | 304) {
+    if !matches!(status, 204 | 304) && (ctx.call.is_none() || !body.is_empty()) {
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
-    keep_or_close(session);
-    if ctx.conn.as_ref().is_some_and(|conn| conn.is_closing()) {
-        session.set_keepalive(None);
-    }
+    keep_or_close(session, ctx);
     let is_head = session.req_header().method == Method::HEAD || matches!(status, 204 | 205 | 304) || body.is_empty();
+    if is_head && ctx.call.is_some() {
+        // In one frame with the end of the stream: without it there would have to be trailers.
+        session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
+        return Ok(());
+    }
     session.write_response_header(Box::new(head), is_head).await?;
     if !is_head {
         session.write_response_body(Some(body), true).await?;
@@ -60,7 +72,7 @@ async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(He
 }
 
 /// A body that nobody reads stands between this request and the next one: a small one is read, for another the connection ends.
-fn keep_or_close(session: &mut Session) {
+fn keep_or_close(session: &mut Session, ctx: &Ctx) {
     if session.is_body_done() || session.is_body_empty() {
         return;
     }
@@ -70,9 +82,8 @@ fn keep_or_close(session: &mut Session) {
     match length {
         // Who waits for `100 Continue` will not send it.
         Some(length) if length <= DRAINED && !expects => {
-            session.set_close_on_response_before_downstream_finish(false);
             session.set_total_drain_timeout(Some(DRAIN_TIME));
         }
-        Some(_) | None => session.set_keepalive(None),
+        Some(_) | None => end_after_this(session, ctx),
     }
 }

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -13,6 +13,25 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Debug, Default)]
 pub struct Alarm {
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Whom the timer wakes already.
+    known: Known,
+}
+
+/// Whether the task that asks is one that has been told to be woken.
+#[derive(Debug, Default)]
+pub struct Known(Option<Waker>);
+
+// === impl Known ===
+
+impl Known {
+    /// False the first time, and whenever another task asks.
+    pub fn has(&mut self, cx: &Context<'_>) -> bool {
+        let has = self.0.as_ref().is_some_and(|known| known.will_wake(cx.waker()));
+        if !has {
+            self.0 = Some(cx.waker().clone());
+        }
+        has
+    }
 }
 
 // === impl Alarm ===
@@ -20,9 +39,12 @@ pub struct Alarm {
 impl Alarm {
     /// `Ready` once `at` has passed; else the task is woken then, or earlier.
     pub fn poll_past(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+        let is_known = self.known.has(cx) && self.sleep.is_some();
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if sleep.deadline() > at {
             sleep.as_mut().reset(at);
+        } else if is_known && !sleep.is_elapsed() {
+            return Poll::Pending;
         }
         while sleep.as_mut().poll(cx).is_ready() {
             if sleep.deadline() >= at {

@@ -1,7 +1,9 @@
 //! Decides whether the bytes of a chunked body are sound (RFC 9112 section 7.1), and where it ends.
 //!
 //! Stricter than Pingora, which also reads the body: spaces around sizes, control characters in extensions and extensions
-//! without end are refused, and trailer fields must look like fields. Does not decode: the bytes go on as they are.
+//! without end are refused, and trailer fields must look like fields. The bytes go on as they are; who reads the body is told where its data lies.
+
+use std::ops::Range;
 
 use crate::reply::problem::Kind;
 
@@ -62,11 +64,17 @@ impl Chunks {
 
     /// Reads on. Says how many of the bytes belong to this body; fewer than given only when it has ended.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, &'static Kind> {
+        self.walk(bytes, |_| {})
+    }
+
+    /// Likewise, and says where in the bytes data lies.
+    pub fn walk(&mut self, bytes: &[u8], mut data: impl FnMut(Range<usize>)) -> Result<usize, &'static Kind> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::Done {
             if self.state == State::Data {
                 let take = usize::try_from(self.size).unwrap_or(usize::MAX).min(bytes.len() - at);
                 self.size -= take as u64;
+                data(at..at + take);
                 at += take;
                 if self.size == 0 {
                     self.state = State::DataCr;

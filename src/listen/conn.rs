@@ -7,11 +7,13 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::server::ShutdownWatch;
 use pingora_http::ResponseHeader;
+use tokio::time::Instant;
 
 use super::ConnectionBounds;
 use super::head::Head;
@@ -175,6 +177,21 @@ impl ConnInfo {
     /// Whether the gateway is stopping, the client wants to, or it is time: an answer that is written from now on should say `Connection: close`.
     pub fn is_closing(&self) -> bool {
         self.is_last.load(Ordering::Relaxed) || *self.closing.borrow()
+    }
+
+    /// The request that is being served is the last one on its connection.
+    pub fn end_after_this(&self) {
+        self.is_last.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_last(&self) -> bool {
+        self.is_last.load(Ordering::Relaxed)
+    }
+
+    /// When the connection has been open for `age`, less its spread; `None` where that is never.
+    pub(super) fn old_at(&self, age: Duration) -> Option<Instant> {
+        let age = u64::try_from(age.mul_f64(self.spread).as_nanos()).ok()?;
+        Some(clock::instant(self.opened.checked_add(age)?))
     }
 
     /// A request has begun at this moment; where the connection is old by then, it is the last.

@@ -9,20 +9,24 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use memchr::memchr;
-use pingora_core::apps::{HttpPersistentSettings, HttpServerApp};
+use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::ShutdownWatch;
 use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::time::Instant;
 
-use super::alarm::Alarm;
+use super::alarm::{Alarm, Known};
 use super::conn::ConnInfo;
-use super::head::{Head, Judged, VERSION_UNSUPPORTED, has_begun, judge};
+use super::head::{Judged, VERSION_UNSUPPORTED, has_begun, mark};
 use super::heads::HEADS_FULL;
 use super::http2::PREFACE;
+use super::request::{Marks, Request};
 use super::running::RunningListener;
+use super::session::{Back, Http1, Returned};
 use super::stream::{ClientStream, Demands, Socket};
 use crate::reply::problem::Kind;
 use crate::report::metrics::series::Dropped;
@@ -37,8 +41,8 @@ pub static HEADER_TIMEOUT: Kind = Kind {
 /// What the gateway does about connections and heads that never become a request.
 pub trait Refuse: Send + Sync {
     /// Logs and counts the refusal, and renders it: the complete HTTP/1.1 response, with `Connection: close`. `head` is what has
-    /// come so far of the head, up to a few KiB more than its bound; it may be anything.
-    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes;
+    /// come so far of the head, up to a few KiB more than its bound; it may be anything. `took`: since its first bytes came.
+    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8], took: Duration) -> Bytes;
 
     /// The same for one stream of HTTP/2: head and body of its answer.
     fn refuse_stream(&self, conn: &ConnInfo, kind: &'static Kind, asked: &Asked<'_>) -> (http::response::Parts, Bytes);
@@ -53,6 +57,8 @@ pub struct Asked<'a> {
     pub method: &'a str,
     /// Path and query.
     pub target: &'a str,
+    /// For the log only.
+    pub reason: &'a str,
 }
 
 /// What serves the connections of one worker thread, whatever their listener.
@@ -63,10 +69,11 @@ pub struct Front<P> {
 
 /// How waiting for a head ended.
 enum Waited {
-    Head(Head),
+    Head(Request),
     /// The client speaks HTTP/2.
     Preface,
-    Refused(&'static Kind),
+    /// Since when a part of it was there; none where all of it came at once.
+    Refused(&'static Kind, Option<Instant>),
     /// Nothing to answer: why, where that is worth counting.
     Over(Option<Dropped>),
 }
@@ -76,6 +83,9 @@ struct Waiting<'a, F> {
     alarm: Alarm,
     /// Ready once the gateway is stopping.
     closing: Pin<&'a mut F>,
+    /// The same, for a look.
+    watch: ShutdownWatch,
+    known: Known,
     is_closing: bool,
     /// When the first head must be complete; `None` for later ones.
     first: Option<Instant>,
@@ -105,12 +115,6 @@ where
         self.refuse.dropped(listener, reason);
     }
 
-    /// Answers what never was a request, logs it, and ends the connection.
-    pub(super) async fn refuse<S: Socket>(&self, mut stream: Box<ClientStream<S>>, kind: &'static Kind, head: &[u8]) {
-        let answer = self.refuse.refuse(stream.conn(), kind, head);
-        stream.finish_with(&answer).await;
-    }
-
     /// Serves requests until the connection ends. PROXY protocol and TLS come before: they make the stream.
     pub async fn serve<S: Socket>(self: Arc<Self>, mut stream: Box<ClientStream<S>>) {
         let conn = stream.conn().clone();
@@ -122,20 +126,21 @@ where
         let mut waiting = Waiting {
             alarm: Alarm::default(),
             closing,
+            watch: conn.closing.clone(),
+            known: Known::default(),
             is_closing: false,
             first: Some(Instant::now() + conn.listener.peek().deadlines.header),
         };
-        let mut persistent: Option<HttpPersistentSettings> = None;
+        let back = Back::new();
         loop {
             let mut buf = BytesMut::new();
-            let head = match waiting.next_head(&mut stream, &mut buf, &conn.listener).await {
-                Waited::Head(head) => head,
+            let request = match waiting.next_head(&mut stream, &mut buf, &conn.listener).await {
+                Waited::Head(request) => request,
                 // Boxed, as all that is not HTTP/1: most connections never make the room.
                 Waited::Preface => return Box::pin(self.clone().serve_http2(stream, buf)).await,
-                Waited::Refused(kind) => {
-                    let answer = self.refuse.refuse(&conn, kind, &buf);
-                    // Boxed: hardly any connection comes here, and all would have to make room for it.
-                    return Box::pin(async move { stream.finish_with(&answer).await }).await;
+                Waited::Refused(kind, since) => {
+                    let took = since.map(|since| since.elapsed()).unwrap_or_default();
+                    return self.refuse(stream, kind, &buf, took).await;
                 }
                 Waited::Over(reason) => {
                     if let Some(reason) = reason {
@@ -144,45 +149,49 @@ where
                     return;
                 }
             };
-            buf.advance(head.leading);
-            let rest = if buf.len() > head.len { buf.split_off(head.len) } else { BytesMut::new() };
             // Asked for with each request, because a reload may have changed them since.
             let (deadlines, bounds) = {
                 let settings = conn.listener.peek();
-                stream.begin(&head, rest, Demands::of(&settings));
+                stream.begin(&request.head, buf, Demands::of(&settings));
                 (settings.deadlines, settings.connections)
             };
-            conn.begin_request(&head, bounds);
-
-            let mut session = ServerSession::new_http1(stream);
-            if let Some(persistent) = persistent.take() {
-                persistent.apply_to_session(&mut session);
-            }
-            session.set_read_timeout(Some(deadlines.body));
-            session.set_total_drain_timeout(Some(deadlines.body));
-            session.set_pipelined_prefix(buf);
-            let Some(reusable) = self.proxy.process_new_http(session, &conn.closing).await else { return };
-
-            let (io, settings) = reusable.consume();
-            let Ok(same) = io.into_any().downcast::<ClientStream<S>>() else { return };
-            // Pingora looks at the first Connection field only; `head` has looked at all.
-            if head.close || !same.is_at_rest() {
-                return;
-            }
-            (stream, persistent) = (same, settings);
+            conn.begin_request(&request.head, bounds);
+            let session = Http1::new(stream, back.clone(), request, deadlines.body);
+            self.proxy.process_new_http(ServerSession::new_custom(session), &conn.closing).await;
+            stream = match back.take() {
+                Some(Returned::Kept(stream, None)) => stream,
+                Some(Returned::Kept(mut stream, Some(limit))) => match Box::pin(stream.skip_body(limit)).await {
+                    true => stream,
+                    false => return,
+                },
+                Some(Returned::Ended(mut stream)) => return Box::pin(stream.close()).await,
+                None => return,
+            };
         }
+    }
+
+    /// Answers what is no request, and ends the connection. Boxed: hardly any connection comes here, and all would have to make room for it.
+    pub(super) fn refuse<S: Socket>(
+        &self,
+        mut stream: Box<ClientStream<S>>,
+        kind: &'static Kind,
+        head: &[u8],
+        took: Duration,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let answer = self.refuse.refuse(stream.conn(), kind, head, took);
+        Box::pin(async move { stream.finish_with(&answer).await })
     }
 }
 
 // === impl Waiting ===
 
 impl<F: Future<Output = ()>> Waiting<'_, F> {
-    /// Waits until `buf` holds a complete head, and longer than the deadlines allow for nothing.
+    /// Waits for a complete head, and longer than the deadlines allow for nothing. What came behind it is left in `buf`, or what is refused.
     async fn next_head<S: Socket>(&mut self, stream: &mut ClientStream<S>, buf: &mut BytesMut, listener: &RunningListener) -> Waited {
         let first = self.first.take();
         let mut until = first;
         let mut linger = None;
-        let mut begun = false;
+        let mut since = None;
         let mut share = listener.heads.share();
         poll_fn(|cx| {
             loop {
@@ -194,13 +203,13 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                     Poll::Pending => {
                         let deadlines = &listener.peek().deadlines;
                         let mut at = *until.get_or_insert_with(|| Instant::now() + deadlines.keep_alive);
-                        if !begun && self.is_closing(cx) {
+                        if since.is_none() && self.is_closing(cx) {
                             at = at.min(*linger.get_or_insert_with(|| Instant::now() + deadlines.linger));
                         }
                         ready!(self.alarm.poll_past(cx, at));
                         let silent = first.is_some() && linger.is_none();
-                        return Poll::Ready(if begun {
-                            Waited::Refused(&HEADER_TIMEOUT)
+                        return Poll::Ready(if since.is_some() {
+                            Waited::Refused(&HEADER_TIMEOUT, since)
                         } else {
                             Waited::Over(silent.then_some(Dropped::HeaderDeadline))
                         });
@@ -215,25 +224,32 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
                     }
                     // At most three bytes of any method but PRI.
                     if PREFACE.starts_with(buf) {
-                        begun = true;
+                        since.get_or_insert_with(Instant::now);
                         continue;
                     }
                 }
                 if old == 0 || memchr(b'\n', &buf[old..]).is_some() || buf.len() > settings.heads.bytes {
-                    match judge(buf, &settings.heads) {
-                        Judged::Complete(_) if !settings.protocols.http1 => return Poll::Ready(Waited::Refused(&VERSION_UNSUPPORTED)),
-                        Judged::Complete(head) => return Poll::Ready(Waited::Head(head)),
-                        Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind)),
+                    let mut marks = Marks::default();
+                    match mark(buf, &settings.heads, &mut marks) {
+                        Judged::Complete(_) if !settings.protocols.http1 => {
+                            return Poll::Ready(Waited::Refused(&VERSION_UNSUPPORTED, since));
+                        }
+                        Judged::Complete(head) => {
+                            let request = Request::cut(buf, head, &marks);
+                            return Poll::Ready(request.map_or_else(|kind| Waited::Refused(kind, since), Waited::Head));
+                        }
+                        Judged::Bad(kind) => return Poll::Ready(Waited::Refused(kind, since)),
                         Judged::Incomplete => {}
                     }
                 }
                 if !share.covers(buf.len(), settings.buffers.memory) {
-                    return Poll::Ready(Waited::Refused(&HEADS_FULL));
+                    return Poll::Ready(Waited::Refused(&HEADS_FULL, since));
                 }
-                if !begun && has_begun(buf) {
-                    begun = true;
+                if since.is_none() && has_begun(buf) {
+                    let now = Instant::now();
+                    since = Some(now);
                     if first.is_none() {
-                        until = Some(Instant::now() + settings.deadlines.header);
+                        until = Some(now + settings.deadlines.header);
                     }
                 }
             }
@@ -242,8 +258,9 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
     }
 
     fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {
+        // Once the task is told to be woken, a look is enough.
         if !self.is_closing {
-            self.is_closing = self.closing.as_mut().poll(cx).is_ready();
+            self.is_closing = *self.watch.borrow() || (!self.known.has(cx) && self.closing.as_mut().poll(cx).is_ready());
         }
         self.is_closing
     }

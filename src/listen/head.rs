@@ -5,13 +5,16 @@
 //! because a mistake in it concerns everybody on the connection. Does not judge what the path, query and host mean: see
 //! `entry/canonical.rs`. The fields are judged in `fields` below, line by line, without allocating.
 
+mod authority;
 mod fields;
 
 use memchr::memchr;
 
 use crate::reply::problem::Kind;
 
+use self::authority::authority;
 use self::fields::Fields;
+use super::request::{FieldMarks, Marks};
 
 pub static REQUEST_LINE_INVALID: Kind = Kind {
     code: "request-line-invalid",
@@ -214,6 +217,9 @@ const REQUEST_LINE_BYTES: usize = 65_000;
 
 /// The request line, taken apart.
 struct Line<'a> {
+    /// Where the method and the target end.
+    method: usize,
+    target: usize,
     is_get: bool,
     /// Host and port of an absolute-form target.
     authority: Option<&'a [u8]>,
@@ -223,6 +229,11 @@ struct Line<'a> {
 
 /// Judges the bytes that have arrived so far. Never says `Complete` twice with different ends when more bytes are added.
 pub fn judge(buf: &[u8], bounds: &HeadBounds) -> Judged {
+    mark(buf, bounds, &mut Marks::default())
+}
+
+/// Likewise; a head that is complete has its parts marked, from its first byte that is not of an empty line.
+pub fn mark(buf: &[u8], bounds: &HeadBounds, marks: &mut Marks) -> Judged {
     // RFC 9112 section 2.2: one empty line before the request line is forgiven. More are not: they would be a head that
     // never begins.
     let leading = match buf {
@@ -230,7 +241,8 @@ pub fn judge(buf: &[u8], bounds: &HeadBounds) -> Judged {
         [b'\r'] => return Judged::Incomplete,
         _ => 0,
     };
-    match read(&buf[leading..], bounds) {
+    marks.fields.clear();
+    match read(&buf[leading..], bounds, marks) {
         Ok(Some(head)) => Judged::Complete(Head { leading, ..head }),
         Ok(None) => Judged::Incomplete,
         Err(kind) => Judged::Bad(kind),
@@ -242,7 +254,7 @@ pub fn has_begun(buf: &[u8]) -> bool {
     !matches!(buf, [] | [b'\r'] | [b'\r', b'\n'])
 }
 
-fn read(buf: &[u8], bounds: &HeadBounds) -> Result<Option<Head>, &'static Kind> {
+fn read(buf: &[u8], bounds: &HeadBounds, marks: &mut Marks) -> Result<Option<Head>, &'static Kind> {
     let whole = buf.len() <= bounds.bytes;
     let mut rest = if whole { buf } else { &buf[..bounds.bytes] };
     let size = rest.len();
@@ -260,6 +272,7 @@ fn read(buf: &[u8], bounds: &HeadBounds) -> Result<Option<Head>, &'static Kind> 
     let mut fields = Fields::default();
     let mut count = 0;
     loop {
+        let start = size - rest.len();
         let Some(field) = next_line(&mut rest)? else {
             return match (whole, rest.len() - usize::from(rest.ends_with(b"\r")) > bounds.line) {
                 (_, true) => Err(&FIELD_TOO_LONG),
@@ -277,9 +290,17 @@ fn read(buf: &[u8], bounds: &HeadBounds) -> Result<Option<Head>, &'static Kind> 
         if field.len() > bounds.line {
             return Err(&FIELD_TOO_LONG);
         }
-        fields.see(field)?;
+        let (name, value) = fields.see(field)?;
+        // Offsets fit: a head has at most 256 KiB.
+        let at = |from: usize| (start + from) as u32;
+        marks.fields.push(FieldMarks { name: at(0), name_end: at(name), value: at(value.start), value_end: at(value.end) });
     }
     let (body, upgrade) = fields.conclude(&line)?;
+    marks.method = line.method;
+    marks.target = line.target;
+    marks.is_1_1 = line.is_1_1;
+    marks.is_kept = line.is_1_1 || fields.keep_alive;
+    marks.asks_upgrade = line.is_1_1 && fields.upgrades > 0;
     let len = size - rest.len();
     Ok(Some(Head { leading: 0, len, body, close: fields.close, upgrade, expect_continue: fields.expect_continue }))
 }
@@ -370,24 +391,9 @@ impl<'a> Line<'a> {
             b"*" if method == b"OPTIONS" => None,
             _ => Some(authority(target)?),
         };
-        Ok(Line { is_get: method == b"GET", authority, is_1_1 })
+        let end = method.len() + 1 + space;
+        Ok(Line { method: method.len(), target: end, is_get: method == b"GET", authority, is_1_1 })
     }
-}
-
-/// Host and port of `http://host:port/path`; every other form of target is refused (RFC 9112 section 3.2).
-fn authority(target: &[u8]) -> Result<&[u8], &'static Kind> {
-    let after = |scheme: &[u8]| {
-        let (head, rest) = target.split_at_checked(scheme.len())?;
-        head.eq_ignore_ascii_case(scheme).then_some(rest)
-    };
-    let rest = after(b"http://").or_else(|| after(b"https://")).ok_or(&TARGET_REFUSED)?;
-    let end = rest.iter().position(|&byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
-    let authority = &rest[..end];
-    // The type that Pingora parses it into; it allows user information, which RFC 9110 section 4.2.4 has us refuse.
-    if authority.contains(&b'@') || http::uri::Authority::try_from(authority).is_err() {
-        return Err(&HOST_INVALID);
-    }
-    Ok(authority)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pingora_proxy::ProxyHttp;
 use tokio::time::{Instant, timeout_at};
@@ -71,7 +72,7 @@ where
             Ok(Opened::Tls(stream, version)) => match version {
                 Version::Http1 => front.serve(stream).await,
             },
-            Ok(Opened::Refused(stream, kind, head)) => front.refuse(stream, kind, &head).await,
+            Ok(Opened::Refused(stream, kind, head)) => front.refuse(stream, kind, &head, Duration::ZERO).await,
             Err(reason) => front.dropped(&listener.name, reason),
         }
     });

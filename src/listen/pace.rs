@@ -79,6 +79,13 @@ impl MinimumRates {
     }
 }
 
+// === impl Demand ===
+
+impl Demand {
+    /// As slow as it likes, such as in a call whose client waits for the other side. Not infinite, so that it can be added to a time.
+    pub const NONE: Demand = Demand { patience: Duration::from_secs(10 * 365 * 24 * 3600), rate: 0 };
+}
+
 // === impl Pace ===
 
 impl Pace {

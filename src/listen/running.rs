@@ -18,6 +18,8 @@ use crate::report::metrics::series::ListenerSeries;
 #[derive(Debug)]
 pub struct RunningListener {
     pub name: Arc<str>,
+    /// Never changes: at another address it is another listener.
+    pub address: std::net::SocketAddr,
     settings: ArcSwap<Listener>,
     slot: AtomicUsize,
     pub(super) caps: Arc<Caps>,
@@ -40,6 +42,7 @@ impl RunningListener {
     pub fn new(name: impl Into<Arc<str>>, slot: usize, settings: Listener, open: Arc<Open>, series: Arc<ListenerSeries>) -> Arc<Self> {
         Arc::new(RunningListener {
             name: name.into(),
+            address: settings.address,
             settings: ArcSwap::from_pointee(settings),
             slot: AtomicUsize::new(slot),
             caps: Caps::counted_in(series),

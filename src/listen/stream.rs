@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::SocketDigest;
 use pingora_core::protocols::raw_connect::ProxyDigest;
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
 
 use self::tunnel::Tunnel;
@@ -160,20 +160,17 @@ impl<S: Socket> ClientStream<S> {
         self.body = Rest::Tunnel;
     }
 
+    /// What comes from now on is of no interest: read on for a while when dropped, so that the client sees what it was told.
+    pub(super) fn break_frames(&mut self) {
+        self.body = Rest::Broken;
+    }
+
     /// Whether the current request has been read to its end, so that the next may begin.
     pub(super) fn is_at_rest(&self) -> bool {
         match self.body {
             // A handshake that was refused: after a 101 nobody asks, for Pingora never gives a tunnel back.
             Rest::Nothing | Rest::Tunnel => true,
             Rest::Length(_) | Rest::Chunked(_) | Rest::Broken => false,
-        }
-    }
-
-    /// Writes a last answer. Dropped afterwards, it reads on for a while, so that the client sees the answer.
-    pub(super) async fn finish_with(&mut self, answer: &[u8]) {
-        self.body = Rest::Broken;
-        if self.write_all(answer).await.is_ok() {
-            let _ = AsyncWriteExt::shutdown(self).await;
         }
     }
 

@@ -39,7 +39,8 @@ pub static KEY_UNKNOWN: Kind = Kind {
 pub struct ApiKeySettings {
     /// The request header that carries the key. Exactly one of `header` and `query`.
     pub header: Option<At<String>>,
-    /// The query parameter that carries the key. It is cut out before logging, and before forwarding unless `pass`.
+    /// The query parameter that carries the key. On every route it is cut out before logging, and before forwarding unless the
+    /// route's own authenticator has `pass`.
     pub query: Option<At<String>>,
     /// What a key looks like; anything else is refused before it is looked up.
     pub format: Option<KeyFormatSettings>,

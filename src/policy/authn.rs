@@ -104,7 +104,7 @@ const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"gateway\"")
 impl Auth {
     pub fn compile(settings: &At<AuthSettings>, authenticators: &Authenticators) -> Result<Self, Vec<Diagnostic>> {
         let names = match &settings.value {
-            AuthSettings::Public => return Ok(Auth::public()),
+            AuthSettings::Public => return Ok(Auth::public().cutting(authenticators)),
             AuthSettings::AnyOf(names) => names,
         };
         let mut wrong = Vec::new();
@@ -128,12 +128,25 @@ impl Auth {
                 None => list.push(found.clone()),
             }
         }
-        if wrong.is_empty() { Ok(Auth::any_of(list)) } else { Err(wrong) }
+        if wrong.is_empty() { Ok(Auth::any_of(list).cutting(authenticators)) } else { Err(wrong) }
     }
 
     /// Anybody may call.
     pub fn public() -> Self {
         Auth { any_of: None, challenges: Vec::new(), headers: Vec::new(), parameters: Vec::new() }
+    }
+
+    /// A key in a parameter stays out of every upstream's log, also where this route does not ask for it; only a route whose own
+    /// authenticator passes it on does.
+    fn cutting(mut self, all: &Authenticators) -> Self {
+        let passes = |name: &str| {
+            self.authenticators().iter().any(|one| match one.carrier() {
+                Carrier::Parameter(own) => one.passes_credential() && *own == *name,
+                Carrier::Header(_) => false,
+            })
+        };
+        self.parameters = all.credential_parameters().iter().filter(|name| !passes(name)).cloned().collect();
+        self
     }
 
     fn any_of(list: Vec<Arc<Authenticator>>) -> Self {
@@ -146,7 +159,7 @@ impl Auth {
             match authenticator.carrier() {
                 _ if authenticator.passes_credential() => {}
                 Carrier::Header(name) => auth.headers.push(name),
-                Carrier::Parameter(name) => auth.parameters.push(name),
+                Carrier::Parameter(_) => {} // see `cutting`
             }
         }
         auth.any_of = Some(list.into());
@@ -186,7 +199,7 @@ impl Auth {
         &self.headers
     }
 
-    /// Query parameters that carry a credential and do not go to the upstream: see [`credential::cut`].
+    /// Query parameters that carry a credential of any authenticator and do not go to the upstream: see [`credential::cut`].
     pub fn removed_parameters(&self) -> &[Box<str>] {
         &self.parameters
     }
@@ -479,6 +492,10 @@ mod tests {
         assert_eq!(both.removed_headers(), [AUTHORIZATION]);
         assert_eq!(both.removed_parameters(), [Box::from("api_key")]);
         assert!(auth(&all, &["plain"]).unwrap().removed_headers().is_empty());
+        // Went upstream where nobody asked for it.
+        assert_eq!(auth(&all, &["idp"]).unwrap().removed_parameters(), [Box::from("api_key")]);
+        let public = Auth::compile(&at(AuthSettings::Public), &all).unwrap();
+        assert_eq!(public.removed_parameters(), [Box::from("api_key")]);
         assert_eq!(all.credential_parameters(), [Box::from("api_key")]);
         let names: Vec<_> = all.forwarded_headers().names().iter().map(HeaderName::as_str).collect();
         assert_eq!(names, ["x-user-id", "x-client-id"]);

@@ -12,6 +12,7 @@ use super::claims::{ClaimPath, has_text};
 use super::forward::bad_claim;
 use super::principal::Identity;
 use super::{Policy, Request, Stop};
+use crate::config::check::not_empty;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, TEXT_OR_LIST};
 use crate::ctx::Facts;
@@ -108,6 +109,23 @@ pub struct Allow {
     claims: Vec<(ClaimPath, Vec<String>)>,
     /// `Bearer error="insufficient_scope", scope="..."`.
     challenge: HeaderValue,
+}
+
+/// What is wrong with it by itself, wherever it is written.
+pub fn check(allow: &At<AllowSettings>, errors: &mut Vec<Diagnostic>) {
+    let AllowSettings { scopes, roles, claims } = &allow.value;
+    if scopes.is_none() && roles.is_none() && claims.is_none() {
+        let message = "this asks for nothing: expected at least one of `scopes`, `roles` and `claims`";
+        errors.push(Diagnostic::at(&allow.place, "inert", message));
+    }
+    for (list, what) in [(scopes, "scopes"), (roles, "roles")] {
+        if let Some(list) = list {
+            not_empty(list, &list.place, what, errors);
+        }
+    }
+    if let Some(claims) = claims.as_ref().filter(|claims| claims.is_empty()) {
+        errors.push(Diagnostic::at(&claims.place, "inert", "this asks for nothing: expected claims and their values"));
+    }
 }
 
 // === impl Allow ===

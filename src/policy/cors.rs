@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Answer, Policy, Request, Stop};
+use crate::config::check::{each_once, not_empty};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
 use crate::ctx::Facts;
@@ -66,6 +67,12 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 const YES: HeaderValue = HeaderValue::from_static("true");
 const BY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 const BY_PREFLIGHT: HeaderValue = HeaderValue::from_static("Origin, Access-Control-Request-Method, Access-Control-Request-Headers");
+
+/// What is wrong with it by itself, wherever it is written.
+pub fn check(cors: &At<CorsSettings>, errors: &mut Vec<Diagnostic>) {
+    not_empty(&cors.origins, &cors.place, "`origins`, such as `[https://shop.example]`", errors);
+    each_once(&cors.origins, errors);
+}
 
 // === impl Cors ===
 

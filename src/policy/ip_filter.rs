@@ -7,6 +7,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 use super::{Policy, Request, Stop};
+use crate::config::check::not_empty;
+use crate::config::check::values::one_of;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 use crate::ctx::Facts;
@@ -51,6 +53,15 @@ enum Listed {
 struct Networks {
     v4: Vec<(u32, u32)>,
     v6: Vec<(u128, u128)>,
+}
+
+/// What is wrong with it by itself, wherever it is written.
+pub fn check(filter: &At<IpFilterSettings>, errors: &mut Vec<Diagnostic>) {
+    let lists = [("allow", filter.allow.as_ref()), ("deny", filter.deny.as_ref())];
+    one_of("`ip_filter`", &filter.place, &lists.map(|(key, list)| (key, list.map(|_| &filter.place))), false, errors);
+    for list in lists.into_iter().filter_map(|(_, list)| list) {
+        not_empty(list, &filter.place, "networks", errors);
+    }
 }
 
 // === impl IpFilter ===

@@ -1,8 +1,10 @@
 //! May this request pass? The one ordered list of policies; users cannot change the order.
 //!
-//! Decides the order and what a shadow means. Does not decide any single question: each policy has a file.
+//! Decides the order, and is the one list of what policies there are: their keys, their refusals, how they are compiled. Does not decide
+//! any single question: each policy has a file. What a shadow means is in `ask.rs`.
 
 pub mod api_key;
+mod ask;
 pub mod authenticators;
 pub mod authn;
 pub mod authz;
@@ -25,7 +27,10 @@ pub(crate) mod fixtures;
 
 use std::sync::Arc;
 
+use http::Method;
 use http::request::Parts;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use self::authn::Auth;
 use self::authz::Allow;
@@ -33,12 +38,18 @@ use self::buckets::Buckets;
 use self::cors::Cors;
 use self::ip_filter::IpFilter;
 use self::limits::limit::Limit;
-use self::rate_limit::RateLimits;
+use self::rate_limit::{RateLimits, Stage};
 use self::validate::BodyLimit;
 use self::websocket::{WebSocket, is_handshake};
-use crate::config::document::Shadow;
-use crate::ctx::{Facts, Step};
-use crate::reply::problem::Problem;
+use crate::config::check::same_twice;
+use crate::config::compile::Wrong;
+use crate::config::diagnostic::{Diagnostic, Place};
+use crate::config::document::PolicySettings;
+use crate::config::effective::{Effective, Giver};
+use crate::config::types::At;
+use crate::ctx::Facts;
+use crate::relay::rewrite;
+use crate::reply::problem::{Kind, Problem};
 
 /// Why a request goes no further.
 #[derive(Debug)]
@@ -90,9 +101,148 @@ pub struct Policies {
     pub shadow: Vec<Shadow>,
 }
 
+/// A policy that can be shadowed, by its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Shadow {
+    IpFilter,
+    Cors,
+    Websocket,
+    Auth,
+    Allow,
+    Limits,
+    Body,
+}
+
+/// What policies refuse with, beside the key of each.
+pub static KINDS: &[(&str, &Kind)] = &[
+    ("ip_filter", &ip_filter::ADDRESS_REFUSED),
+    ("cors", &cors::CORS_REFUSED),
+    ("websocket", &websocket::ORIGIN_REFUSED),
+    ("auth", &authn::CREDENTIALS_AMBIGUOUS),
+    ("auth", &authn::CREDENTIALS_MISSING),
+    ("auth", &api_key::KEY_MALFORMED),
+    ("auth", &api_key::KEY_UNKNOWN),
+    ("auth", &jwt::kinds::ALGORITHM.kind),
+    ("auth", &jwt::kinds::AUDIENCE.kind),
+    ("auth", &jwt::kinds::CLAIMS.kind),
+    ("auth", &jwt::kinds::EXPIRED.kind),
+    ("auth", &jwt::kinds::ISSUER.kind),
+    ("auth", &jwt::kinds::KEY_UNKNOWN.kind),
+    ("auth", &jwt::kinds::LIFETIME.kind),
+    ("auth", &jwt::kinds::MALFORMED.kind),
+    ("auth", &jwt::kinds::NOT_YET_VALID.kind),
+    ("auth", &jwt::kinds::SIGNATURE.kind),
+    ("auth", &jwt::kinds::TOO_LARGE.kind),
+    ("allow", &authz::CLAIM_MISMATCH),
+    ("allow", &authz::ROLE_MISSING),
+    ("allow", &authz::SCOPE_MISSING),
+    ("limits", &rate_limit::KIND),
+    ("body", &validate::BODY_TOO_LARGE),
+];
+
+/// What of other parts of a configuration the policies of a route are made from.
+pub struct ForRoute<'a> {
+    pub name: &'a str,
+    pub methods: Option<&'a [Method]>,
+    /// `None` where its mistakes have been told.
+    pub auth: Option<Auth>,
+    pub limits: &'a [Arc<Limit>],
+    pub given: &'a Effective<'a>,
+}
+
+/// A key of [`PolicySettings`] that is written.
+pub struct Written<'a> {
+    pub key: &'static str,
+    pub place: &'a Place,
+    /// It has no effect on a route that answers by itself.
+    pub needs_upstream: bool,
+    /// Those that can be seen in its settings alone.
+    pub mistakes: Vec<Diagnostic>,
+}
+
+// === impl PolicySettings ===
+
+impl PolicySettings {
+    /// The keys that are written, and what is wrong with the settings of each by itself.
+    pub fn written(&self) -> Vec<Written<'_>> {
+        let PolicySettings {
+            ip_filter,
+            cors,
+            websocket,
+            allow,
+            limits,
+            body,
+            timeouts,
+            grpc,
+            rewrite,
+            request_headers,
+            response_headers,
+            accept,
+            shadow,
+        } = self;
+        let all = [
+            written("ip_filter", ip_filter, ip_filter::check),
+            written("cors", cors, cors::check),
+            written("websocket", websocket, |_, _| {}).map(Written::needing_upstream),
+            written("allow", allow, authz::check),
+            written("limits", limits, |_, _| {}),
+            written("body", body, |_, _| {}).map(Written::needing_upstream),
+            // What the relay and the reply do for a route is written with the policies, but asks nobody.
+            written("timeouts", timeouts, |_, _| {}).map(Written::needing_upstream),
+            written("grpc", grpc, |_, _| {}).map(Written::needing_upstream),
+            written("rewrite", rewrite, rewrite::check).map(Written::needing_upstream),
+            written("request_headers", request_headers, |_, _| {}).map(Written::needing_upstream),
+            written("response_headers", response_headers, |_, _| {}),
+            written("accept", accept, |list, errors| same_twice(list, errors)),
+            written("shadow", shadow, |list, errors| same_twice(list, errors)),
+        ];
+        all.into_iter().flatten().collect()
+    }
+}
+
+fn written<'a, S>(key: &'static str, settings: &'a Option<At<S>>, check: impl FnOnce(&At<S>, &mut Vec<Diagnostic>)) -> Option<Written<'a>> {
+    let settings = settings.as_ref()?;
+    let mut mistakes = Vec::new();
+    check(settings, &mut mistakes);
+    Some(Written { key, place: &settings.place, needs_upstream: false, mistakes })
+}
+
+impl Written<'_> {
+    fn needing_upstream(mut self) -> Self {
+        self.needs_upstream = true;
+        self
+    }
+}
+
 // === impl Policies ===
 
 impl Policies {
+    /// Compiles what a route has been given. `None` where a mistake was told that leaves nothing to go on with.
+    pub fn compile(route: ForRoute<'_>, wrong: &mut Wrong) -> Option<Policies> {
+        let ForRoute { name, methods, auth, limits, given } = route;
+        let ip_filter = wrong.compile(given.given(|all| &all.ip_filter), IpFilter::compile);
+        let cors = wrong.compile(given.given(|all| &all.cors), |cors| Cors::compile(cors, methods));
+        let body = wrong.compile(given.given(|all| &all.body), |body| BodyLimit::compile(body));
+        let auth = auth?;
+        let websocket = given.given(|all| &all.websocket).and_then(|given| {
+            // What bundles and defaults say need not concern every route.
+            wrong.keep(WebSocket::compile(given.settings, auth.takes_tokens() || given.by != Giver::Route))
+        });
+        let allow = wrong.compile(given.given(|all| &all.allow), |allow| Allow::compile(allow, &auth));
+        Some(Policies {
+            ip_filter,
+            cors,
+            websocket,
+            limits_before_auth: RateLimits::for_route(name, limits, Some(Stage::BeforeAuth)),
+            auth,
+            allow,
+            limits: RateLimits::for_route(name, limits, None),
+            body,
+            shadow: ask::shadows(given, wrong),
+        })
+    }
+
     /// Asks every policy in order, until one stops the request.
     pub async fn judge(&self, request: &Request<'_>, facts: &mut Facts, counting: Counting<'_>) -> Result<(), Stop> {
         // Cheap, and independent of everything else.
@@ -117,67 +267,6 @@ impl Policies {
         let identity = facts.identity.as_deref().filter(|_| self.websocket.as_ref().is_some_and(|websocket| websocket.close_at_expiry))?;
         self.auth.end(identity)
     }
-
-    pub fn shadows(&self, policy: Shadow) -> bool {
-        self.shadow.contains(&policy)
-    }
-
-    async fn run<P: Policy>(&self, name: Shadow, policy: &Option<P>, request: &Request<'_>, facts: &mut Facts) -> Result<(), Stop> {
-        match policy {
-            Some(policy) => {
-                let verdict = policy.judge(request, facts).await;
-                self.enforce(name, name.as_str(), verdict, facts)
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn count(
-        &self,
-        name: &'static str,
-        limits: &RateLimits,
-        request: &Request<'_>,
-        facts: &mut Facts,
-        counting: Counting<'_>,
-    ) -> Result<(), Stop> {
-        let before = facts.charges.len();
-        let verdict = limits.judge(request, facts, counting.buckets, counting.plans);
-        if facts.charges.len() == before {
-            // Nothing is counted here: there is no verdict to tell.
-            return verdict;
-        }
-        self.enforce(Shadow::Limits, name, verdict, facts)
-    }
-
-    /// What is worth telling of a policy that let the request pass.
-    fn note(&self, policy: Shadow, facts: &Facts) -> String {
-        match (policy, &facts.identity) {
-            (Shadow::Auth, None) => "public".to_owned(),
-            (Shadow::Auth, Some(identity)) => format!("by {}", identity.authenticator),
-            (Shadow::Websocket, _) => self.websocket.as_ref().map(ToString::to_string).unwrap_or_default(),
-            (Shadow::IpFilter | Shadow::Cors | Shadow::Allow | Shadow::Limits | Shadow::Body, _) => String::new(),
-        }
-    }
-
-    /// A shadowed policy is heard and logged, and the request passes.
-    fn enforce(&self, policy: Shadow, name: &'static str, verdict: Result<(), Stop>, facts: &mut Facts) -> Result<(), Stop> {
-        let shadowed = verdict.is_err() && self.shadows(policy);
-        if facts.trail.is_some() {
-            let mut step = Step::of(name, &verdict, shadowed);
-            if verdict.is_ok() {
-                step.note = self.note(policy, facts);
-            }
-            facts.trail.get_or_insert_default().push(step);
-        }
-        match verdict {
-            Err(Stop::Refuse(problem)) if shadowed => {
-                facts.would_refuse.push(problem.kind.code);
-                Ok(())
-            }
-            Err(Stop::Answer(_)) if shadowed => Ok(()),
-            verdict => verdict,
-        }
-    }
 }
 
 impl<P: Policy> Policy for &P {
@@ -191,5 +280,22 @@ impl<P: Policy> Policy for &P {
 impl From<Problem> for Stop {
     fn from(problem: Problem) -> Self {
         Stop::Refuse(Box::new(problem))
+    }
+}
+
+// === impl Shadow ===
+
+impl Shadow {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Shadow::IpFilter => "ip_filter",
+            Shadow::Cors => "cors",
+            Shadow::Websocket => "websocket",
+            Shadow::Auth => "auth",
+            Shadow::Allow => "allow",
+            Shadow::Limits => "limits",
+            Shadow::Body => "body",
+        }
     }
 }

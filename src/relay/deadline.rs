@@ -17,6 +17,7 @@ use std::time::Duration;
 use pingora_core::Error;
 
 use super::retry::{IDLE_TIMEOUT, RESPONSE_TIMEOUT};
+use super::translate::grpc_timeout::GRPC_DEADLINE;
 use super::tunnel::WEBSOCKET_EXPIRED;
 use crate::clock;
 use crate::exchange::DRAIN_ENDED;
@@ -38,6 +39,8 @@ pub enum Overdue {
     Bytes,
     /// The token that opened a tunnel has expired.
     Token,
+    /// The caller's `grpc-timeout` is over.
+    Call,
     /// The listener went with a reload, and the time for a drain is over.
     Drain,
 }
@@ -57,7 +60,12 @@ impl Deadline {
 
     /// The tunnel ends then, however busy it is: the token that opened it expires.
     pub fn end_at(&self, mono: u64) {
-        self.end.store(mono.max(1), Relaxed);
+        self.end.store(mono.max(2) & !1, Relaxed);
+    }
+
+    /// The call ends then, however busy it is: its caller waits no longer.
+    pub fn end_call_at(&self, mono: u64) {
+        self.end.store(mono | 1, Relaxed);
     }
 
     /// The answer is complete or given up, or the client has something to send first.
@@ -70,7 +78,7 @@ impl Deadline {
     pub fn over(&self) -> Option<Overdue> {
         match self.end.load(Relaxed) {
             0 => None,
-            end => (end <= clock::mono()).then_some(Overdue::Token),
+            end => (end <= clock::mono()).then(|| ended(end)),
         }
     }
 
@@ -78,7 +86,7 @@ impl Deadline {
     pub fn end(&self) -> Option<(u64, Overdue)> {
         match self.end.load(Relaxed) {
             0 => None,
-            end => Some((end, Overdue::Token)),
+            end => Some((end, ended(end))),
         }
     }
 
@@ -103,6 +111,11 @@ impl Deadline {
     }
 }
 
+/// Whose the end is, by its lowest bit.
+fn ended(end: u64) -> Overdue {
+    if end & 1 == 0 { Overdue::Token } else { Overdue::Call }
+}
+
 // === impl Overdue ===
 
 impl From<Overdue> for io::Error {
@@ -117,6 +130,7 @@ impl fmt::Display for Overdue {
             Overdue::Head => "the upstream sent no response head in time",
             Overdue::Bytes => "the upstream fell silent in the middle of its answer",
             Overdue::Token => "the token that opened the tunnel has expired",
+            Overdue::Call => "the caller waits no longer",
             Overdue::Drain => "the time for a drain is over",
         })
     }
@@ -134,6 +148,7 @@ pub(super) fn kind_in(error: &Error) -> Option<&'static Kind> {
             Some(Overdue::Head) => return Some(&RESPONSE_TIMEOUT),
             Some(Overdue::Bytes) => return Some(&IDLE_TIMEOUT),
             Some(Overdue::Token) => return Some(&WEBSOCKET_EXPIRED),
+            Some(Overdue::Call) => return Some(&GRPC_DEADLINE),
             Some(Overdue::Drain) => return Some(&DRAIN_ENDED),
             None => {}
         }
@@ -179,6 +194,8 @@ mod tests {
         assert_eq!(deadline.over(), None);
         deadline.end_at(0);
         assert_eq!(deadline.over(), Some(Overdue::Token));
+        deadline.end_call_at(0);
+        assert_eq!(deadline.over(), Some(Overdue::Call));
         deadline.clear();
         assert_eq!((deadline.over(), deadline.due()), (None, None));
     }

@@ -11,9 +11,9 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::LookupIpStrategy;
 use tokio::time::sleep;
 
+use super::address::Host;
 use super::pool::Pool;
 use super::target::Target;
-use super::upstream::Host;
 
 /// The system's resolver configuration and hosts file. Cheap to clone.
 #[derive(Clone)]

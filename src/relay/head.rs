@@ -1,8 +1,7 @@
 //! Decides the request head that goes to the upstream: what of the client's is taken away, what the gateway says of it.
 //!
 //! Takes plain data, returns nothing, reads no clock: `explain` calls it and compares before and after. Path and host rewriting is
-//! in `rewrite.rs`. Hop-by-hop fields, fields that `Connection` names and upgrades other than WebSocket are gone already
-//! when this runs (Pingora's default policy for upstream requests); [`without_hop_by_hop`] does the same where there is no Pingora.
+//! in `rewrite.rs`, what concerns a single connection in `hop_by_hop.rs`: that is gone already when this runs.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -235,42 +234,6 @@ impl std::fmt::Write for Text {
     }
 }
 
-/// Removes what Pingora removes from a request before it asks for the head: for `explain` and tests.
-///
-/// RFC 9110 section 7.6.1. A WebSocket upgrade over HTTP/1.1 stays, normalised.
-pub fn without_hop_by_hop(head: &mut RequestHeader) {
-    let is_websocket = head.version == http::Version::HTTP_11
-        && head.headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    let nominated: SmallVec<[HeaderName; 4]> = head
-        .headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .collect();
-    for name in &nominated {
-        head.remove_header(name);
-    }
-    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
-        head.remove_header(name);
-    }
-    for name in [
-        header::PROXY_AUTHENTICATE,
-        header::PROXY_AUTHORIZATION,
-        header::TE,
-        header::TRAILER,
-        header::TRANSFER_ENCODING,
-        header::CONNECTION,
-        header::UPGRADE,
-    ] {
-        head.remove_header(&name);
-    }
-    if is_websocket {
-        let _ = head.insert_header(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        let _ = head.insert_header(header::UPGRADE, HeaderValue::from_static("websocket"));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -462,26 +425,5 @@ mod tests {
         let head = run(&plan, &out(), head("/orders/1", &[("x-internal-auth", "forged"), ("x-debug", "1")]));
         assert_eq!(all(&head, "x-internal-auth"), ["hush"]);
         assert!(all(&head, "x-debug").is_empty() && all(&head, "x-forwarded-host").is_empty());
-    }
-
-    #[test]
-    fn hop_by_hop_fields_end_here_and_a_websocket_goes_on() {
-        let fields = [
-            ("connection", "close, X-Mine"),
-            ("x-mine", "1"),
-            ("te", "trailers"),
-            ("keep-alive", "5"),
-            ("upgrade", "h2c"),
-            ("x-keep", "1"),
-        ];
-        let mut plain = head("/", &fields);
-        without_hop_by_hop(&mut plain);
-        let left: Vec<_> = plain.headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["host", "x-keep"]);
-        let mut socket = head("/", &[("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket"), ("sec-websocket-key", "x")]);
-        without_hop_by_hop(&mut socket);
-        assert_eq!(all(&socket, "connection"), ["Upgrade"]);
-        assert_eq!(all(&socket, "upgrade"), ["websocket"]);
-        assert_eq!(all(&socket, "sec-websocket-key"), ["x"]);
     }
 }

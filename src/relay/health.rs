@@ -11,10 +11,11 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::address::Host;
 use super::discovery::{self, Resolver};
 use super::pool::Pool;
 use super::target::{Endpoint, Target};
-use super::upstream::{Check, Health, Host};
+use super::upstream::{Check, Health};
 
 /// How many checks in a row it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

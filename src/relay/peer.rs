@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use pingora_core::protocols::TcpKeepalive;
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
-use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
 use super::pool::Pool;
+use super::protocol::Protocol;
 use super::target::Chosen;
 use super::upstream::Upstream;
 
@@ -35,17 +36,20 @@ pub(super) fn template(upstream: &Upstream) -> HttpPeer {
         #[cfg(target_os = "linux")]
         user_timeout: Duration::ZERO,
     });
+    // `hop_by_hop.rs` does that, and where it is needed.
+    options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    match upstream.protocol {
+        Protocol::Http1 | Protocol::Auto => {}
+        Protocol::H2 => upstream.http2.apply(options),
+    }
     peer
 }
 
 /// The peer for one attempt. `fresh`: the previous attempt died on a pooled connection, so this one opens its own.
-///
-/// A WebSocket upgrade is passed on and other upgrades are not, hop-by-hop fields and those that `Connection` names are
-/// removed: Pingora's default policy for upstream requests.
 pub fn peer(pool: &Pool, chosen: &Chosen, fresh: bool) -> Box<HttpPeer> {
     let mut peer = Box::new(pool.template.clone());
     peer._address = PingoraAddr::Inet(chosen.addr());
-    peer.group_key = chosen.target().group_key;
+    peer.group_key = chosen.target().present_key();
     if fresh {
         // Under another key nothing is pooled; without idle time nothing will be.
         peer.group_key = !peer.group_key;

@@ -4,6 +4,7 @@
 
 use pingora_core::{Error, ErrorSource, ErrorType};
 
+use super::h2_fault;
 use crate::reply::problem::Kind;
 
 /// How far a request had come when it failed.
@@ -110,7 +111,7 @@ pub static INTERNAL_ERROR: Kind = Kind {
 pub fn kind_of(error: &Error, phase: Phase) -> &'static Kind {
     let kind = match error.esource() {
         ErrorSource::Downstream => from_client(error.etype()),
-        ErrorSource::Upstream => from_upstream(error.etype(), phase),
+        ErrorSource::Upstream => h2_fault::kind_of(error).unwrap_or_else(|| from_upstream(error.etype(), phase)),
         // Connection errors reach `fail_to_connect` with no source, those of filters are ours.
         ErrorSource::Unset | ErrorSource::Internal => match phase {
             Phase::Connect => from_upstream(error.etype(), phase),
@@ -175,11 +176,18 @@ impl Attempt {
         self.number < self.limit && !self.answer_started
     }
 
+    /// After the target has said that it has not begun with the request: any method may be sent to another, or to the same one again.
+    pub fn may_send_elsewhere(&self, error: &Error) -> bool {
+        let is_untouched = *error.esource() == ErrorSource::Upstream && h2_fault::is_unprocessed(error);
+        is_untouched && self.body_replayable && !self.answer_started && self.number < self.limit
+    }
+
     /// After a connection broke that came from the pool: it had probably been closed at rest, so an idempotent request may be sent
     /// once more, to the same target too, but on a connection of its own (`peer(.., fresh: true)`).
     pub fn may_send_again(&self, error: &Error) -> bool {
         let died = *error.esource() == ErrorSource::Upstream
-            && matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError);
+            && (h2_fault::is_dead(error)
+                || matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError));
         died && self.reused && self.is_idempotent && self.body_replayable && !self.answer_started && self.number < self.limit
     }
 }

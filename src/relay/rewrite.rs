@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::template::{Leads, Template};
+use crate::config::check::values::{one_of, place_of};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 
@@ -42,7 +43,8 @@ pub struct PrefixSettings {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RequestHeadersSettings {
-    /// Headers that get exactly this value.
+    /// Headers that get exactly this value. Clients cannot send them on any route, whatever the spelling; but those that HTTP has
+    /// clients send, such as `accept`, are replaced on this route alone.
     #[serde(default)]
     pub set: BTreeMap<String, At<String>>,
     /// Headers that are added beside those that are there.
@@ -80,6 +82,18 @@ pub enum HostRewrite {
     /// The chosen target's.
     Upstream,
     Fixed(HeaderValue),
+}
+
+/// What is wrong with it by itself, wherever it is written.
+pub fn check(rewrite: &At<RewriteSettings>, errors: &mut Vec<Diagnostic>) {
+    let RewriteSettings { strip_prefix, prefix, path, host } = &rewrite.value;
+    let from = prefix.as_ref().map(|prefix| &prefix.from.place);
+    let ways = [("strip_prefix", place_of(strip_prefix)), ("prefix", from), ("path", place_of(path))];
+    one_of("`rewrite`", &rewrite.place, &ways, true, errors);
+    if ways.iter().all(|(_, place)| place.is_none()) && host.is_none() {
+        let message = "this changes nothing: expected `strip_prefix`, `prefix`, `path` or `host`";
+        errors.push(Diagnostic::at(&rewrite.place, "inert", message));
+    }
 }
 
 // === impl Rewrite ===

@@ -8,13 +8,23 @@ use smallvec::SmallVec;
 
 use super::head::{Outgoing, upstream_head};
 use super::rewrite::cut_parameters;
-use crate::config::document::Shadow;
+use super::translate::grpc_web;
 use crate::config::plan::{Gateway, Relay, Route};
 use crate::ctx::Facts;
 use crate::decide::captures;
+use crate::policy::Shadow;
+use crate::reply::grpc::Speech;
 
-/// Changes `head` into what the target with this `Host` gets.
-pub fn make_head(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts, target_host: &HeaderValue, head: &mut RequestHeader) {
+/// Changes `head` into what the target with this `Host` gets. `call`: how it speaks gRPC, where it does and its upstream may.
+pub fn make_head(
+    gateway: &Gateway,
+    route: &Route,
+    relay: &Relay,
+    facts: &Facts,
+    target_host: &HeaderValue,
+    call: Option<Speech>,
+    head: &mut RequestHeader,
+) {
     let query = facts.target.query().and_then(|query| cut_parameters(query, &relay.cut));
     let needs_captures = relay.head.rewrite.as_ref().is_some_and(|rewrite| rewrite.needs_captures());
     let captures = if needs_captures { captures(route, facts) } else { SmallVec::new() };
@@ -39,4 +49,7 @@ pub fn make_head(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts,
         identity,
     };
     upstream_head(&relay.head, &gateway.strip, &outgoing, head);
+    if let Some(speech) = call {
+        grpc_web::request_head(speech, head);
+    }
 }

@@ -32,18 +32,53 @@ const WRITTEN: [&str; 6] = ["x-forwarded-for", "x-forwarded-proto", "x-forwarded
 /// What proxies say of clients and only trusted ones may.
 const TOLD: [&str; 6] = ["forwarded", "x-real-ip", "x-forwarded-port", "x-forwarded-server", "x-forwarded-prefix", "x-forwarded-ssl"];
 
+/// What HTTP and browsers have clients say of a request (RFC 9110, 9111, 6265, 6454; Fetch): a route may set it, and clients of other
+/// routes go on sending it.
+const CLIENTS: &[&str] = &[
+    "accept",
+    "authorization",
+    "cache-control",
+    "cookie",
+    "date",
+    "dnt",
+    "from",
+    "idempotency-key",
+    "last-event-id",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "prefer",
+    "priority",
+    "range",
+    "referer",
+    "save-data",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "via",
+    "x-requested-with",
+];
+
+/// Likewise, by how they begin.
+const CLIENTS_FAMILIES: &[&str] = &["accept-", "access-control-", "content-", "if-", "sec-"];
+
 // === impl StripSet ===
 
 impl StripSet {
     /// `identity`: every header in any `forward` of any authenticator. `client`: the header of `clients.header`, unless it is one of
-    /// the usual. `set`: every header that any route sets.
+    /// the usual. `set`: every header that any route's `request_headers.set` has.
     pub fn new(identity: &[HeaderName], client: Option<&HeaderName>, set: &[HeaderName]) -> StripSet {
         let mut names: Vec<(Box<str>, Strip)> = Vec::new();
         names.extend(identity.iter().map(|name| (fold(name.as_str()), Strip::Always)));
         names.extend(TOLD.iter().chain(client.map(HeaderName::as_str).as_ref()).map(|name| (fold(name), Strip::Untrusted)));
         names.extend(WRITTEN.iter().map(|name| (fold(name), Strip::Misspelt)));
-        // Where the operator's own spelling has a `_`, both spellings are a client's forgery.
-        let strength = |name: &str| if name.contains('_') { Strip::Always } else { Strip::Misspelt };
+        // What one route sets, such as an internal secret, upstreams take for the gateway's word on every route. Not so what HTTP itself
+        // has clients say: there the route that sets it replaces it, and in no other spelling may it be sent.
+        let is_clients = |name: &str| {
+            let name = &*fold(name);
+            let of = |list: &[&str]| list.contains(&name);
+            of(&WRITTEN) || of(&TOLD) || of(CLIENTS) || CLIENTS_FAMILIES.iter().any(|family| name.starts_with(family))
+        };
+        let strength = |name: &str| if is_clients(name) { Strip::Misspelt } else { Strip::Always };
         names.extend(set.iter().map(|name| (fold(name.as_str()), strength(name.as_str()))));
         // Of two reasons the stronger stays.
         names.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
@@ -58,6 +93,9 @@ impl StripSet {
 
     /// Removes from a head what its sender may not say.
     pub fn clean(&self, fields: &mut HeaderMap, peer_is_trusted: bool) {
+        if !fields.keys().any(|name| self.forbids(name.as_str(), peer_is_trusted)) {
+            return;
+        }
         let forbidden: SmallVec<[HeaderName; 4]> =
             fields.keys().filter(|name| self.forbids(name.as_str(), peer_is_trusted)).cloned().collect();
         for name in &forbidden {
@@ -104,7 +142,7 @@ mod tests {
         StripSet::new(
             &[name("x-user-id"), name("x_tenant"), name("_odd")],
             Some(&name("cf-connecting-ip")),
-            &[name("x-secret"), name("x_plain")],
+            &[name("x-secret"), name("x_plain"), name("accept-language")],
         )
     }
 
@@ -132,8 +170,10 @@ mod tests {
             ("x-forwarded-for", false),
             ("x_forwarded_for", true),
             ("x_request_id", true),
-            ("x-secret", false),
+            ("x-secret", true),
             ("x_secret", true),
+            ("accept-language", false),
+            ("accept_language", true),
             ("x_plain", true),
             ("x-plain", true),
         ] {

@@ -15,8 +15,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::address::{Address, Host};
 use super::health::{Thresholds, Tracker, Turn};
-use super::upstream::{Address, Host};
 
 /// One place where an upstream runs, as it is now.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub struct Target {
     chosen: AtomicU64,
     turns_down: AtomicU64,
     turns_up: AtomicU64,
+    /// Part of the key of HTTP/2 connections; see [`Target::abandon_connections`].
+    generation: AtomicU64,
     /// Held while addresses or verdicts change, so that `usable` never lags behind them.
     changing: Mutex<()>,
     /// Wakes the checks when there are new addresses.
@@ -127,6 +129,7 @@ impl Target {
             chosen: AtomicU64::new(0),
             turns_down: AtomicU64::new(0),
             turns_up: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             changing: Mutex::new(()),
             renewed: Notify::new(),
         }
@@ -140,6 +143,16 @@ impl Target {
     /// Requests that were sent and are not done.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// What connections of the present generation are known by.
+    pub(super) fn present_key(&self) -> u64 {
+        self.group_key ^ self.generation.load(Relaxed)
+    }
+
+    /// Has later requests open connections of their own, because one that many share has fallen silent. Requests that are on it stay.
+    pub fn abandon_connections(&self) {
+        self.generation.fetch_add(1, Relaxed);
     }
 
     /// How often addresses of it went out and came back.

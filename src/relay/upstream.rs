@@ -2,17 +2,16 @@
 //!
 //! Does not decide which target a request gets (`balance.rs`) nor keeps what changes while it runs (`pool.rs`).
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use http::uri::PathAndQuery;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
+use super::address::Address;
+use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
 
@@ -22,6 +21,10 @@ use crate::config::types::{At, Period};
 pub struct UpstreamSettings {
     /// Where it runs: `host:port`, or `{ address: host:port, weight: 2 }`. Names are resolved in the background, again and again.
     pub targets: At<Vec<At<TargetSettings>>>,
+    /// What is spoken to the targets. Default `http1`.
+    pub protocol: Option<At<Protocol>>,
+    /// How HTTP/2 connections are used, where HTTP/2 is spoken.
+    pub http2: Option<At<UpstreamHttp2Settings>>,
     /// How a target is chosen. Default `round_robin`.
     pub balance: Option<Balance>,
     /// How the gateway finds out which targets work. Without it, all are taken to work.
@@ -93,6 +96,8 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// At least one, in the order of the file, without duplicates.
     pub targets: Vec<Member>,
+    pub protocol: Protocol,
+    pub http2: Http2,
     pub balance: Balance,
     /// None: every target is taken to work.
     pub health: Option<Health>,
@@ -106,22 +111,6 @@ pub struct Upstream {
 pub struct Member {
     pub address: Address,
     pub weight: NonZeroU16,
-}
-
-/// Where a target listens. Two addresses are the same target if their texts are equal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// `host:port`, host names in lower case, IPv6 in brackets: what logs, metrics and `Host` show.
-    pub text: Arc<str>,
-    pub host: Host,
-    pub port: u16,
-}
-
-/// A literal address or a name that is resolved in the background.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Host {
-    Ip(IpAddr),
-    Name(Arc<str>),
 }
 
 /// How a target is found to work.
@@ -156,9 +145,10 @@ pub struct Timeouts {
 impl Upstream {
     /// Compiles what the user wrote. All mistakes at once.
     pub fn compile(name: &str, settings: &UpstreamSettings) -> Result<Upstream, Vec<Diagnostic>> {
-        let UpstreamSettings { targets, balance, health, timeouts, retries } = settings;
+        let UpstreamSettings { targets, protocol, http2, balance, health, timeouts, retries } = settings;
         let mut wrong = Vec::new();
         let targets = compile_targets(targets, &mut wrong);
+        let (protocol, http2) = Protocol::compile(protocol.as_ref(), http2.as_ref(), false, &mut wrong);
         let health = health.as_ref().map(|settings| Health::compile(settings, &mut wrong));
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
         let attempts = match retries {
@@ -174,7 +164,8 @@ impl Upstream {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        Ok(Upstream { name: name.into(), targets, balance: balance.unwrap_or(Balance::RoundRobin), health, timeouts, attempts })
+        let balance = balance.unwrap_or(Balance::RoundRobin);
+        Ok(Upstream { name: name.into(), targets, protocol, http2, balance, health, timeouts, attempts })
     }
 }
 
@@ -202,73 +193,6 @@ fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mut Vec<Diagn
         }
     }
     members
-}
-
-// === impl Address ===
-
-impl Address {
-    /// `host:port`, `address:port` or `[v6]:port`; the reason where it is none of them.
-    pub fn parse(text: &str) -> Result<Address, &'static str> {
-        if text.contains("://") {
-            return Err("a scheme does not belong here");
-        }
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => rest.split_once("]:").ok_or("a v6 address in brackets needs `]:port`")?,
-            None => text.rsplit_once(':').ok_or("the port is missing")?,
-        };
-        if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
-            return Err("the port is not a number");
-        }
-        let port = port.parse::<u16>().ok().filter(|port| *port > 0).ok_or("the port is not between 1 and 65535")?;
-        if text.starts_with('[') {
-            let ip: std::net::Ipv6Addr = host.parse().map_err(|_| "what stands in brackets is not a v6 address")?;
-            return Ok(Address::new(Host::Ip(IpAddr::V6(ip)), port));
-        }
-        if let Ok(ip) = host.parse::<std::net::Ipv4Addr>() {
-            return Ok(Address::new(Host::Ip(IpAddr::V4(ip)), port));
-        }
-        if host.contains(':') {
-            return Err("a v6 address needs brackets");
-        }
-        let name = host.to_ascii_lowercase();
-        if !is_host_name(&name) {
-            return Err("the host is neither an address nor a host name");
-        }
-        Ok(Address::new(Host::Name(name.into()), port))
-    }
-
-    fn new(host: Host, port: u16) -> Address {
-        let text = match &host {
-            Host::Ip(ip) => SocketAddr::new(*ip, port).to_string(),
-            Host::Name(name) => format!("{name}:{port}"),
-        };
-        Address { text: text.into(), host, port }
-    }
-
-    /// What `Host` says where a route asks for the target's own name (RFC 9110 section 7.2: without the default port).
-    pub fn host_header(&self) -> HeaderValue {
-        let shown = self.text.strip_suffix(":80").unwrap_or(&self.text);
-        HeaderValue::from_str(shown).expect("addresses are made of visible ASCII only")
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-/// RFC 1123 section 2.1, and `_`, which container networks use. A name whose last label is a number would be read as an address by some.
-fn is_host_name(name: &str) -> bool {
-    let whole = name.strip_suffix('.').unwrap_or(name);
-    let label_is_good = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    let last_is_number = whole.rsplit('.').next().is_none_or(|label| label.bytes().all(|b| b.is_ascii_digit()));
-    whole.len() <= 253 && whole.split('.').all(label_is_good) && !last_is_number
 }
 
 // === impl Health ===
@@ -332,7 +256,7 @@ impl Default for Timeouts {
     }
 }
 
-fn in_range(period: Option<&At<Period>>, default: Period, least: Period, most: Period, wrong: &mut Vec<Diagnostic>) -> Duration {
+pub(super) fn in_range(period: Option<&At<Period>>, default: Period, least: Period, most: Period, wrong: &mut Vec<Diagnostic>) -> Duration {
     let Some(period) = period else { return default.0 };
     if period.value < least || period.value > most {
         let message = format!("`{}` is out of range: expected {least} to {most}", period.value);
@@ -412,7 +336,8 @@ pub(crate) mod tests {
         let target = |(address, weight): &(&str, u16)| {
             at(TargetSettings { address: at((*address).to_owned()), weight: NonZeroU16::new(*weight).unwrap() })
         };
-        UpstreamSettings { targets: at(targets.iter().map(target).collect()), balance: None, health: None, timeouts: None, retries: None }
+        let targets = at(targets.iter().map(target).collect());
+        UpstreamSettings { targets, protocol: None, http2: None, balance: None, health: None, timeouts: None, retries: None }
     }
 
     fn codes(result: Result<Upstream, Vec<Diagnostic>>) -> Vec<&'static str> {
@@ -434,50 +359,6 @@ pub(crate) mod tests {
         assert_eq!(health.check, Check::Connect);
         assert_eq!((health.every.as_secs(), health.timeout.as_secs()), (5, 1));
         assert_eq!((health.unhealthy_after, health.healthy_after), (2, 1));
-    }
-
-    #[test]
-    fn an_address_is_a_name_or_a_literal_with_a_port() {
-        for (text, shown) in [
-            ("10.0.0.7:8080", "10.0.0.7:8080"),
-            ("[::1]:80", "[::1]:80"),
-            ("[2001:DB8:0::1]:80", "[2001:db8::1]:80"),
-            ("Orders.Internal:8080", "orders.internal:8080"),
-            ("localhost:1", "localhost:1"),
-            ("my_service:65535", "my_service:65535"),
-        ] {
-            assert_eq!(&*Address::parse(text).unwrap().text, shown);
-        }
-        assert_eq!(Address::parse("[::1]:80").unwrap().host, Host::Ip("::1".parse().unwrap()));
-        assert_eq!(Address::parse("A.b:80").unwrap().host, Host::Name("a.b".into()));
-    }
-
-    #[test]
-    fn what_is_not_an_address_is_refused() {
-        for text in [
-            "",
-            "orders",
-            "orders:",
-            ":80",
-            "orders:0",
-            "orders:65536",
-            "orders:+80",
-            "orders:80a",
-            "::1:80",
-            "[::1]",
-            "[::1:80",
-            "[10.0.0.7]:80",
-            "http://orders:80",
-            "orders/x:80",
-            "or ders:80",
-            "10.0.0:80",
-            "10.0.0.256:80",
-            "-a:80",
-            "a..b:80",
-            "127.1:80",
-        ] {
-            assert!(Address::parse(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -174,9 +174,9 @@ fn remove_inner(is_switch: bool, fields: &mut HeaderMap) {
                 | "x-aspnetmvc-version"
         )
     };
-    let found: SmallVec<[HeaderName; 4]> = fields.keys().filter(|name| inner(name)).cloned().collect();
-    for name in &found {
-        fields.remove(name);
+    // One at a time: there is seldom more than one.
+    while let Some(found) = fields.keys().find(|name| inner(name)).cloned() {
+        fields.remove(&found);
     }
 }
 

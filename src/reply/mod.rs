@@ -1,6 +1,7 @@
 //! What the client gets: response headers of an upstream's answer, or a problem document.
 
 pub mod fixed;
+pub mod grpc;
 pub mod headers;
 pub mod location;
 pub mod own;

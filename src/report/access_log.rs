@@ -87,6 +87,8 @@ pub struct Line<'a> {
     pub upstream_us: Option<u64>,
     pub gateway_us: Option<u64>,
     pub user_agent: &'a [u8],
+    /// How a call of gRPC ended.
+    pub grpc_status: &'a str,
     /// Who ended a tunnel.
     pub closed_by: &'a str,
     /// Codes with which shadowed policies would have refused.
@@ -181,6 +183,7 @@ impl Line<'_> {
             upstream_us,
             gateway_us,
             user_agent,
+            grpc_status,
             closed_by,
             would_refuse,
         } = *self;
@@ -225,6 +228,7 @@ impl Line<'_> {
         fields.number(r#","upstream_us":"#, upstream_us);
         fields.number(r#","gateway_us":"#, gateway_us);
         fields.long(r#","user_agent":"#, user_agent);
+        fields.short(r#","grpc_status":"#, grpc_status.as_bytes());
         fields.short(r#","closed_by":"#, closed_by.as_bytes());
         fields.list(r#","would_refuse":"#, would_refuse);
         out.extend_from_slice(b"}\n");
@@ -441,6 +445,7 @@ mod tests {
             upstream_us: Some(20),
             gateway_us: Some(10),
             user_agent: b"curl/8",
+            grpc_status: "RESOURCE_EXHAUSTED",
             closed_by: "client",
             would_refuse: &["scope-missing", "address-refused"],
         };
@@ -453,7 +458,7 @@ mod tests {
                 r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
                 r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","subject":"u1","status":429,"#,
                 r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","upstream":"orders","target":"10.0.0.7:8080","#,
-                r#""attempts":2,"bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"user_agent":"curl/8","closed_by":"client","#,
+                r#""attempts":2,"bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
                 r#""would_refuse":["scope-missing","address-refused"]}"#,
                 "\n"
             )

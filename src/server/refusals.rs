@@ -3,13 +3,15 @@
 //! Decides nothing: the front has refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use crate::clock;
 use crate::config::plan::Gateway;
-use crate::exchange::{Refused, report_refusal, report_refused};
+use crate::entry::request_id::RequestId;
+use crate::exchange::{Refusal, Refused, report_refusal};
 use crate::listen::conn::ConnInfo;
 use crate::listen::front::{Asked, Refuse};
 use crate::reply::problem::{Kind, Problem};
@@ -24,17 +26,27 @@ pub struct Refusals {
 }
 
 impl Refuse for Refusals {
-    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes {
+    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8], took: Duration) -> Bytes {
         let now = clock::now();
-        let request_id = report_refusal(&self.gateway.load(), &self.sink, conn, kind, head, now);
+        let request_id = RequestId::make();
         let how = Http1 { request_id: request_id.as_str(), unix_ms: now.unix_ms, close: true, is_head: head.starts_with(b"HEAD ") };
-        http1(&Problem::new(kind), how)
+        let answer = http1(&Problem::new(kind), how);
+        // As for requests: what follows the answer's head.
+        let body = memchr::memmem::find(&answer, b"\r\n\r\n").map_or(0, |at| answer.len() - at - 4);
+        let asked = Refused::head(head);
+        let refusal = Refusal { conn, kind, asked, request_id: &request_id, now, took, sent: body };
+        report_refusal(&self.gateway.load(), &self.sink, &refusal);
+        answer
     }
 
     fn refuse_stream(&self, conn: &ConnInfo, kind: &'static Kind, asked: &Asked<'_>) -> (http::response::Parts, Bytes) {
         let now = clock::now();
-        let request_id = report_refused(&self.gateway.load(), &self.sink, conn, kind, Refused::stream(asked), now);
-        http2(&Problem::new(kind), request_id.as_str(), now.unix_ms)
+        let request_id = RequestId::make();
+        let (head, body) = http2(&Problem::new(kind), request_id.as_str(), now.unix_ms);
+        let asked = Refused::stream(asked);
+        let refusal = Refusal { conn, kind, asked, request_id: &request_id, now, took: Duration::ZERO, sent: body.len() };
+        report_refusal(&self.gateway.load(), &self.sink, &refusal);
+        (head, body)
     }
 
     fn dropped(&self, listener: &str, reason: Dropped) {

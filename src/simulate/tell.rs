@@ -18,6 +18,7 @@ use crate::policy::api_key::Carrier;
 use crate::policy::credential::{cut, hide};
 use crate::policy::websocket::is_handshake;
 use crate::relay::upstream::Timeouts;
+use crate::reply::grpc::{Speech, Status};
 use crate::report::civil::rfc3339;
 
 /// What is shown for a credential.
@@ -72,6 +73,10 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
         Verdict::Answered { status, code, headers, body: _ } => {
             told["status"] = json!(status);
             told["code"] = json!(code);
+            let web = route.and_then(Route::relay).is_some_and(|relay| relay.grpc_web);
+            if code.is_some() && outcome.head.as_ref().is_some_and(|head| Speech::of(head, web).is_some()) {
+                told["grpc_status"] = json!(Status::of_http(*status).name());
+            }
             told["reason"] = json!(facts.refused.as_ref().and_then(|(_, reason)| reason.clone()));
             told["answer_headers"] = headers.iter().map(|(name, value)| json!([name.as_str(), shown(gateway, name, value)])).collect();
         }
@@ -202,7 +207,8 @@ pub fn text(told: &Value) -> String {
     say("without", rows(&told["headers"]["removed"]).iter().map(str).collect());
     match told["status"].as_u64() {
         Some(status) => {
-            say("answer", vec![format!("{status} {}", str(&told["code"]))]);
+            let call = told["grpc_status"].as_str().map(|name| format!(", told as 200 and grpc-status {name}")).unwrap_or_default();
+            say("answer", vec![format!("{status} {}{call}", str(&told["code"]))]);
             say("reason", vec![str(&told["reason"])]);
             say("with", rows(&told["answer_headers"]).iter().map(pair).collect());
         }

@@ -28,9 +28,14 @@ pub fn run_tests(gateway: &Gateway) -> Vec<Tested> {
         .iter()
         .map(|(name, test)| {
             let buckets = Buckets::new(MEMORY);
-            Tested { name: name.value.clone(), failure: run(gateway, &buckets, test).err() }
+            Tested { name: name.value.clone(), failure: run(gateway, &buckets, test).err().map(|why| redact(gateway, why)) }
         })
         .collect()
+}
+
+/// What was put into the configuration from outside, such as an internal secret that a route sets, is in no output.
+fn redact(gateway: &Gateway, why: String) -> String {
+    gateway.sources.iter().fold(why, |why, source| source.redact(why))
 }
 
 fn run(gateway: &Gateway, buckets: &Buckets, test: &TestSettings) -> Result<(), String> {
@@ -125,4 +130,26 @@ fn each(expected: &BTreeMap<String, At<String>>, what: &str, found: impl Fn(&str
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::compile::load_text;
+    use crate::state::State;
+
+    #[test]
+    fn a_failure_shows_no_interpolated_value() {
+        let text = r#"
+listeners: { l: { address: 127.0.0.1:1 } }
+upstreams: { u: { targets: [127.0.0.1:2] } }
+routes: { r: { match: { path: / }, auth: public, request_headers: { set: { x-internal-auth: "${env:SECRET}" } }, upstream: u } }
+tests: { t: { request: { url: http://h/ }, expect: { upstream_headers: { x-internal-auth: other } } } }
+"#;
+        let env = |name: &str| (name == "SECRET").then(|| "hush-hush".to_owned());
+        let gateway = load_text("a.yaml", text, &env, &State::default()).unwrap();
+        let why = run_tests(&gateway).remove(0).failure.unwrap();
+        // Was printed, into the log and into `/status` too.
+        assert_eq!(why, "upstream header `x-internal-auth`: expected `other`, found `[interpolated]`");
+    }
 }

@@ -529,3 +529,42 @@ fn a_client_can_be_of_any_size() {
     }
     assert_eq!(gateway.log_lines(150).len(), 150);
 }
+
+// === what one route says must not be said on another ===
+
+#[test]
+fn what_one_route_sets_or_asks_for_clients_cannot_send_to_another() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::config(
+        r#"
+listeners: { public: { address: "127.0.0.1:{port}" } }
+authenticators: { links: { api_key: { query: key } }, own: { api_key: { query: token, pass: true } } }
+consumers: { acme: { keys: [{ sha256: "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b" }] } } # `secret`
+upstreams: { up: { targets: ["{up}"] } }
+defaults: { upstream: up }
+routes:
+  inner: { match: { path: /inner }, auth: [links], request_headers: { set: { x-internal-auth: hush, accept: text/plain } } }
+  passing: { match: { path: /passing }, auth: [own] }
+  other: { match: { path: /other }, auth: public }
+"#,
+    )
+    .var("up", upstream.address())
+    .start();
+    let forged = [("x-internal-auth", "forged"), ("X_Internal_Auth", "forged"), ("accept", "text/html"), ("accept_", "x")];
+    let seen = |target: &str| {
+        assert_eq!(gateway.get(target, &forged).status, 200, "{target}");
+        let request = upstream.last();
+        let of = |name: &str| request.header(name).map(str::to_owned);
+        (request.target.clone(), of("x-internal-auth"), of("x_internal_auth"), of("accept"))
+    };
+    let says =
+        |target: &str, secret: Option<&str>, accept: &str| (target.to_owned(), secret.map(str::to_owned), None, Some(accept.to_owned()));
+    assert_eq!(seen("/inner?a=1&key=secret"), says("/inner?a=1", Some("hush"), "text/plain"));
+    // Both went on: an upstream would have taken the header for the gateway's word, and has the key in its log.
+    assert_eq!(seen("/other?a=1&key=secret&%6bey=2&token=secret"), says("/other?a=1", None, "text/html"));
+    assert_eq!(seen("/passing?token=secret&key=secret"), says("/passing?token=secret", None, "text/html"));
+    let told = gateway.sluice(&["explain", "sluice.yaml", "GET http://x/other?key=secret", "-H", "x-internal-auth: forged", "--json"]);
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert!(told["headers"]["removed"].as_array().unwrap().contains(&"x-internal-auth".into()), "{told}");
+    assert!(!told.to_string().contains("secret"), "{told}");
+}

@@ -115,7 +115,11 @@ fn listeners_that_are_renamed_or_change_places_keep_their_sockets_and_connection
     let answer = client.get("/counted", &[]);
     assert_eq!((answer.status, answer.is_keep_alive()), (204, false), "the connection belongs to the new name, and is told to go");
     assert_eq!(gateway.get("/counted", &[]).status, 204);
+    let mut open = gateway.client();
+    assert_eq!(open.get("/counted", &[]).status, 204);
     accept(&mut gateway, &two("private", "outside"));
+    // Was judged by the listener that has its name now, at the other address: an outsider passed for an insider.
+    assert_eq!(open.get("/counted", &[]).status, 204, "a connection belongs to the address where it came in");
     assert_eq!(gateway.get("/counted", &[]).status, 204);
     assert_eq!(get(gateway.address_of("other"), "/other", &[]).status, 204);
 }

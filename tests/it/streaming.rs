@@ -27,7 +27,7 @@ routes:
   python: { match: { path: /python/** }, auth: public, upstream: python, rewrite: { strip_prefix: /python } }
   hasty: { match: { path: /hasty/** }, auth: public, upstream: hasty, rewrite: { strip_prefix: /hasty } }
   patient: { match: { path: /patient/** }, auth: public, upstream: hasty, rewrite: { strip_prefix: /patient }, timeouts: { idle: 10m } }
-  impatient: { match: { path: /impatient/** }, auth: public, upstream: python, rewrite: { strip_prefix: /impatient }, timeouts: { response: 300ms } }
+  impatient: { match: { path: /impatient/** }, auth: public, upstream: old, rewrite: { strip_prefix: /impatient }, timeouts: { response: 300ms } }
   old: { match: { path: /old/** }, auth: public, upstream: old, rewrite: { strip_prefix: /old } }
   nginx: { match: { path: /nginx/** }, auth: public, upstream: nginx, rewrite: { strip_prefix: /nginx } }
   small: { match: { path: /small/** }, auth: public, upstream: python, rewrite: { strip_prefix: /small }, body: { limit: 1KiB } }

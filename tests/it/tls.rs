@@ -295,5 +295,9 @@ fn explain_knows_which_names_a_listener_has_certificates_for_and_that_it_speaks_
     };
     assert!(explain("https://a.main.example/x").contains("200"), "{}", explain("https://a.main.example/x"));
     assert!(explain("http://main.example/x").contains("tls-expected"), "{}", explain("http://main.example/x"));
-    assert!(explain("https://unknown.example/x").contains("has no certificate for `unknown.example`"), "{}", explain("https://unknown.example/x"));
+    assert!(
+        explain("https://unknown.example/x").contains("has no certificate for `unknown.example`"),
+        "{}",
+        explain("https://unknown.example/x")
+    );
 }

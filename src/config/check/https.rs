@@ -12,6 +12,7 @@ pub(super) fn check(document: &Document, errors: &mut Vec<Diagnostic>) {
         if listener.tls.is_some() {
             let message = format!("nothing on `{}` is redirected: it has `tls`, so no request comes plain", name.value);
             errors.push(Diagnostic::at(&port.place, "inert", message).help("the listener that clients reach with `http://` redirects"));
+            continue;
         }
         if document.clients.is_some() {
             // A trusted proxy may say that a request came to it by `https://`.

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use super::Index;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::document::{RouteSettings, Shadow};
+use crate::config::document::RouteSettings;
 use crate::config::effective::Effective;
 use crate::config::types::At;
+use crate::policy::Shadow;
 use crate::policy::authn::AuthSettings;
 use crate::policy::rate_limit::{By, LimitSettings, Stage};
 
@@ -27,7 +28,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     let mut on_routes: HashSet<&str> = HashSet::new();
     let mut told: HashSet<(&str, u32, u32)> = HashSet::new();
     for ((name, route), effective) in index.document.routes.iter().zip(&index.effective) {
-        for used in effective.limits.iter().flat_map(|given| &given.settings.value) {
+        for used in effective.given(|all| &all.limits).iter().flat_map(|given| &given.settings.value) {
             let Some(limit) = index.limits.get(used.as_str()) else { continue };
             on_routes.insert(used.as_str());
             // A list of the defaults is told once, not once a route.
@@ -149,7 +150,7 @@ fn callers(index: &Index<'_>, route: &RouteSettings, effective: &Effective<'_>, 
         return Some(vec![Caller::Anonymous]);
     }
     let mut callers = Vec::new();
-    let shadowed = effective.shadow.as_ref().is_some_and(|shadow| shadow.settings.iter().any(|entry| entry.value == Shadow::Auth));
+    let shadowed = effective.shadows(Shadow::Auth);
     match &route.own.auth.value {
         AuthSettings::Public => callers.push(Caller::Anonymous),
         AuthSettings::AnyOf(names) => {

@@ -10,7 +10,7 @@ mod limits;
 mod names;
 mod routes;
 mod tests_section;
-mod values;
+pub mod values;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -151,7 +151,7 @@ fn singular(section: &'static str) -> &'static str {
 }
 
 /// Tells what stands in a list for the second time.
-fn each_once(list: &[At<String>], errors: &mut Vec<Diagnostic>) {
+pub fn each_once(list: &[At<String>], errors: &mut Vec<Diagnostic>) {
     let mut seen: HashSet<&str> = HashSet::new();
     for item in list {
         if !seen.insert(item.as_str()) {
@@ -160,8 +160,17 @@ fn each_once(list: &[At<String>], errors: &mut Vec<Diagnostic>) {
     }
 }
 
+/// The same, of a list of words.
+pub fn same_twice<T: PartialEq>(list: &[At<T>], errors: &mut Vec<Diagnostic>) {
+    for (at, item) in list.iter().enumerate() {
+        if list[..at].iter().any(|before| before.value == item.value) {
+            errors.push(Diagnostic::at(&item.place, "listed-twice", "this stands in the list already"));
+        }
+    }
+}
+
 /// Tells a list that must not be empty.
-fn not_empty<T>(list: &[T], place: &Place, what: &str, errors: &mut Vec<Diagnostic>) {
+pub fn not_empty<T>(list: &[T], place: &Place, what: &str, errors: &mut Vec<Diagnostic>) {
     if list.is_empty() {
         errors.push(Diagnostic::at(place, "empty-list", format!("an empty list: expected {what}")));
     }

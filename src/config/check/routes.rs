@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::Index;
 use crate::config::diagnostic::{Diagnostic, Place};
-use crate::config::document::{PolicySettings, RouteOwnSettings, RouteSettings, Shadow};
+use crate::config::document::{PolicySettings, RouteOwnSettings, RouteSettings};
 use crate::config::effective::{Effective, Giver};
 use crate::policy::authn::AuthSettings;
+use crate::policy::{Shadow, Written};
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     let document = index.document;
@@ -63,43 +64,17 @@ fn one_way_to_answer(index: &Index<'_>, name: &str, route: &RouteSettings, effec
 
 /// A route that answers by itself sends nothing on, so there is nothing to rewrite, and no body is read.
 fn inert_without_upstream(policies: &PolicySettings, answer: &Place, own: &RouteOwnSettings, errors: &mut Vec<Diagnostic>) {
-    let PolicySettings {
-        rewrite,
-        request_headers,
-        body,
-        websocket,
-        timeouts,
-        ip_filter: _,
-        cors: _,
-        allow: _,
-        limits: _,
-        response_headers: _,
-        accept: _,
-        shadow: _,
-    } = policies;
     let word = if own.respond.is_some() { "respond" } else { "redirect" };
-    for (key, place) in [
-        ("rewrite", rewrite.as_ref().map(|at| &at.place)),
-        ("request_headers", request_headers.as_ref().map(|at| &at.place)),
-        ("body", body.as_ref().map(|at| &at.place)),
-        ("websocket", websocket.as_ref().map(|at| &at.place)),
-        ("timeouts", timeouts.as_ref().map(|at| &at.place)),
-    ] {
-        if let Some(place) = place {
-            errors.push(
-                Diagnostic::at(
-                    place,
-                    "inert",
-                    format!("`{key}` has no effect here: the route answers by itself, nothing goes to an upstream"),
-                )
+    for Written { key, place, .. } in policies.written().iter().filter(|written| written.needs_upstream) {
+        errors.push(
+            Diagnostic::at(place, "inert", format!("`{key}` has no effect here: the route answers by itself, nothing goes to an upstream"))
                 .help(format!("remove `{key}`, or the `{word}` on line {}", answer.line)),
-            );
-        }
+        );
     }
 }
 
 fn authorisation(index: &Index<'_>, name: &str, route: &RouteSettings, effective: &Effective<'_>, errors: &mut Vec<Diagnostic>) {
-    let Some(allow) = &effective.allow else { return };
+    let Some(allow) = effective.given(|all| &all.allow) else { return };
     let from = match allow.by {
         Giver::Route => String::new(),
         Giver::Bundle(bundle) | Giver::DefaultsBundle(bundle) => format!(" of the bundle `{bundle}`"),
@@ -135,41 +110,6 @@ fn authorisation(index: &Index<'_>, name: &str, route: &RouteSettings, effective
     }
 }
 
-/// The keys that a bundle or the defaults write.
-fn written(policies: &PolicySettings) -> Vec<(&'static str, &Place)> {
-    let PolicySettings {
-        ip_filter,
-        cors,
-        websocket,
-        allow,
-        limits,
-        body,
-        timeouts,
-        rewrite,
-        request_headers,
-        response_headers,
-        accept,
-        shadow,
-    } = policies;
-    [
-        ("ip_filter", ip_filter.as_ref().map(|at| &at.place)),
-        ("cors", cors.as_ref().map(|at| &at.place)),
-        ("websocket", websocket.as_ref().map(|at| &at.place)),
-        ("allow", allow.as_ref().map(|at| &at.place)),
-        ("limits", limits.as_ref().map(|at| &at.place)),
-        ("body", body.as_ref().map(|at| &at.place)),
-        ("timeouts", timeouts.as_ref().map(|at| &at.place)),
-        ("rewrite", rewrite.as_ref().map(|at| &at.place)),
-        ("request_headers", request_headers.as_ref().map(|at| &at.place)),
-        ("response_headers", response_headers.as_ref().map(|at| &at.place)),
-        ("accept", accept.as_ref().map(|at| &at.place)),
-        ("shadow", shadow.as_ref().map(|at| &at.place)),
-    ]
-    .into_iter()
-    .filter_map(|(key, place)| Some((key, place?)))
-    .collect()
-}
-
 fn duplicate_policies(index: &Index<'_>, route: &RouteSettings, errors: &mut Vec<Diagnostic>) {
     if let Some(bundles) = &route.own.bundles {
         duplicates(&bundles.value, index, errors);
@@ -190,7 +130,7 @@ fn duplicates(names: &[crate::config::types::At<String>], index: &Index<'_>, err
     let mut givers: HashMap<&str, &str> = HashMap::new();
     for name in names {
         let Some(bundle) = index.resolver.bundle(name) else { continue };
-        for (key, _) in written(bundle) {
+        for Written { key, .. } in bundle.written() {
             match givers.get(key) {
                 Some(first) if *first != name.as_str() => errors.push(
                     Diagnostic::at(
@@ -220,16 +160,15 @@ struct Shadowed<'a> {
 
 impl<'a> Shadowed<'a> {
     fn note(&mut self, route: &RouteSettings, effective: &Effective<'a>) {
-        let Some(shadow) = &effective.shadow else { return };
+        let Some(shadow) = effective.given(|all| &all.shadow) else { return };
         for entry in &shadow.settings.value {
-            let (word, there) = match entry.value {
-                Shadow::IpFilter => ("ip_filter", effective.ip_filter.is_some()),
-                Shadow::Cors => ("cors", effective.cors.is_some()),
-                Shadow::Auth => ("auth", matches!(route.own.auth.value, AuthSettings::AnyOf(_))),
-                Shadow::Allow => ("allow", effective.allow.is_some()),
-                Shadow::Limits => ("limits", effective.limits.as_ref().is_some_and(|limits| !limits.settings.is_empty())),
-                Shadow::Websocket => ("websocket", effective.websocket.is_some()),
-                Shadow::Body => ("body", effective.body.is_some()),
+            let word = entry.value.as_str();
+            let there = if entry.value == Shadow::Auth {
+                matches!(route.own.auth.value, AuthSettings::AnyOf(_))
+            } else if entry.value == Shadow::Limits {
+                effective.given(|all| &all.limits).is_some_and(|limits| !limits.settings.is_empty())
+            } else {
+                effective.has(word)
             };
             if there {
                 self.effective.insert(key(&entry.place));

@@ -79,7 +79,7 @@ fn some_time(period: &Option<At<Period>>, errors: &mut Vec<Diagnostic>) {
 }
 
 /// Tells unless exactly one of some keys is written, or at most one where none will do. `owner` has the keys.
-fn one_of(owner: &str, place: &Place, keys: &[(&str, Option<&Place>)], none_will_do: bool, errors: &mut Vec<Diagnostic>) {
+pub fn one_of(owner: &str, place: &Place, keys: &[(&str, Option<&Place>)], none_will_do: bool, errors: &mut Vec<Diagnostic>) {
     let written: Vec<(&str, &Place)> = keys.iter().filter_map(|(key, place)| Some((*key, (*place)?))).collect();
     let names: Vec<String> = keys.iter().map(|(key, _)| format!("`{key}`")).collect();
     let all = match names.as_slice() {
@@ -101,7 +101,7 @@ fn one_of(owner: &str, place: &Place, keys: &[(&str, Option<&Place>)], none_will
     }
 }
 
-fn place_of<T>(value: &Option<At<T>>) -> Option<&Place> {
+pub fn place_of<T>(value: &Option<At<T>>) -> Option<&Place> {
     value.as_ref().map(|at| &at.place)
 }
 
@@ -194,7 +194,7 @@ fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &m
 }
 
 fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
-    let UpstreamSettings { targets, balance: _, health, timeouts, retries } = settings;
+    let UpstreamSettings { targets, protocol: _, http2: _, balance: _, health, timeouts, retries } = settings;
     not_empty(targets, &targets.place, "at least one target, such as `[127.0.0.1:3000]`", errors);
     if let Some(health) = health {
         some_time(&health.every, errors);
@@ -213,76 +213,7 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
 }
 
 fn policies(policies: &PolicySettings, errors: &mut Vec<Diagnostic>) {
-    let PolicySettings {
-        ip_filter,
-        allow,
-        rewrite,
-        accept,
-        shadow,
-        cors,
-        websocket: _, // all of it where it is compiled
-        timeouts: _,
-        limits: _,
-        body: _,
-        request_headers: _,
-        response_headers: _,
-    } = policies;
-    if let Some(filter) = ip_filter {
-        let lists = [("allow", filter.allow.as_ref()), ("deny", filter.deny.as_ref())];
-        one_of("`ip_filter`", &filter.place, &lists.map(|(key, list)| (key, list.map(|_| &filter.place))), false, errors);
-        for (_, list) in lists {
-            if let Some(list) = list {
-                not_empty(list, &filter.place, "networks", errors);
-            }
-        }
-    }
-    if let Some(allow) = allow {
-        if allow.scopes.is_none() && allow.roles.is_none() && allow.claims.is_none() {
-            errors.push(Diagnostic::at(
-                &allow.place,
-                "inert",
-                "this asks for nothing: expected at least one of `scopes`, `roles` and `claims`",
-            ));
-        }
-        for (list, what) in [(&allow.scopes, "scopes"), (&allow.roles, "roles")] {
-            if let Some(list) = list {
-                not_empty(list, &list.place, what, errors);
-            }
-        }
-        if let Some(claims) = allow.claims.as_ref().filter(|claims| claims.is_empty()) {
-            errors.push(Diagnostic::at(&claims.place, "inert", "this asks for nothing: expected claims and their values"));
-        }
-    }
-    if let Some(rewrite) = rewrite {
-        let prefix = rewrite.prefix.as_ref().map(|prefix| &prefix.from.place);
-        let ways = [("strip_prefix", place_of(&rewrite.strip_prefix)), ("prefix", prefix), ("path", place_of(&rewrite.path))];
-        one_of("`rewrite`", &rewrite.place, &ways, true, errors);
-        if ways.iter().all(|(_, place)| place.is_none()) && rewrite.host.is_none() {
-            errors.push(Diagnostic::at(
-                &rewrite.place,
-                "inert",
-                "this changes nothing: expected `strip_prefix`, `prefix`, `path` or `host`",
-            ));
-        }
-    }
-    if let Some(cors) = cors {
-        not_empty(&cors.origins, &cors.place, "`origins`, such as `[https://shop.example]`", errors);
-        each_once(&cors.origins, errors);
-    }
-    if let Some(accept) = accept {
-        for (at, spelling) in accept.iter().enumerate() {
-            if accept[..at].iter().any(|before| before.value == spelling.value) {
-                errors.push(Diagnostic::at(&spelling.place, "listed-twice", "this stands in the list already"));
-            }
-        }
-    }
-    if let Some(shadow) = shadow {
-        for (at, policy) in shadow.iter().enumerate() {
-            if shadow[..at].iter().any(|before| before.value == policy.value) {
-                errors.push(Diagnostic::at(&policy.place, "listed-twice", "this stands in the list already"));
-            }
-        }
-    }
+    errors.extend(policies.written().into_iter().flat_map(|written| written.mistakes));
 }
 
 fn respond(answer: &At<RespondSettings>, errors: &mut Vec<Diagnostic>) {

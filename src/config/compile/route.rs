@@ -8,26 +8,20 @@ use std::sync::Arc;
 use http::Method;
 
 use super::Wrong;
-use crate::config::diagnostic::Diagnostic;
-use crate::config::document::{Document, RouteSettings, Shadow};
-use crate::config::effective::{Effective, Giver};
+use crate::config::document::{Document, RouteOwnSettings, RouteSettings};
+use crate::config::effective::Effective;
 use crate::config::plan::{Action, Relay, Route, Shown, UpstreamPlan};
 use crate::config::types::At;
 use crate::entry::route::pattern::Pattern;
-use crate::policy::Policies;
 use crate::policy::authenticators::Authenticators;
 use crate::policy::authn::{Auth, AuthSettings};
-use crate::policy::authz::Allow;
-use crate::policy::cors::Cors;
-use crate::policy::ip_filter::IpFilter;
 use crate::policy::limits::limit::Limit;
-use crate::policy::rate_limit::{RateLimits, Stage};
-use crate::policy::validate::BodyLimit;
-use crate::policy::websocket::WebSocket;
+use crate::policy::{ForRoute, Policies, Shadow};
 use crate::relay::edits::HeaderEdits;
 use crate::relay::head::HeadPlan;
 use crate::relay::rewrite::Rewrite;
 use crate::relay::timeouts::RouteTimeouts;
+use crate::relay::translate::grpc_web;
 use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
 use crate::state::State;
@@ -46,9 +40,8 @@ impl Parts<'_> {
         let own = &settings.own;
         let pattern = Pattern::parse(&own.matches.path).map_err(|_| ()).ok()?; // told by the table
         let names: Vec<&str> = pattern.captures().collect();
-        let auth = wrong.keep(Auth::compile(&own.auth, self.authenticators));
-        let policies = self.policies(name, auth, given, own.matches.methods.as_ref(), wrong);
-        let response = given.response_headers.as_ref().map(|given| ResponseHeaders::compile(given.settings));
+        let policies = self.policies(name, own, given, wrong);
+        let response = given.given(|all| &all.response_headers).map(|given| ResponseHeaders::compile(given.settings));
         let response = response.map_or(Some(ResponseHeaders::default()), |compiled| wrong.keep(compiled));
         let action = match (&given.upstream, &own.respond, &own.redirect) {
             (_, Some(respond), _) => wrong.keep(Fixed::compile(respond)).map(Action::Respond),
@@ -63,7 +56,10 @@ impl Parts<'_> {
         };
         Some(Route {
             name: name.as_str().into(),
-            accept: given.accept.as_ref().map(|given| given.settings.iter().map(|spelling| spelling.value).collect()).unwrap_or_default(),
+            accept: given
+                .given(|all| &all.accept)
+                .map(|given| given.settings.iter().map(|spelling| spelling.value).collect())
+                .unwrap_or_default(),
             series: self.state.metrics.route(name, respond),
             shown: self.shown(settings, given, &action),
             pattern,
@@ -73,48 +69,14 @@ impl Parts<'_> {
         })
     }
 
-    fn policies(
-        &self,
-        name: &str,
-        auth: Option<Auth>,
-        given: &Effective<'_>,
-        methods: Option<&At<Vec<At<String>>>>,
-        wrong: &mut Wrong,
-    ) -> Option<Policies> {
+    fn policies(&self, name: &str, own: &RouteOwnSettings, given: &Effective<'_>, wrong: &mut Wrong) -> Option<Policies> {
+        let written = own.matches.methods.as_ref();
         let methods: Option<Vec<Method>> =
-            methods.map(|methods| methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect());
-        let ip_filter = given.ip_filter.as_ref().and_then(|given| wrong.keep(IpFilter::compile(given.settings)));
-        let cors = given.cors.as_ref().and_then(|given| wrong.keep(Cors::compile(given.settings, methods.as_deref())));
-        let body = given.body.as_ref().and_then(|given| wrong.keep(BodyLimit::compile(given.settings)));
-        let auth = auth?;
-        let websocket = given.websocket.as_ref().and_then(|given| {
-            // What bundles and defaults say need not concern every route.
-            wrong.keep(WebSocket::compile(given.settings, auth.takes_tokens() || given.by != Giver::Route))
-        });
-        let allow = given.allow.as_ref().and_then(|given| wrong.keep(Allow::compile(given.settings, &auth)));
-        let shadow: Vec<Shadow> =
-            given.shadow.as_ref().map(|given| given.settings.iter().map(|shadow| shadow.value).collect()).unwrap_or_default();
-        if let (Some(shadowed), Some(allow)) = (&given.shadow, &given.allow)
-            && shadow.contains(&Shadow::Auth)
-            && !shadow.contains(&Shadow::Allow)
-        {
-            let message = "`auth` is shadowed but `allow` is not: whoever comes without a credential would still be refused";
-            let told = Diagnostic::at(&shadowed.settings.place, "shadow-without-allow", message);
-            wrong.0.push(told.help(format!("add `allow`, which is written in line {}", allow.settings.place.line)));
-        }
-        let named = given.limits.as_ref().map(|given| given.settings.value.as_slice()).unwrap_or_default();
+            written.map(|methods| methods.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect());
+        let auth = wrong.keep(Auth::compile(&own.auth, self.authenticators));
+        let named = given.given(|all| &all.limits).map(|given| given.settings.value.as_slice()).unwrap_or_default();
         let limits: Vec<_> = named.iter().filter_map(|limit| self.limits.get(limit.as_str()).cloned()).collect();
-        Some(Policies {
-            ip_filter,
-            cors,
-            websocket,
-            limits_before_auth: RateLimits::for_route(name, &limits, Some(Stage::BeforeAuth)),
-            auth,
-            allow,
-            limits: RateLimits::for_route(name, &limits, None),
-            body,
-            shadow,
-        })
+        Policies::compile(ForRoute { name, methods: methods.as_deref(), auth, limits: &limits, given }, wrong)
     }
 
     fn relay(
@@ -126,24 +88,29 @@ impl Parts<'_> {
         names: &[&str],
         wrong: &mut Wrong,
     ) -> Option<Action> {
-        let rewrite = match &given.rewrite {
+        let rewrite = match given.given(|all| &all.rewrite) {
             Some(given) => Some(wrong.keep(Rewrite::compile(given.settings, pattern, names))?),
             None => None,
         };
-        let edits = match &given.request_headers {
+        let edits = match given.given(|all| &all.request_headers) {
             Some(given) => wrong.keep(HeaderEdits::of_requests(given.settings))?,
             None => HeaderEdits::default(),
         };
-        let own_timeouts = match &given.timeouts {
+        let own_timeouts = match given.given(|all| &all.timeouts) {
             Some(given) => wrong.keep(RouteTimeouts::compile(given.settings))?,
             None => RouteTimeouts::default(),
         };
         let auth = &policies?.auth;
         let upstream = self.upstreams.get(upstream.as_str())?.clone();
+        let grpc_web = match given.given(|all| &all.grpc) {
+            Some(given) => wrong.keep(grpc_web::compile(given.settings, upstream.pool.upstream.protocol))?,
+            None => false,
+        };
         let header = self.document.clients.as_ref().and_then(|clients| clients.header.as_ref());
         Some(Action::Upstream(Box::new(Relay {
             timeouts: own_timeouts.over(upstream.pool.upstream.timeouts),
-            has_own_timeouts: given.timeouts.is_some(),
+            has_own_timeouts: given.given(|all| &all.timeouts).is_some(),
+            grpc_web,
             upstream,
             head: HeadPlan {
                 rewrite,
@@ -160,7 +127,7 @@ impl Parts<'_> {
         let list = |names: &Option<At<Vec<At<String>>>>| -> Vec<String> {
             names.as_ref().map(|names| names.iter().map(|name| name.value.clone()).collect()).unwrap_or_default()
         };
-        let shadowed = given.shadow.as_ref().is_some_and(|given| given.settings.iter().any(|one| one.value == Shadow::Auth));
+        let shadowed = given.shadows(Shadow::Auth);
         let auth = match &own.auth.value {
             AuthSettings::Public => vec!["public".to_owned()],
             AuthSettings::AnyOf(names) => names.iter().map(|name| name.value.clone()).collect(),
@@ -178,7 +145,10 @@ impl Parts<'_> {
             conditions: conditions.collect(),
             is_public: matches!(own.auth.value, AuthSettings::Public) || shadowed,
             auth: if shadowed { auth.iter().map(|name| format!("{name} (shadow)")).collect() } else { auth },
-            limits: given.limits.as_ref().map(|given| given.settings.iter().map(|name| name.value.clone()).collect()).unwrap_or_default(),
+            limits: given
+                .given(|all| &all.limits)
+                .map(|given| given.settings.iter().map(|name| name.value.clone()).collect())
+                .unwrap_or_default(),
             target: match action {
                 Action::Upstream(relay) => relay.upstream.name.to_string(),
                 Action::Respond(fixed) => format!("respond {}", fixed.status),

@@ -33,7 +33,7 @@ impl ProxyHttp for App {
 struct Count(Mutex<Vec<&'static str>>);
 
 impl Refuse for Count {
-    fn refuse(&self, _: &ConnInfo, _: &'static Kind, _: &[u8]) -> Bytes {
+    fn refuse(&self, _: &ConnInfo, _: &'static Kind, _: &[u8], _: std::time::Duration) -> Bytes {
         unreachable!("no head is sent here")
     }
     fn refuse_stream(&self, _: &ConnInfo, _: &'static Kind, _: &crate::listen::front::Asked<'_>) -> (http::response::Parts, Bytes) {

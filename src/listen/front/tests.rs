@@ -54,8 +54,6 @@ impl ProxyHttp for App {
             "/continue" => {
                 if session.req_header().headers.get("expect").is_some() {
                     session.downstream_session.write_continue_response().await?;
-                    // Pingora takes any answer before the end of the body, a 100 too, for the last on the connection.
-                    session.set_keepalive(Some(0));
                 }
                 let body = session.downstream_session.read_request_body().await?;
                 text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
@@ -79,9 +77,6 @@ impl ProxyHttp for App {
             "/large" => text = "x".repeat(300_000),
             _ => {}
         }
-        if conn.is_closing() {
-            session.set_keepalive(None);
-        }
         let mut head = ResponseHeader::build(status, None)?;
         head.insert_header("content-length", text.len())?;
         session.write_response_header(Box::new(head), false).await?;
@@ -103,7 +98,7 @@ struct Record {
 }
 
 impl Refuse for Record {
-    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8]) -> Bytes {
+    fn refuse(&self, conn: &ConnInfo, kind: &'static Kind, head: &[u8], _: Duration) -> Bytes {
         assert!(conn.peer.ip().is_loopback());
         self.refused.lock().push((kind.code, head.to_vec()));
         let (status, code) = (kind.status, kind.code);

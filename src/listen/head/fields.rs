@@ -1,6 +1,8 @@
 //! Decides whether the field lines of a head are sound, one by one and together: framing, Host, Connection, Upgrade.
 //!
-//! Every other field is only looked at for its bytes. Does not keep fields: Pingora parses those that we use.
+//! Every other field is only looked at for its bytes. Does not keep fields: see `request.rs`.
+
+use std::ops::Range;
 
 use memchr::memchr;
 
@@ -17,12 +19,14 @@ pub struct Fields<'a> {
     host: Option<&'a [u8]>,
     length: Option<u64>,
     chunked: bool,
-    upgrades: u8,
+    pub upgrades: u8,
     websocket: bool,
     /// Options that all Connection fields have named together.
     options: u8,
     connection_upgrade: bool,
     pub close: bool,
+    /// What keeps a connection open in HTTP/1.0.
+    pub keep_alive: bool,
     pub expect_continue: bool,
 }
 
@@ -32,8 +36,8 @@ const MOST_OPTIONS: u8 = 8;
 // === impl Fields ===
 
 impl<'a> Fields<'a> {
-    /// Judges one field line, given without its CRLF and not empty.
-    pub fn see(&mut self, line: &'a [u8]) -> Result<(), &'static Kind> {
+    /// Judges one field line, given without its CRLF and not empty. Says where in it the name ends, and where the value lies.
+    pub fn see(&mut self, line: &'a [u8]) -> Result<(usize, Range<usize>), &'static Kind> {
         if matches!(line[0], b' ' | b'\t') {
             return Err(&FIELD_FOLDED);
         }
@@ -47,25 +51,24 @@ impl<'a> Fields<'a> {
         if value.iter().fold(false, |bad, &byte| bad | ((byte < 0x20) & (byte != b'\t')) | (byte == 0x7f)) {
             return Err(if value.contains(&b'\r') { &LINE_ENDING_INVALID } else { &FIELD_VALUE_INVALID });
         }
+        let place = trimmed(line, end + 1);
+        let value = &line[place.clone()];
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => {
-                let before = self.host.replace(trim(value));
-                return before.map_or(Ok(()), |_| Err(&HOST_DUPLICATE));
-            }
-            6 if name.eq_ignore_ascii_case(b"expect") => self.expect_continue |= trim(value).eq_ignore_ascii_case(b"100-continue"),
+            4 if name.eq_ignore_ascii_case(b"host") && self.host.replace(value).is_some() => return Err(&HOST_DUPLICATE),
+            6 if name.eq_ignore_ascii_case(b"expect") => self.expect_continue |= value.eq_ignore_ascii_case(b"100-continue"),
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
                 self.upgrades = self.upgrades.saturating_add(1);
                 self.websocket |= options(value).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
             }
             10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value)?,
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let length = number(trim(value)).ok_or(&CONTENT_LENGTH_INVALID)?;
+                let length = number(value).ok_or(&CONTENT_LENGTH_INVALID)?;
                 if self.length.replace(length).is_some() {
                     return Err(&CONTENT_LENGTH_INVALID);
                 }
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if self.chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(&TRANSFER_ENCODING_INVALID);
                 }
                 self.chunked = true;
@@ -76,7 +79,7 @@ impl<'a> Fields<'a> {
             }
             _ => {}
         }
-        Ok(())
+        Ok((end, place))
     }
 
     /// RFC 9110 section 7.6.1. Intermediaries remove the fields that Connection names, so naming `Authorization`, `Host` or an
@@ -92,7 +95,9 @@ impl<'a> Fields<'a> {
                 self.close = true;
             } else if is(b"upgrade") {
                 self.connection_upgrade = true;
-            } else if !(is(b"keep-alive") || is(b"te") || is(b"trailer") || is(b"http2-settings") || is(b"proxy-connection")) {
+            } else if is(b"keep-alive") {
+                self.keep_alive = true;
+            } else if !(is(b"te") || is(b"trailer") || is(b"http2-settings") || is(b"proxy-connection")) {
                 return Err(&CONNECTION_HEADER_INVALID);
             }
         }
@@ -126,7 +131,18 @@ fn bad_name(line: &[u8]) -> &'static Kind {
     if name.contains(&b'\r') { &LINE_ENDING_INVALID } else { &FIELD_NAME_INVALID }
 }
 
-/// RFC 9112 section 5: spaces and tabs around a value are not part of it.
+/// Where the value of a field lies that begins at `start` of its line. RFC 9112 section 5: spaces and tabs around it are not part of it.
+fn trimmed(line: &[u8], mut start: usize) -> Range<usize> {
+    let mut end = line.len();
+    while start < end && matches!(line[start], b' ' | b'\t') {
+        start += 1;
+    }
+    while start < end && matches!(line[end - 1], b' ' | b'\t') {
+        end -= 1;
+    }
+    start..end
+}
+
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = value {
         value = rest;

@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderValue, Method, Uri, header};
 use pingora_http::RequestHeader;
 
 use super::super::head::{
-    CONTENT_LENGTH_INVALID, FIELD_NAME_INVALID, FIELD_VALUE_INVALID, FIELDS_TOO_MANY, FRAMING_AMBIGUOUS, HEAD_TOO_LARGE, HOST_DUPLICATE,
-    HOST_INVALID, HOST_MISSING, HeadBounds, METHOD_UNSUPPORTED, REQUEST_LINE_INVALID, TARGET_REFUSED, TARGET_TOO_LONG, is_target_byte,
-    is_tchar,
+    CONTENT_LENGTH_INVALID, FIELD_NAME_INVALID, FIELD_TOO_LONG, FIELD_VALUE_INVALID, FIELDS_TOO_MANY, FRAMING_AMBIGUOUS, HEAD_TOO_LARGE,
+    HOST_DUPLICATE, HOST_INVALID, HOST_MISSING, HeadBounds, METHOD_UNSUPPORTED, REQUEST_LINE_INVALID, TARGET_REFUSED, TARGET_TOO_LONG,
+    is_target_byte, is_tchar,
 };
 use crate::reply::problem::Kind;
 
@@ -55,7 +55,7 @@ fn judge_fields(fields: &HeaderMap, bounds: &HeadBounds, before: usize) -> Resul
     for (name, value) in fields {
         let line = name.as_str().len() + value.len();
         if line > bounds.line {
-            return Err(&HEAD_TOO_LARGE);
+            return Err(&FIELD_TOO_LONG);
         }
         size += line + FIELD_OVERHEAD;
         if !name.as_str().bytes().all(is_tchar) {
@@ -174,7 +174,7 @@ mod tests {
             ("GET", "/", &[("host", "a"), ("host", "a")], "host-duplicate"),
             ("GET", "http://a/", &[("x", "1"), ("y", "1"), ("z", "1"), ("x", "2"), ("y", "2"), ("z", "2")], "fields-too-many"),
             ("GET", "http://a/", &[("x", &large), ("y", &large)], "head-too-large"),
-            ("GET", "http://a/", &[("x", &long)], "head-too-large"),
+            ("GET", "http://a/", &[("x", &long)], "field-too-long"),
             ("GET", &long, &[], "target-too-long"),
             ("GET", "http://a/", &[("x", " padded")], "field-value-invalid"),
             ("GET", "http://a/", &[("x", "padded\t")], "field-value-invalid"),

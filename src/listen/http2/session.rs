@@ -15,6 +15,7 @@ use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::{Error, ErrorType, OrErr, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::super::pace::Demand;
 use super::stream::{RETRY_BYTES, Stream};
 
 #[async_trait]
@@ -82,8 +83,9 @@ impl Session for Stream {
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
-        if let Some(timeout) = timeout {
-            self.demands.body.patience = timeout;
+        match timeout {
+            Some(timeout) => self.demands.body.patience = timeout,
+            None => self.demands.body = Demand::NONE,
         }
     }
 

@@ -25,6 +25,7 @@ use super::super::conn::ConnInfo;
 use super::super::pace::{BODY_TOO_SLOW, Pace, READER_TOO_SLOW};
 use super::super::stream::Demands;
 use crate::clock;
+use crate::relay::deadline::Overdue;
 
 /// As much of a request's body as is kept for another attempt; what Pingora keeps of HTTP/1.
 pub(super) const RETRY_BYTES: usize = 64 << 10;
@@ -108,6 +109,10 @@ impl Stream {
             if self.is_read {
                 return Poll::Ready(Ok(None));
             }
+            if let Some(over) = self.conn.deadline.over() {
+                // However busy the client is.
+                return Poll::Ready(Err(overdue(over)));
+            }
             match self.body.poll_data(cx) {
                 Poll::Ready(Some(Ok(data))) => {
                     self.reading.progress(data.len(), self.demands.body);
@@ -159,9 +164,9 @@ impl Stream {
     }
 
     fn poll_overdue<T>(&mut self, cx: &mut Context<'_>) -> Poll<Result<T>> {
-        let Some((at, overdue)) = self.conn.deadline.due() else { return Poll::Pending };
+        let Some((at, what)) = self.conn.deadline.due() else { return Poll::Pending };
         ready!(self.overdue.poll_past(cx, clock::instant(at)));
-        Poll::Ready(Err(Error::because(ErrorType::ReadError, "waiting for the upstream", io::Error::from(overdue)).into_down()))
+        Poll::Ready(Err(overdue(what)))
     }
 
     /// Waits for room for something of `wanted` bytes; says for how much there is some.
@@ -180,7 +185,12 @@ impl Stream {
                     return Poll::Ready(Err(Error::explain(ErrorType::WriteError, "the client reset the stream").into_down()));
                 }
                 Poll::Pending => {
-                    ready!(self.stuck.poll_past(cx, self.writing.wait(self.demands.answer)));
+                    if self.stuck.poll_past(cx, self.writing.wait(self.demands.answer)).is_pending() {
+                        let Some((at, what)) = self.conn.deadline.end() else { return Poll::Pending };
+                        ready!(self.overdue.poll_past(cx, clock::instant(at)));
+                        self.reset = Reason::CANCEL;
+                        return Poll::Ready(Err(overdue(what)));
+                    }
                     self.conn.set_fault(&READER_TOO_SLOW);
                     self.reset = Reason::CANCEL;
                     return Poll::Ready(Err(Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down()));
@@ -281,6 +291,10 @@ const HOP_BY_HOP: [HeaderName; 5] = [
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
 ];
+
+fn overdue(what: Overdue) -> Box<Error> {
+    Error::because(ErrorType::ReadError, "waiting for the upstream", io::Error::from(what)).into_down()
+}
 
 fn no_head() -> Box<Error> {
     Error::explain(ErrorType::InternalError, "a body before its head")

@@ -3,14 +3,52 @@
 //! Decides what is read and thrown away before a socket is closed, and that a tunnel that the gateway ends says goodbye. Does not
 //! decide when: see `relay/deadline.rs`.
 
+use std::future::poll_fn;
 use std::io::{Error, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
 use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
 
 use super::tunnel::Tunnel;
-use super::{ClientStream, Rest, Socket};
+use super::{ClientStream, Rest, SCRATCH_BYTES, Socket};
 use crate::relay::deadline::Overdue;
 
 impl<S: Socket> ClientStream<S> {
+    /// Writes a last answer. Dropped afterwards, it reads on for a while, so that the client sees the answer.
+    pub(in super::super) async fn finish_with(&mut self, answer: &[u8]) {
+        self.body = Rest::Broken;
+        if self.write_all(answer).await.is_ok() {
+            self.close().await;
+        }
+    }
+
+    /// Reads the rest of a body and throws it away. False: it did not come within the time, or makes no sense.
+    pub(in super::super) async fn skip_body(&mut self, limit: Duration) -> bool {
+        let skip = async {
+            while !self.is_at_rest() {
+                let n = poll_fn(|cx| {
+                    let mut space = [MaybeUninit::<u8>::uninit(); SCRATCH_BYTES];
+                    let mut buf = ReadBuf::uninit(&mut space);
+                    Pin::new(&mut *self).poll_read(cx, &mut buf).map_ok(|()| buf.filled().len())
+                });
+                if !matches!(n.await, Ok(1..)) {
+                    return false;
+                }
+            }
+            true
+        };
+        timeout(limit, skip).await.unwrap_or(false)
+    }
+
+    /// Writes out what was gathered, and tells the client that nothing follows.
+    pub(in super::super) async fn close(&mut self) {
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+
     /// The exchange is overdue: a tunnel remembers why, so that its client can be told.
     pub(super) fn end(&mut self, why: Overdue) -> Error {
         if let Some(tunnel) = &mut self.tunnel {

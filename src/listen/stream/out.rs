@@ -18,6 +18,14 @@ use crate::listen::pace::{Demand, READER_TOO_SLOW};
 const OUT_BYTES: usize = 4 << 10;
 
 impl<S: Socket> ClientStream<S> {
+    /// What has been gathered to be written, to be added to. Goes out with the next flush, or before the next large write.
+    pub(in super::super) fn gathered(&mut self) -> &mut BytesMut {
+        if self.out.capacity() == 0 {
+            self.out.reserve(OUT_BYTES);
+        }
+        &mut self.out
+    }
+
     /// A tunnel may be quiet for as long as it likes.
     fn answer_demand(&self) -> Demand {
         match self.body {
@@ -111,11 +119,9 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
             }
             return Poll::Ready(Ok(count));
         }
-        if self.out.capacity() == 0 {
-            self.out.reserve(OUT_BYTES);
-        }
+        let out = self.gathered();
         for slice in bufs {
-            self.out.extend_from_slice(slice);
+            out.extend_from_slice(slice);
         }
         if matches!(self.body, Rest::Tunnel) {
             self.note_sent(bufs, size);

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
 
 use super::*;
@@ -195,16 +195,6 @@ async fn a_write_is_given_up_after_the_deadline_without_progress() {
         () = reader => unreachable!("waits for ever"),
     };
     assert_eq!((error.kind(), (Instant::now() - start).as_secs()), (ErrorKind::TimedOut, 8), "500 bytes make up for 2 of 6 seconds");
-}
-
-#[tokio::test]
-async fn hooks_find_the_connection_through_the_session() {
-    let (stream, _client) = stream(1 << 16);
-    let conn = stream.conn().clone();
-    let session = pingora_core::protocols::http::ServerSession::new_http1(stream);
-    assert!(Arc::ptr_eq(ConnInfo::of(&session).unwrap(), &conn));
-    assert_eq!(conn.peer, "127.0.0.1:9".parse().unwrap(), "v4 in v6 clothes is undressed");
-    assert_eq!(session.client_addr().and_then(|peer| peer.as_inet()), Some(&conn.peer));
 }
 
 #[tokio::test(start_paused = true)]

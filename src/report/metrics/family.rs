@@ -50,6 +50,7 @@ families! { ALL:
     GATEWAY_DURATION = Histogram "sluice_gateway_duration_seconds" ["route"] "The part of the time that was not spent waiting for an upstream.";
     REFUSALS = Counter "sluice_refusals_total" ["policy", "code"] "Requests that the gateway refused, by what refused them and why.";
     WOULD_REFUSE = Counter "sluice_would_refuse_total" ["route", "code"] "Requests that a shadowed policy let pass and would have refused.";
+    GRPC_CALLS = Counter "sluice_grpc_calls_total" ["route", "status"] "Calls of gRPC by their status, whether the upstream or the gateway gave it.";
     WEBSOCKETS = Gauge "sluice_websockets" ["route"] "Open WebSockets.";
     WEBSOCKETS_OPENED = Counter "sluice_websockets_opened_total" ["route"] "WebSockets opened.";
     WEBSOCKETS_CLOSED = Counter "sluice_websockets_closed_total" ["route", "by"] "WebSockets closed, by who ended them: client, upstream or gateway.";

@@ -55,6 +55,7 @@ static OWN: &[(&Family, Read)] = &[
     (&family::DURATION, |metrics, samples| metrics.routes.each(|route| route.duration(samples))),
     (&family::GATEWAY_DURATION, |metrics, samples| metrics.routes.each(|route| route.gateway_duration(samples))),
     (&family::WOULD_REFUSE, |metrics, samples| metrics.routes.each(|route| route.shadowed(samples))),
+    (&family::GRPC_CALLS, |metrics, samples| metrics.routes.each(|route| route.calls(samples))),
     (&family::WEBSOCKETS, |metrics, samples| metrics.tunnels(|route, tunnels| tunnels.opens(route, samples))),
     (&family::WEBSOCKETS_OPENED, |metrics, samples| metrics.tunnels(|route, tunnels| tunnels.openings(route, samples))),
     (&family::WEBSOCKETS_CLOSED, |metrics, samples| metrics.tunnels(|route, tunnels| tunnels.closes(route, samples))),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::family::Samples;
 use super::histogram::Histogram;
 use super::tunnels::Tunnels;
+use crate::reply::grpc::Status;
 use crate::reply::problem::{KINDS, Kind, position};
 
 /// Upper bounds in microseconds of the whole time of a request.
@@ -47,6 +48,7 @@ struct RouteCounts {
     refused: ByKind,
     would_refuse: ByKind,
     tunnels: OnceLock<Box<Tunnels>>,
+    calls: OnceLock<Box<[AtomicU64; Status::ALL]>>,
 }
 
 /// Index is the first digit of a status; 0 where there was no answer.
@@ -93,6 +95,24 @@ impl RouteSeries {
     /// The WebSockets of the route; takes room only once it had one.
     pub fn tunnels(&self) -> &Tunnels {
         self.counts().tunnels.get_or_init(Box::default)
+    }
+
+    /// Counts a call of gRPC at its end.
+    pub fn call_ended(&self, status: Status) {
+        let counts = self.counts().calls.get_or_init(Box::default);
+        if let Some(counter) = counts.get(usize::from(status.number())) {
+            counter.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(super) fn calls(&self, samples: &mut Samples) {
+        let counts = self.counts.get().and_then(|counts| counts.calls.get());
+        for (name, counter) in counts.into_iter().flat_map(|counts| Status::names().iter().zip(counts.iter())) {
+            let count = counter.load(Relaxed);
+            if count > 0 {
+                samples.put(&[&self.name, name], count as f64);
+            }
+        }
     }
 
     /// Those that there were.
@@ -153,6 +173,7 @@ impl RouteSeries {
                 refused: ByKind::default(),
                 would_refuse: ByKind::default(),
                 tunnels: OnceLock::new(),
+                calls: OnceLock::new(),
             })
         })
     }

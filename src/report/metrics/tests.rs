@@ -10,6 +10,7 @@ use super::*;
 use crate::admin::NOT_READY;
 use crate::policy::ip_filter::ADDRESS_REFUSED;
 use crate::relay::tunnel::ClosedBy;
+use crate::reply::grpc::Status;
 
 /// Series with their values, without comments.
 fn shown(metrics: &Metrics) -> BTreeMap<String, f64> {
@@ -68,6 +69,7 @@ fn each_event_changes_exactly_its_own_series() {
         ),
         (&|| route.would_refuse("address-refused"), &[r#"sluice_would_refuse_total{route="orders",code="address-refused"}"#]),
         (&|| route.tunnels().open(), &[r#"sluice_websockets_opened_total{route="orders"}"#, r#"sluice_websockets{route="orders"}"#]),
+        (&|| route.call_ended(Status::of_http(401)), &[r#"sluice_grpc_calls_total{route="orders",status="UNAUTHENTICATED"}"#]),
         (&|| add(&route.tunnels().bytes_in), &[r#"sluice_websocket_bytes_total{route="orders",direction="in"}"#]),
         (&|| add(&route.tunnels().bytes_out), &[r#"sluice_websocket_bytes_total{route="orders",direction="out"}"#]),
         (&|| metrics.refused(&ADDRESS_REFUSED), &[r#"sluice_refusals_total{policy="ip_filter",code="address-refused"}"#]),
@@ -238,6 +240,7 @@ fn promtool_accepts_all_of_it() {
     }
     route.would_refuse("address-refused");
     route.tunnels().open();
+    route.call_ended(Status::of_http(401));
     let (listener, _upstream, limit) = (metrics.listener("public"), metrics.upstream("orders"), metrics.limit("browse"));
     listener.refused(&ADDRESS_REFUSED);
     limit.refused("global");

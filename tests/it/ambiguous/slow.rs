@@ -28,6 +28,8 @@ fn a_head_that_is_late_is_answered_and_logged() {
         let line = gateway.log_line_where(|line| line["request_id"] == answer.header("x-request-id").unwrap_or_default());
         let seen = (&line["status"], &line["code"], &line["method"], &line["path"], &line["listener"]);
         assert_eq!(seen, (&408.into(), &"header-timeout".into(), &"GET".into(), &"/good".into(), &"hasty".into()), "{line}");
+        assert_eq!(line["bytes_out"], answer.body.len(), "{line}");
+        assert!(line["total_us"].as_u64().is_some_and(|took| took > 0), "{line}");
     }
     assert_eq!(upstream.requests().len(), 1);
 }

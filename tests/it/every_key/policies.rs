@@ -58,6 +58,13 @@ pub const POLICIES: &[PolicyProof] = &[
         policy: "websocket: { idle: 5m[[, close_at_expiry: true||]] }",
         ask: &[r#"GET http://h/a | connection: upgrade | upgrade: websocket | claims={"sub":"s","exp":1800000060}"#],
     },
+    PolicyProof {
+        key: "grpc.web",
+        top: "upstreams: { g: { targets: [127.0.0.1:1], protocol: h2 } }",
+        route: "match: { path: /a/** }, auth: public, upstream: g",
+        policy: "[[grpc: { web: true }||]]",
+        ask: &["POST http://h/a | content-type: application/grpc-web"],
+    },
     open("timeouts.response", "timeouts: { response: [[5m||6m]] }", GET),
     open("timeouts.idle", "timeouts: { idle: [[5m||6m]] }", GET),
     PolicyProof { key: "allow.scopes", top: IDP, route: CLOSED, policy: "[[allow: { scopes: [x] }||]]", ask: CALLERS },

@@ -84,6 +84,8 @@ pub const KEYS: &[(&str, Proof)] = &[
     ),
     ("listeners.*.protocols", Test("a_listener_speaks_what_it_is_told_to")),
     ("listeners.*.http2.streams", Test("no_more_streams_are_open_than_allowed")),
+    ("listeners.*.http2.resets", Test("rapid_resets_end_the_connection")),
+    ("listeners.*.http2.frames", Test("frames_that_ask_for_nothing_end_the_connection")),
     ("listeners.*.http2.window", Test("no_more_streams_are_open_than_allowed")),
     ("admin.address", Test("it_answers_on_a_socket_until_it_is_dropped_and_admits_only_so_many")),
     (
@@ -325,6 +327,9 @@ pub const KEYS: &[(&str, Proof)] = &[
         ),
     ),
     ("upstreams.*.targets[].weight", Test("targets_share_requests_by_their_weights")),
+    ("upstreams.*.protocol", Test("a_request_goes_upstream_as_one_of_http_2_with_the_gateways_own_head")),
+    ("upstreams.*.http2.streams", Test("a_connection_carries_as_many_streams_as_configured_and_as_the_target_allows")),
+    ("upstreams.*.http2.ping", Test("a_connection_that_does_not_answer_pings_is_given_up")),
     ("upstreams.*.balance", Test("the_less_busy_target_gets_the_next_request")),
     ("upstreams.*.health.path", Test("a_target_that_fails_its_checks_gets_nothing_until_it_is_well")),
     ("upstreams.*.health.every", Test("checks_are_a_tenth_around_their_period")),

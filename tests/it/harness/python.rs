@@ -78,6 +78,15 @@ impl PythonClient {
         PythonClient { child: Some(spawn(script, args)), name: format!("{script} {}", args.join(" ")) }
     }
 
+    /// Says that there is nothing more to do; what it prints then.
+    #[track_caller]
+    pub fn said_after_input(mut self) -> Value {
+        if let Some(child) = &mut self.child {
+            drop(child.stdin.take());
+        }
+        self.said()
+    }
+
     /// What it prints at its end.
     #[track_caller]
     pub fn said(mut self) -> Value {
