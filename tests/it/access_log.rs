@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::harness::{Answer, Client, Config, Gate, Gateway, HANDSHAKE, Request, SWITCH, Step, Upstream, eventually, http2};
+use super::harness::{Answer, Ca, Client, Config, Gate, Gateway, HANDSHAKE, Request, SWITCH, Step, TlsClient, Upstream, eventually, http2};
 use super::keys::Signer;
 
 const CONFIG: &str = r#"
