@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::ConnectionBounds;
 use super::head::Head;
+use super::proxy_protocol::Said;
 use super::running::RunningListener;
 use super::tls::facts::{Proof, TlsFacts};
 use crate::clock;
@@ -161,6 +162,18 @@ impl ConnInfo {
             }
         }
         holds
+    }
+
+    /// A load balancer has said who its client is, and how that is connected to it.
+    pub(super) fn speak_for(&mut self, said: Said) {
+        let Said { length: _, client, tls } = said;
+        if let Some(client) = client {
+            self.balancer = Some(self.peer);
+            self.peer = SocketAddr::new(client.ip().to_canonical(), client.port());
+        }
+        if let Some(tls) = tls {
+            (self.scheme, self.tls) = (Scheme::Https, Some(Arc::new(tls)));
+        }
     }
 
     /// The connection on which a request came. `None` only for sessions that did not come through `front.rs`.

@@ -25,6 +25,7 @@ pub mod newcomers;
 mod open;
 pub mod pace;
 pub mod protocols;
+pub mod proxy_protocol;
 pub mod request;
 pub mod running;
 pub mod session;
@@ -49,6 +50,7 @@ use self::http2::settings::{Http2, Http2Settings};
 use self::https::ToHttps;
 pub use self::pace::{MinimumRates, MinimumRatesSettings};
 use self::protocols::{Protocol, Protocols};
+use self::proxy_protocol::{ProxyProtocol, ProxyProtocolSettings};
 use self::tls::tickets::TicketKeys;
 use self::tls::{Tls, TlsSettings};
 
@@ -61,6 +63,8 @@ pub struct ListenerSettings {
     /// Limits judged before routing, which also count what matches no route; only by `client_ip` or `global`.
     #[serde(default)]
     pub limits: Vec<At<String>>,
+    /// Load balancers that say who their client is with the PROXY protocol, version 1 or 2, before anything else.
+    pub proxy_protocol: Option<ProxyProtocolSettings>,
     /// How many connections may be open.
     pub connections: Option<ConnectionsSettings>,
     /// How long clients may take.
@@ -100,6 +104,8 @@ pub struct DeadlinesSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// `None` where nobody speaks for others.
+    pub proxy_protocol: Option<Arc<ProxyProtocol>>,
     pub connections: ConnectionBounds,
     pub deadlines: Deadlines,
     pub minimum_rates: MinimumRates,
@@ -129,9 +135,21 @@ pub struct Deadlines {
 impl Listener {
     /// Compiles what the user wrote; all mistakes at once.
     pub fn compile(settings: &ListenerSettings, tickets: &Arc<TicketKeys>) -> Result<Listener, Vec<Diagnostic>> {
-        let ListenerSettings { address, limits: _, connections, deadlines, minimum_rates, heads, protocols, http2, tls, redirect_https } =
-            settings;
+        let ListenerSettings {
+            address,
+            limits: _,
+            proxy_protocol,
+            connections,
+            deadlines,
+            minimum_rates,
+            heads,
+            protocols,
+            http2,
+            tls,
+            redirect_https,
+        } = settings;
         let mut mistakes = Vec::new();
+        let proxy_protocol = ProxyProtocol::compile(proxy_protocol.as_ref(), &mut mistakes);
         if let (Some(handshake), None) = (deadlines.as_ref().and_then(|deadlines| deadlines.handshake.as_ref()), tls) {
             let message = "`handshake` is without effect: nothing stands before the first request on a listener without `tls`";
             mistakes.push(Diagnostic::at(&handshake.place, "inert", message).help("remove it, or give the listener `tls`"));
@@ -145,14 +163,25 @@ impl Listener {
             tls.as_ref().and_then(|tls| Tls::compile(tls, &protocols, tickets).map_err(|more| mistakes.extend(more)).ok().map(Arc::new));
         let https = redirect_https.as_ref().map(|port| ToHttps(port.value));
         let http2 = Http2::compile(http2.as_ref().map(|http2| &http2.value));
-        let listener =
-            Listener { address: address.value, connections, deadlines, minimum_rates, heads, buffers, protocols, http2, tls, https };
+        let listener = Listener {
+            address: address.value,
+            proxy_protocol,
+            connections,
+            deadlines,
+            minimum_rates,
+            heads,
+            buffers,
+            protocols,
+            http2,
+            tls,
+            https,
+        };
         if mistakes.is_empty() { Ok(listener) } else { Err(mistakes) }
     }
 
     /// Whether HTTP begins with the first byte: nothing stands before it, see `open.rs`.
     pub(crate) fn is_plain(&self) -> bool {
-        self.tls.is_none()
+        self.tls.is_none() && self.proxy_protocol.is_none()
     }
 }
 
@@ -201,6 +230,7 @@ mod tests {
         ListenerSettings {
             address: at("127.0.0.1:0".parse().unwrap()),
             limits: vec![],
+            proxy_protocol: None,
             connections: None,
             deadlines: None,
             minimum_rates: None,

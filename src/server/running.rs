@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::figures::{LastReload, Shown, register};
+use super::passed::Passed;
 use super::refusals::Refusals;
 use super::sockets::{OpenListener, Prepared, listen};
 use super::workers::Workers;
@@ -52,6 +53,8 @@ pub struct Running {
     /// Closed by reloads; their last connections may be open still.
     closed: Vec<Arc<RunningListener>>,
     open: Arc<Open>,
+    /// Opened by the service manager, and not wanted so far.
+    passed: Passed,
     admin: Option<Admin>,
     shown: Arc<Shown>,
     resolver: Resolver,
@@ -70,7 +73,12 @@ impl Running {
     ///
     /// # Errors
     /// What cannot be opened.
-    pub async fn start(state: Arc<State>, gateway: Gateway, mut inherited: Option<&mut Inherited>) -> Result<Running, String> {
+    pub async fn start(
+        state: Arc<State>,
+        gateway: Gateway,
+        mut inherited: Option<&mut Inherited>,
+        mut passed: Passed,
+    ) -> Result<Running, String> {
         let output = Output::open(gateway.access_log.clone()).map_err(|e| format!("access_log: {e}"))?;
         let sink = Arc::new(Sink::start(output, ROOM).map_err(|e| format!("access_log: {e}"))?);
         let threads = gateway.server.threads;
@@ -79,7 +87,10 @@ impl Running {
         let proxy = Proxy { gateway: gateway.clone(), sink: sink.clone() };
         let workers = Workers::start(threads, &proxy, &refuse).map_err(|e| format!("cannot start the workers: {e}"))?;
         let (open, snapshot) = (Arc::new(Open::default()), gateway.load_full());
-        let mut take = |address: SocketAddr| inherited.as_mut().and_then(|inherited| inherited.take(&address.to_string()));
+        let mut take = |address: SocketAddr| {
+            let inherited = inherited.as_mut().and_then(|inherited| inherited.take(&address.to_string()));
+            inherited.or_else(|| passed.take(address))
+        };
         let mut prepared = Vec::new();
         for (slot, plan) in snapshot.listeners.iter().enumerate() {
             prepared.push(Prepared::new(slot, plan, &open, take(plan.address), &workers)?);
@@ -91,12 +102,14 @@ impl Running {
             }
             None => None,
         };
+        passed.tell_unused();
         let shown = Arc::new(Shown::new(state.clone(), gateway.clone()));
         state.metrics.access_log(sink.counts());
         register(&shown);
         let resolver = Resolver::system();
         let (listeners, closed, watches) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut running = Running { state, gateway, sink, workers, listeners, prepared, closed, open, admin, shown, resolver, watches };
+        let mut running =
+            Running { state, gateway, sink, workers, listeners, prepared, closed, open, passed, admin, shown, resolver, watches };
         if inherited.is_none() {
             // Nobody else answers probes; this one says that it starts.
             running.answer_probes()?;
@@ -181,7 +194,8 @@ impl Running {
         let mut fresh = Vec::new();
         for (slot, plan) in gateway.listeners.iter().enumerate() {
             if self.listeners.get(&*plan.name).is_none_or(|known| known.address != plan.address) {
-                fresh.push(Prepared::new(slot, plan, &self.open, self.socket_at(plan.address)?, &self.workers)?);
+                let found = self.socket_at(plan.address)?;
+                fresh.push(Prepared::new(slot, plan, &self.open, found, &self.workers)?);
             }
         }
         let output = match gateway.access_log == now.access_log {
@@ -229,11 +243,12 @@ impl Running {
     }
 
     /// A copy of the socket that listens on this address already.
-    fn socket_at(&self, address: SocketAddr) -> Result<Option<TcpListener>, String> {
+    fn socket_at(&mut self, address: SocketAddr) -> Result<Option<TcpListener>, String> {
         let listeners = self.listeners.values().map(|open| (open.address, &open.socket));
         let admin = self.admin.iter().map(|admin| (admin.address, &admin.socket));
         let found = listeners.chain(admin).find(|(known, _)| *known == address);
-        found.map(|(_, socket)| socket.try_clone()).transpose().map_err(|e| format!("the socket of {address}: {e}\n"))
+        let found = found.map(|(_, socket)| socket.try_clone()).transpose().map_err(|e| format!("the socket of {address}: {e}\n"))?;
+        Ok(found.or_else(|| self.passed.take(address)))
     }
 
     /// Copies of all sockets, for the next process.

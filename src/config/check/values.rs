@@ -131,6 +131,7 @@ fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
     let ListenerSettings {
         address: _,
         limits: _,
+        proxy_protocol: _,
         connections,
         deadlines,
         minimum_rates: _,

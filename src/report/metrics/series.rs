@@ -42,6 +42,12 @@ pub enum Dropped {
     Handshake,
     /// The TLS handshake failed.
     Tls,
+    /// A load balancer did not say who its client is, where it must.
+    ProxyMissing,
+    /// What should be a header of the PROXY protocol is none.
+    ProxyInvalid,
+    /// Somebody who may not speaks for another, or does not where only those who may are served.
+    ProxyUntrusted,
 }
 
 /// How a TLS handshake with a client ended.
@@ -168,7 +174,7 @@ impl ListenerSeries {
 // === impl Dropped ===
 
 impl Dropped {
-    pub const ALL: [Dropped; 8] = [
+    pub const ALL: [Dropped; 11] = [
         Dropped::Max,
         Dropped::PerAddress,
         Dropped::RatePerAddress,
@@ -177,6 +183,9 @@ impl Dropped {
         Dropped::NoDescriptors,
         Dropped::Handshake,
         Dropped::Tls,
+        Dropped::ProxyMissing,
+        Dropped::ProxyInvalid,
+        Dropped::ProxyUntrusted,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -189,6 +198,9 @@ impl Dropped {
             Dropped::NoDescriptors => "no_descriptors",
             Dropped::Handshake => "handshake_deadline",
             Dropped::Tls => "tls",
+            Dropped::ProxyMissing => "proxy_missing",
+            Dropped::ProxyInvalid => "proxy_invalid",
+            Dropped::ProxyUntrusted => "proxy_untrusted",
         }
     }
 }

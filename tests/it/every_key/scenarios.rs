@@ -29,6 +29,8 @@ pub const KEYS: &[(&str, Proof)] = &[
             &["GET http://h/none"],
         ),
     ),
+    ("listeners.*.proxy_protocol.trusted", Test("who_may_not_or_does_not_speak_for_a_client_is_closed_and_counted")),
+    ("listeners.*.proxy_protocol.required", Test("where_the_header_is_optional_others_are_clients_of_their_own")),
     ("listeners.*.connections.max", Test("connections_beyond_the_caps_are_closed_and_counted")),
     ("listeners.*.connections.per_address", Test("one_address_cannot_take_the_places_of_another")),
     ("listeners.*.tls.certificates.*.chain", Test("each_name_gets_its_certificate_and_an_unknown_one_none")),

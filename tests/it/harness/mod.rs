@@ -9,6 +9,7 @@ mod client;
 mod gateway;
 pub mod h11;
 pub mod h2_upstream;
+pub mod haproxy;
 pub mod http2;
 mod nginx;
 mod pki;
