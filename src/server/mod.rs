@@ -4,6 +4,7 @@
 
 mod figures;
 mod handover;
+mod keys;
 mod passed;
 mod refusals;
 mod running;

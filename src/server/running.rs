@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::figures::{LastReload, Shown, register};
+use super::keys::{KeySets, fetch_missing};
 use super::passed::Passed;
 use super::refusals::Refusals;
 use super::sockets::{OpenListener, Prepared, listen};
@@ -22,6 +23,7 @@ use crate::clock;
 use crate::config::files_read::FilesRead;
 use crate::config::plan::Gateway;
 use crate::control::Verdict;
+use crate::keep::Store;
 use crate::listen::caps::Open;
 use crate::listen::descriptors;
 use crate::listen::front::Refuse;
@@ -59,6 +61,9 @@ pub struct Running {
     shown: Arc<Shown>,
     resolver: Resolver,
     watches: Vec<Watch>,
+    keys: KeySets,
+    /// Another process served before this one.
+    is_heir: bool,
 }
 
 /// How long the first look-up of host names may hold a start or a reload up.
@@ -108,9 +113,27 @@ impl Running {
         register(&shown);
         let resolver = Resolver::system();
         let (listeners, closed, watches) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut running =
-            Running { state, gateway, sink, workers, listeners, prepared, closed, open, passed, admin, shown, resolver, watches };
-        if inherited.is_none() {
+        let is_heir = inherited.is_some();
+        let mut keys = KeySets::default();
+        keys.store = keys.open(&snapshot)?;
+        let mut running = Running {
+            state,
+            gateway,
+            sink,
+            workers,
+            listeners,
+            prepared,
+            closed,
+            open,
+            passed,
+            admin,
+            shown,
+            resolver,
+            watches,
+            keys,
+            is_heir,
+        };
+        if !is_heir {
             // Nobody else answers probes; this one says that it starts.
             running.answer_probes()?;
         }
@@ -130,7 +153,11 @@ impl Running {
         self.compare_descriptors();
         self.look_after();
         self.show_listeners();
-        self.shown.set_ready(None);
+        match self.is_heir {
+            // The process before it was ready.
+            true => self.shown.set_ready(None),
+            false => self.keys.delay_readiness(&self.gateway.load(), &self.shown),
+        }
         self.answer_probes()
     }
 
@@ -149,6 +176,7 @@ impl Running {
 
     /// Starts to check targets and to look names up again; what an earlier snapshot started ends.
     fn look_after(&mut self) {
+        self.keys.look_after(&self.gateway.load());
         self.watches = self.gateway.load().upstreams.iter().map(|upstream| watch(&upstream.pool, &self.resolver)).collect();
     }
 
@@ -175,7 +203,13 @@ impl Running {
         let outcome = match prepared {
             Ok(Ok(gateway)) => {
                 self.look_up(&gateway).await;
-                self.change(gateway)
+                match self.keys.open(&gateway) {
+                    Ok(store) => {
+                        fetch_missing(&gateway, store.as_ref()).await;
+                        self.change(gateway, store)
+                    }
+                    Err(why) => Err(why + "\n"),
+                }
             }
             Ok(Err(refused)) => Err(refused.text),
             Err(_) => Err("a fault of the gateway's own while the configuration was read; the log has it\n".to_owned()),
@@ -186,7 +220,7 @@ impl Running {
     }
 
     /// Opens what is new, then changes, then closes what is gone.
-    fn change(&mut self, gateway: Gateway) -> Result<String, String> {
+    fn change(&mut self, gateway: Gateway, store: Option<Arc<Store>>) -> Result<String, String> {
         let now = self.gateway.load_full();
         if gateway.server.threads != now.server.threads {
             return Err("`server.threads` cannot change in place: use `sluice upgrade`, or restart\n".to_owned());
@@ -216,6 +250,7 @@ impl Running {
         if let Some(output) = output {
             self.sink.redirect(output);
         }
+        self.keys.store = store;
         self.state.settle(gateway.server.limits_memory);
         let gateway = Arc::new(gateway);
         self.gateway.store(gateway.clone());
@@ -301,6 +336,12 @@ impl Running {
         let _ = tokio::time::timeout(GIVE_WAY, all).await;
         self.admin = None;
         self.watches.clear();
+        self.keys.stop();
+    }
+
+    /// Says nothing more of readiness, and fetches no more keys.
+    pub(super) fn stop_keys(&mut self) {
+        self.keys.stop();
     }
 
     /// Accepts no more; connections are closed when their request is done, idle ones after the linger.

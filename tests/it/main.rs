@@ -22,6 +22,7 @@ mod listen;
 mod notify;
 mod passed;
 mod prometheus;
+mod provider;
 mod proxy_protocol;
 mod readme;
 mod relay;

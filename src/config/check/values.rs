@@ -177,7 +177,13 @@ fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &m
         not_empty(&jwt.audiences, &jwt.audiences.place, "values of `aud`", errors);
         not_empty(&jwt.algorithms, &jwt.algorithms.place, "algorithms, such as `[ES256]`", errors);
         let keys = &jwt.keys;
-        let kinds = [("file", place_of(&keys.file)), ("inline", place_of(&keys.inline)), ("secret", place_of(&keys.secret))];
+        let kinds = [
+            ("file", place_of(&keys.file)),
+            ("inline", place_of(&keys.inline)),
+            ("secret", place_of(&keys.secret)),
+            ("url", place_of(&keys.url)),
+            ("discovery", place_of(&keys.discovery)),
+        ];
         one_of("`keys`", &keys.place, &kinds, false, errors);
     }
     if let Some(api_key) = api_key {

@@ -12,6 +12,7 @@ pub mod h2_upstream;
 pub mod haproxy;
 pub mod http2;
 mod nginx;
+pub mod oidc;
 mod pki;
 mod python;
 mod tests;
