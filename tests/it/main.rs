@@ -29,6 +29,7 @@ mod reload;
 mod stop;
 mod streaming;
 mod troubleshooting;
+mod unix_listener;
 mod upgrade;
 mod upstream_faults;
 mod upstream_h2;
