@@ -64,7 +64,7 @@ fn over_unix_sockets(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         settings.limits.iter().for_each(|used| tell(&name.value, used));
         for ((_, route), effective) in document.routes.iter().zip(&index.effective) {
             if route.own.listeners.as_ref().is_none_or(|names| names.iter().any(|own| own.value == name.value)) {
-                effective.limits.iter().flat_map(|given| &given.settings.value).for_each(|used| tell(&name.value, used));
+                effective.given(|all| &all.limits).iter().flat_map(|given| &given.settings.value).for_each(|used| tell(&name.value, used));
             }
         }
     }
