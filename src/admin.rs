@@ -6,7 +6,6 @@
 pub mod server;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
@@ -89,7 +88,7 @@ pub struct ReloadStatus {
 
 #[derive(Debug, Serialize)]
 pub struct ListenerStatus {
-    pub address: SocketAddr,
+    pub address: String,
     pub connections: u64,
 }
 
@@ -193,7 +192,7 @@ pub(crate) mod tests {
                     accepted: false,
                     diagnostics: "shop.yaml:1:1: no\n".to_owned(),
                 }),
-                listeners: [("public".to_owned(), ListenerStatus { address: "0.0.0.0:8080".parse().unwrap(), connections: 2 })].into(),
+                listeners: [("public".to_owned(), ListenerStatus { address: "0.0.0.0:8080".to_owned(), connections: 2 })].into(),
                 upstreams: [(
                     "orders".to_owned(),
                     vec![TargetStatus { address: "10.0.0.7:80".to_owned(), healthy: false, since: Some(Moment(0)), requests_in_flight: 1 }],

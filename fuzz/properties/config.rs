@@ -1,11 +1,10 @@
 //! Any text, as a configuration, where no environment variable is set: it is refused with mistakes that can be shown, or it runs.
 
-use std::net::SocketAddr;
-
 use sluice::config::compile;
 use sluice::config::diagnostic::{Diagnostic, render};
 use sluice::config::plan::Gateway;
 use sluice::ctx::Now;
+use sluice::listen::address::Address;
 use sluice::policy::buckets::Buckets;
 use sluice::simulate::{Asked, SOMEBODY, Said, simulate, tell, text};
 use sluice::state::State;
@@ -39,7 +38,7 @@ fn ask(gateway: &Gateway) {
     let now = Now { mono: 1, unix_ms: 1_750_000_000_000 };
     for (method, path) in [("GET", "/"), ("POST", "/a/b?c=d"), ("OPTIONS", "/api/orders/1")] {
         for listener in &gateway.listeners {
-            let _: SocketAddr = listener.address;
+            let _: Address = listener.address;
             let asked = Asked {
                 said: Said::Described {
                     method: method.to_owned(),

@@ -16,6 +16,7 @@ use crate::entry::client_ip::Clients;
 use crate::entry::route::Table;
 use crate::entry::route::pattern::Pattern;
 use crate::listen::Listener;
+use crate::listen::address::Address;
 use crate::listen::running::RunningListener;
 use crate::policy::Policies;
 use crate::policy::authenticators::Authenticators;
@@ -79,7 +80,7 @@ pub struct Server {
 /// A listener in one snapshot.
 pub struct ListenerPlan {
     pub name: Arc<str>,
-    pub address: SocketAddr,
+    pub address: Address,
     pub settings: Listener,
     /// Judged before routing.
     pub limits: RateLimits,

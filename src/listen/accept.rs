@@ -7,6 +7,8 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,9 +16,10 @@ use std::time::Duration;
 use pingora_proxy::ProxyHttp;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::time::sleep;
 
+use super::address::LOCAL;
 use super::caps::Full;
 use super::descriptors;
 use super::front::Front;
@@ -29,7 +32,7 @@ use crate::report::metrics::series::Dropped;
 const BACK_OFF: Duration = Duration::from_millis(50);
 
 /// As much as there can be; the kernel cuts it to `net.core.somaxconn`.
-const BACKLOG: i32 = 65_535;
+pub(super) const BACKLOG: i32 = 65_535;
 
 /// A listening socket, non-blocking and ready for [`accept`]. `SO_REUSEADDR`, so that a restart need not wait for old
 /// connections; IPv6 sockets take IPv6 only, so that `0.0.0.0:80` and `[::]:80` are two listeners and an address never
@@ -58,6 +61,9 @@ where
     P::CTX: Send + Sync,
 {
     socket.set_nonblocking(true)?;
+    if listener.settings().address.is_unix() {
+        return accept_local(socket.into(), listener, front).await;
+    }
     let socket = TcpListener::from_std(socket)?;
     accept_from(|cx| socket.poll_accept(cx), &listener, &front).await;
     if listener.leaves_queue() {
@@ -71,6 +77,32 @@ where
         admit(TcpStream::from_std(queued)?, peer, &listener, &front);
     }
     Ok(())
+}
+
+/// Likewise from a Unix socket.
+async fn accept_local<P>(socket: OwnedFd, listener: Arc<RunningListener>, front: Arc<Front<P>>) -> io::Result<()>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    let socket = UnixListener::from_std(socket.into())?;
+    accept_from(|cx| socket.poll_accept(cx).map(|accepted| Ok((plain(accepted?.0.into_std()?)?, LOCAL))), &listener, &front).await;
+    if listener.leaves_queue() {
+        return Ok(());
+    }
+    let socket = socket.into_std()?;
+    for _ in 0..BACKLOG {
+        let Ok((queued, _)) = socket.accept() else { break };
+        queued.set_nonblocking(true)?;
+        admit(plain(queued)?, LOCAL, &listener, &front);
+    }
+    Ok(())
+}
+
+/// A connection over a Unix socket in the clothes of one over TCP. Reading, writing, shutting and waiting are the same calls, so one type
+/// serves both; what only TCP knows (`set_nodelay`) fails without harm.
+fn plain(stream: UnixStream) -> io::Result<TcpStream> {
+    TcpStream::from_std(std::net::TcpStream::from(OwnedFd::from(stream)))
 }
 
 /// What [`accept`] does, wherever connections come from.
@@ -139,7 +171,8 @@ where
         return front.dropped(&listener.name, Dropped::NoDescriptors);
     }
     // Where somebody may speak for others, `open.rs` counts for the address once it is known.
-    let is_known = listener.peek().proxy_protocol.is_none();
+    // Who comes over a Unix socket has none.
+    let is_known = { listener.peek() }.proxy_protocol.is_none() && !listener.peek().address.is_unix();
     let entered = listener.caps.enter(bounds, &listener.open).map_err(Full::reason);
     match entered.and_then(|permit| if is_known { listener.admit(peer.ip(), permit) } else { Ok(permit) }) {
         Ok(permit) => {

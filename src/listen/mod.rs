@@ -9,6 +9,7 @@
 //! (`stream.rs`).
 
 pub mod accept;
+pub mod address;
 pub mod alarm;
 pub mod caps;
 pub mod chunks;
@@ -29,11 +30,11 @@ pub mod proxy_protocol;
 pub mod request;
 pub mod running;
 pub mod session;
+pub mod socket_file;
 pub mod stream;
 pub mod tls;
 mod wire;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +44,7 @@ use serde::Deserialize;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
 
+use self::address::Address;
 pub use self::connections::{ConnectionBounds, ConnectionsSettings};
 use self::head::HeadBounds;
 pub use self::heads::{Buffers, HeadsSettings};
@@ -51,6 +53,7 @@ use self::https::ToHttps;
 pub use self::pace::{MinimumRates, MinimumRatesSettings};
 use self::protocols::{Protocol, Protocols};
 use self::proxy_protocol::{ProxyProtocol, ProxyProtocolSettings};
+use self::socket_file::Access;
 use self::tls::tickets::TicketKeys;
 use self::tls::{Tls, TlsSettings};
 
@@ -58,8 +61,14 @@ use self::tls::{Tls, TlsSettings};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerSettings {
-    /// Address and port, such as `0.0.0.0:8080` or `[::]:8080`. The latter is IPv6 only, so that both may be written.
-    pub address: At<SocketAddr>,
+    /// Address and port, such as `0.0.0.0:8080` or `[::]:8080`; the latter is IPv6 only, so that both may be written. Or a Unix socket, such as `unix:/run/sluice/public.sock`.
+    pub address: At<Address>,
+    /// Who may connect to a Unix socket, as four octal digits. Default `"0660"`.
+    pub mode: Option<At<String>>,
+    /// The user whose a Unix socket is, by name or number. Default: that of the process.
+    pub owner: Option<At<String>>,
+    /// The group whose a Unix socket is, by name or number. Default: that of the process.
+    pub group: Option<At<String>>,
     /// Limits judged before routing, which also count what matches no route; only by `client_ip` or `global`.
     #[serde(default)]
     pub limits: Vec<At<String>>,
@@ -103,7 +112,9 @@ pub struct DeadlinesSettings {
 /// One listener as it runs. Its `limits` are not here: names are resolved where limits are compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    pub address: SocketAddr,
+    pub address: Address,
+    /// Of a Unix socket.
+    pub access: Access,
     /// `None` where nobody speaks for others.
     pub proxy_protocol: Option<Arc<ProxyProtocol>>,
     pub connections: ConnectionBounds,
@@ -137,6 +148,9 @@ impl Listener {
     pub fn compile(settings: &ListenerSettings, tickets: &Arc<TicketKeys>) -> Result<Listener, Vec<Diagnostic>> {
         let ListenerSettings {
             address,
+            mode,
+            owner,
+            group,
             limits: _,
             proxy_protocol,
             connections,
@@ -149,6 +163,8 @@ impl Listener {
             redirect_https,
         } = settings;
         let mut mistakes = Vec::new();
+        let access = Access::compile(address.is_unix(), mode.as_ref(), owner.as_ref(), group.as_ref(), &mut mistakes);
+        local_without_addresses(settings, &mut mistakes);
         let proxy_protocol = ProxyProtocol::compile(proxy_protocol.as_ref(), &mut mistakes);
         if let (Some(handshake), None) = (deadlines.as_ref().and_then(|deadlines| deadlines.handshake.as_ref()), tls) {
             let message = "`handshake` is without effect: nothing stands before the first request on a listener without `tls`";
@@ -165,6 +181,7 @@ impl Listener {
         let http2 = Http2::compile(http2.as_ref().map(|http2| &http2.value));
         let listener = Listener {
             address: address.value,
+            access,
             proxy_protocol,
             connections,
             deadlines,
@@ -182,6 +199,20 @@ impl Listener {
     /// Whether HTTP begins with the first byte: nothing stands before it, see `open.rs`.
     pub(crate) fn is_plain(&self) -> bool {
         self.tls.is_none() && self.proxy_protocol.is_none()
+    }
+}
+
+/// Who comes over a Unix socket has no address that could be counted by, unless a load balancer says so.
+fn local_without_addresses(settings: &ListenerSettings, mistakes: &mut Vec<Diagnostic>) {
+    let Some(connections) = settings.connections.as_ref().filter(|_| settings.address.is_unix() && settings.proxy_protocol.is_none())
+    else {
+        return;
+    };
+    let per_address = connections.per_address.as_ref().map(|written| ("per_address", &written.place));
+    let rate = connections.rate_per_address.as_ref().map(|written| ("rate_per_address", &written.place));
+    for (key, place) in [per_address, rate].into_iter().flatten() {
+        let message = format!("`{key}` has no effect: who comes over a Unix socket has no address");
+        mistakes.push(Diagnostic::at(place, "inert", message).help("a load balancer can say who its clients are: `proxy_protocol`"));
     }
 }
 
@@ -229,6 +260,9 @@ mod tests {
     fn settings() -> ListenerSettings {
         ListenerSettings {
             address: at("127.0.0.1:0".parse().unwrap()),
+            mode: None,
+            owner: None,
+            group: None,
             limits: vec![],
             proxy_protocol: None,
             connections: None,

@@ -97,7 +97,9 @@ async fn steps<S: Socket>(admitted: Admitted<S>) -> Result<Opened<S>, Option<Dro
         if let Some(said) = said {
             conn.speak_for(said);
         }
-        permit = listener.admit(conn.peer.ip(), permit)?;
+        if conn.balancer.is_some() || !listener.peek().address.is_unix() {
+            permit = listener.admit(conn.peer.ip(), permit)?;
+        }
     }
     // TLS.
     let Some(tls) = conn.listener.settings().tls.clone() else {

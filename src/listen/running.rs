@@ -21,7 +21,7 @@ use crate::report::metrics::series::{Dropped, ListenerSeries};
 pub struct RunningListener {
     pub name: Arc<str>,
     /// Never changes: at another address it is another listener.
-    pub address: std::net::SocketAddr,
+    pub address: super::address::Address,
     settings: ArcSwap<Listener>,
     slot: AtomicUsize,
     pub(super) caps: Arc<Caps>,

@@ -3,7 +3,6 @@
 //! Decides nothing: reads what others hold.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -13,6 +12,7 @@ use parking_lot::Mutex;
 use crate::admin::{ConfigStatus, Figures, ListenerStatus, Moment, ReloadStatus, Status, TargetStatus};
 use crate::clock;
 use crate::config::plan::Gateway;
+use crate::listen::address::Address;
 use crate::listen::running::RunningListener;
 use crate::policy::authenticators::Method;
 use crate::policy::jwt::MemoryUses;
@@ -40,7 +40,7 @@ pub struct Shown {
     /// Why this process is not ready; none where it is.
     unready: Mutex<Option<&'static str>>,
     last: Mutex<Option<LastReload>>,
-    listeners: Mutex<Vec<(SocketAddr, Arc<RunningListener>)>>,
+    listeners: Mutex<Vec<(Address, Arc<RunningListener>)>>,
 }
 
 // === impl Shown ===
@@ -65,7 +65,7 @@ impl Shown {
         *self.unready.lock() = unready;
     }
 
-    pub fn listeners(&self, listeners: Vec<(SocketAddr, Arc<RunningListener>)>) {
+    pub fn listeners(&self, listeners: Vec<(Address, Arc<RunningListener>)>) {
         *self.listeners.lock() = listeners;
     }
 
@@ -196,7 +196,10 @@ impl Figures for Shown {
                 .lock()
                 .iter()
                 .map(|(address, listener)| {
-                    (listener.name.to_string(), ListenerStatus { address: *address, connections: u64::from(listener.connections()) })
+                    (
+                        listener.name.to_string(),
+                        ListenerStatus { address: address.to_string(), connections: u64::from(listener.connections()) },
+                    )
                 })
                 .collect(),
             upstreams,

@@ -24,6 +24,7 @@ use crate::config::files_read::FilesRead;
 use crate::config::plan::Gateway;
 use crate::control::Verdict;
 use crate::keep::Store;
+use crate::listen::address::Address;
 use crate::listen::caps::Open;
 use crate::listen::descriptors;
 use crate::listen::front::Refuse;
@@ -92,9 +93,9 @@ impl Running {
         let proxy = Proxy { gateway: gateway.clone(), sink: sink.clone() };
         let workers = Workers::start(threads, &proxy, &refuse).map_err(|e| format!("cannot start the workers: {e}"))?;
         let (open, snapshot) = (Arc::new(Open::default()), gateway.load_full());
-        let mut take = |address: SocketAddr| {
+        let mut take = |address: Address| {
             let inherited = inherited.as_mut().and_then(|inherited| inherited.take(&address.to_string()));
-            inherited.or_else(|| passed.take(address))
+            inherited.or_else(|| passed.take(address.ip()?))
         };
         let mut prepared = Vec::new();
         for (slot, plan) in snapshot.listeners.iter().enumerate() {
@@ -102,7 +103,7 @@ impl Running {
         }
         let admin = match snapshot.admin {
             Some(address) => {
-                let socket = take(address).map_or_else(|| listen("admin", address), Ok)?;
+                let socket = take(address.into()).map_or_else(|| listen("admin", address), Ok)?;
                 Some(Admin { address, socket, server: None })
             }
             None => None,
@@ -238,7 +239,7 @@ impl Running {
         };
         match gateway.admin {
             Some(address) if self.admin.as_ref().is_none_or(|admin| admin.address != address) => {
-                let socket = self.socket_at(address)?.map_or_else(|| listen("admin", address), Ok)?;
+                let socket = self.socket_at(address.into())?.map_or_else(|| listen("admin", address), Ok)?;
                 let mut admin = Admin { address, socket, server: None };
                 admin.serve(&self.shown)?;
                 self.admin = Some(admin);
@@ -259,6 +260,9 @@ impl Running {
             if let Some(open) =
                 old.get(&*plan.name).is_some_and(|open| open.address == plan.address).then(|| old.remove(&*plan.name)).flatten()
             {
+                if open.listener.settings().access != plan.settings.access {
+                    open.apply_access(&plan.settings.access);
+                }
                 open.listener.update(slot, plan.settings.clone());
                 self.listeners.insert(plan.name.to_string(), open);
             }
@@ -268,6 +272,9 @@ impl Running {
             self.listeners.insert(open.listener.name.to_string(), open);
         }
         self.closed.retain(|listener| listener.connections() > 0);
+        for open in old.values_mut().filter(|open| self.listeners.values().any(|other| other.address == open.address)) {
+            open.keep_file();
+        }
         let gone: Vec<_> = old.into_values().map(OpenListener::close).collect();
         cut_after(gateway.server.drain, &gone);
         self.closed.extend(gone);
@@ -278,18 +285,18 @@ impl Running {
     }
 
     /// A copy of the socket that listens on this address already.
-    fn socket_at(&mut self, address: SocketAddr) -> Result<Option<TcpListener>, String> {
+    fn socket_at(&mut self, address: Address) -> Result<Option<TcpListener>, String> {
         let listeners = self.listeners.values().map(|open| (open.address, &open.socket));
-        let admin = self.admin.iter().map(|admin| (admin.address, &admin.socket));
+        let admin = self.admin.iter().map(|admin| (admin.address.into(), &admin.socket));
         let found = listeners.chain(admin).find(|(known, _)| *known == address);
         let found = found.map(|(_, socket)| socket.try_clone()).transpose().map_err(|e| format!("the socket of {address}: {e}\n"))?;
-        Ok(found.or_else(|| self.passed.take(address)))
+        Ok(found.or_else(|| self.passed.take(address.ip()?)))
     }
 
     /// Copies of all sockets, for the next process.
     pub(super) fn sockets(&self) -> io::Result<Vec<(String, TcpListener)>> {
         let listeners = self.listeners.values().map(|open| (open.address, &open.socket));
-        let admin = self.admin.iter().map(|admin| (admin.address, &admin.socket));
+        let admin = self.admin.iter().map(|admin| (admin.address.into(), &admin.socket));
         listeners.chain(admin).map(|(address, socket)| Ok((address.to_string(), socket.try_clone()?))).collect()
     }
 
@@ -323,7 +330,8 @@ impl Running {
 
     /// Another process accepts, answers probes and checks targets from now on. Returns when this one does not any more.
     pub(super) async fn give_way(&mut self) {
-        for open in std::mem::take(&mut self.listeners).into_values() {
+        for mut open in std::mem::take(&mut self.listeners).into_values() {
+            open.keep_file();
             open.listener.leave_accepting();
             self.closed.push(open.close());
         }

@@ -9,14 +9,18 @@ use std::sync::Arc;
 use super::workers::{Copies, Workers};
 use crate::config::plan::ListenerPlan;
 use crate::listen::accept::bind;
+use crate::listen::address::Address;
 use crate::listen::caps::Open;
 use crate::listen::running::RunningListener;
+use crate::listen::socket_file::{self, Access, SocketFile};
 
 /// A listener that is open. The socket is a copy, for the next process and the next snapshot.
 pub struct OpenListener {
     pub socket: TcpListener,
-    pub address: SocketAddr,
+    pub address: Address,
     pub listener: Arc<RunningListener>,
+    /// Of a Unix socket.
+    file: Option<SocketFile>,
 }
 
 /// A listener that can be opened without a chance of failure.
@@ -39,10 +43,19 @@ impl Prepared {
         found: Option<TcpListener>,
         workers: &Workers,
     ) -> Result<Prepared, String> {
-        let socket = found.map_or_else(|| listen(&format!("listener {}", plan.name), plan.address), Ok)?;
+        let who = format!("listener {}", plan.name);
+        let (socket, file) = match (found, plan.address) {
+            (Some(socket), Address::Ip(_)) => (socket, None),
+            (Some(socket), Address::Unix(path)) => (socket, SocketFile::found(path.path())),
+            (None, Address::Ip(address)) => (listen(&who, address)?, None),
+            (None, Address::Unix(path)) => {
+                let bound = socket_file::bind(path.path(), &plan.settings.access);
+                bound.map_err(|e| format!("{who}: cannot listen on {}: {e}\n", plan.address))?
+            }
+        };
         let listener = RunningListener::new(plan.name.clone(), slot, plan.settings.clone(), open.clone(), plan.series.clone());
         let copies = workers.copies(&socket).map_err(|e| format!("listener {}: {e}\n", plan.name))?;
-        Ok(Prepared { open: OpenListener { socket, address: plan.address, listener }, copies })
+        Ok(Prepared { open: OpenListener { socket, address: plan.address, listener, file }, copies })
     }
 
     /// Begins to accept.
@@ -60,6 +73,22 @@ impl OpenListener {
         self.listener.stop_accepting();
         self.listener.close_connections();
         self.listener
+    }
+
+    /// Another listens on it: the file of the socket stays.
+    pub fn keep_file(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.keep();
+        }
+    }
+
+    /// The file as the settings want it now.
+    pub fn apply_access(&self, access: &Access) {
+        if let Address::Unix(path) = self.address
+            && let Err(e) = access.apply(path.path())
+        {
+            log::error!("{}: {e}", self.address);
+        }
     }
 }
 

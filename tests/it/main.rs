@@ -31,6 +31,7 @@ mod stop;
 mod streaming;
 mod tls;
 mod troubleshooting;
+mod unix_listener;
 mod upgrade;
 mod upstream_faults;
 mod upstream_h2;

@@ -7,6 +7,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::document::RouteSettings;
 use crate::config::effective::Effective;
 use crate::config::types::At;
+use crate::listen::address::LOCAL;
 use crate::policy::Shadow;
 use crate::policy::authn::AuthSettings;
 use crate::policy::rate_limit::{By, LimitSettings, Stage};
@@ -41,6 +42,32 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         }
     }
     on_listeners(index, &on_routes, errors);
+    over_unix_sockets(index, errors);
+}
+
+/// Who comes over a Unix socket has no address of its own: a limit that counts by it would count all for one. Unless a load balancer
+/// says who they are, in each request or at the beginning of the connection.
+fn over_unix_sockets(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
+    let document = index.document;
+    let is_told = document.clients.iter().flat_map(|clients| &clients.trusted_proxies.value).any(|network| network.0.contains(&LOCAL.ip()));
+    let mut tell = |listener: &str, used: &At<String>| {
+        if index.limits.get(used.as_str()).is_some_and(|limit| limit.by.iter().any(|by| matches!(by.value, By::ClientIp))) {
+            let message = format!("`{}` counts by `client_ip`, but `{listener}` is a Unix socket, whose clients have none", used.value);
+            let help = "let a load balancer say who they are: `proxy_protocol`, or `clients.trusted_proxies` with `127.0.0.1/32`, as which who comes over Unix sockets is known";
+            errors.push(Diagnostic::at(&used.place, "limit-without-key", message).help(help));
+        }
+    };
+    for (name, settings) in &document.listeners {
+        if !settings.address.is_unix() || settings.proxy_protocol.is_some() || is_told {
+            continue;
+        }
+        settings.limits.iter().for_each(|used| tell(&name.value, used));
+        for ((_, route), effective) in document.routes.iter().zip(&index.effective) {
+            if route.own.listeners.as_ref().is_none_or(|names| names.iter().any(|own| own.value == name.value)) {
+                effective.given(|all| &all.limits).iter().flat_map(|given| &given.settings.value).for_each(|used| tell(&name.value, used));
+            }
+        }
+    }
 }
 
 /// Before authentication nobody knows the caller.

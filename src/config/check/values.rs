@@ -10,6 +10,7 @@ use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::document::{Document, PolicySettings, RedirectSettings, RespondSettings};
 use crate::config::types::{At, Period, Size};
 use crate::listen::ListenerSettings;
+use crate::listen::address::Address;
 use crate::listen::http2::settings::Http2;
 use crate::listen::protocols::Protocols;
 use crate::policy::authn::AuthenticatorSettings;
@@ -106,8 +107,17 @@ pub fn place_of<T>(value: &Option<At<T>>) -> Option<&Place> {
 }
 
 fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
-    let listeners = document.listeners.iter().map(|(name, listener)| (name.value.as_str(), &listener.address));
-    let admin = document.admin.iter().map(|admin| ("admin", &admin.address));
+    let ip = |address: &At<Address>| Some(At { value: address.ip()?, place: address.place.clone() });
+    let listeners = document.listeners.iter().filter_map(|(name, listener)| Some((name.value.as_str(), ip(&listener.address)?)));
+    let admin = document.admin.iter().map(|admin| ("admin", admin.address.clone()));
+    let mut paths: Vec<(&str, Address)> = Vec::new();
+    for (name, listener) in document.listeners.iter().filter(|(_, listener)| listener.address.is_unix()) {
+        if let Some((other, _)) = paths.iter().find(|(_, path)| *path == listener.address.value) {
+            let message = format!("`{}` is taken: `{other}` listens on it", listener.address.value);
+            errors.push(Diagnostic::at(&listener.address.place, "address-taken", message));
+        }
+        paths.push((name.value.as_str(), listener.address.value));
+    }
     let mut by_port: HashMap<u16, Vec<(&str, SocketAddr)>> = HashMap::new();
     // Port 0 is a new one each time.
     for (name, address) in listeners.chain(admin).filter(|(_, address)| address.port() != 0) {
@@ -130,6 +140,9 @@ fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
 fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
     let ListenerSettings {
         address: _,
+        mode: _,
+        owner: _,
+        group: _,
         limits: _,
         proxy_protocol: _,
         connections,

@@ -52,6 +52,7 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
     let second = Duration::from_secs(1);
     let settings = Listener {
         address: "127.0.0.1:0".parse().unwrap(),
+        access: crate::listen::socket_file::Access::default(),
         proxy_protocol: None,
         connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
         deadlines: Deadlines {

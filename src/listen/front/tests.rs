@@ -126,6 +126,7 @@ struct Gateway {
 fn settings() -> Listener {
     Listener {
         address: "127.0.0.1:0".parse().unwrap(),
+        access: crate::listen::socket_file::Access::default(),
         proxy_protocol: None,
         connections: ConnectionBounds { max: 100, ..ConnectionBounds::default() },
         deadlines: Deadlines {
@@ -176,7 +177,7 @@ impl Gateway {
 
     /// A real socket.
     fn listen(&self) -> (SocketAddr, tokio::task::JoinHandle<std::io::Result<()>>) {
-        let socket = bind(self.listener.settings().address).unwrap();
+        let socket = bind(self.listener.settings().address.ip().unwrap()).unwrap();
         (socket.local_addr().unwrap(), tokio::spawn(accept(socket, self.listener.clone(), self.front.clone())))
     }
 
@@ -713,7 +714,7 @@ async fn a_client_that_does_not_read_its_answer_is_given_up_after_the_write_dead
 #[tokio::test]
 async fn who_is_queued_when_a_listener_stops_accepting_is_still_served() {
     let gateway = Gateway::new(settings());
-    let socket = bind(gateway.listener.settings().address).unwrap();
+    let socket = bind(gateway.listener.settings().address.ip().unwrap()).unwrap();
     let mut client = dial(socket.local_addr().unwrap()).await;
     gateway.listener.stop_accepting();
     accept(socket, gateway.listener.clone(), gateway.front.clone()).await.unwrap();

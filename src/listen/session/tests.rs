@@ -22,6 +22,7 @@ fn session(came: &str) -> (Box<Http1<DuplexStream>>, DuplexStream, Arc<Back<Dupl
         tls: None,
         https: None,
         address: "127.0.0.1:0".parse().unwrap(),
+        access: crate::listen::socket_file::Access::default(),
         proxy_protocol: None,
         connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
         deadlines: Deadlines { handshake: SECOND, header: SECOND, keep_alive: SECOND, body: SECOND, write: SECOND, linger: SECOND },

@@ -31,6 +31,9 @@ pub const KEYS: &[(&str, Proof)] = &[
     ("access_log.to", Test("logrotate_moves_the_file_and_a_signal_begins_a_new_one")),
     ("access_log.format", Test("a_line_has_exactly_the_fields_that_are_documented_and_they_are_true")),
     ("listeners.*.address", Test("an_ipv4_and_an_ipv6_listener_share_a_port")),
+    ("listeners.*.mode", Test("a_unix_socket_serves_as_a_port_does_and_is_whose_it_shall_be")),
+    ("listeners.*.owner", Test("a_unix_socket_serves_as_a_port_does_and_is_whose_it_shall_be")),
+    ("listeners.*.group", Test("a_unix_socket_serves_as_a_port_does_and_is_whose_it_shall_be")),
     (
         "listeners.*.limits",
         Differs(
