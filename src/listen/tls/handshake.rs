@@ -27,6 +27,7 @@ pub static TLS_EXPECTED: Kind = Kind {
 };
 
 /// What became of a socket.
+#[expect(clippy::large_enum_variant, reason = "made and taken apart once, in a future that is boxed")]
 pub(in crate::listen) enum Shaken<S> {
     Tls(TlsStream<S>, TlsFacts, Option<Arc<Proof>>),
     /// The client speaks HTTP without TLS; here is how it begins.
