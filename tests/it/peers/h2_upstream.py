@@ -105,7 +105,11 @@ class Connection:
             self.held.pop(event.stream_id, None)
         elif isinstance(event, h2.events.WindowUpdated):
             for stream in list(self.held):
-                self.send_more(stream)
+                try:
+                    self.send_more(stream)
+                except h2.exceptions.StreamClosedError:
+                    # Its reset has come with the window, and is told next.
+                    pass
         elif isinstance(event, h2.events.PingReceived):
             say(event="ping", connection=self.number)
 
