@@ -2,47 +2,40 @@
 
 use std::cell::RefCell;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use pingora_core::protocols::http::date::get_cached_date;
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::ctx::Now;
 
-/// When this process first asked, as the standard library keeps it and in nanoseconds.
-static START: OnceLock<(Instant, u64)> = OnceLock::new();
+static START: OnceLock<Instant> = OnceLock::new();
 
 thread_local! {
     /// The second in which it was made, and the text.
     static DATE: RefCell<(u64, BytesMut)> = RefCell::new((u64::MAX, BytesMut::new()));
 }
 
-/// What `Instant` reads, without the arithmetic of two-part times: it is asked for several times a request.
-fn nanos(clock: ClockId) -> u64 {
-    let time = clock_gettime(clock);
-    // Both clocks are positive; 584 years fit.
-    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
-}
-
-fn start() -> &'static (Instant, u64) {
-    START.get_or_init(|| (Instant::now(), nanos(ClockId::Monotonic)))
-}
-
 /// Nanoseconds since this process first asked.
 pub fn mono() -> u64 {
-    let (_, start) = start();
-    nanos(ClockId::Monotonic).saturating_sub(*start)
+    let since = START.get_or_init(Instant::now).elapsed();
+    // 584 years fit.
+    since.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(since.subsec_nanos()))
+}
+
+fn unix() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// Both clocks.
 pub fn now() -> Now {
-    Now { mono: mono(), unix_ms: nanos(ClockId::Realtime) / 1_000_000 }
+    let unix = unix();
+    Now { mono: mono(), unix_ms: unix.as_secs().wrapping_mul(1_000).wrapping_add(u64::from(unix.subsec_millis())) }
 }
 
 /// Appends the value of a `Date` field (RFC 9110 section 6.6.1): the same for a second.
 pub fn append_date(out: &mut BytesMut) {
-    let second = clock_gettime(ClockId::RealtimeCoarse).tv_sec as u64;
+    let second = unix().as_secs();
     DATE.with_borrow_mut(|(made, text)| {
         if *made != second {
             *made = second;
@@ -55,6 +48,6 @@ pub fn append_date(out: &mut BytesMut) {
 
 /// The instant of a moment on the monotonic clock, for timers.
 pub fn instant(mono: u64) -> tokio::time::Instant {
-    let (start, _) = start();
-    tokio::time::Instant::from_std(*start + std::time::Duration::from_nanos(mono))
+    let start = *START.get_or_init(Instant::now);
+    tokio::time::Instant::from_std(start + Duration::from_nanos(mono))
 }
