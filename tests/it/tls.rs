@@ -301,3 +301,31 @@ fn explain_knows_which_names_a_listener_has_certificates_for_and_that_it_speaks_
         explain("https://unknown.example/x")
     );
 }
+
+#[test]
+fn keys_are_exchanged_post_quantum_where_the_client_asks_for_it() {
+    let ca = Ca::new("Test");
+    let gateway = config(&ca, "").start();
+    let client = TlsClient::connect(gateway.address(), "main.example", &ca, None).unwrap();
+    assert_eq!(client.group(), rustls::NamedGroup::X25519MLKEM768);
+}
+
+/// Versions, ciphers, key exchange, the certificate and the known weaknesses; not the simulation of clients, which takes a minute more.
+#[test]
+fn testssl_finds_nothing_above_low_in_what_a_listener_does_by_default() {
+    let ca = Ca::new("Test");
+    let gateway = config(&ca, "default: main").start();
+    let url = format!("https://main.example:{}/", gateway.address().port());
+    let output = Command::new("testssl")
+        .args("-p -s -f -P -S -U --quiet --color 0 --warnings off --ip 127.0.0.1 --add-ca ca.pem --jsonfile found.json".split(' '))
+        .arg(&url)
+        .current_dir(gateway.dir())
+        .output()
+        .expect("testssl can be run: scripts/setup.sh test");
+    let text = std::fs::read_to_string(gateway.dir().join("found.json")).unwrap_or_else(|_| panic!("{output:?}"));
+    let found: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    assert!(found.iter().any(|one| one["id"] == "TLS1_3" && one["severity"] == "OK"), "{text}");
+    assert!(found.len() > 60, "it looked at {} things only", found.len());
+    let bad: Vec<_> = found.iter().filter(|one| !["OK", "INFO", "LOW"].contains(&one["severity"].as_str().unwrap_or_default())).collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+}

@@ -3,14 +3,15 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, NamedGroup, RootCertStore, StreamOwned};
 
 /// An authority.
 pub struct Ca {
@@ -45,7 +46,13 @@ impl Ca {
 
     /// For these hosts.
     pub fn server(&self, names: &[&str]) -> Leaf {
-        self.sign(params(names, ExtendedKeyUsagePurpose::ServerAuth))
+        let mut params = params(names, ExtendedKeyUsagePurpose::ServerAuth);
+        let day = Duration::from_secs(24 * 3600);
+        let now = date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        (params.not_before, params.not_after) = (now - day, now + 90 * day);
+        // As those of public authorities have it; nobody fetches it here.
+        params.crl_distribution_points = vec![CrlDistributionPoint { uris: vec!["http://127.0.0.1/ca.crl".to_owned()] }];
+        self.sign(params)
     }
 
     /// One that expires in the year given, on its first day.
@@ -106,8 +113,10 @@ impl TlsClient {
     pub fn connect(address: SocketAddr, name: &str, ca: &Ca, own: Option<&Leaf>) -> std::io::Result<TlsClient> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+        // As browsers do: a key share of the hybrid group and one of X25519.
+        provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
+        let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions().unwrap();
         let config = config.with_root_certificates(roots);
         let config = match own {
             None => config.with_no_client_auth(),
@@ -129,6 +138,11 @@ impl TlsClient {
     /// The certificate that the server has shown.
     pub fn shown(&self) -> Vec<u8> {
         self.stream.conn.peer_certificates().unwrap()[0].to_vec()
+    }
+
+    /// How keys were exchanged.
+    pub fn group(&self) -> NamedGroup {
+        self.stream.conn.negotiated_key_exchange_group().unwrap().name()
     }
 
     /// One request and its answer, whose length is known.
