@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-cargo build --release --locked --quiet --bins --examples
+cargo build --release --locked --quiet --bin sluice --example bare-proxy
 # Of what a bare Pingora proxy needs; docs/benchmarks.md has the aims.
 python3 benches/instructions/run.py --runs 3 --requests 300 --check 1.15 1.4
 

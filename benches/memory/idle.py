@@ -31,9 +31,10 @@ def main():
     parser.add_argument("--start-below", type=float, default=30)
     parser.add_argument("--idle-below", type=float, default=200)
     args = parser.parse_args()
-    # The gateway inherits the bound and needs as many.
-    if most_descriptors(args.connections + 500) < args.connections + 500:
-        raise SystemExit(f"{args.connections} connections need `ulimit -n {args.connections + 500}` at least")
+    # The gateway inherits the bound, and takes half of them for clients.
+    needed = 2 * (args.connections + 500)
+    if most_descriptors(needed) < needed:
+        raise SystemExit(f"{args.connections} connections need `ulimit -n {needed}` at least")
     port = free_port()
     echo = subprocess.Popen([args.program, "echo", "--address", f"127.0.0.1:{port}"], stderr=subprocess.DEVNULL)
     try:
