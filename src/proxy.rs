@@ -42,8 +42,8 @@ impl ProxyHttp for Proxy {
         exchange::begin(session, ctx).await
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
-        exchange::peer(ctx)
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
+        exchange::peer(session, ctx)
     }
 
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Box<Ctx>, error: Box<Error>) -> Box<Error> {
@@ -55,11 +55,11 @@ impl ProxyHttp for Proxy {
         _: &mut Session,
         reused: bool,
         _: &HttpPeer,
-        _: RawFd,
+        fd: RawFd,
         _: Option<&Digest>,
         ctx: &mut Box<Ctx>,
     ) -> Result<()> {
-        exchange::connected(ctx, reused);
+        exchange::connected(ctx, reused, fd);
         Ok(())
     }
 
@@ -71,13 +71,17 @@ impl ProxyHttp for Proxy {
         exchange::request_part(session, ctx, body, end)
     }
 
+    async fn upstream_response_filter(&self, _: &mut Session, head: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
+        exchange::upstream_head(ctx, head);
+        Ok(())
+    }
+
     async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {
         exchange::answer_head(session, ctx, head).await
     }
 
     fn response_body_filter(&self, _: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Ctx>) -> Result<Option<Duration>> {
-        exchange::answer_part(ctx, body, end);
-        Ok(None)
+        exchange::answer_part(ctx, body, end).map(|()| None)
     }
 
     fn error_while_proxy(&self, _: &HttpPeer, session: &mut Session, error: Box<Error>, ctx: &mut Box<Ctx>, _: bool) -> Box<Error> {
