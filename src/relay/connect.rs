@@ -103,7 +103,13 @@ impl Link {
 }
 
 /// Connects and shakes hands within a time each.
-pub async fn connect(tls: &UpstreamTls, target: &Target, addr: SocketAddr, within: Duration, speaks: Protocol) -> Result<TlsStream<TcpStream>> {
+pub async fn connect(
+    tls: &UpstreamTls,
+    target: &Target,
+    addr: SocketAddr,
+    within: Duration,
+    speaks: Protocol,
+) -> Result<TlsStream<TcpStream>> {
     let tcp = match timeout(within, TcpStream::connect(addr)).await {
         Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "connecting")),
         Ok(Err(error)) => {
@@ -124,7 +130,9 @@ pub async fn connect(tls: &UpstreamTls, target: &Target, addr: SocketAddr, withi
     let name = tls.name_for(&target.address).map_err(fault)?;
     let connector = TlsConnector::from(tls.config(speaks));
     match timeout(within, connector.connect(name, tcp)).await {
-        Err(_) => Err(Error::because(ErrorType::TLSHandshakeTimedout, "in the handshake", Fault(format!("no TLS handshake within {within:?}")))),
+        Err(_) => {
+            Err(Error::because(ErrorType::TLSHandshakeTimedout, "in the handshake", Fault(format!("no TLS handshake within {within:?}"))))
+        }
         Ok(Err(error)) => Err(fault(in_words(&error))),
         Ok(Ok(stream)) => Ok(stream),
     }
@@ -144,7 +152,9 @@ fn in_words(error: &io::Error) -> String {
         rustls::Error::InvalidCertificate(wrong) => match wrong {
             CertificateError::UnknownIssuer => "the target's certificate is signed by nobody in `ca`".to_owned(),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the target's certificate has expired".to_owned(),
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "the target's certificate is not valid yet".to_owned(),
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "the target's certificate is not valid yet".to_owned()
+            }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 "the target's certificate is for other names".to_owned()
             }
@@ -152,7 +162,9 @@ fn in_words(error: &io::Error) -> String {
             other => format!("the target's certificate does not hold: {other}"),
         },
         rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => "the target speaks no version of TLS that is allowed".to_owned(),
-        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => "the target does not speak the protocol that is asked for".to_owned(),
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            "the target does not speak the protocol that is asked for".to_owned()
+        }
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => "the target asks for a certificate".to_owned(),
         rustls::Error::AlertReceived(alert) => format!("the target refused the handshake: {alert:?}"),
         rustls::Error::PeerIncompatible(why) => format!("the target speaks no version or cipher of TLS that is allowed: {why:?}"),

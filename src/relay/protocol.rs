@@ -29,7 +29,7 @@ pub enum Protocol {
 /// How HTTP/2 connections to an upstream are used.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Http2Settings {
+pub struct UpstreamHttp2Settings {
     /// How many requests at a time a connection carries, at most; fewer where the target says so. 1 to 1000; default 100.
     pub streams: Option<At<u16>>,
     /// How often a connection is asked whether it still lives; one that does not answer within 5s is closed. 1s to 1h. Default: never.
@@ -62,7 +62,7 @@ impl Protocol {
     /// What is written, or the default; all that cannot take effect is refused.
     pub fn compile(
         settings: Option<&At<Protocol>>,
-        http2: Option<&At<Http2Settings>>,
+        http2: Option<&At<UpstreamHttp2Settings>>,
         has_tls: bool,
         wrong: &mut Vec<Diagnostic>,
     ) -> (Protocol, Http2) {
@@ -82,8 +82,8 @@ impl Protocol {
 // === impl Http2 ===
 
 impl Http2 {
-    fn compile(settings: Option<&At<Http2Settings>>, wrong: &mut Vec<Diagnostic>) -> Http2 {
-        let Some(Http2Settings { streams, ping }) = settings.map(|settings| &settings.value) else { return Http2::default() };
+    fn compile(settings: Option<&At<UpstreamHttp2Settings>>, wrong: &mut Vec<Diagnostic>) -> Http2 {
+        let Some(UpstreamHttp2Settings { streams, ping }) = settings.map(|settings| &settings.value) else { return Http2::default() };
         if let (Some(settings), None, None) = (settings, streams, ping) {
             wrong.push(Diagnostic::at(&settings.place, "inert", "this says nothing: expected at least one of `streams` and `ping`"));
         }
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::relay::upstream::tests::at;
 
-    fn compile(protocol: Option<Protocol>, http2: Option<Http2Settings>, has_tls: bool) -> ((Protocol, Http2), Vec<&'static str>) {
+    fn compile(protocol: Option<Protocol>, http2: Option<UpstreamHttp2Settings>, has_tls: bool) -> ((Protocol, Http2), Vec<&'static str>) {
         let mut wrong = Vec::new();
         let compiled = Protocol::compile(protocol.map(at).as_ref(), http2.map(at).as_ref(), has_tls, &mut wrong);
         (compiled, wrong.iter().map(|wrong| wrong.code).collect())
@@ -137,8 +137,10 @@ mod tests {
 
     #[test]
     fn what_cannot_take_effect_is_refused() {
-        let http2 =
-            |streams: Option<u16>, ping: Option<u64>| Http2Settings { streams: streams.map(at), ping: ping.map(Period::seconds).map(at) };
+        let http2 = |streams: Option<u16>, ping: Option<u64>| UpstreamHttp2Settings {
+            streams: streams.map(at),
+            ping: ping.map(Period::seconds).map(at),
+        };
         assert_eq!(compile(Some(Protocol::Auto), None, false).1, ["inert"]);
         assert_eq!(compile(None, Some(http2(Some(5), None)), true).1, ["inert"]);
         assert_eq!(compile(Some(Protocol::H2), Some(http2(None, None)), false).1, ["inert"]);

@@ -106,14 +106,20 @@ impl UpstreamTls {
         if let Some(name) = server_name {
             match ServerName::try_from(name.value.clone()) {
                 Ok(name) => asked = Some(name),
-                Err(_) => keep(Err(vec![Diagnostic::at(&name.place, "bad-host", "not a host name: expected one such as `orders.internal`")])),
+                Err(_) => {
+                    keep(Err(vec![Diagnostic::at(&name.place, "bad-host", "not a host name: expected one such as `orders.internal`")]))
+                }
             }
             told.push(name.as_bytes().to_vec());
         }
         let mut pinned = Vec::new();
         if let Some(san) = san {
             if san.value.is_empty() {
-                keep(Err(vec![Diagnostic::at(&san.place, "inert", "this asks for nothing: expected names, such as `spiffe://prod/orders`")]));
+                keep(Err(vec![Diagnostic::at(
+                    &san.place,
+                    "inert",
+                    "this asks for nothing: expected names, such as `spiffe://prod/orders`",
+                )]));
             }
             for name in &san.value {
                 if !name.contains("://") && !name.contains('@') && ServerName::try_from(name.as_str()).is_err() {
@@ -232,9 +238,8 @@ fn read_own(
     let ClientCertificateSettings { chain, key } = settings;
     let certificates = certificates(chain, told);
     let text = read(key, told)?;
-    let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| {
-        vec![Diagnostic::at(&key.place, "tls", format!("`{}` holds no private key: expected one in PEM", key.value))]
-    })?;
+    let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
+        .map_err(|_| vec![Diagnostic::at(&key.place, "tls", format!("`{}` holds no private key: expected one in PEM", key.value))])?;
     Ok((certificates?, key))
 }
 
@@ -282,11 +287,21 @@ impl ServerCertVerifier for Verifier {
         }
     }
 
-    fn verify_tls12_signature(&self, m: &[u8], c: &CertificateDer<'_>, d: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls12_signature(
+        &self,
+        m: &[u8],
+        c: &CertificateDer<'_>,
+        d: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         self.whole.verify_tls12_signature(m, c, d)
     }
 
-    fn verify_tls13_signature(&self, m: &[u8], c: &CertificateDer<'_>, d: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls13_signature(
+        &self,
+        m: &[u8],
+        c: &CertificateDer<'_>,
+        d: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         self.whole.verify_tls13_signature(m, c, d)
     }
 

@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 use super::address::Address;
-use super::protocol::{Http2, Http2Settings, Protocol};
+use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
 use super::tls::{UpstreamTls, UpstreamTlsSettings};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
@@ -25,7 +25,7 @@ pub struct UpstreamSettings {
     /// What is spoken to the targets. Default `http1`.
     pub protocol: Option<At<Protocol>>,
     /// How HTTP/2 connections are used, where HTTP/2 is spoken.
-    pub http2: Option<At<Http2Settings>>,
+    pub http2: Option<At<UpstreamHttp2Settings>>,
     /// TLS towards the targets, and whom they have to be. Without it, plain connections.
     pub tls: Option<At<UpstreamTlsSettings>>,
     /// How a target is chosen. Default `round_robin`.

@@ -38,10 +38,10 @@ impl Authority {
     }
 
     fn issue_until(&self, names: &[&str], left: Duration) -> Certified {
-        let (uris, hosts): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.contains("://"));
-        let hosts: Vec<String> = hosts.into_iter().map(|name| (*name).to_owned()).collect();
+        let (uris, hosts): (Vec<&str>, Vec<&str>) = names.iter().copied().partition(|name| name.contains("://"));
+        let hosts: Vec<String> = hosts.into_iter().map(str::to_owned).collect();
         let mut params = CertificateParams::new(hosts).expect("these are names");
-        params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI((*uri).try_into().expect("a URI is ASCII"))));
+        params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().expect("a URI is ASCII"))));
         params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or("nobody"));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let now = SystemTime::now();
