@@ -30,4 +30,5 @@ mod troubleshooting;
 mod upgrade;
 mod upstream_faults;
 mod upstream_h2;
+mod upstream_tls;
 mod websocket;
