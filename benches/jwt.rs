@@ -67,8 +67,8 @@ fn token(algorithm: JwtAlgorithm, sign: &Sign, subject: usize) -> String {
 
 fn authenticator(algorithm: JwtAlgorithm, pem: Option<String>, memory: u64) -> Jwt {
     let keys = match pem {
-        Some(pem) => JwtKeysSettings { file: None, inline: Some(at(pem)), secret: None },
-        None => JwtKeysSettings { file: None, inline: None, secret: Some(at(Secret::new(SECRET))) },
+        Some(pem) => JwtKeysSettings { file: None, inline: Some(at(pem)), secret: None, ..Default::default() },
+        None => JwtKeysSettings { file: None, inline: None, secret: Some(at(Secret::new(SECRET))), ..Default::default() },
     };
     let settings = JwtSettings {
         issuer: at("https://idp.example".to_owned()),

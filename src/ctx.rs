@@ -38,6 +38,8 @@ pub struct Facts {
     pub scheme: Scheme,
     pub tls: Option<Arc<TlsFacts>>,
     pub now: Now,
+    /// Whether a policy that needs to know something may ask others for it.
+    pub asking: Asking,
     // entry
     pub request_id: RequestId,
     pub trace: TraceContext,
@@ -81,6 +83,15 @@ pub struct Step {
     /// `passed`, `refused`, `would refuse`, `answered`, `skipped`.
     pub verdict: &'static str,
     pub note: String,
+}
+
+/// Whether others may be asked about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    /// It came over a connection, and its client waits.
+    Really,
+    /// It is a simulation: what others would say is given, or not known.
+    Nobody,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +139,7 @@ impl Facts {
         self.client = peer.ip();
         self.scheme = scheme;
         self.now = now;
+        self.asking = Asking::Really;
     }
 
     /// What is known when a request head has arrived on a connection, and nothing more.
@@ -138,6 +150,7 @@ impl Facts {
             scheme,
             tls: None,
             now,
+            asking: Asking::Nobody,
             request_id: RequestId::default(),
             trace: TraceContext::default(),
             client: peer.ip(),

@@ -8,7 +8,9 @@ pub mod cli;
 pub mod config;
 
 pub mod admin;
+pub mod ask;
 pub mod control;
+pub mod keep;
 pub mod reload;
 pub mod server;
 pub mod state;

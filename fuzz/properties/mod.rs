@@ -7,6 +7,7 @@ pub mod chunks;
 pub mod client_address;
 pub mod config;
 pub mod head;
+pub mod proxy_protocol;
 pub mod request;
 pub mod route;
 pub mod token;
@@ -23,12 +24,13 @@ use sluice::state::State;
 /// A property, and the name of its target and of its folder of inputs.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("canonical", canonical::hold),
     ("chunks", chunks::hold),
     ("client_address", client_address::hold),
     ("config", config::hold),
     ("head", head::hold),
+    ("proxy_protocol", proxy_protocol::hold),
     ("request", request::hold),
     ("route", route::hold),
     ("token", token::hold),

@@ -237,12 +237,13 @@ fn fingerprint(document: &Document) -> String {
 
 fn server(settings: Option<&ServerSettings>) -> Server {
     let absent = ServerSettings::default();
-    let ServerSettings { threads, drain, settle, watch, limits_memory, tokens_memory } = settings.unwrap_or(&absent);
+    let ServerSettings { threads, drain, settle, state, watch, limits_memory, tokens_memory } = settings.unwrap_or(&absent);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Server {
         threads: threads.as_ref().map_or(cores, |threads| usize::from(threads.value)),
         drain: drain.as_ref().map_or(DRAIN, |drain| drain.value).0,
         settle: settle.as_ref().map_or(SETTLE, |settle| settle.value).0,
+        state: state.as_ref().map(|folder| folder.place.source.path.parent().unwrap_or(Path::new("")).join(&folder.value)),
         watch: *watch,
         limits_memory: limits_memory.as_ref().map_or(LIMITS_MEMORY, |size| size.value).0,
         tokens_memory: tokens_memory.as_ref().map_or(authenticators::TOKENS_MEMORY, |size| size.value.0),

@@ -74,8 +74,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("concurrency", "limits"),
     ("aggregate", "upstream"),
     ("translate", "upstream"),
-    ("url", "inline"),
-    ("discovery", "inline"),
     ("introspection", "jwt"),
     ("forward_auth", "jwt"),
     ("basic", "jwt"),

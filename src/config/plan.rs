@@ -71,6 +71,7 @@ pub struct Server {
     pub drain: Duration,
     pub settle: Duration,
     pub watch: bool,
+    pub state: Option<PathBuf>,
     pub limits_memory: u64,
     pub tokens_memory: u64,
 }

@@ -218,7 +218,8 @@ fn plain(address: IpAddr) -> IpAddr {
     address.to_canonical()
 }
 
-fn plain_network(network: IpNet) -> IpNet {
+/// A network of v4 addresses in v6 clothes as one of v4.
+pub fn plain_network(network: IpNet) -> IpNet {
     match network {
         IpNet::V4(_) => network,
         IpNet::V6(v6) => match v6.addr().to_ipv4_mapped() {

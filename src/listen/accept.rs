@@ -17,12 +17,12 @@ use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
+use super::caps::Full;
 use super::descriptors;
 use super::front::Front;
 use super::open::{Admitted, open};
 use super::running::RunningListener;
 use super::stream::Socket;
-use crate::clock;
 use crate::report::metrics::series::Dropped;
 
 /// How long to wait where there are no descriptors or no memory left: connections that end make room.
@@ -138,15 +138,15 @@ where
     if !descriptors::is_spare(socket.fd()) {
         return front.dropped(&listener.name, Dropped::NoDescriptors);
     }
-    if bounds.rate_per_address.is_some_and(|rate| !listener.newcomers.admit(peer.ip(), rate, clock::mono())) {
-        return front.dropped(&listener.name, Dropped::RatePerAddress);
-    }
-    match listener.caps.admit(peer.ip(), bounds, &listener.open) {
+    // Where somebody may speak for others, `open.rs` counts for the address once it is known.
+    let is_known = listener.peek().proxy_protocol.is_none();
+    let entered = listener.caps.enter(bounds, &listener.open).map_err(Full::reason);
+    match entered.and_then(|permit| if is_known { listener.admit(peer.ip(), permit) } else { Ok(permit) }) {
         Ok(permit) => {
             socket.prepare();
             open(Admitted { socket, permit, peer, listener: listener.clone() }, front);
         }
-        Err(full) => front.dropped(&listener.name, full.reason()),
+        Err(reason) => front.dropped(&listener.name, reason),
     }
 }
 

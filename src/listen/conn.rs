@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::ConnectionBounds;
 use super::head::Head;
+use super::proxy_protocol::Said;
 use super::running::RunningListener;
 use super::tls::facts::TlsFacts;
 use crate::clock;
@@ -133,6 +134,18 @@ impl ConnInfo {
     #[must_use]
     pub fn encrypted(self, facts: TlsFacts) -> Self {
         ConnInfo { scheme: Scheme::Https, tls: Some(Arc::new(facts)), ..self }
+    }
+
+    /// A load balancer has said who its client is, and how that is connected to it.
+    pub(super) fn speak_for(&mut self, said: Said) {
+        let Said { length: _, client, tls } = said;
+        if let Some(client) = client {
+            self.balancer = Some(self.peer);
+            self.peer = SocketAddr::new(client.ip().to_canonical(), client.port());
+        }
+        if let Some(tls) = tls {
+            (self.scheme, self.tls) = (Scheme::Https, Some(Arc::new(tls)));
+        }
     }
 
     /// The connection on which a request came. `None` only for sessions that did not come through `front.rs`.

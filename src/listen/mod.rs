@@ -24,6 +24,7 @@ pub mod newcomers;
 mod open;
 pub mod pace;
 pub mod protocols;
+pub mod proxy_protocol;
 pub mod request;
 pub mod running;
 pub mod session;
@@ -32,6 +33,7 @@ pub mod tls;
 mod wire;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -46,6 +48,7 @@ pub use self::heads::{Buffers, HeadsSettings};
 use self::http2::settings::{Http2, Http2Settings};
 pub use self::pace::{MinimumRates, MinimumRatesSettings};
 use self::protocols::{Protocol, Protocols};
+use self::proxy_protocol::{ProxyProtocol, ProxyProtocolSettings};
 
 /// An address on which requests arrive.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -56,6 +59,8 @@ pub struct ListenerSettings {
     /// Limits judged before routing, which also count what matches no route; only by `client_ip` or `global`.
     #[serde(default)]
     pub limits: Vec<At<String>>,
+    /// Load balancers that say who their client is with the PROXY protocol, version 1 or 2, before anything else.
+    pub proxy_protocol: Option<ProxyProtocolSettings>,
     /// How many connections may be open.
     pub connections: Option<ConnectionsSettings>,
     /// How long clients may take.
@@ -88,6 +93,8 @@ pub struct DeadlinesSettings {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// `None` where nobody speaks for others.
+    pub proxy_protocol: Option<Arc<ProxyProtocol>>,
     pub connections: ConnectionBounds,
     pub deadlines: Deadlines,
     pub minimum_rates: MinimumRates,
@@ -114,21 +121,24 @@ pub struct Deadlines {
 impl Listener {
     /// Compiles what the user wrote; all mistakes at once.
     pub fn compile(settings: &ListenerSettings) -> Result<Listener, Vec<Diagnostic>> {
-        let ListenerSettings { address, limits: _, connections, deadlines, minimum_rates, heads, protocols, http2 } = settings;
+        let ListenerSettings { address, limits: _, proxy_protocol, connections, deadlines, minimum_rates, heads, protocols, http2 } =
+            settings;
         let mut mistakes = Vec::new();
+        let proxy_protocol = ProxyProtocol::compile(proxy_protocol.as_ref(), &mut mistakes);
         let connections = ConnectionBounds::compile(connections.as_ref(), &mut mistakes);
         let deadlines = Deadlines::compile(deadlines.as_ref(), &mut mistakes);
         let minimum_rates = MinimumRates::compile(minimum_rates.as_ref());
         let (heads, buffers) = heads::compile(heads.as_ref(), &mut mistakes);
         let protocols = Protocols::compile(protocols.as_ref());
         let http2 = Http2::compile(http2.as_ref().map(|http2| &http2.value));
-        let listener = Listener { address: address.value, connections, deadlines, minimum_rates, heads, buffers, protocols, http2 };
+        let listener =
+            Listener { address: address.value, proxy_protocol, connections, deadlines, minimum_rates, heads, buffers, protocols, http2 };
         if mistakes.is_empty() { Ok(listener) } else { Err(mistakes) }
     }
 
     /// Whether HTTP begins with the first byte: nothing stands before it, see `open.rs`.
     pub(crate) fn is_plain(&self) -> bool {
-        true
+        self.proxy_protocol.is_none()
     }
 }
 
@@ -166,7 +176,6 @@ mod tests {
     use super::*;
     use crate::config::diagnostic::{Place, Source};
     use crate::config::types::Size;
-    use std::sync::Arc;
 
     fn at<T>(value: T) -> At<T> {
         let source = Arc::new(Source::new("t.yaml", ""));
@@ -177,6 +186,7 @@ mod tests {
         ListenerSettings {
             address: at("127.0.0.1:0".parse().unwrap()),
             limits: vec![],
+            proxy_protocol: None,
             connections: None,
             deadlines: None,
             minimum_rates: None,

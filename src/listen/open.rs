@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_proxy::ProxyHttp;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::caps::Permit;
 use super::conn::ConnInfo;
 use super::front::Front;
+use super::proxy_protocol::spoken_for;
 use super::running::RunningListener;
 use super::stream::{ClientStream, Socket};
 use crate::ctx::Scheme;
@@ -44,6 +45,9 @@ pub enum Version {
     Http1,
 }
 
+/// The steps on their way; why they failed, where that is worth counting.
+type Steps<S> = Pin<Box<dyn Future<Output = Result<Opened<S>, Option<Dropped>>> + Send>>;
+
 /// Serves it in a task of its own.
 pub(super) fn open<S, P>(admitted: Admitted<S>, front: &Arc<Front<P>>)
 where
@@ -60,35 +64,52 @@ where
     }
     let listener = admitted.listener.clone();
     // Boxed, so that the task keeps no room for the steps once they are done.
-    let steps: Pin<Box<dyn Future<Output = Result<Opened<S>, Dropped>> + Send>> = Box::pin(steps(admitted));
+    let steps: Steps<S> = Box::pin(steps(admitted));
     tokio::spawn(async move {
         match in_time(steps, &listener).await {
             Ok(Opened::Plain(stream, version)) => match version {
                 Version::Http1 => front.serve(stream).await,
             },
-            Err(reason) => front.dropped(&listener.name, reason),
+            Err(Some(reason)) => front.dropped(&listener.name, reason),
+            // Whoever only connects, as some health checks do, is nothing to count.
+            Err(None) => {}
         }
     });
 }
 
-async fn steps<S: Socket>(admitted: Admitted<S>) -> Result<Opened<S>, Dropped> {
-    let Admitted { socket, permit, peer, listener } = admitted;
+async fn steps<S: Socket>(admitted: Admitted<S>) -> Result<Opened<S>, Option<Dropped>> {
+    let Admitted { socket, mut permit, peer, listener } = admitted;
+    let (how, header) = {
+        let settings = listener.peek();
+        (settings.proxy_protocol.clone(), settings.deadlines.header)
+    };
+    let mut conn = ConnInfo::new(listener.clone(), peer, Scheme::Http);
     // PROXY protocol: who the other end speaks for. Here, because it stands before the first byte of TLS.
-    let conn = ConnInfo::new(listener, peer, Scheme::Http);
+    if let Some(how) = how {
+        let said = timeout(header, spoken_for(&socket, peer, &how)).await.unwrap_or(Err(Some(Dropped::HeaderDeadline)))?;
+        if let Some(said) = said {
+            conn.speak_for(said);
+        }
+        permit = listener.admit(conn.peer.ip(), permit)?;
+    }
     // TLS.
     Ok(Opened::Plain(ClientStream::new(socket, permit, Arc::new(conn)), Version::Http1))
 }
 
 /// Waits for the steps: as long as they may take, and once the gateway is stopping not much longer. Who is in the middle of a
 /// handshake then is still served.
-async fn in_time<T>(steps: impl Future<Output = Result<T, Dropped>> + Unpin, listener: &RunningListener) -> Result<T, Dropped> {
+async fn in_time<T>(
+    steps: impl Future<Output = Result<T, Option<Dropped>>> + Unpin,
+    listener: &RunningListener,
+) -> Result<T, Option<Dropped>> {
     let (linger, mut closing) = (listener.peek().deadlines.linger, listener.closing());
     let mut steps = steps;
-    let late = Instant::now() + HANDSHAKE;
+    let header = { listener.peek() }.proxy_protocol.as_ref().map(|_| listener.peek().deadlines.header);
+    let late = Instant::now() + HANDSHAKE + header.unwrap_or_default();
     tokio::select! {
         biased;
-        opened = timeout_at(late, &mut steps) => return opened.unwrap_or(Err(Dropped::Handshake)),
+        opened = timeout_at(late, &mut steps) => return opened.unwrap_or(Err(Some(Dropped::Handshake))),
         _ = closing.wait_for(|closing| *closing) => {}
     }
-    timeout_at(late.min(Instant::now() + linger), steps).await.unwrap_or(Err(Dropped::Handshake))
+    timeout_at(late.min(Instant::now() + linger), steps).await.unwrap_or(Err(Some(Dropped::Handshake)))
 }

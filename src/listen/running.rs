@@ -2,6 +2,7 @@
 //!
 //! Kept by name over reloads, so that connections and caps live on. Decides nothing.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -9,10 +10,11 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
 use super::Listener;
-use super::caps::{Caps, Hold, Open};
+use super::caps::{Caps, Full, Hold, Open, Permit};
 use super::heads::Held;
 use super::newcomers::Newcomers;
-use crate::report::metrics::series::ListenerSeries;
+use crate::clock;
+use crate::report::metrics::series::{Dropped, ListenerSeries};
 
 /// A listener that is open, shared by the accept loops of all threads and by its connections.
 #[derive(Debug)]
@@ -76,6 +78,16 @@ impl RunningListener {
     /// The settings for a moment: cheaper, but not to be kept.
     pub(super) fn peek(&self) -> arc_swap::Guard<Arc<Listener>> {
         self.settings.load()
+    }
+
+    /// Whether one more connection may come from an address: how fast they come, and how many there are.
+    pub(super) fn admit(&self, address: IpAddr, mut permit: Permit) -> Result<Permit, Dropped> {
+        let bounds = self.peek().connections;
+        if bounds.rate_per_address.is_some_and(|rate| !self.newcomers.admit(address, rate, clock::mono())) {
+            return Err(Dropped::RatePerAddress);
+        }
+        permit.count(address, bounds).map_err(Full::reason)?;
+        Ok(permit)
     }
 
     /// How many connections are open on it.

@@ -15,9 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use super::caps::Permit;
+use super::proxy_protocol::Peek;
 
 /// What a client's connection may be under HTTP: a TCP socket, later a TLS stream.
-pub trait Socket: AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug + 'static {
+pub trait Socket: Peek + AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug + 'static {
     fn fd(&self) -> UniqueIDType;
 
     /// From here on closing it is a reset, which the other side cannot take for an orderly end.

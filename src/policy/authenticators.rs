@@ -13,6 +13,7 @@ use super::authn::{AuthenticatorSettings, ConsumerIdentitySettings, ConsumerKeyS
 use super::authz::{bad_scope, is_scope};
 use super::claims::ClaimPath;
 use super::forward::{IdentityHeaders, bad_claim};
+use super::jwt::published::Published;
 use super::jwt::{Jwt, TokenOf};
 use super::principal::Consumer;
 use crate::config::diagnostic::Diagnostic;
@@ -122,6 +123,14 @@ impl Authenticators {
     /// Query parameters that carry credentials on any route: cut out of what is logged, on every route.
     pub fn credential_parameters(&self) -> &[Box<str>] {
         &self.credential_parameters
+    }
+
+    /// The key sets that are fetched from providers, each with the name of its authenticator.
+    pub fn published(&self) -> impl Iterator<Item = (&str, &Arc<Published>)> {
+        self.list.iter().filter_map(|one| match &one.method {
+            Method::Jwt(jwt) => Some((one.name.as_str(), jwt.published()?)),
+            Method::ApiKey(_) => None,
+        })
     }
 
     fn find_jwt(&self, name: &str) -> Option<&Jwt> {

@@ -15,7 +15,7 @@ use super::principal::Identity;
 use super::{Policy, Request, Stop};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, TEXT_OR_LIST};
-use crate::ctx::Facts;
+use crate::ctx::{Asking, Facts};
 use crate::reply::problem::{Kind, Problem};
 
 pub static CREDENTIALS_MISSING: Kind = Kind {
@@ -205,10 +205,10 @@ impl Auth {
     }
 
     /// Finds out who calls. The first authenticator whose credential is present decides, also where it refuses.
-    pub fn decide(&self, request: &Request<'_>, facts: &mut Facts) -> Result<(), Stop> {
+    pub async fn decide(&self, request: &Request<'_>, facts: &mut Facts) -> Result<(), Stop> {
         let Some(list) = &self.any_of else { return Ok(()) };
         for authenticator in list {
-            match find(authenticator, request, facts)? {
+            match find(authenticator, request, facts).await? {
                 Found::One(identity) => {
                     facts.identity = Some(identity);
                     return Ok(());
@@ -247,17 +247,20 @@ impl Auth {
 
 impl Policy for Auth {
     async fn judge(&self, request: &Request<'_>, facts: &mut Facts) -> Result<(), Stop> {
-        self.decide(request, facts)
+        self.decide(request, facts).await
     }
 }
 
-fn find(authenticator: &Authenticator, request: &Request<'_>, facts: &Facts) -> Result<Found<Arc<Identity>>, Stop> {
+async fn find(authenticator: &Authenticator, request: &Request<'_>, facts: &Facts) -> Result<Found<Arc<Identity>>, Stop> {
     let headers = &request.head.headers;
     match &authenticator.method {
         Method::Jwt(jwt) => match &facts.assumed {
             Some(claims) => jwt.assume(claims, facts.now.unix_ms).map(Found::One),
             None => match credential::bearer(headers) {
-                Found::One(token) => jwt.identify(token, facts.now.unix_ms).map(Found::One),
+                Found::One(token) => match facts.asking {
+                    Asking::Really => jwt.identify_asking(token, facts.now).await.map(Found::One),
+                    Asking::Nobody => jwt.identify(token, facts.now.unix_ms).map(Found::One),
+                },
                 Found::Missing => Ok(Found::Missing),
                 Found::Ambiguous => Ok(Found::Ambiguous),
             },

@@ -123,6 +123,8 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("auth", &authn::CREDENTIALS_MISSING),
     ("auth", &api_key::KEY_MALFORMED),
     ("auth", &api_key::KEY_UNKNOWN),
+    ("auth", &jwt::published::KEYS_TOO_OLD),
+    ("auth", &jwt::published::KEYS_UNAVAILABLE),
     ("auth", &jwt::kinds::ALGORITHM.kind),
     ("auth", &jwt::kinds::AUDIENCE.kind),
     ("auth", &jwt::kinds::CLAIMS.kind),

@@ -32,6 +32,8 @@ pub struct Remembered {
     pub times: Times,
     /// When its signature was verified, in milliseconds since 1970.
     verified: u64,
+    /// Of the keys that verified it: see [`Held`](super::jwt::published::Held).
+    pub epoch: u64,
     bytes: u32,
 }
 
@@ -60,9 +62,9 @@ impl TokenMemory {
     }
 
     /// Remembers a token that was verified at `now`. It may be forgotten at any time.
-    pub fn remember(&self, token: &[u8], identity: &Arc<Identity>, times: Times, now: u64) {
+    pub fn remember(&self, token: &[u8], identity: &Arc<Identity>, times: Times, now: u64, epoch: u64) {
         let bytes = u32::try_from(token.len() + weigh(identity) + OVERHEAD).unwrap_or(u32::MAX);
-        self.tokens.insert(token.into(), Remembered { identity: identity.clone(), times, verified: now, bytes });
+        self.tokens.insert(token.into(), Remembered { identity: identity.clone(), times, verified: now, epoch, bytes });
     }
 
     /// Counts a signature that had to be checked.
@@ -144,7 +146,7 @@ mod tests {
     #[test]
     fn a_token_is_known_by_all_of_its_bytes() {
         let memory = TokenMemory::new(1 << 20);
-        memory.remember(b"a.b.c", &identity("u1"), times(), 1000);
+        memory.remember(b"a.b.c", &identity("u1"), times(), 1000, 0);
         assert_eq!(memory.recall(b"a.b.c").unwrap().identity.subject.as_deref(), Some("u1"));
         for other in [&b"a.b.d"[..], b"a.b.", b"a.b.cc", b"A.b.c", b""] {
             assert!(memory.recall(other).is_none());
@@ -154,7 +156,7 @@ mod tests {
     #[test]
     fn a_token_is_fresh_for_five_minutes_and_not_before_it_was_verified() {
         let memory = TokenMemory::new(1 << 20);
-        memory.remember(b"t", &identity("u1"), times(), 1_000_000);
+        memory.remember(b"t", &identity("u1"), times(), 1_000_000, 0);
         let known = memory.recall(b"t").unwrap();
         assert!(known.is_fresh(1_000_000));
         assert!(known.is_fresh(1_299_999));
@@ -166,7 +168,7 @@ mod tests {
     fn the_memory_stays_within_its_bytes() {
         let memory = TokenMemory::new(256 * 1024);
         for n in 0..20_000 {
-            memory.remember(format!("{n:0800}").as_bytes(), &identity("u"), times(), 0);
+            memory.remember(format!("{n:0800}").as_bytes(), &identity("u"), times(), 0, 0);
         }
         let (tokens, bytes) = memory.held();
         assert!(bytes <= 256 * 1024, "{bytes}");

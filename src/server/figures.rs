@@ -16,7 +16,9 @@ use crate::config::plan::Gateway;
 use crate::listen::running::RunningListener;
 use crate::policy::authenticators::Method;
 use crate::policy::jwt::MemoryUses;
+use crate::policy::jwt::published::Published;
 use crate::report::metrics::family;
+use crate::report::metrics::family::Samples;
 use crate::state::State;
 
 /// How the last reload ended.
@@ -108,6 +110,29 @@ pub fn register(shown: &Arc<Shown>) {
     };
     uses(&family::TOKEN_MEMORY_HITS, |uses| &uses.hits);
     uses(&family::TOKEN_MEMORY_MISSES, |uses| &uses.misses);
+    let published = |family, put: fn(&Published, &str, &mut Samples)| {
+        let me = shown.clone();
+        metrics.source(family, move |samples| {
+            for (name, published) in me.gateway.load().authenticators.published() {
+                put(published, name, samples);
+            }
+        });
+    };
+    published(&family::KEY_SET_KEYS, |published, name, samples| samples.put(&[name], published.shown().keys as f64));
+    published(&family::KEY_SET_FETCHED, |published, name, samples| {
+        if let Some(fetched) = published.shown().fetched {
+            samples.put(&[name], fetched as f64 / 1_000.0);
+        }
+    });
+    published(&family::KEY_SET_NEXT, |published, name, samples| samples.put(&[name], published.shown().next as f64 / 1_000.0));
+    published(&family::KEY_SET_FETCHES, |published, name, samples| {
+        samples.put(&[name, "ok"], published.counts.fetched.load(Relaxed) as f64);
+        samples.put(&[name, "failed"], published.counts.failed.load(Relaxed) as f64);
+    });
+    published(&family::KEY_SET_UNKNOWN, |published, name, samples| {
+        samples.put(&[name, "asked"], published.counts.wished.load(Relaxed) as f64);
+        samples.put(&[name, "held-back"], published.counts.held_back.load(Relaxed) as f64);
+    });
     let me = shown.clone();
     metrics.source(&family::LIMITER_BUCKETS, move |samples| samples.put(&[], me.gateway.load().buckets.figures().in_use as f64));
     let me = shown.clone();

@@ -1,17 +1,20 @@
 //! Upgrades: what this process lends and tells the new one, and what it takes over from the one before.
 //!
-//! Decides what travels: listening sockets, what limits have counted, health of targets. Not figures: a new process counts from
+//! Decides what travels: listening sockets, what limits have counted, health of targets, key sets of providers. Not figures: a new process counts from
 //! 0, as Prometheus expects. The conversation itself is in `upgrade.rs`.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
 
 use super::Start;
 use super::running::Running;
 use super::signals::Signals;
 use crate::clock;
+use crate::config::plan::Gateway;
+use crate::policy::jwt::published::Kept;
 use crate::relay::target::TargetReport;
 use crate::state::State;
 use crate::upgrade::{Limits, PATIENCE, hand_over};
@@ -26,11 +29,12 @@ impl Running {
     pub async fn hand_over(&self, start: &Start, signals: &mut Signals) -> Result<u32, String> {
         let sockets = self.sockets().map_err(|e| format!("the sockets cannot be duplicated: {e}"))?;
         let (state, program, args) = (self.state().clone(), start.program.clone(), start.args.clone());
+        let gateway = self.gateway();
         let limits = Limits::new(PATIENCE);
         let is_cancelled = limits.is_cancelled.clone();
         let mut talk = tokio::task::spawn_blocking(move || {
             let lent: Vec<_> = sockets.iter().map(|(address, socket)| (address.clone(), socket.as_fd())).collect();
-            hand_over(&program, &args, &lent, || dump(&state), &limits)
+            hand_over(&program, &args, &lent, || dump(&state, &gateway), &limits)
         });
         let told = tokio::select! {
             told = &mut talk => told,
@@ -50,25 +54,38 @@ impl Running {
 
     /// Takes over what the process before this one has counted. What cannot be read starts anew.
     pub fn restore(&self, dump: &[u8]) {
-        let Some((buckets, health)) = split(dump) else { return log::warn!("limits and health start anew: nothing was handed over") };
+        let Some((buckets, rest)) = split(dump) else { return log::warn!("limits and health start anew: nothing was handed over") };
         if !buckets.is_empty()
             && let Err(e) = self.gateway().buckets.restore(buckets, clock::mono())
         {
             log::warn!("limits start anew: {e}");
         }
-        match serde_json::from_slice::<Vec<TargetReport>>(health) {
-            Ok(reports) => self.state().pools.restore(&reports),
-            Err(e) => log::warn!("health starts anew: {e}"),
+        match serde_json::from_slice::<Rest>(rest) {
+            Ok(Rest { health, key_sets }) => {
+                self.state().pools.restore(&health);
+                self.restore_keys(&key_sets);
+            }
+            Err(e) => log::warn!("health and key sets start anew: {e}"),
         }
     }
 }
 
-/// Length of the buckets, buckets, health.
-fn dump(state: &State) -> Vec<u8> {
+/// What is handed over besides the buckets.
+#[derive(Serialize, Deserialize)]
+struct Rest {
+    health: Vec<TargetReport>,
+    #[serde(default)]
+    key_sets: Vec<Kept>,
+}
+
+/// Length of the buckets, buckets, the rest.
+fn dump(state: &State, gateway: &Gateway) -> Vec<u8> {
     let buckets = state.dump_buckets();
     let mut dump = (buckets.len() as u64).to_le_bytes().to_vec();
     dump.extend_from_slice(&buckets);
-    dump.extend_from_slice(&serde_json::to_vec(&state.pools.report()).unwrap_or_default());
+    let key_sets = gateway.authenticators.published().filter_map(|(_, published)| published.kept()).collect();
+    let rest = Rest { health: state.pools.report(), key_sets };
+    dump.extend_from_slice(&serde_json::to_vec(&rest).unwrap_or_default());
     dump
 }
 

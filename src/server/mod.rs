@@ -4,6 +4,8 @@
 
 mod figures;
 mod handover;
+mod keys;
+mod passed;
 mod refusals;
 mod running;
 mod signals;
@@ -20,6 +22,7 @@ use std::sync::Arc;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::mpsc;
 
+use self::passed::Passed;
 use self::running::Running;
 use self::signals::Signals;
 use self::stop::End;
@@ -45,6 +48,8 @@ pub struct Start {
 /// Runs the gateway until it is stopped.
 pub fn run(start: &Start) -> ExitCode {
     process_log::init(start.log);
+    // While there are no threads yet.
+    let passed = Passed::from_env();
     descriptors::raise();
     let inherited = match upgrade::inherit() {
         Ok(inherited) => inherited,
@@ -70,7 +75,7 @@ pub fn run(start: &Start) -> ExitCode {
         Ok(runtime) => runtime,
         Err(e) => return failed(inherited, &format!("cannot start: {e}")),
     };
-    tokio::task::LocalSet::new().block_on(&runtime, serve(start, state, gateway, watch, inherited))
+    tokio::task::LocalSet::new().block_on(&runtime, serve(start, state, gateway, watch, inherited, passed))
 }
 
 fn failed(inherited: Option<Inherited>, why: &str) -> ExitCode {
@@ -81,13 +86,20 @@ fn failed(inherited: Option<Inherited>, why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn serve(start: &Start, state: Arc<State>, gateway: Gateway, watch: Watch, mut inherited: Option<Inherited>) -> ExitCode {
+async fn serve(
+    start: &Start,
+    state: Arc<State>,
+    gateway: Gateway,
+    watch: Watch,
+    mut inherited: Option<Inherited>,
+    passed: Passed,
+) -> ExitCode {
     // Before anything is accepted, so that no order and no signal is missed.
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(e) => return failed(inherited, &format!("cannot listen to signals: {e}")),
     };
-    let mut running = match Running::start(state, gateway, inherited.as_mut()).await {
+    let mut running = match Running::start(state, gateway, inherited.as_mut(), passed).await {
         Ok(running) => running,
         Err(why) => return failed(inherited, why.trim_end()),
     };

@@ -13,6 +13,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::figures::{LastReload, Shown, register};
+use super::keys::{KeySets, fetch_missing};
+use super::passed::Passed;
 use super::refusals::Refusals;
 use super::sockets::{OpenListener, Prepared, listen};
 use super::workers::Workers;
@@ -21,6 +23,7 @@ use crate::clock;
 use crate::config::files_read::FilesRead;
 use crate::config::plan::Gateway;
 use crate::control::Verdict;
+use crate::keep::Store;
 use crate::listen::caps::Open;
 use crate::listen::descriptors;
 use crate::listen::front::Refuse;
@@ -52,10 +55,15 @@ pub struct Running {
     /// Closed by reloads; their last connections may be open still.
     closed: Vec<Arc<RunningListener>>,
     open: Arc<Open>,
+    /// Opened by the service manager, and not wanted so far.
+    passed: Passed,
     admin: Option<Admin>,
     shown: Arc<Shown>,
     resolver: Resolver,
     watches: Vec<Watch>,
+    keys: KeySets,
+    /// Another process served before this one.
+    is_heir: bool,
 }
 
 /// How long the first look-up of host names may hold a start or a reload up.
@@ -70,7 +78,12 @@ impl Running {
     ///
     /// # Errors
     /// What cannot be opened.
-    pub async fn start(state: Arc<State>, gateway: Gateway, mut inherited: Option<&mut Inherited>) -> Result<Running, String> {
+    pub async fn start(
+        state: Arc<State>,
+        gateway: Gateway,
+        mut inherited: Option<&mut Inherited>,
+        mut passed: Passed,
+    ) -> Result<Running, String> {
         let output = Output::open(gateway.access_log.clone()).map_err(|e| format!("access_log: {e}"))?;
         let sink = Arc::new(Sink::start(output, ROOM).map_err(|e| format!("access_log: {e}"))?);
         let threads = gateway.server.threads;
@@ -79,7 +92,10 @@ impl Running {
         let proxy = Proxy { gateway: gateway.clone(), sink: sink.clone() };
         let workers = Workers::start(threads, &proxy, &refuse).map_err(|e| format!("cannot start the workers: {e}"))?;
         let (open, snapshot) = (Arc::new(Open::default()), gateway.load_full());
-        let mut take = |address: SocketAddr| inherited.as_mut().and_then(|inherited| inherited.take(&address.to_string()));
+        let mut take = |address: SocketAddr| {
+            let inherited = inherited.as_mut().and_then(|inherited| inherited.take(&address.to_string()));
+            inherited.or_else(|| passed.take(address))
+        };
         let mut prepared = Vec::new();
         for (slot, plan) in snapshot.listeners.iter().enumerate() {
             prepared.push(Prepared::new(slot, plan, &open, take(plan.address), &workers)?);
@@ -91,13 +107,33 @@ impl Running {
             }
             None => None,
         };
+        passed.tell_unused();
         let shown = Arc::new(Shown::new(state.clone(), gateway.clone()));
         state.metrics.access_log(sink.counts());
         register(&shown);
         let resolver = Resolver::system();
         let (listeners, closed, watches) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let mut running = Running { state, gateway, sink, workers, listeners, prepared, closed, open, admin, shown, resolver, watches };
-        if inherited.is_none() {
+        let is_heir = inherited.is_some();
+        let mut keys = KeySets::default();
+        keys.store = keys.open(&snapshot)?;
+        let mut running = Running {
+            state,
+            gateway,
+            sink,
+            workers,
+            listeners,
+            prepared,
+            closed,
+            open,
+            passed,
+            admin,
+            shown,
+            resolver,
+            watches,
+            keys,
+            is_heir,
+        };
+        if !is_heir {
             // Nobody else answers probes; this one says that it starts.
             running.answer_probes()?;
         }
@@ -117,7 +153,11 @@ impl Running {
         self.compare_descriptors();
         self.look_after();
         self.show_listeners();
-        self.shown.set_ready(None);
+        match self.is_heir {
+            // The process before it was ready.
+            true => self.shown.set_ready(None),
+            false => self.keys.delay_readiness(&self.gateway.load(), &self.shown),
+        }
         self.answer_probes()
     }
 
@@ -136,6 +176,7 @@ impl Running {
 
     /// Starts to check targets and to look names up again; what an earlier snapshot started ends.
     fn look_after(&mut self) {
+        self.keys.look_after(&self.gateway.load());
         self.watches = self.gateway.load().upstreams.iter().map(|upstream| watch(&upstream.pool, &self.resolver)).collect();
     }
 
@@ -162,7 +203,13 @@ impl Running {
         let outcome = match prepared {
             Ok(Ok(gateway)) => {
                 self.look_up(&gateway).await;
-                self.change(gateway)
+                match self.keys.open(&gateway) {
+                    Ok(store) => {
+                        fetch_missing(&gateway, store.as_ref()).await;
+                        self.change(gateway, store)
+                    }
+                    Err(why) => Err(why + "\n"),
+                }
             }
             Ok(Err(refused)) => Err(refused.text),
             Err(_) => Err("a fault of the gateway's own while the configuration was read; the log has it\n".to_owned()),
@@ -173,7 +220,7 @@ impl Running {
     }
 
     /// Opens what is new, then changes, then closes what is gone.
-    fn change(&mut self, gateway: Gateway) -> Result<String, String> {
+    fn change(&mut self, gateway: Gateway, store: Option<Arc<Store>>) -> Result<String, String> {
         let now = self.gateway.load_full();
         if gateway.server.threads != now.server.threads {
             return Err("`server.threads` cannot change in place: use `sluice upgrade`, or restart\n".to_owned());
@@ -181,7 +228,8 @@ impl Running {
         let mut fresh = Vec::new();
         for (slot, plan) in gateway.listeners.iter().enumerate() {
             if self.listeners.get(&*plan.name).is_none_or(|known| known.address != plan.address) {
-                fresh.push(Prepared::new(slot, plan, &self.open, self.socket_at(plan.address)?, &self.workers)?);
+                let found = self.socket_at(plan.address)?;
+                fresh.push(Prepared::new(slot, plan, &self.open, found, &self.workers)?);
             }
         }
         let output = match gateway.access_log == now.access_log {
@@ -202,6 +250,7 @@ impl Running {
         if let Some(output) = output {
             self.sink.redirect(output);
         }
+        self.keys.store = store;
         self.state.settle(gateway.server.limits_memory);
         let gateway = Arc::new(gateway);
         self.gateway.store(gateway.clone());
@@ -229,11 +278,12 @@ impl Running {
     }
 
     /// A copy of the socket that listens on this address already.
-    fn socket_at(&self, address: SocketAddr) -> Result<Option<TcpListener>, String> {
+    fn socket_at(&mut self, address: SocketAddr) -> Result<Option<TcpListener>, String> {
         let listeners = self.listeners.values().map(|open| (open.address, &open.socket));
         let admin = self.admin.iter().map(|admin| (admin.address, &admin.socket));
         let found = listeners.chain(admin).find(|(known, _)| *known == address);
-        found.map(|(_, socket)| socket.try_clone()).transpose().map_err(|e| format!("the socket of {address}: {e}\n"))
+        let found = found.map(|(_, socket)| socket.try_clone()).transpose().map_err(|e| format!("the socket of {address}: {e}\n"))?;
+        Ok(found.or_else(|| self.passed.take(address)))
     }
 
     /// Copies of all sockets, for the next process.
@@ -286,6 +336,12 @@ impl Running {
         let _ = tokio::time::timeout(GIVE_WAY, all).await;
         self.admin = None;
         self.watches.clear();
+        self.keys.stop();
+    }
+
+    /// Says nothing more of readiness, and fetches no more keys.
+    pub(super) fn stop_keys(&mut self) {
+        self.keys.stop();
     }
 
     /// Accepts no more; connections are closed when their request is done, idle ones after the linger.

@@ -30,6 +30,7 @@ impl Running {
         let mut is_over = false;
         match end {
             End::Stopped => {
+                self.stop_keys();
                 self.shown().set_ready(Some("stopping"));
                 notify(&[sd_notify::NotifyState::Stopping]);
                 log::info!("stopping: listeners close in {:?}, then requests have {:?}", server.settle, server.drain);

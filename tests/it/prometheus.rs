@@ -186,7 +186,7 @@ server: { limits_memory: 1MiB }
 listeners:
   public: { address: "127.0.0.1:{port}", connections: { max: 20, per_address: 10 }, deadlines: { header: 300ms } }
 authenticators:
-  idp: { jwt: { issuer: test, audiences: [test], algorithms: [ES256], keys: { inline: '{jwks}' } } }
+  idp: { jwt: { issuer: test, audiences: [test], algorithms: [ES256], keys: { url: "http://{good}/keys" } } }
 limits:
   tight: { rate: 1/h, by: [client_ip] }
 upstreams:
@@ -211,14 +211,15 @@ fn no_metric_is_declared_and_never_fed_and_promtool_finds_nothing_to_mend() {
     let signer = Signer::generate("k1");
     let gate = Gate::new();
     let good = Upstream::script({
-        let gate = gate.clone();
+        let (gate, keys) = (gate.clone(), signer.jwks());
         move |request| match request.target.as_str() {
+            "/keys" => Answer::ok(keys.clone()).steps(),
             "/good/socket" => vec![Step::Send(SWITCH.into()), Step::Send(b"bytes".into()), Step::WaitFor(gate.clone()), Step::Close],
             "/good/waits" => vec![Step::WaitFor(gate.clone()), Step::Send(Answer::ok("at last").bytes())],
             _ => Answer::ok("hello").steps(),
         }
     });
-    let gateway = Gateway::config(EVERYTHING).var("good", good.address()).var("jwks", signer.jwks()).start();
+    let gateway = Gateway::config(EVERYTHING).var("good", good.address()).start();
     let mut seen = BTreeSet::new();
 
     // Answers of every kind, a token once verified and once remembered.
@@ -229,6 +230,8 @@ fn no_metric_is_declared_and_never_fed_and_promtool_finds_nothing_to_mend() {
     for _ in 0..2 {
         assert_eq!(client.get("/tokens", &[("authorization", &bearer)]).status, 200);
     }
+    let unknown = format!("Bearer {}", Signer::generate("k2").token(&serde_json::json!({ "iss": "test" })));
+    assert_eq!(client.get("/tokens", &[("authorization", &unknown)]).code(), "token-key-unknown");
     assert_eq!(client.get("/shadowed", &[]).status, 200);
     assert_eq!(client.get("/tight", &[]).status, 200);
     assert_eq!(client.get("/tight", &[]).status, 429);

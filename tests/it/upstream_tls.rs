@@ -5,7 +5,7 @@ use crate::harness::h2_upstream::{H2Upstream, field};
 use crate::harness::{Config, Gateway, Nginx, eventually};
 
 const CONFIG: &str = r#"
-server: { threads: 1 }
+server: { threads: 1, watch: true }
 listeners: { public: { address: "127.0.0.1:{port}" } }
 upstreams:
   up: { targets: ["{up}"], protocol: {protocol}, tls: { ca: ca.pem{tls} }{more} }

@@ -8,6 +8,7 @@ mod headers;
 mod limits;
 mod names;
 mod routes;
+mod state;
 mod tests_section;
 pub mod values;
 
@@ -45,6 +46,7 @@ pub fn check_partial(document: &Document, broken: &Broken) -> Vec<Diagnostic> {
     routes::check(&index, &mut errors);
     limits::check(&index, &mut errors);
     consumers::check(&index, &mut errors);
+    state::check(&index, &mut errors);
     tests_section::check(&index, &mut errors);
     // Last: the others say what is used.
     names::check_unused(&index, &mut errors);

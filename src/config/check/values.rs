@@ -128,7 +128,8 @@ fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
 }
 
 fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
-    let ListenerSettings { address: _, limits: _, connections, deadlines, minimum_rates: _, heads, protocols, http2 } = settings;
+    let ListenerSettings { address: _, limits: _, proxy_protocol: _, connections, deadlines, minimum_rates: _, heads, protocols, http2 } =
+        settings;
     if let Some(protocols) = protocols {
         Protocols::check(protocols, errors);
     }
@@ -165,7 +166,13 @@ fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &m
         not_empty(&jwt.audiences, &jwt.audiences.place, "values of `aud`", errors);
         not_empty(&jwt.algorithms, &jwt.algorithms.place, "algorithms, such as `[ES256]`", errors);
         let keys = &jwt.keys;
-        let kinds = [("file", place_of(&keys.file)), ("inline", place_of(&keys.inline)), ("secret", place_of(&keys.secret))];
+        let kinds = [
+            ("file", place_of(&keys.file)),
+            ("inline", place_of(&keys.inline)),
+            ("secret", place_of(&keys.secret)),
+            ("url", place_of(&keys.url)),
+            ("discovery", place_of(&keys.discovery)),
+        ];
         one_of("`keys`", &keys.place, &kinds, false, errors);
     }
     if let Some(api_key) = api_key {

@@ -52,6 +52,7 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
     let second = Duration::from_secs(1);
     let settings = Listener {
         address: "127.0.0.1:0".parse().unwrap(),
+        proxy_protocol: None,
         connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
         deadlines: Deadlines { header: second, keep_alive: second, body: second, write: second, linger: second },
         minimum_rates: MinimumRates::default(),

@@ -126,6 +126,7 @@ struct Gateway {
 fn settings() -> Listener {
     Listener {
         address: "127.0.0.1:0".parse().unwrap(),
+        proxy_protocol: None,
         connections: ConnectionBounds { max: 100, ..ConnectionBounds::default() },
         deadlines: Deadlines {
             header: Duration::from_secs(10),

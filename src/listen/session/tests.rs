@@ -20,6 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 fn session(came: &str) -> (Box<Http1<DuplexStream>>, DuplexStream, Arc<Back<DuplexStream>>) {
     let settings = Listener {
         address: "127.0.0.1:0".parse().unwrap(),
+        proxy_protocol: None,
         connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
         deadlines: Deadlines { header: SECOND, keep_alive: SECOND, body: SECOND, write: SECOND, linger: SECOND },
         minimum_rates: MinimumRates::default(),

@@ -26,6 +26,7 @@ fn stream_with(capacity: usize, buffers: Buffers) -> (Box<ClientStream<DuplexStr
     let second = Duration::from_secs(1);
     let settings = Listener {
         address: "127.0.0.1:0".parse().unwrap(),
+        proxy_protocol: None,
         connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
         deadlines: Deadlines { header: second, keep_alive: second, body: second, write: PATIENCE, linger: second },
         minimum_rates: MinimumRates::default(),

@@ -155,10 +155,10 @@ pub fn jwt_settings(signer: &Signer) -> super::JwtSettings {
     let keys = match &signer.pair {
         Pair::Secret(secret) => {
             let secret = crate::config::types::Secret::new(std::str::from_utf8(secret).unwrap());
-            super::JwtKeysSettings { file: None, inline: None, secret: Some(at(secret)) }
+            super::JwtKeysSettings { file: None, inline: None, secret: Some(at(secret)), ..Default::default() }
         }
         Pair::Rsa(_) | Pair::Ec(_) | Pair::Ed(_) => {
-            super::JwtKeysSettings { file: None, inline: Some(at(jwks(&[signer.jwk("k1")]))), secret: None }
+            super::JwtKeysSettings { file: None, inline: Some(at(jwks(&[signer.jwk("k1")]))), secret: None, ..Default::default() }
         }
     };
     super::JwtSettings {

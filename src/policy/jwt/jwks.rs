@@ -51,13 +51,32 @@ pub fn read(text: &str) -> Result<Vec<PublicKey>, Vec<Unsound>> {
         let material = read_pem(text).map_err(|why| vec![Unsound(why.to_owned())])?;
         return Ok(vec![PublicKey { kid: None, only: None, material }]);
     }
-    let one = |why: String| vec![Unsound(why)];
+    let (keys, wrong) = read_set(text).map_err(|why| vec![why])?;
+    if wrong.is_empty() { Ok(keys) } else { Err(wrong) }
+}
+
+/// Reads the sound keys of a set that a provider publishes, and says of each unsound one what is wrong.
+///
+/// # Errors
+/// Where it is no set, or too large a one.
+pub fn read_published(text: &str) -> Result<(Vec<PublicKey>, Vec<Unsound>), Unsound> {
+    read_set(text.trim())
+}
+
+/// More are not looked at: a token that names none would be tried with each.
+const MOST: usize = 100;
+
+fn read_set(text: &str) -> Result<(Vec<PublicKey>, Vec<Unsound>), Unsound> {
+    let one = |why: String| Unsound(why);
     let set = json::object(text.as_bytes()).map_err(|why| one(format!("is neither a JSON Web Key Set nor a PEM public key: {why}")))?;
     let Some(Value::Array(entries)) = set.get("keys") else {
         let hint =
             if set.contains_key("kty") { ", but one key: write `{ \"keys\": [ ... ] }` around it" } else { ": it has no list `keys`" };
         return Err(one(format!("is not a JSON Web Key Set{hint}")));
     };
+    if entries.len() > MOST {
+        return Err(one(format!("has more than {MOST} keys")));
+    }
     let mut keys = Vec::new();
     let mut wrong = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
@@ -67,7 +86,7 @@ pub fn read(text: &str) -> Result<Vec<PublicKey>, Vec<Unsound>> {
             Err(why) => wrong.push(Unsound(format!("key {} {why}", index + 1))),
         }
     }
-    if wrong.is_empty() { Ok(keys) } else { Err(wrong) }
+    Ok((keys, wrong))
 }
 
 fn read_entry(key: &Map<String, Value>) -> Result<Entry, &'static str> {

@@ -7,16 +7,17 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::algorithm::{JwtAlgorithm, KeyType};
-use super::jwks::{self, Material};
+use super::jwks::{self, Material, PublicKey};
 use super::kinds::{ALGORITHM, KEY_UNKNOWN, SIGNATURE, shown};
+use super::published::RefreshSettings;
 use super::token::Token;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::interpolate::read_beside;
-use crate::config::types::{At, Secret};
+use crate::config::types::{At, Period, Secret};
 use crate::policy::Stop;
 
-/// Exactly one of the three.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+/// Exactly one of `file`, `inline`, `secret`, `url` and `discovery`; the rest belongs to the last two.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JwtKeysSettings {
     /// A file with a JSON Web Key Set or a PEM public key.
@@ -25,6 +26,22 @@ pub struct JwtKeysSettings {
     pub inline: Option<At<String>>,
     /// The shared secret of HS256, HS384 or HS512; at least 32 bytes.
     pub secret: Option<At<Secret>>,
+    /// The URL of the provider's JSON Web Key Set. It is fetched in the background, again and again; no request waits for it but the first
+    /// with a `kid` that is not known, a second at most.
+    pub url: Option<At<String>>,
+    /// The URL of the provider's OpenID Connect discovery document, which must be of the authenticator's `issuer` and says where the keys are.
+    pub discovery: Option<At<String>>,
+    /// When the set is fetched again.
+    pub refresh: Option<At<RefreshSettings>>,
+    /// How long the last good set is used while the provider cannot be asked; after that tokens are answered with 503 `keys-too-old`.
+    /// Default: for ever.
+    pub max_age: Option<At<Period>>,
+    /// Allows plain http to another machine. Default false.
+    pub plain_http: Option<At<bool>>,
+    /// The proxy through which the provider is reached, as `http://host:port`.
+    pub proxy: Option<At<String>>,
+    /// A file with the root certificates that are trusted instead of the system's, in PEM.
+    pub ca: Option<At<String>>,
 }
 
 /// The keys of one authenticator; at least one for every algorithm that it accepts.
@@ -49,17 +66,18 @@ pub struct Key {
 impl KeySet {
     /// Reads the keys. `algorithms` are those that tokens may use; each must be served.
     pub fn compile(settings: &At<JwtKeysSettings>, algorithms: &[At<JwtAlgorithm>]) -> Result<Self, Vec<Diagnostic>> {
-        let JwtKeysSettings { file, inline, secret } = &settings.value;
+        let JwtKeysSettings { file, inline, secret, url: _, discovery: _, refresh: _, max_age: _, plain_http: _, proxy: _, ca: _ } =
+            &settings.value;
         let keys = match (file, inline, secret) {
             (Some(file), None, None) => read_public(file, &read_file(file)?, algorithms)?,
             (None, Some(inline), None) => read_public(inline, inline, algorithms)?,
             (None, None, Some(secret)) => vec![read_secret(secret, algorithms)?],
             _ => {
-                let message = "exactly one of `file`, `inline` and `secret` is expected";
+                let message = "exactly one of `file`, `inline`, `secret`, `url` and `discovery` is expected";
                 return Err(vec![Diagnostic::at(&settings.place, "jwt-keys", message)]);
             }
         };
-        let set = KeySet { named: keys.iter().any(|key| key.kid.is_some()), keys };
+        let set = KeySet::of(keys);
         let wrong: Vec<_> = algorithms
             .iter()
             .filter(|algorithm| !set.keys.iter().any(|key| key.serves.contains(algorithm)))
@@ -69,6 +87,41 @@ impl KeySet {
             })
             .collect();
         if wrong.is_empty() { Ok(set) } else { Err(wrong) }
+    }
+
+    /// Reads a set that a provider has published. A key that is unsound is passed over, and told: it must not take the others with it.
+    ///
+    /// # Errors
+    /// Why the set is of no use, in words that follow its name.
+    pub fn read_published(text: &str, algorithms: &[JwtAlgorithm]) -> Result<(Self, Vec<String>), String> {
+        let (published, refused) = jwks::read_published(text).map_err(|why| why.0)?;
+        let keys = usable(published, algorithms)?;
+        if keys.is_empty() {
+            let why = refused.first().map(|why| format!("; {}", why.0)).unwrap_or_default();
+            return Err(format!("has no key that could verify a token with one of `algorithms`{why}"));
+        }
+        Ok((KeySet::of(keys), refused.into_iter().map(|why| why.0).collect()))
+    }
+
+    fn of(keys: Vec<Key>) -> Self {
+        KeySet { named: keys.iter().any(|key| key.kid.is_some()), keys }
+    }
+
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether what those keys verified is still right by these.
+    pub fn has_all_of(&self, others: &KeySet) -> bool {
+        let same = |a: &Key, b: &Key| (&a.kid, &a.serves, &a.bytes) == (&b.kid, &b.serves, &b.bytes);
+        others.keys.iter().all(|other| self.keys.iter().any(|key| same(key, other)))
+    }
+
+    /// Whether another key could have this token's name: there is one that names keys, and none has it.
+    pub fn lacks<'t>(&self, token: &'t Token<'_>) -> Option<&'t str> {
+        let kid = token.kid.as_deref()?;
+        let is_there = !self.named || self.keys.iter().any(|key| key.kid.as_deref() == Some(kid));
+        (!is_there).then_some(kid)
     }
 
     /// The one key that this token may be signed with.
@@ -150,27 +203,33 @@ fn read_public(written: &At<String>, text: &str, algorithms: &[At<JwtAlgorithm>]
     let published = jwks::read(text).map_err(|wrong| {
         wrong.into_iter().map(|why| Diagnostic::at(place, "jwt-keys-unsound", format!("the key text {}", why.0))).collect::<Vec<_>>()
     })?;
-    let mut keys: Vec<Key> = Vec::new();
-    for public in published {
-        let fits = |algorithm: JwtAlgorithm| {
-            algorithm.key_type() == public.material.key_type() && public.only.is_none_or(|only| only == algorithm)
-        };
-        let serves: Vec<_> = algorithms.iter().map(|algorithm| algorithm.value).filter(|algorithm| fits(*algorithm)).collect();
-        let (key, bytes) = decoding_key(&public.material);
-        let same = |other: &Key| other.kid == public.kid && other.serves.iter().any(|algorithm| serves.contains(algorithm));
-        if public.kid.is_some() && keys.iter().any(same) {
-            let message = "two keys have the same `kid` and serve the same algorithm: a token could not choose";
-            return Err(vec![Diagnostic::at(place, "jwt-keys-unsound", message)]);
-        }
-        if !serves.is_empty() {
-            keys.push(Key { kid: public.kid, serves, key, bytes });
-        }
-    }
+    let written: Vec<_> = algorithms.iter().map(|algorithm| algorithm.value).collect();
+    let keys = usable(published, &written).map_err(|why| vec![Diagnostic::at(place, "jwt-keys-unsound", format!("the key text {why}"))])?;
     if keys.is_empty() {
         let message = "none of the keys can verify a token with one of `algorithms`";
         return Err(vec![
             Diagnostic::at(place, "jwt-no-usable-key", message).help("keys with another `use`, `key_ops`, `alg` or curve are passed over"),
         ]);
+    }
+    Ok(keys)
+}
+
+/// Those that serve one of the algorithms.
+fn usable(published: Vec<PublicKey>, algorithms: &[JwtAlgorithm]) -> Result<Vec<Key>, String> {
+    let mut keys: Vec<Key> = Vec::new();
+    for public in published {
+        let fits = |algorithm: JwtAlgorithm| {
+            algorithm.key_type() == public.material.key_type() && public.only.is_none_or(|only| only == algorithm)
+        };
+        let serves: Vec<_> = algorithms.iter().copied().filter(|algorithm| fits(*algorithm)).collect();
+        let (key, bytes) = decoding_key(&public.material);
+        let same = |other: &Key| other.kid == public.kid && other.serves.iter().any(|algorithm| serves.contains(algorithm));
+        if public.kid.is_some() && keys.iter().any(same) {
+            return Err("has two keys with the same `kid` that serve the same algorithm: a token could not choose".to_owned());
+        }
+        if !serves.is_empty() {
+            keys.push(Key { kid: public.kid, serves, key, bytes });
+        }
     }
     Ok(keys)
 }
@@ -217,11 +276,17 @@ mod tests {
     }
 
     fn inline(text: &str, list: &[JwtAlgorithm]) -> Result<KeySet, Vec<Diagnostic>> {
-        KeySet::compile(&at(JwtKeysSettings { file: None, inline: Some(at_text(text)), secret: None }), &algorithms(list))
+        KeySet::compile(
+            &at(JwtKeysSettings { file: None, inline: Some(at_text(text)), secret: None, ..JwtKeysSettings::default() }),
+            &algorithms(list),
+        )
     }
 
     fn secret(text: &str, list: &[JwtAlgorithm]) -> Result<KeySet, Vec<Diagnostic>> {
-        KeySet::compile(&at(JwtKeysSettings { file: None, inline: None, secret: Some(at(Secret::new(text))) }), &algorithms(list))
+        KeySet::compile(
+            &at(JwtKeysSettings { file: None, inline: None, secret: Some(at(Secret::new(text))), ..JwtKeysSettings::default() }),
+            &algorithms(list),
+        )
     }
 
     use JwtAlgorithm::{ES256, ES384, HS256, HS384, HS512, PS256, RS256};
@@ -256,9 +321,9 @@ mod tests {
 
     #[test]
     fn keys_are_written_in_exactly_one_way() {
-        let none = JwtKeysSettings { file: None, inline: None, secret: None };
+        let none = JwtKeysSettings { file: None, inline: None, secret: None, ..JwtKeysSettings::default() };
         assert_eq!(codes(KeySet::compile(&at(none), &algorithms(&[RS256]))), ["jwt-keys"]);
-        let two = JwtKeysSettings { file: Some(at_text("x")), inline: Some(at_text("y")), secret: None };
+        let two = JwtKeysSettings { file: Some(at_text("x")), inline: Some(at_text("y")), secret: None, ..JwtKeysSettings::default() };
         assert_eq!(codes(KeySet::compile(&at(two), &algorithms(&[RS256]))), ["jwt-keys"]);
     }
 
@@ -269,7 +334,10 @@ mod tests {
         std::fs::write(folder.path().join("keys/es.pem"), Signer::new(ES256).pem()).unwrap();
         let compile = |file: &str| {
             let file = At { value: file.to_owned(), place: place_in(folder.path().join("sluice.yaml")) };
-            KeySet::compile(&at(JwtKeysSettings { file: Some(file), inline: None, secret: None }), &algorithms(&[ES256]))
+            KeySet::compile(
+                &at(JwtKeysSettings { file: Some(file), inline: None, secret: None, ..JwtKeysSettings::default() }),
+                &algorithms(&[ES256]),
+            )
         };
         assert!(compile("keys/es.pem").is_ok());
         assert_eq!(codes(compile("keys/none.pem")), ["jwt-key-file"]);

@@ -6,8 +6,9 @@ pub(crate) mod fixtures;
 mod identity;
 pub mod json;
 mod jwks;
-mod keys;
+pub(super) mod keys;
 pub mod kinds;
+pub mod published;
 pub(super) mod times;
 pub mod token;
 
@@ -25,7 +26,8 @@ use self::identity::Reading;
 pub use self::identity::TokenOf;
 pub use self::keys::JwtKeysSettings;
 use self::keys::KeySet;
-use self::kinds::{AUDIENCE, CLAIMS, ISSUER};
+use self::kinds::{AUDIENCE, CLAIMS, ISSUER, KEY_UNKNOWN};
+use self::published::{Published, Source, Wished};
 use self::times::{Demand, TimeRules, Times};
 use self::token::Token;
 use super::Stop;
@@ -34,6 +36,7 @@ use super::principal::Identity;
 use super::token_memory::TokenMemory;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
+use crate::ctx::Now;
 
 /// Tokens in `Authorization: Bearer`, verified with keys that the gateway holds.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -69,13 +72,29 @@ pub struct Jwt {
     issuer: String,
     audiences: Vec<String>,
     algorithms: Vec<JwtAlgorithm>,
-    keys: KeySet,
+    keys: Keys,
     rules: TimeRules,
     reading: Reading,
     pass: bool,
     memory: Arc<TokenMemory>,
     uses: Arc<MemoryUses>,
     fingerprint: [u8; 32],
+}
+
+/// Where the keys come from.
+#[derive(Debug)]
+enum Keys {
+    /// From the configuration; they never change.
+    Held(KeySet),
+    /// From the provider.
+    Published(Arc<Published>),
+}
+
+/// Why nobody is known by a token.
+enum Miss {
+    Refused(Stop),
+    /// The provider may know the key of this name, for it may be new.
+    UnknownKey(String, Stop),
 }
 
 /// How often the memory knew a token and how often not; lives as long as the authenticator's name.
@@ -119,7 +138,8 @@ impl Jwt {
             wrong.push(Diagnostic::at(&name.place, "jwt-lifetime", message));
         }
         let mut take = |result: Result<_, Vec<Diagnostic>>| result.map_err(|more| wrong.extend(more)).ok();
-        let keys = if algorithms.is_empty() { None } else { take(KeySet::compile(keys, algorithms).map(Some)).flatten() };
+        let keys =
+            if algorithms.is_empty() { None } else { take(Keys::compile(&name.value, keys, issuer, algorithms).map(Some)).flatten() };
         let forward = Forward::compile(forward).map_err(|more| wrong.extend(more)).ok();
         let reading = match forward {
             None => None,
@@ -148,28 +168,85 @@ impl Jwt {
     /// Takes over the tokens that an earlier snapshot remembers, where nothing that they depend on has changed.
     pub fn inherit(&mut self, earlier: &Jwt) {
         self.uses = earlier.uses.clone();
+        if let (Keys::Published(own), Keys::Published(earlier)) = (&mut self.keys, &earlier.keys) {
+            if own.source == earlier.source {
+                *own = earlier.clone();
+            } else {
+                own.adopt(earlier);
+            }
+        }
+        // Published keys are in it by their source: those that are the same have the same epochs.
         if self.fingerprint == earlier.fingerprint {
             self.memory = earlier.memory.clone();
         }
     }
 
+    /// The provider's key set, where there is one.
+    pub fn published(&self) -> Option<&Arc<Published>> {
+        match &self.keys {
+            Keys::Held(_) => None,
+            Keys::Published(published) => Some(published),
+        }
+    }
+
     /// Who bears this token at `now`, in milliseconds since 1970. A token that is remembered costs no signature and no allocation.
     pub fn identify(&self, token: &[u8], now: u64) -> Result<Arc<Identity>, Stop> {
+        self.find(token, now).map_err(|miss| match miss {
+            Miss::Refused(stop) | Miss::UnknownKey(_, stop) => stop,
+        })
+    }
+
+    /// As [`identify`](Jwt::identify), but where the token's key is not known, the provider may be asked for it.
+    pub async fn identify_asking(&self, token: &[u8], now: Now) -> Result<Arc<Identity>, Stop> {
+        let (kid, stop) = match self.find(token, now.unix_ms) {
+            Ok(identity) => return Ok(identity),
+            Err(Miss::Refused(stop)) => return Err(stop),
+            Err(Miss::UnknownKey(kid, stop)) => (kid, stop),
+        };
+        let Some(published) = self.published() else { return Err(stop) };
+        let outcome = match published.wish_for(&kid, now.mono).await {
+            Wished::Answered => self.find(token, now.unix_ms),
+            Wished::Unanswered => return Err(published.unanswered()),
+            Wished::HeldBack => Err(Miss::UnknownKey(kid, stop)),
+        };
+        outcome.map_err(|miss| match miss {
+            Miss::Refused(stop) => stop,
+            // The client's token may be good.
+            Miss::UnknownKey(_, stop) => published.unreachable().unwrap_or(stop),
+        })
+    }
+
+    fn find(&self, token: &[u8], now: u64) -> Result<Arc<Identity>, Miss> {
+        match &self.keys {
+            Keys::Held(keys) => self.verify(token, now, keys, 0),
+            Keys::Published(published) => match &*published.keys(now)? {
+                Some(held) => self.verify(token, now, &held.keys, held.epoch),
+                None => Err(Miss::Refused(KEY_UNKNOWN.because("no key set has been fetched yet"))),
+            },
+        }
+    }
+
+    fn verify(&self, token: &[u8], now: u64, keys: &KeySet, epoch: u64) -> Result<Arc<Identity>, Miss> {
         token::check_size(token)?;
-        if let Some(known) = self.memory.recall(token) {
+        if let Some(known) = self.memory.recall(token)
+            && known.epoch == epoch
+        {
             let in_force = known.times.check(now, &self.rules);
             if in_force.is_err() || known.is_fresh(now) {
                 self.uses.hits.fetch_add(1, Relaxed);
-                return in_force.map(|()| known.identity);
+                return Ok(in_force.map(|()| known.identity)?);
             }
         }
         let read = Token::read(token, &self.algorithms)?;
-        let key = self.keys.choose(&read)?;
+        let key = keys.choose(&read).map_err(|stop| match keys.lacks(&read) {
+            Some(kid) => Miss::UnknownKey(kid.to_owned(), stop),
+            None => Miss::Refused(stop),
+        })?;
         self.memory.note_signature();
         self.uses.misses.fetch_add(1, Relaxed);
         key.verify(&read)?;
         let (identity, times) = self.judge(Value::Object(read.claims()?), now, Demand::Required)?;
-        self.memory.remember(token, &identity, times, now);
+        self.memory.remember(token, &identity, times, now, epoch);
         Ok(identity)
     }
 
@@ -241,10 +318,30 @@ impl Jwt {
         field(issuer.as_bytes());
         field(format!("{audiences:?} {algorithms:?} {rules:?} {}", memory.capacity()).as_bytes());
         field(reading.print().as_bytes());
-        keys.identify(field);
+        match keys {
+            Keys::Held(keys) => keys.identify(field),
+            Keys::Published(published) => field(format!("{:?}", published.source).as_bytes()),
+        }
         let mut print = [0; 32];
         print.copy_from_slice(context.finish().as_ref());
         print
+    }
+}
+
+// === impl Keys ===
+
+impl Keys {
+    fn compile(name: &str, settings: &At<JwtKeysSettings>, issuer: &str, algorithms: &[At<JwtAlgorithm>]) -> Result<Keys, Vec<Diagnostic>> {
+        match Source::compile(name, settings, issuer, algorithms)? {
+            Some(source) => Ok(Keys::Published(Arc::new(Published::new(source)))),
+            None => KeySet::compile(settings, algorithms).map(Keys::Held),
+        }
+    }
+}
+
+impl From<Stop> for Miss {
+    fn from(stop: Stop) -> Self {
+        Miss::Refused(stop)
     }
 }
 

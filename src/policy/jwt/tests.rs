@@ -98,7 +98,12 @@ fn a_key_serves_only_algorithms_of_its_type() {
     let (rsa, ec) = (Signer::new(JwtAlgorithm::RS256), Signer::new(JwtAlgorithm::ES256));
     let mut settings = jwt_settings(&rsa);
     settings.algorithms = at(vec![at(JwtAlgorithm::RS256), at(JwtAlgorithm::ES256)]);
-    settings.keys = at(JwtKeysSettings { file: None, inline: Some(at(jwks(&[rsa.jwk("r"), ec.jwk("e")]))), secret: None });
+    settings.keys = at(JwtKeysSettings {
+        file: None,
+        inline: Some(at(jwks(&[rsa.jwk("r"), ec.jwk("e")]))),
+        secret: None,
+        ..JwtKeysSettings::default()
+    });
     let jwt = compile(&settings).unwrap();
     let header = |alg: &str, kid: &str| format!(r#"{{"alg":"{alg}","kid":"{kid}"}}"#);
     let payload = claims().to_string();
@@ -394,7 +399,7 @@ fn every_mistake_in_the_settings_is_told() {
     settings.algorithms = at(vec![at(JwtAlgorithm::HS256), at(JwtAlgorithm::HS256)]);
     settings.leeway = Some(Period::seconds(601));
     settings.max_lifetime = Some(Period::seconds(0));
-    settings.keys = at(JwtKeysSettings { file: None, inline: None, secret: Some(at(Secret::new("short"))) });
+    settings.keys = at(JwtKeysSettings { file: None, inline: None, secret: Some(at(Secret::new("short"))), ..JwtKeysSettings::default() });
     settings.forward = [("host".to_owned(), at_text("sub"))].into();
     assert_eq!(
         codes(compile(&settings)),

@@ -73,6 +73,11 @@ families! { ALL:
     LIMITER_OVERFLOWED = Counter "sluice_limiter_overflowed_total" [] "Requests counted in a shared overflow bucket because no bucket was at rest.";
     TOKEN_MEMORY_HITS = Counter "sluice_token_memory_hits_total" ["authenticator"] "Tokens that were remembered, so that no signature was verified.";
     TOKEN_MEMORY_MISSES = Counter "sluice_token_memory_misses_total" ["authenticator"] "Tokens that had to be verified.";
+    KEY_SET_KEYS = Gauge "sluice_key_set_keys" ["authenticator"] "Keys of a provider's set that can verify tokens.";
+    KEY_SET_FETCHED = Gauge "sluice_key_set_fetched_timestamp_seconds" ["authenticator"] "When the provider's key set that is in use was fetched.";
+    KEY_SET_NEXT = Gauge "sluice_key_set_next_fetch_timestamp_seconds" ["authenticator"] "When the provider's key set is fetched next.";
+    KEY_SET_FETCHES = Counter "sluice_key_set_fetches_total" ["authenticator", "result"] "Attempts to fetch a provider's key set: ok or failed.";
+    KEY_SET_UNKNOWN = Counter "sluice_key_set_unknown_keys_total" ["authenticator", "result"] "Tokens with a key that is not in the set: the provider was asked at once, or the question was held back.";
     RELOADS = Counter "sluice_reloads_total" ["result"] "Attempts to change the configuration in place: accepted or refused.";
     RELOAD_LAST_SUCCESS = Gauge "sluice_reload_last_success_timestamp_seconds" [] "When the configuration that runs was loaded.";
     CONFIG_INFO = Gauge "sluice_config_info" ["hash"] "The configuration that runs.";

@@ -39,6 +39,12 @@ pub enum Dropped {
     NoDescriptors,
     /// What stands before HTTP was not done in time.
     Handshake,
+    /// A load balancer did not say who its client is, where it must.
+    ProxyMissing,
+    /// What should be a header of the PROXY protocol is none.
+    ProxyInvalid,
+    /// Somebody who may not speaks for another, or does not where only those who may are served.
+    ProxyUntrusted,
 }
 
 /// The attempts at one upstream.
@@ -129,7 +135,7 @@ impl ListenerSeries {
 // === impl Dropped ===
 
 impl Dropped {
-    pub const ALL: [Dropped; 7] = [
+    pub const ALL: [Dropped; 10] = [
         Dropped::Max,
         Dropped::PerAddress,
         Dropped::RatePerAddress,
@@ -137,6 +143,9 @@ impl Dropped {
         Dropped::Cut,
         Dropped::NoDescriptors,
         Dropped::Handshake,
+        Dropped::ProxyMissing,
+        Dropped::ProxyInvalid,
+        Dropped::ProxyUntrusted,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -148,6 +157,9 @@ impl Dropped {
             Dropped::Cut => "cut",
             Dropped::NoDescriptors => "no_descriptors",
             Dropped::Handshake => "handshake_deadline",
+            Dropped::ProxyMissing => "proxy_missing",
+            Dropped::ProxyInvalid => "proxy_invalid",
+            Dropped::ProxyUntrusted => "proxy_untrusted",
         }
     }
 }

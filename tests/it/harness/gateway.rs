@@ -29,6 +29,7 @@ pub struct Config {
     is_folder: bool,
     has_own_program: bool,
     descriptors: Option<u32>,
+    passed: Option<Vec<String>>,
 }
 
 /// A gateway that is ready. Dropping it kills it, and whatever took over from it.
@@ -56,7 +57,7 @@ struct Lines {
     more: Condvar,
 }
 
-const MAIN: &str = "";
+pub const MAIN: &str = "";
 const ADMIN: &str = "/admin";
 
 // === impl Config ===
@@ -108,6 +109,13 @@ impl Config {
     #[must_use]
     pub fn descriptors(mut self, most: u32) -> Config {
         self.descriptors = Some(most);
+        self
+    }
+
+    /// Has `systemd-socket-activate` open the ports of these names (`MAIN` is that of `{port}`), and pass them.
+    #[must_use]
+    pub fn passed(mut self, ports: &[&str]) -> Config {
+        self.passed = Some(ports.iter().map(|port| (*port).to_owned()).collect());
         self
     }
 
@@ -198,9 +206,17 @@ impl Gateway {
             true => put_program(&dir.path().join("program")),
             false => PathBuf::from(env!("CARGO_BIN_EXE_sluice")),
         };
-        let mut command = match config.descriptors {
-            None => Command::new(program),
-            Some(most) => {
+        let mut command = match (&config.passed, config.descriptors) {
+            (Some(names), _) => {
+                let mut command = Command::new("systemd-socket-activate");
+                for name in names {
+                    command.arg("-l").arg(format!("127.0.0.1:{}", port(&mut ports, name)));
+                }
+                command.arg(program);
+                command
+            }
+            (None, None) => Command::new(program),
+            (None, Some(most)) => {
                 let mut command = Command::new("prlimit");
                 command.arg(format!("--nofile={most}:{most}")).arg(program);
                 command
@@ -225,6 +241,10 @@ impl Gateway {
                 gateway.out.wait_for_end();
                 gateway.err.wait_for_end();
                 return Err(Failure { code: status.code(), stdout: gateway.out.text(), stderr: gateway.err.text() });
+            }
+            if gateway.config.passed.is_some() {
+                // Whoever comes first starts it.
+                let _ = Client::try_connect(gateway.address());
             }
             if gateway.is_ready() {
                 return Ok(gateway);
