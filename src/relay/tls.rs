@@ -145,7 +145,7 @@ impl UpstreamTls {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let failed = |why: String| vec![Diagnostic::at(&settings.place, "tls", why)];
+        let failed = |why: String| vec![Diagnostic::at(&settings.place, "upstream-tls", why)];
         let roots = Arc::new(roots);
         let whole = WebPkiServerVerifier::builder_with_provider(roots.clone(), PROVIDER.clone()).build();
         let whole = whole.map_err(|why| failed(format!("the certificates of `ca` cannot be used: {why}")))?;
@@ -158,7 +158,7 @@ impl UpstreamTls {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|why| {
                 let place = certificate.as_ref().map_or(&settings.place, |certificate| &certificate.key.place);
-                vec![Diagnostic::at(place, "tls", format!("key and certificate do not fit: {why}"))]
+                vec![Diagnostic::at(place, "upstream-tls", format!("key and certificate do not fit: {why}"))]
             })?,
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -216,14 +216,14 @@ fn read_roots(
             if roots.is_empty() {
                 let place = ca.map_or(&settings.place, |ca| &ca.place);
                 let message = "the system has no roots to verify by: expected `ca` with a file, or the package `ca-certificates`";
-                return Err(vec![Diagnostic::at(place, "tls", message)]);
+                return Err(vec![Diagnostic::at(place, "upstream-tls", message)]);
             }
         }
         Some(file) => {
             for certificate in certificates(file, told)? {
                 roots.add(certificate).map_err(|why| {
                     let message = format!("`{}` holds a certificate that cannot verify others: {why}", file.value);
-                    vec![Diagnostic::at(&file.place, "tls", message)]
+                    vec![Diagnostic::at(&file.place, "upstream-tls", message)]
                 })?;
             }
         }
@@ -239,7 +239,7 @@ fn read_own(
     let certificates = certificates(chain, told);
     let text = read(key, told)?;
     let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
-        .map_err(|_| vec![Diagnostic::at(&key.place, "tls", format!("`{}` holds no private key: expected one in PEM", key.value))])?;
+        .map_err(|_| vec![Diagnostic::at(&key.place, "upstream-tls", format!("`{}` holds no private key: expected one in PEM", key.value))])?;
     Ok((certificates?, key))
 }
 
@@ -250,7 +250,7 @@ fn certificates(file: &At<String>, told: &mut Vec<Vec<u8>>) -> Result<Vec<Certif
         Ok(all) if !all.is_empty() => Ok(all),
         Ok(_) | Err(_) => {
             let message = format!("`{}` holds no certificates: expected some in PEM", file.value);
-            Err(vec![Diagnostic::at(&file.place, "tls", message)])
+            Err(vec![Diagnostic::at(&file.place, "upstream-tls", message)])
         }
     }
 }
@@ -258,7 +258,7 @@ fn certificates(file: &At<String>, told: &mut Vec<Vec<u8>>) -> Result<Vec<Certif
 fn read(file: &At<String>, told: &mut Vec<Vec<u8>>) -> Result<String, Vec<Diagnostic>> {
     let text = read_beside(&file.place, file).map_err(|why| {
         let message = format!("`{}` {why}", file.value);
-        vec![Diagnostic::at(&file.place, "tls", message).help("a relative path is relative to the file it stands in")]
+        vec![Diagnostic::at(&file.place, "upstream-tls", message).help("a relative path is relative to the file it stands in")]
     })?;
     told.push(text.clone().into_bytes());
     Ok(text)
