@@ -3,11 +3,15 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: run build test lint fmt bench instructions fuzz setup setup-test setup-bench
+.PHONY: run edge build test lint fmt bench instructions fuzz setup setup-test setup-bench
 
 run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
 	$(CARGO) build --release --locked
 	@scripts/quickstart.sh target/release/sluice
+
+edge: build             ## serves conf/edge.yaml, HTTPS with a certificate that this makes, before a small upstream
+	@scripts/edge-certificate.sh
+	@target/release/sluice echo --address 127.0.0.1:3001 --name orders & trap "kill $$!" EXIT; target/release/sluice run conf/edge.yaml
 
 build: setup
 	$(CARGO) build --release --locked

@@ -48,7 +48,25 @@ pub async fn decide<'g>(
     }
     counted?;
     let accept = |index: usize| gateway.routes.get(index).map(|route| route.accept).unwrap_or_default();
-    entry::locate(&listener.table, accept, head, raw_target, facts).map_err(Stop::Refuse)?;
+    let located = entry::locate(&listener.table, accept, head, raw_target, facts);
+    if let Some(tls) = &listener.settings.tls {
+        // Before what the route says: a host that belongs on another connection has no routes on this one.
+        tls.admit(facts).map_err(Stop::Refuse)?;
+    }
+    if let Some(https) = listener.settings.https
+        && !located.as_ref().is_err_and(|problem| problem.kind.status == 400)
+    {
+        let redirected = https.judge(facts);
+        if let Some(trail) = &mut facts.trail {
+            trail.push(Step::of("listener redirect_https", &redirected, false));
+        }
+        if redirected.is_err() {
+            // The listener answers, no route.
+            facts.route = None;
+        }
+        redirected?;
+    }
+    located.map_err(Stop::Refuse)?;
     let Some(route) = facts.route.and_then(|index| gateway.routes.get(index)) else {
         return Err(Problem::new(&ROUTE_NOT_FOUND).into());
     };

@@ -4,8 +4,10 @@
 
 use std::path::Path;
 
+use crate::clock;
 use crate::config::files_read::FilesRead;
 use crate::config::plan::Gateway;
+use crate::config::warnings::warnings;
 use crate::config::{compile, render};
 use crate::simulate::run_tests;
 use crate::state::State;
@@ -26,6 +28,9 @@ pub fn prepare(path: &Path, state: &State, earlier: Option<&Gateway>, read: &Fil
         .map_err(|mistakes| Refused { text: render::render(&mistakes, false) })?;
     let failed: Vec<_> = run_tests(&gateway).into_iter().filter_map(|test| test.failure.map(|why| (test.name, why))).collect();
     if failed.is_empty() {
+        for doubt in warnings(&gateway, clock::now().unix_ms) {
+            log::warn!("{doubt}");
+        }
         return Ok(gateway);
     }
     let mut text = String::new();

@@ -10,9 +10,12 @@ use http::{HeaderName, HeaderValue, header};
 use pingora_http::RequestHeader;
 
 use crate::config::plan::{Action, Gateway, Route};
-use crate::ctx::{Facts, Now};
+use crate::ctx::{Facts, Now, Scheme};
 use crate::decide::{Decision, decide};
 use crate::listen::head::{Judged, judge};
+use crate::listen::tls::Tls;
+use crate::listen::tls::facts::TlsFacts;
+use crate::listen::tls::handshake::TLS_EXPECTED;
 use crate::policy::buckets::Buckets;
 use crate::policy::{Answer, Stop};
 use crate::relay::hop_by_hop::without_hop_by_hop;
@@ -89,6 +92,10 @@ pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, t
     facts.trail = trail.then(Vec::new);
     facts.assumed = asked.claims.clone().map(Arc::new);
     facts.assumed_consumer = asked.consumer.as_deref().map(Arc::from);
+    if listener.settings.tls.is_some() && scheme == Scheme::Http {
+        let verdict = refused(None, &mut facts, &Problem::new(&TLS_EXPECTED));
+        return Ok(Outcome { facts, head: None, verdict });
+    }
     let raw = match judge(&raw, &listener.settings.heads) {
         Judged::Complete(head) => &raw[head.leading..head.leading + head.len],
         Judged::Bad(kind) => {
@@ -98,6 +105,9 @@ pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, t
         Judged::Incomplete => return Err("not a whole request head: it ends in an empty line".to_owned()),
     };
     let head = parse(raw)?;
+    if let Some(tls) = &listener.settings.tls {
+        facts.tls = Some(Arc::new(connected(tls, &listener.name, &head)?));
+    }
     let target = crate::entry::canonical::raw_target(raw).unwrap_or_default();
     let decision = block_on(decide(gateway, buckets, &head, target, &mut facts));
     let verdict = match decision {
@@ -111,6 +121,19 @@ pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, t
         }
     };
     Ok(Outcome { facts, head: Some(head), verdict })
+}
+
+/// As if the client had connected for the host that it asks for.
+fn connected(tls: &Tls, listener: &str, head: &RequestHeader) -> Result<TlsFacts, NoRequest> {
+    let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
+    let end = host.rfind(':').filter(|colon| host[*colon..].bytes().skip(1).all(|byte| byte.is_ascii_digit())).unwrap_or(host.len());
+    let name = &host[..end];
+    // Addresses are no server names (RFC 6066 section 3).
+    let server_name = (!name.is_empty() && !name.starts_with('[') && name.parse::<std::net::IpAddr>().is_err()).then(|| name.into());
+    if !tls.choice.knows(server_name.as_deref()) {
+        return Err(format!("`{listener}` has no certificate for `{name}` and no default: the TLS handshake fails"));
+    }
+    Ok(TlsFacts { server_name, ..TlsFacts::default() })
 }
 
 /// Policies may wait only where they ask somebody; here nobody is asked.

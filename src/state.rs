@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::clock;
+use crate::listen::tls::tickets::TicketKeys;
 use crate::policy::buckets::Buckets;
 use crate::relay::pool::Pools;
 use crate::report::metrics::Metrics;
@@ -16,6 +17,8 @@ use crate::report::metrics::Metrics;
 pub struct State {
     pub pools: Pools,
     pub metrics: Arc<Metrics>,
+    /// With which clients resume TLS sessions, on whatever listener.
+    pub tickets: Arc<TicketKeys>,
     buckets: Mutex<Option<(u64, Arc<Buckets>)>>,
 }
 

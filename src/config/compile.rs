@@ -265,7 +265,7 @@ fn upstreams<'d>(document: &'d Document, state: &State, wrong: &mut Wrong) -> Ha
 fn listeners(document: &Document, limits: &HashMap<&str, Arc<Limit>>, state: &State, wrong: &mut Wrong) -> Vec<ListenerPlan> {
     let mut all = Vec::new();
     for (name, settings) in &document.listeners {
-        let compiled = wrong.keep(Listener::compile(settings));
+        let compiled = wrong.keep(Listener::compile(settings, &state.tickets));
         let named: Vec<_> = settings.limits.iter().filter_map(|limit| limits.get(limit.as_str()).cloned()).collect();
         let here = |route: &RouteSettings| match &route.own.listeners {
             Some(names) => names.iter().any(|own| own.value == name.value),

@@ -168,6 +168,14 @@ fn file(path: &str, place: &Place) -> Result<String, Diagnostic> {
 /// # Errors
 /// What is wrong with it, in words that follow its name.
 pub fn read_beside(place: &Place, path: &str) -> Result<String, String> {
+    String::from_utf8(read_bytes_beside(place, path)?).map_err(|_| "is not UTF-8 text".to_owned())
+}
+
+/// As [`read_beside`], of a file that need not be text.
+///
+/// # Errors
+/// What is wrong with it, in words that follow its name.
+pub fn read_bytes_beside(place: &Place, path: &str) -> Result<Vec<u8>, String> {
     let full = place.source.path.parent().unwrap_or(Path::new("")).join(path);
     let open = place.source.files.note(&full).and_then(|meta| {
         // A pipe or a device could keep the gateway waiting.
@@ -179,7 +187,7 @@ pub fn read_beside(place: &Place, path: &str) -> Result<String, String> {
     if bytes.len() as u64 > LARGEST_FILE {
         return Err("is larger than 1MiB".to_owned());
     }
-    String::from_utf8(bytes).map_err(|_| "is not UTF-8 text".to_owned())
+    Ok(bytes)
 }
 
 /// An error of the system in words, without its number.

@@ -18,6 +18,7 @@ pub mod reference;
 pub mod render;
 pub mod suggest;
 pub mod types;
+pub mod warnings;
 pub mod yaml;
 
 /// The exit code of a refused configuration: EX_CONFIG of sysexits.

@@ -78,6 +78,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     let limited = facts.charges.first().filter(|charge| charge.retry_after > 0);
     let trace = facts.trace.trace_id();
     let target = attempts.target.as_ref();
+    let tls = facts.tls.as_deref();
     Line {
         unix_ms: facts.now.unix_ms,
         request_id: facts.request_id.as_bytes(),
@@ -86,6 +87,10 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         listener: listener.map_or(ctx.conn.as_ref().map_or("", |conn| &conn.listener.name), |listener| &listener.name),
         protocol,
         client: Some(facts.client),
+        tls_version: tls.map_or("", |tls| &tls.version),
+        tls_cipher: tls.map_or("", |tls| &tls.cipher),
+        server_name: tls.and_then(|tls| tls.server_name.as_deref()).unwrap_or_default(),
+        client_subject: tls.and_then(|tls| tls.client.as_ref()).map_or("", |client| &client.subject),
         host: facts.target.host_bytes(),
         method,
         path: facts.target.path_bytes(),

@@ -22,6 +22,7 @@ use crate::config::plan::{Gateway, Relay, Route};
 use crate::ctx::{Facts, Now, Scheme};
 use crate::decide::{Decision, decide};
 use crate::listen::conn::ConnInfo;
+use crate::listen::tls::misdirected::CERTIFICATE_OUTDATED;
 use crate::policy::Stop;
 use crate::policy::validate::BodyCount;
 use crate::relay::balance::NO_HEALTHY_TARGET;
@@ -95,6 +96,10 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     ctx.facts.tls.clone_from(&conn.tls);
     ctx.conn = Some(conn);
     ctx.enter();
+    if !ctx.conn.as_ref().is_none_or(|conn| conn.is_believed()) {
+        Box::pin(write::refuse(session, ctx, &Problem::new(&CERTIFICATE_OUTDATED))).await?;
+        return Ok(true);
+    }
     let decision = {
         // As it came: `listen/head.rs` lets no byte in that another spelling could stand for.
         let head = session.req_header();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::report::metrics::series::{Dropped, ListenerSeries};
+use crate::report::metrics::series::{Dropped, Handshake, ListenerSeries};
 
 use super::ConnectionBounds;
 
@@ -74,6 +74,11 @@ impl Caps {
     /// Counts a connection that was accepted, whatever becomes of it.
     pub fn note_accepted(&self) {
         self.series.accepted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How a TLS handshake ended.
+    pub fn note_handshake(&self, how: Handshake) {
+        self.series.shaken(how);
     }
 
     /// Takes a place for a connection from `address`, or says which cap is reached.

@@ -19,7 +19,7 @@ use super::ConnectionBounds;
 use super::head::Head;
 use super::proxy_protocol::Said;
 use super::running::RunningListener;
-use super::tls::facts::TlsFacts;
+use super::tls::facts::{Proof, TlsFacts};
 use crate::clock;
 use crate::ctx::Scheme;
 use crate::relay::deadline::Deadline;
@@ -38,6 +38,8 @@ pub struct ConnInfo {
     /// `Https` exactly where there are TLS facts.
     pub scheme: Scheme,
     pub tls: Option<Arc<TlsFacts>>,
+    /// Where the listener asks clients for certificates.
+    proof: Option<Arc<Proof>>,
     /// True once idle connections are to be closed and answers are to say `Connection: close`.
     pub(super) closing: ShutdownWatch,
     received: AtomicU64,
@@ -78,6 +80,7 @@ impl ConnInfo {
             balancer: None,
             scheme,
             tls: None,
+            proof: None,
             closing,
             received: zero(),
             sent: zero(),
@@ -106,6 +109,7 @@ impl ConnInfo {
             balancer: self.balancer,
             scheme: self.scheme,
             tls: self.tls.clone(),
+            proof: self.proof.clone(),
             closing: self.closing.clone(),
             received: zero(),
             sent: zero(),
@@ -134,6 +138,30 @@ impl ConnInfo {
     #[must_use]
     pub fn encrypted(self, facts: TlsFacts) -> Self {
         ConnInfo { scheme: Scheme::Https, tls: Some(Arc::new(facts)), ..self }
+    }
+
+    /// What the client has shown of itself.
+    #[must_use]
+    pub(super) fn proven(self, proof: Option<Arc<Proof>>) -> Self {
+        ConnInfo { proof, ..self }
+    }
+
+    /// Whether what the client showed when it came is good enough for the listener as it is now. Where it is not, the connection is
+    /// told to end with the answer to this request: a new one has another chance.
+    pub fn is_believed(&self) -> bool {
+        let settings = self.listener.peek();
+        let Some(clients) = settings.tls.as_ref().and_then(|tls| tls.clients.as_ref()) else { return true };
+        let holds = match &self.proof {
+            Some(proof) => proof.holds(clients),
+            // The listener did not ask when this connection began.
+            None => !clients.is_required,
+        };
+        if !holds {
+            for one in [Some(self), self.whole.as_deref()].into_iter().flatten() {
+                one.is_last.store(true, Ordering::Relaxed);
+            }
+        }
+        holds
     }
 
     /// A load balancer has said who its client is, and how that is connected to it.

@@ -171,7 +171,7 @@ where
     }
 
     /// Answers what is no request, and ends the connection. Boxed: hardly any connection comes here, and all would have to make room for it.
-    fn refuse<S: Socket>(
+    pub(super) fn refuse<S: Socket>(
         &self,
         mut stream: Box<ClientStream<S>>,
         kind: &'static Kind,

@@ -20,6 +20,7 @@ pub mod front;
 pub mod head;
 pub mod heads;
 pub mod http2;
+pub mod https;
 pub mod newcomers;
 mod open;
 pub mod pace;
@@ -46,9 +47,12 @@ pub use self::connections::{ConnectionBounds, ConnectionsSettings};
 use self::head::HeadBounds;
 pub use self::heads::{Buffers, HeadsSettings};
 use self::http2::settings::{Http2, Http2Settings};
+use self::https::ToHttps;
 pub use self::pace::{MinimumRates, MinimumRatesSettings};
 use self::protocols::{Protocol, Protocols};
 use self::proxy_protocol::{ProxyProtocol, ProxyProtocolSettings};
+use self::tls::tickets::TicketKeys;
+use self::tls::{Tls, TlsSettings};
 
 /// An address on which requests arrive.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -73,12 +77,19 @@ pub struct ListenerSettings {
     pub protocols: Option<At<Vec<At<Protocol>>>>,
     /// What connections of HTTP/2 may do.
     pub http2: Option<At<Http2Settings>>,
+    /// TLS: clients connect with `https://`.
+    pub tls: Option<TlsSettings>,
+    /// Plain requests are answered with 308 to the same URL with `https://` and this port, such as 443; none gets further, unless a trusted
+    /// proxy says that it came to it by `https://`.
+    pub redirect_https: Option<At<u16>>,
 }
 
 /// How long clients may take.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeadlinesSettings {
+    /// What stands before the first request: the TLS handshake. Default 10s.
+    pub handshake: Option<At<Period>>,
     /// From the first byte of a request head (the opening of the connection for the first one) to its last. Default 10s.
     pub header: Option<At<Period>>,
     /// Idle time between requests. Default 60s.
@@ -102,11 +113,14 @@ pub struct Listener {
     pub buffers: Buffers,
     pub protocols: Protocols,
     pub http2: Http2,
+    pub tls: Option<Arc<Tls>>,
+    pub https: Option<ToHttps>,
 }
 
 /// How long clients may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
+    pub handshake: Duration,
     pub header: Duration,
     pub keep_alive: Duration,
     pub body: Duration,
@@ -120,25 +134,54 @@ pub struct Deadlines {
 
 impl Listener {
     /// Compiles what the user wrote; all mistakes at once.
-    pub fn compile(settings: &ListenerSettings) -> Result<Listener, Vec<Diagnostic>> {
-        let ListenerSettings { address, limits: _, proxy_protocol, connections, deadlines, minimum_rates, heads, protocols, http2 } =
-            settings;
+    pub fn compile(settings: &ListenerSettings, tickets: &Arc<TicketKeys>) -> Result<Listener, Vec<Diagnostic>> {
+        let ListenerSettings {
+            address,
+            limits: _,
+            proxy_protocol,
+            connections,
+            deadlines,
+            minimum_rates,
+            heads,
+            protocols,
+            http2,
+            tls,
+            redirect_https,
+        } = settings;
         let mut mistakes = Vec::new();
         let proxy_protocol = ProxyProtocol::compile(proxy_protocol.as_ref(), &mut mistakes);
+        if let (Some(handshake), None) = (deadlines.as_ref().and_then(|deadlines| deadlines.handshake.as_ref()), tls) {
+            let message = "`handshake` is without effect: nothing stands before the first request on a listener without `tls`";
+            mistakes.push(Diagnostic::at(&handshake.place, "inert", message).help("remove it, or give the listener `tls`"));
+        }
         let connections = ConnectionBounds::compile(connections.as_ref(), &mut mistakes);
         let deadlines = Deadlines::compile(deadlines.as_ref(), &mut mistakes);
         let minimum_rates = MinimumRates::compile(minimum_rates.as_ref());
         let (heads, buffers) = heads::compile(heads.as_ref(), &mut mistakes);
         let protocols = Protocols::compile(protocols.as_ref());
+        let tls =
+            tls.as_ref().and_then(|tls| Tls::compile(tls, &protocols, tickets).map_err(|more| mistakes.extend(more)).ok().map(Arc::new));
+        let https = redirect_https.as_ref().map(|port| ToHttps(port.value));
         let http2 = Http2::compile(http2.as_ref().map(|http2| &http2.value));
-        let listener =
-            Listener { address: address.value, proxy_protocol, connections, deadlines, minimum_rates, heads, buffers, protocols, http2 };
+        let listener = Listener {
+            address: address.value,
+            proxy_protocol,
+            connections,
+            deadlines,
+            minimum_rates,
+            heads,
+            buffers,
+            protocols,
+            http2,
+            tls,
+            https,
+        };
         if mistakes.is_empty() { Ok(listener) } else { Err(mistakes) }
     }
 
     /// Whether HTTP begins with the first byte: nothing stands before it, see `open.rs`.
     pub(crate) fn is_plain(&self) -> bool {
-        self.proxy_protocol.is_none()
+        self.tls.is_none() && self.proxy_protocol.is_none()
     }
 }
 
@@ -159,9 +202,10 @@ impl Deadlines {
                 period.0
             }
         };
-        let none = DeadlinesSettings { header: None, keep_alive: None, body: None, write: None };
-        let DeadlinesSettings { header, keep_alive, body, write } = settings.unwrap_or(&none);
+        let none = DeadlinesSettings { handshake: None, header: None, keep_alive: None, body: None, write: None };
+        let DeadlinesSettings { handshake, header, keep_alive, body, write } = settings.unwrap_or(&none);
         Deadlines {
+            handshake: or(handshake, 10),
             header: or(header, 10),
             keep_alive: or(keep_alive, 60),
             body: or(body, 60),
@@ -193,12 +237,14 @@ mod tests {
             heads: None,
             protocols: None,
             http2: None,
+            tls: None,
+            redirect_https: None,
         }
     }
 
     #[test]
     fn a_listener_without_keys_has_the_documented_defaults() {
-        let listener = Listener::compile(&settings()).unwrap();
+        let listener = Listener::compile(&settings(), &Arc::default()).unwrap();
         assert_eq!(listener.connections, ConnectionBounds::default());
         let d = listener.deadlines;
         assert_eq!([d.header, d.keep_alive, d.body, d.write].map(|d| d.as_secs()), [10, 60, 60, 60]);
@@ -215,6 +261,7 @@ mod tests {
         written.connections =
             Some(ConnectionsSettings { max: Some(at(7)), per_address: Some(at(3)), rate_per_address: None, requests: None, age: None });
         written.deadlines = Some(DeadlinesSettings {
+            handshake: None,
             header: Some(at(Period::seconds(1))),
             keep_alive: Some(at(Period::seconds(2))),
             body: Some(at(Period::seconds(3))),
@@ -228,7 +275,7 @@ mod tests {
             memory: Some(at(Size::mib(4))),
         });
         written.minimum_rates = Some(MinimumRatesSettings { body: Some(at(Size(0))), answer: Some(at(Size(9))) });
-        let listener = Listener::compile(&written).unwrap();
+        let listener = Listener::compile(&written, &Arc::default()).unwrap();
         assert_eq!(listener.connections, ConnectionBounds { max: 7, per_address: 3, ..ConnectionBounds::default() });
         let d = listener.deadlines;
         assert_eq!([d.header, d.keep_alive, d.body, d.write].map(|d| d.as_secs()), [1, 2, 3, 4]);
@@ -245,6 +292,7 @@ mod tests {
         written.connections =
             Some(ConnectionsSettings { max: Some(at(0)), per_address: Some(at(9)), rate_per_address: None, requests: None, age: None });
         written.deadlines = Some(DeadlinesSettings {
+            handshake: None,
             header: Some(at(Period::seconds(0))),
             keep_alive: None,
             body: None,
@@ -257,7 +305,7 @@ mod tests {
             ahead: Some(at(Size(1023))),
             memory: Some(at(Size::kib(1))),
         });
-        let codes: Vec<_> = Listener::compile(&written).unwrap_err().iter().map(|d| d.code).collect();
+        let codes: Vec<_> = Listener::compile(&written, &Arc::default()).unwrap_err().iter().map(|d| d.code).collect();
         assert_eq!(
             codes,
             [

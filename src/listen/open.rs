@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pingora_proxy::ProxyHttp;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::server::TlsStream;
 
 use super::caps::Permit;
 use super::conn::ConnInfo;
@@ -18,11 +19,10 @@ use super::front::Front;
 use super::proxy_protocol::spoken_for;
 use super::running::RunningListener;
 use super::stream::{ClientStream, Socket};
+use super::tls::handshake::{Shaken, TLS_EXPECTED, shake};
 use crate::ctx::Scheme;
-use crate::report::metrics::series::Dropped;
-
-/// How long the steps may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+use crate::reply::problem::Kind;
+use crate::report::metrics::series::{Dropped, Handshake};
 
 /// A socket that was let in. The permit goes where the socket goes.
 pub(super) struct Admitted<S> {
@@ -36,6 +36,9 @@ pub(super) struct Admitted<S> {
 /// A connection after the steps.
 enum Opened<S: Socket> {
     Plain(Box<ClientStream<S>>, Version),
+    Tls(Box<ClientStream<TlsStream<S>>>, Version),
+    /// To be told why it goes no further; the bytes are how it began.
+    Refused(Box<ClientStream<S>>, &'static Kind, Vec<u8>),
 }
 
 /// The version of HTTP that both sides have agreed on before the first byte of it.
@@ -70,6 +73,10 @@ where
             Ok(Opened::Plain(stream, version)) => match version {
                 Version::Http1 => front.serve(stream).await,
             },
+            Ok(Opened::Tls(stream, version)) => match version {
+                Version::Http1 => front.serve(stream).await,
+            },
+            Ok(Opened::Refused(stream, kind, head)) => front.refuse(stream, kind, &head, Duration::ZERO).await,
             Err(Some(reason)) => front.dropped(&listener.name, reason),
             // Whoever only connects, as some health checks do, is nothing to count.
             Err(None) => {}
@@ -93,7 +100,24 @@ async fn steps<S: Socket>(admitted: Admitted<S>) -> Result<Opened<S>, Option<Dro
         permit = listener.admit(conn.peer.ip(), permit)?;
     }
     // TLS.
-    Ok(Opened::Plain(ClientStream::new(socket, permit, Arc::new(conn)), Version::Http1))
+    let Some(tls) = conn.listener.settings().tls.clone() else {
+        return Ok(Opened::Plain(ClientStream::new(socket, permit, Arc::new(conn)), Version::Http1));
+    };
+    let shaken = shake(socket, &tls).await;
+    conn.listener.caps.note_handshake(match &shaken {
+        Ok(Shaken::Tls(_, facts, _)) if facts.is_resumed => Handshake::Resumed,
+        Ok(Shaken::Tls(..)) => Handshake::Full,
+        Ok(Shaken::Http(..)) => Handshake::PlainHttp,
+        Err(how) => *how,
+    });
+    match shaken {
+        Ok(Shaken::Tls(stream, facts, proof)) => {
+            let conn = Arc::new(conn.encrypted(facts).proven(proof));
+            Ok(Opened::Tls(ClientStream::new(stream, permit, conn), Version::Http1))
+        }
+        Ok(Shaken::Http(socket, head)) => Ok(Opened::Refused(ClientStream::new(socket, permit, Arc::new(conn)), &TLS_EXPECTED, head)),
+        Err(_) => Err(Some(Dropped::Tls)),
+    }
 }
 
 /// Waits for the steps: as long as they may take, and once the gateway is stopping not much longer. Who is in the middle of a
@@ -105,7 +129,7 @@ async fn in_time<T>(
     let (linger, mut closing) = (listener.peek().deadlines.linger, listener.closing());
     let mut steps = steps;
     let header = { listener.peek() }.proxy_protocol.as_ref().map(|_| listener.peek().deadlines.header);
-    let late = Instant::now() + HANDSHAKE + header.unwrap_or_default();
+    let late = Instant::now() + listener.peek().deadlines.handshake + header.unwrap_or_default();
     tokio::select! {
         biased;
         opened = timeout_at(late, &mut steps) => return opened.unwrap_or(Err(Some(Dropped::Handshake))),

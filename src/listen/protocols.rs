@@ -12,7 +12,7 @@ use crate::config::types::At;
 pub enum Protocol {
     /// HTTP/1.1, and HTTP/1.0 for clients that have nothing newer.
     Http1,
-    /// HTTP/2: on a plain listener by prior knowledge (RFC 9113 section 3.3).
+    /// HTTP/2: with TLS by ALPN, on a plain listener by prior knowledge (RFC 9113 section 3).
     Http2,
 }
 

@@ -273,6 +273,8 @@ impl<S: Socket> AsyncRead for ClientStream<S> {
         if polled.is_pending() && !me.out.is_empty() {
             // Pingora flushes a body of a known length only at its end; when it waits for more, the client shall have what there is.
             ready!(me.poll_out(cx, &[]))?;
+            // What TLS has made of it may not have left yet.
+            ready!(me.poll_drain(cx))?;
         }
         if polled.is_pending()
             && let Some((at, overdue)) = me.conn.deadline.due()

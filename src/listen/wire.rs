@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io::Result;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pingora_core::protocols::UniqueIDType;
@@ -17,12 +18,17 @@ use tokio::time::timeout;
 use super::caps::Permit;
 use super::proxy_protocol::Peek;
 
-/// What a client's connection may be under HTTP: a TCP socket, later a TLS stream.
+/// What a client's connection may be under HTTP: a TCP socket, or TLS over one.
 pub trait Socket: Peek + AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug + 'static {
     fn fd(&self) -> UniqueIDType;
 
     /// From here on closing it is a reset, which the other side cannot take for an orderly end.
     fn reset_on_close(&self);
+
+    /// What comes first, without taking it; nothing where that cannot be known.
+    fn poll_peek(&self, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
+        Poll::Ready(Ok(0))
+    }
 }
 
 #[derive(Debug)]
@@ -73,6 +79,20 @@ impl Socket for tokio::net::TcpStream {
 
     fn reset_on_close(&self) {
         let _ = socket2::SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+
+    fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
+        tokio::net::TcpStream::poll_peek(self, cx, buf)
+    }
+}
+
+impl<S: Socket> Socket for tokio_rustls::server::TlsStream<S> {
+    fn fd(&self) -> UniqueIDType {
+        self.get_ref().0.fd()
+    }
+
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
     }
 }
 

@@ -238,8 +238,9 @@ fn read_own(
     let ClientCertificateSettings { chain, key } = settings;
     let certificates = certificates(chain, told);
     let text = read(key, told)?;
-    let key = PrivateKeyDer::from_pem_slice(text.as_bytes())
-        .map_err(|_| vec![Diagnostic::at(&key.place, "upstream-tls", format!("`{}` holds no private key: expected one in PEM", key.value))])?;
+    let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| {
+        vec![Diagnostic::at(&key.place, "upstream-tls", format!("`{}` holds no private key: expected one in PEM", key.value))]
+    })?;
     Ok((certificates?, key))
 }
 

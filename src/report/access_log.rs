@@ -46,6 +46,13 @@ pub struct Line<'a> {
     /// Such as `HTTP/1.1`.
     pub protocol: &'a str,
     pub client: Option<IpAddr>,
+    /// Such as `1.3`.
+    pub tls_version: &'a str,
+    pub tls_cipher: &'a str,
+    /// The name for which the client connected.
+    pub server_name: &'a str,
+    /// Subject of the client's certificate.
+    pub client_subject: &'a str,
     pub host: &'a [u8],
     pub method: &'a [u8],
     /// In canonical form, without the query.
@@ -149,6 +156,10 @@ impl Line<'_> {
             listener,
             protocol,
             client,
+            tls_version,
+            tls_cipher,
+            server_name,
+            client_subject,
             host,
             method,
             path,
@@ -185,6 +196,10 @@ impl Line<'_> {
         fields.short(r#","listener":"#, listener.as_bytes());
         fields.short(r#","protocol":"#, protocol.as_bytes());
         fields.address(r#","client":"#, client);
+        fields.short(r#","tls_version":"#, tls_version.as_bytes());
+        fields.short(r#","tls_cipher":"#, tls_cipher.as_bytes());
+        fields.short(r#","server_name":"#, server_name.as_bytes());
+        fields.short(r#","client_subject":"#, client_subject.as_bytes());
         fields.short(r#","host":"#, host);
         fields.short(r#","method":"#, method);
         fields.long(r#","path":"#, path);
@@ -403,6 +418,10 @@ mod tests {
             listener: "public",
             protocol: "HTTP/1.1",
             client: Some("2001:db8::1".parse().unwrap()),
+            tls_version: "1.3",
+            tls_cipher: "TLS_AES_128_GCM_SHA256",
+            server_name: "api.example.com",
+            client_subject: "CN=orders",
             host: b"api.example.com",
             method: b"GET",
             path: b"/api/orders/1",
@@ -434,7 +453,9 @@ mod tests {
             text(&line),
             concat!(
                 r#"{"time":"2023-11-14T22:13:20.042Z","request_id":"01hf","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","listener":"public","#,
-                r#""protocol":"HTTP/1.1","client":"2001:db8::1","host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
+                r#""protocol":"HTTP/1.1","client":"2001:db8::1","#,
+                r#""tls_version":"1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","server_name":"api.example.com","client_subject":"CN=orders","#,
+                r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
                 r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","subject":"u1","status":429,"#,
                 r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","upstream":"orders","target":"10.0.0.7:8080","#,
                 r#""attempts":2,"bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,

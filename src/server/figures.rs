@@ -98,6 +98,14 @@ pub fn register(shown: &Arc<Shown>) {
             samples.put(&[&target.upstream, &target.target], if target.is_healthy() { 1.0 } else { 0.0 });
         }
     });
+    let me = shown.clone();
+    metrics.source(&family::TLS_EXPIRY, move |samples| {
+        for listener in &me.gateway.load().listeners {
+            for certificate in listener.settings.tls.iter().flat_map(|tls| tls.certificates()) {
+                samples.put(&[&listener.name, &certificate.name], certificate.not_after as f64);
+            }
+        }
+    });
     let uses = |family, read: fn(&MemoryUses) -> &AtomicU64| {
         let me = shown.clone();
         metrics.source(family, move |samples| {

@@ -1,6 +1,7 @@
 //! Upgrades: what this process lends and tells the new one, and what it takes over from the one before.
 //!
-//! Decides what travels: listening sockets, what limits have counted, health of targets, key sets of providers. Not figures: a new process counts from
+//! Decides what travels: listening sockets, what limits have counted, health of targets, key sets of providers, keys
+//! of TLS tickets. Not figures: a new process counts from
 //! 0, as Prometheus expects. The conversation itself is in `upgrade.rs`.
 
 use std::os::fd::AsFd;
@@ -61,7 +62,8 @@ impl Running {
             log::warn!("limits start anew: {e}");
         }
         match serde_json::from_slice::<Rest>(rest) {
-            Ok(Rest { health, key_sets }) => {
+            Ok(Rest { health, key_sets, tickets }) => {
+                self.state().tickets.restore(&tickets);
                 self.state().pools.restore(&health);
                 self.restore_keys(&key_sets);
             }
@@ -76,6 +78,9 @@ struct Rest {
     health: Vec<TargetReport>,
     #[serde(default)]
     key_sets: Vec<Kept>,
+    /// With which clients resume TLS sessions.
+    #[serde(default)]
+    tickets: Vec<u8>,
 }
 
 /// Length of the buckets, buckets, the rest.
@@ -84,7 +89,7 @@ fn dump(state: &State, gateway: &Gateway) -> Vec<u8> {
     let mut dump = (buckets.len() as u64).to_le_bytes().to_vec();
     dump.extend_from_slice(&buckets);
     let key_sets = gateway.authenticators.published().filter_map(|(_, published)| published.kept()).collect();
-    let rest = Rest { health: state.pools.report(), key_sets };
+    let rest = Rest { health: state.pools.report(), key_sets, tickets: state.tickets.dump() };
     dump.extend_from_slice(&serde_json::to_vec(&rest).unwrap_or_default());
     dump
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::harness::{Answer, Client, Config, Gate, Gateway, HANDSHAKE, Request, SWITCH, Step, Upstream, eventually, http2};
+use super::harness::{Answer, Ca, Client, Config, Gate, Gateway, HANDSHAKE, Request, SWITCH, Step, TlsClient, Upstream, eventually, http2};
 use super::keys::Signer;
 
 const CONFIG: &str = r#"
@@ -152,6 +152,21 @@ fn every_field_is_documented_and_every_documented_field_is_written() {
     client.get("/once", &[]);
     client.get("/shadowed", &[]);
     let lines = gateway.log_lines(6);
+    let ca = Ca::new("Test");
+    let (leaf, own) = (ca.server(&["main.example"]), ca.client("someone", 1, &[]));
+    let encrypted = Gateway::config(
+        r#"
+listeners:
+  public:
+    address: "127.0.0.1:{port}"
+    tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: ca.pem } }
+routes:
+  all: { match: { path: "/**" }, auth: public, respond: { status: 204 } }
+"#,
+    );
+    let encrypted = encrypted.file("main.pem", leaf.chain).file("main.key", leaf.key).file("ca.pem", ca.pem.clone()).start();
+    TlsClient::connect(encrypted.address(), "main.example", &ca, Some(&own)).unwrap().get("main.example", "/").unwrap();
+    let lines = [lines, encrypted.log_lines(1)].concat();
     let written: BTreeSet<&str> = lines.iter().flat_map(|line| fields(line)).collect();
     let page = include_str!("../../docs/observability.md").split("## ").find(|part| part.starts_with("Access log\n")).unwrap();
     let documented: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();

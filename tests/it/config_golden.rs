@@ -47,6 +47,12 @@ impl Desk {
         let keys = folder.path().join("keys");
         std::fs::create_dir(&keys).unwrap();
         std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/keys/jwks.json"), keys.join("jwks.json")).unwrap();
+        for name in ["one", "two"] {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let certificate = rcgen::CertificateParams::new(["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+            std::fs::write(keys.join(format!("{name}.pem")), certificate.pem()).unwrap();
+            std::fs::write(keys.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+        }
         Desk(folder)
     }
 

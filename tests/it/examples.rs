@@ -20,6 +20,9 @@ fn conf() -> PathBuf {
 
 /// Every file and folder that is a configuration.
 fn examples() -> Vec<PathBuf> {
+    // `edge.yaml` has a certificate that is made, not kept.
+    let made = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/edge-certificate.sh")).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
     let entries = std::fs::read_dir(conf()).unwrap().map(|entry| entry.unwrap().path());
     let mut found: Vec<_> = entries
         .filter(|path| match path.is_dir() {
@@ -119,6 +122,41 @@ fn token(audience: &str, subject: &str, more: &Value) -> String {
     let mut claims = json!({ "iss": "https://idp.example", "aud": audience, "sub": subject, "iat": now(), "exp": now() + 600 });
     claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     bearer(&Signer::example().token(&claims))
+}
+
+#[test]
+fn edge_serves_https_with_the_certificate_that_is_made() {
+    assert!(!examples().is_empty());
+    let echo = Echo::start("orders");
+    let beside = |name: &str| std::fs::read(conf().join("edge").join(name)).unwrap();
+    let text = std::fs::read_to_string(conf().join("edge.yaml")).unwrap();
+    let text = text
+        .replace("0.0.0.0:8000", "\"127.0.0.1:{port:plain}\"")
+        .replace("0.0.0.0:8443", "\"127.0.0.1:{port}\"")
+        .replace("127.0.0.1:3001", &echo.address.to_string());
+    let text = text.replace("127.0.0.1:9901", "\"127.0.0.1:{admin}\"");
+    let mut config = Gateway::config(&text);
+    for name in ["ca.pem", "main.pem", "main.key"] {
+        config = config.file(&format!("edge/{name}"), beside(name));
+    }
+    let gateway = config.start();
+    let curl = Command::new("curl")
+        .args(["-sf", "--max-time", "20", "--cacert"])
+        .arg(conf().join("edge/ca.pem"))
+        .arg(format!("https://localhost:{}/orders/1", gateway.address().port()))
+        .output()
+        .unwrap();
+    assert!(curl.status.success(), "{curl:?}");
+    let seen: Value = serde_json::from_slice(&curl.stdout).unwrap();
+    let proto = seen["headers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|header| header[0].as_str().unwrap().eq_ignore_ascii_case("x-forwarded-proto"))
+        .unwrap();
+    assert_eq!(proto[1], "https");
+    let plain = get(gateway.address_of("plain"), "/orders/1?a=b", &[("host", "localhost")]);
+    assert_eq!((plain.status, plain.header("location")), (308, Some("https://localhost:8443/orders/1?a=b")));
 }
 
 #[test]

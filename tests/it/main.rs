@@ -29,6 +29,7 @@ mod relay;
 mod reload;
 mod stop;
 mod streaming;
+mod tls;
 mod troubleshooting;
 mod upgrade;
 mod upstream_faults;

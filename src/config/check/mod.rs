@@ -5,6 +5,7 @@
 
 mod consumers;
 mod headers;
+mod https;
 mod limits;
 mod names;
 mod routes;
@@ -42,6 +43,7 @@ pub fn check_partial(document: &Document, broken: &Broken) -> Vec<Diagnostic> {
     let mut errors = Vec::new();
     values::check(document, &mut errors);
     headers::check(document, &mut errors);
+    https::check(document, &mut errors);
     names::check(&index, &mut errors);
     routes::check(&index, &mut errors);
     limits::check(&index, &mut errors);

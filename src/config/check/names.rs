@@ -69,8 +69,9 @@ pub(super) fn check_unused(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     unused(index, "upstreams", &document.upstreams, errors);
     unused(index, "bundles", &document.bundles, errors);
     if document.listeners.len() > 1 {
-        for (name, _) in &document.listeners {
-            if !index.is_used("listeners", name) {
+        for (name, listener) in &document.listeners {
+            // One that redirects needs no route.
+            if listener.redirect_https.is_none() && !index.is_used("listeners", name) {
                 errors.push(
                     Diagnostic::at(&name.place, "unused", format!("no route is on the listener `{}`", name.value))
                         .help("name it in the `listeners` of a route, or remove it"),

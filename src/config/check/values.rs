@@ -128,8 +128,19 @@ fn addresses(document: &Document, errors: &mut Vec<Diagnostic>) {
 }
 
 fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
-    let ListenerSettings { address: _, limits: _, proxy_protocol: _, connections, deadlines, minimum_rates: _, heads, protocols, http2 } =
-        settings;
+    let ListenerSettings {
+        address: _,
+        limits: _,
+        proxy_protocol: _,
+        connections,
+        deadlines,
+        minimum_rates: _,
+        heads,
+        protocols,
+        http2,
+        tls: _,
+        redirect_https: _,
+    } = settings;
     if let Some(protocols) = protocols {
         Protocols::check(protocols, errors);
     }
@@ -146,7 +157,7 @@ fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
         }
     }
     if let Some(deadlines) = deadlines {
-        [&deadlines.header, &deadlines.keep_alive, &deadlines.body, &deadlines.write]
+        [&deadlines.handshake, &deadlines.header, &deadlines.keep_alive, &deadlines.body, &deadlines.write]
             .into_iter()
             .for_each(|period| some_time(period, errors));
     }

@@ -54,12 +54,21 @@ async fn running_out_of_descriptors_costs_a_moment_and_not_the_listener() {
         address: "127.0.0.1:0".parse().unwrap(),
         proxy_protocol: None,
         connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
-        deadlines: Deadlines { header: second, keep_alive: second, body: second, write: second, linger: second },
+        deadlines: Deadlines {
+            handshake: Duration::from_secs(10),
+            header: second,
+            keep_alive: second,
+            body: second,
+            write: second,
+            linger: second,
+        },
         minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
         protocols: Default::default(),
         http2: Default::default(),
         buffers: Buffers::default(),
+        tls: None,
+        https: None,
     };
     let count = Arc::new(Count::default());
     let front = Front::new(Arc::new(http_proxy(&Arc::new(ServerConf::default()), App)), count.clone());

@@ -129,6 +129,7 @@ fn settings() -> Listener {
         proxy_protocol: None,
         connections: ConnectionBounds { max: 100, ..ConnectionBounds::default() },
         deadlines: Deadlines {
+            handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
             body: Duration::from_secs(60),
@@ -140,6 +141,8 @@ fn settings() -> Listener {
         buffers: Buffers::default(),
         protocols: Default::default(),
         http2: Default::default(),
+        tls: None,
+        https: None,
     }
 }
 

@@ -80,6 +80,21 @@ impl Peek for TcpStream {
     }
 }
 
+/// Nobody speaks the PROXY protocol inside of TLS.
+impl<S: Sync> Peek for tokio_rustls::server::TlsStream<S> {
+    async fn readable(&self, _: bool) -> Result<bool> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn peek(&self, _: &mut [u8]) -> Result<usize> {
+        Err(ErrorKind::Unsupported.into())
+    }
+
+    fn take(&self, _: usize) -> Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+}
+
 #[cfg(test)]
 impl Peek for tokio::io::DuplexStream {
     async fn readable(&self, _: bool) -> Result<bool> {

@@ -19,10 +19,12 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A session for a request that has come with these bytes, the client's end of its connection, and where the stream comes back.
 fn session(came: &str) -> (Box<Http1<DuplexStream>>, DuplexStream, Arc<Back<DuplexStream>>) {
     let settings = Listener {
+        tls: None,
+        https: None,
         address: "127.0.0.1:0".parse().unwrap(),
         proxy_protocol: None,
         connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
-        deadlines: Deadlines { header: SECOND, keep_alive: SECOND, body: SECOND, write: SECOND, linger: SECOND },
+        deadlines: Deadlines { handshake: SECOND, header: SECOND, keep_alive: SECOND, body: SECOND, write: SECOND, linger: SECOND },
         minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
         buffers: Buffers::default(),

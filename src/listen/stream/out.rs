@@ -34,6 +34,33 @@ impl<S: Socket> ClientStream<S> {
         }
     }
 
+    /// Has what was written leave. A plain socket holds nothing back; TLS may have records for which the socket had no room.
+    pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match Pin::new(self.wire()).poll_flush(cx) {
+            Poll::Ready(done) => {
+                self.stuck = None;
+                Poll::Ready(done)
+            }
+            Poll::Pending => self.poll_stuck(cx).map(Err),
+        }
+    }
+
+    /// The client takes nothing at the moment: for how long it may.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        let until = self.writing.wait(self.answer_demand());
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if stuck.as_mut().poll(cx).is_pending() {
+            let Some((at, overdue)) = self.conn.deadline.end() else { return Poll::Pending };
+            ready!(self.overdue.poll_past(cx, clock::instant(at)));
+            self.body = Rest::Broken;
+            return Poll::Ready(overdue.into());
+        }
+        self.stuck = None;
+        self.body = Rest::Broken;
+        self.conn.set_fault(&READER_TOO_SLOW);
+        Poll::Ready(Error::new(ErrorKind::TimedOut, "the client does not read"))
+    }
+
     /// Writes out what was gathered, then as much of `more` as the socket takes; says how much that was.
     pub(super) fn poll_out(&mut self, cx: &mut Context<'_>, more: &[IoSlice<'_>]) -> Poll<Result<usize>> {
         loop {
@@ -55,20 +82,7 @@ impl<S: Socket> ClientStream<S> {
                     self.writing.progress(n, self.answer_demand());
                     n
                 }
-                Poll::Pending => {
-                    let until = self.writing.wait(self.answer_demand());
-                    let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep_until(until)));
-                    if stuck.as_mut().poll(cx).is_pending() {
-                        let Some((at, overdue)) = self.conn.deadline.end() else { return Poll::Pending };
-                        ready!(self.overdue.poll_past(cx, clock::instant(at)));
-                        self.body = Rest::Broken;
-                        return Poll::Ready(Err(overdue.into()));
-                    }
-                    self.stuck = None;
-                    self.body = Rest::Broken;
-                    self.conn.set_fault(&READER_TOO_SLOW);
-                    return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read")));
-                }
+                Poll::Pending => return self.poll_stuck(cx).map(Err),
             };
             self.conn.count_sent(n);
             let gathered = n.min(self.out.len());
@@ -123,7 +137,7 @@ impl<S: Socket> AsyncWrite for ClientStream<S> {
         if !self.out.is_empty() {
             ready!(self.poll_out(cx, &[]))?;
         }
-        Pin::new(self.wire()).poll_flush(cx)
+        self.poll_drain(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {

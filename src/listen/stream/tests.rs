@@ -28,12 +28,21 @@ fn stream_with(capacity: usize, buffers: Buffers) -> (Box<ClientStream<DuplexStr
         address: "127.0.0.1:0".parse().unwrap(),
         proxy_protocol: None,
         connections: ConnectionBounds { max: 9, ..ConnectionBounds::default() },
-        deadlines: Deadlines { header: second, keep_alive: second, body: second, write: PATIENCE, linger: second },
+        deadlines: Deadlines {
+            handshake: Duration::from_secs(10),
+            header: second,
+            keep_alive: second,
+            body: second,
+            write: PATIENCE,
+            linger: second,
+        },
         minimum_rates: MinimumRates::default(),
         heads: HeadBounds::default(),
         protocols: Default::default(),
         http2: Default::default(),
         buffers,
+        tls: None,
+        https: None,
     };
     let open = Arc::new(Open::default());
     let listener = RunningListener::new("l", 0, settings.clone(), open.clone(), Arc::default());

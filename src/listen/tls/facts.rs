@@ -5,8 +5,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
+
+use super::clients::Clients;
+
 /// The TLS of one connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {
     /// `1.2` or `1.3`.
     pub version: Cow<'static, str>,
@@ -33,4 +38,34 @@ pub struct ClientCertificate {
     pub emails: Vec<String>,
     /// The SHA-256 of the certificate; none where a load balancer has told of it.
     pub fingerprint: Option<[u8; 32]>,
+    /// Seconds since 1970.
+    pub not_after: i64,
+}
+
+/// What a client has shown of itself, for when other CAs are believed than when it did.
+#[derive(Debug)]
+pub struct Proof {
+    chain: Vec<CertificateDer<'static>>,
+    /// Under which the chain was believed last: see [`Clients::digest`].
+    under: Mutex<[u8; 32]>,
+}
+
+// === impl Proof ===
+
+impl Proof {
+    pub(super) fn new(chain: Vec<CertificateDer<'static>>, digest: [u8; 32]) -> Self {
+        Proof { chain, under: Mutex::new(digest) }
+    }
+
+    /// Whether it is believed now. Judged anew only where a reload has changed whom the listener believes.
+    pub fn holds(&self, now: &Clients) -> bool {
+        let mut under = self.under.lock();
+        if *under != now.digest {
+            if !now.believes(&self.chain) {
+                return false;
+            }
+            *under = now.digest;
+        }
+        true
+    }
 }

@@ -1,5 +1,146 @@
-//! TLS towards clients: what is known of a connection that has it.
+//! TLS towards clients, ended here by rustls with aws-lc-rs.
 //!
-//! Decides nothing yet.
+//! Decides what a listener's `tls:` means: certificates, versions, client certificates, tickets. Who gets which certificate is in
+//! `choice.rs`, how a handshake goes in `handshake.rs`, what of clients' certificates is believed in `clients.rs`.
 
+pub mod certificate;
+pub mod choice;
+pub mod clients;
 pub mod facts;
+pub mod handshake;
+pub mod misdirected;
+pub mod names;
+pub mod tickets;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::NoServerSessionStorage;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ServerConfig, SupportedProtocolVersion};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use self::certificate::{Certificate, CertificateSettings};
+use self::choice::Choice;
+use self::clients::{Clients, ClientsSettings};
+use self::tickets::{TicketKeys, Ticketer};
+use crate::config::diagnostic::Diagnostic;
+use crate::config::types::At;
+use crate::listen::protocols::Protocols;
+
+/// TLS on a listener.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    /// Certificates under names of your own. Which one a client gets is decided by the host names in them: exact before `*.`.
+    pub certificates: BTreeMap<String, CertificateSettings>,
+    /// The certificate for clients that ask for a name that is in none, or for no name. Without it, an unknown name is refused, and
+    /// no name gets the certificate of a listener that has exactly one.
+    pub default: Option<At<String>>,
+    /// The oldest version that clients may speak: `1.2` (default) or `1.3`.
+    pub minimum: Option<At<Minimum>>,
+    /// Certificates of clients.
+    pub client_certificates: Option<ClientsSettings>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum Minimum {
+    #[serde(rename = "1.2")]
+    Tls12,
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// TLS as it runs on one listener.
+#[derive(Debug)]
+pub struct Tls {
+    pub(crate) choice: Arc<Choice>,
+    pub clients: Option<Arc<Clients>>,
+    config: Arc<ServerConfig>,
+}
+
+/// The one provider of cryptography.
+pub static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    // A stable order: what is as strong as needed and costs the least first.
+    provider.cipher_suites.sort_by_key(|suite| match suite.suite().as_str() {
+        Some(name) if name.contains("AES_128_GCM") => 0,
+        Some(_) | None => 1,
+    });
+    Arc::new(provider)
+});
+
+// === impl Tls ===
+
+impl Tls {
+    /// Reads what the settings name; all mistakes at once.
+    ///
+    /// # Errors
+    /// What cannot be read, does not fit, or would be without effect.
+    pub fn compile(settings: &TlsSettings, protocols: &Protocols, keys: &Arc<TicketKeys>) -> Result<Tls, Vec<Diagnostic>> {
+        let TlsSettings { certificates, default, minimum, client_certificates } = settings;
+        let mut wrong = Vec::new();
+        let mut read = Vec::new();
+        for (name, settings) in certificates {
+            match Certificate::compile(name, settings) {
+                Ok(certificate) => read.push(Arc::new(certificate)),
+                Err(more) => wrong.extend(more),
+            }
+        }
+        let clients = client_certificates.as_ref().and_then(|settings| match Clients::compile(settings) {
+            Ok(clients) => Some(Arc::new(clients)),
+            Err(more) => {
+                wrong.extend(more);
+                None
+            }
+        });
+        let is_complete = read.len() == certificates.len();
+        let choice = match Choice::compile(read, certificates, default.as_ref(), is_complete) {
+            Ok(choice) => Arc::new(choice),
+            Err(more) => {
+                wrong.extend(more);
+                return Err(wrong);
+            }
+        };
+        let versions: &[&SupportedProtocolVersion] = match minimum.as_ref().map(|minimum| minimum.value) {
+            None | Some(Minimum::Tls12) => &[&TLS13, &TLS12],
+            Some(Minimum::Tls13) => &[&TLS13],
+        };
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let builder = ServerConfig::builder_with_provider(PROVIDER.clone())
+            .with_protocol_versions(versions)
+            .map_err(|error| vec![Diagnostic::nowhere("tls-file", format!("TLS cannot be set up: {error}"))])?;
+        let builder = match &clients {
+            Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(choice.clone());
+        let spoken = [(protocols.http2, &b"h2"[..]), (protocols.http1, b"http/1.1")];
+        config.alpn_protocols = spoken.iter().filter(|(is_spoken, _)| *is_spoken).map(|(_, name)| name.to_vec()).collect();
+        // The server's order: it puts what is fast on this machine first.
+        config.ignore_client_order = true;
+        // All that is needed to resume is in the ticket, so that any number of clients can.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        let context = clients.as_ref().map(|clients| clients.digest);
+        config.ticketer = Arc::new(Ticketer::new(keys.clone(), context));
+        Ok(Tls { choice, clients, config: Arc::new(config) })
+    }
+
+    /// The certificates, for whoever watches that they do not expire.
+    pub fn certificates(&self) -> &[Arc<Certificate>] {
+        self.choice.all()
+    }
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Tls {}

@@ -63,6 +63,7 @@ families! { ALL:
     CONNECTIONS = Gauge "sluice_connections" ["listener"] "Open connections of clients.";
     ACCEPTED = Counter "sluice_connections_accepted_total" ["listener"] "Connections accepted, those dropped at once included.";
     CONNECTION_DROPS = Counter "sluice_connections_dropped_total" ["listener", "reason"] "Connections of clients that the gateway closed without an answer.";
+    TLS_HANDSHAKES = Counter "sluice_tls_handshakes_total" ["listener", "result"] "TLS handshakes with clients: full, resumed, or how they failed.";
     UPSTREAM_REQUESTS = Counter "sluice_upstream_requests_total" ["upstream", "result"] "Attempts at upstreams: the class of the answer, or how it failed.";
     UPSTREAM_BYTES = Counter "sluice_upstream_bytes_total" ["upstream", "direction"] "Bytes of bodies to (out) and from (in) upstreams.";
     UPSTREAM_CONNECTIONS = Counter "sluice_upstream_connections_total" ["upstream", "connection"] "Connections taken for attempts: new, or reused from the pool.";
@@ -73,6 +74,7 @@ families! { ALL:
     LIMITER_OVERFLOWED = Counter "sluice_limiter_overflowed_total" [] "Requests counted in a shared overflow bucket because no bucket was at rest.";
     TOKEN_MEMORY_HITS = Counter "sluice_token_memory_hits_total" ["authenticator"] "Tokens that were remembered, so that no signature was verified.";
     TOKEN_MEMORY_MISSES = Counter "sluice_token_memory_misses_total" ["authenticator"] "Tokens that had to be verified.";
+    TLS_EXPIRY = Gauge "sluice_tls_certificate_expiry_timestamp_seconds" ["listener", "certificate"] "When a certificate of the gateway's expires.";
     KEY_SET_KEYS = Gauge "sluice_key_set_keys" ["authenticator"] "Keys of a provider's set that can verify tokens.";
     KEY_SET_FETCHED = Gauge "sluice_key_set_fetched_timestamp_seconds" ["authenticator"] "When the provider's key set that is in use was fetched.";
     KEY_SET_NEXT = Gauge "sluice_key_set_next_fetch_timestamp_seconds" ["authenticator"] "When the provider's key set is fetched next.";

@@ -69,6 +69,7 @@ static OWN: &[(&Family, Read)] = &[
     (&family::CONNECTIONS, |metrics, samples| metrics.listeners.each(|listener| listener.open(samples))),
     (&family::ACCEPTED, |metrics, samples| metrics.listeners.each(|listener| listener.accepts(samples))),
     (&family::CONNECTION_DROPS, |metrics, samples| metrics.listeners.each(|listener| listener.drops(samples))),
+    (&family::TLS_HANDSHAKES, |metrics, samples| metrics.listeners.each(|listener| listener.handshakes(samples))),
     (&family::UPSTREAM_REQUESTS, |metrics, samples| metrics.upstreams.each(|upstream| upstream.results(samples))),
     (&family::UPSTREAM_BYTES, |metrics, samples| metrics.upstreams.each(|upstream| upstream.bytes(samples))),
     (&family::UPSTREAM_CONNECTIONS, |metrics, samples| metrics.upstreams.each(|upstream| upstream.connections(samples))),

@@ -19,6 +19,7 @@ pub struct ListenerSeries {
     pub connections: AtomicI64,
     pub accepted: AtomicU64,
     dropped: [AtomicU64; Dropped::ALL.len()],
+    handshakes: [AtomicU64; Handshake::ALL.len()],
     refused: ByKind,
 }
 
@@ -39,12 +40,36 @@ pub enum Dropped {
     NoDescriptors,
     /// What stands before HTTP was not done in time.
     Handshake,
+    /// The TLS handshake failed.
+    Tls,
     /// A load balancer did not say who its client is, where it must.
     ProxyMissing,
     /// What should be a header of the PROXY protocol is none.
     ProxyInvalid,
     /// Somebody who may not speaks for another, or does not where only those who may are served.
     ProxyUntrusted,
+}
+
+/// How a TLS handshake with a client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    Full,
+    /// An earlier session was resumed.
+    Resumed,
+    /// Plain HTTP came instead.
+    PlainHttp,
+    /// The client asks for a name that no certificate has.
+    UnknownName,
+    /// No version, cipher or protocol in common.
+    Incompatible,
+    /// The client's certificate is missing or not believed.
+    ClientCertificate,
+    /// The client broke it off with an alert: most often it does not believe our certificate.
+    Alert,
+    /// What came is no TLS, or not in order.
+    Malformed,
+    /// The client left.
+    Cut,
 }
 
 /// The attempts at one upstream.
@@ -95,6 +120,20 @@ impl ListenerSeries {
         self.dropped[reason as usize].fetch_add(1, Relaxed);
     }
 
+    pub fn shaken(&self, how: Handshake) {
+        self.handshakes[how as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn handshakes(&self, samples: &mut Samples) {
+        // Only where there is TLS.
+        if self.handshakes.iter().all(|counter| counter.load(Relaxed) == 0) {
+            return;
+        }
+        for (how, counter) in Handshake::ALL.iter().zip(&self.handshakes) {
+            samples.put(&[&self.name, how.as_str()], counter.load(Relaxed) as f64);
+        }
+    }
+
     /// Counts a head that was refused before it was a request.
     pub fn refused(&self, kind: &Kind) {
         if let Some(at) = kind.position() {
@@ -135,7 +174,7 @@ impl ListenerSeries {
 // === impl Dropped ===
 
 impl Dropped {
-    pub const ALL: [Dropped; 10] = [
+    pub const ALL: [Dropped; 11] = [
         Dropped::Max,
         Dropped::PerAddress,
         Dropped::RatePerAddress,
@@ -143,6 +182,7 @@ impl Dropped {
         Dropped::Cut,
         Dropped::NoDescriptors,
         Dropped::Handshake,
+        Dropped::Tls,
         Dropped::ProxyMissing,
         Dropped::ProxyInvalid,
         Dropped::ProxyUntrusted,
@@ -157,9 +197,40 @@ impl Dropped {
             Dropped::Cut => "cut",
             Dropped::NoDescriptors => "no_descriptors",
             Dropped::Handshake => "handshake_deadline",
+            Dropped::Tls => "tls",
             Dropped::ProxyMissing => "proxy_missing",
             Dropped::ProxyInvalid => "proxy_invalid",
             Dropped::ProxyUntrusted => "proxy_untrusted",
+        }
+    }
+}
+
+// === impl Handshake ===
+
+impl Handshake {
+    pub const ALL: [Handshake; 9] = [
+        Handshake::Full,
+        Handshake::Resumed,
+        Handshake::PlainHttp,
+        Handshake::UnknownName,
+        Handshake::Incompatible,
+        Handshake::ClientCertificate,
+        Handshake::Alert,
+        Handshake::Malformed,
+        Handshake::Cut,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Handshake::Full => "full",
+            Handshake::Resumed => "resumed",
+            Handshake::PlainHttp => "plain_http",
+            Handshake::UnknownName => "unknown_name",
+            Handshake::Incompatible => "incompatible",
+            Handshake::ClientCertificate => "client_certificate",
+            Handshake::Alert => "alert",
+            Handshake::Malformed => "malformed",
+            Handshake::Cut => "cut",
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod haproxy;
 pub mod http2;
 mod nginx;
 pub mod oidc;
+mod pki;
 mod python;
 mod tests;
 mod upstream;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 pub use client::{Client, ReadError, Response, get, post, request};
 pub use gateway::{Config, Failure, Gateway};
 pub use nginx::Nginx;
+pub use pki::{Ca, Leaf, TlsClient};
 pub use python::{PythonClient, PythonServer, python};
 pub use upstream::{Answer, Gate, Request, Step, Upstream};
 

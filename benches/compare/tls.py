@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""Compares TLS of Sluice, nginx and HAProxy, side by side: `benches/compare/tls.py [--quick] [--only sluice,nginx] [--jobs full,resumed,requests,bytes,idle]`.
+
+One core for the contestant, the other for the load and the upstream; rounds alternate, and what counts are the ratios to nginx within a round. ECDSA P-256.
+
+  full      a new connection, a full TLS 1.3 handshake and one request each: CPU a handshake
+  resumed   the same with a ticket of an earlier connection
+  requests  64 keep-alive connections: CPU a request
+  bytes     answers of 1 MiB over 8 connections: CPU a MiB
+  idle      memory of each of 2,000 connections that have had an answer
+
+Writes target/compare/tls.md. Needs what run.py needs.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True
+import peers
+import run
+
+NAMES = ["sluice", "nginx", "haproxy"]
+TEMPLATES = {"sluice": "sluice/tls.yaml", "nginx": "nginx/tls.conf", "haproxy": "haproxy/tls.cfg"}
+MIB = 1 << 20
+
+
+def certificate(dir):
+    chain, key, pem = dir / "tls.pem", dir / "tls.key", dir / "tls.both"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90", "-subj", "/CN=localhost",
+         "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", chain], check=True, stderr=subprocess.DEVNULL)
+    pem.write_text(chain.read_text() + key.read_text())
+    return chain, key, pem
+
+
+def start_upstream():
+    dir = peers.WORK / "run" / "tls-upstream"
+    shutil.rmtree(dir, ignore_errors=True)
+    dir.mkdir(parents=True)
+    (dir / "mib").write_bytes(os.urandom(MIB))
+    port = peers.free_port()
+    text = peers.render("upstream/nginx.conf", {"port": port, "dir": dir, "body": peers.BODY}, [])
+    (dir / "nginx.conf").write_text(text.replace("location / {", f"location = /mib {{ root {dir}; }}\n        location / {{", 1))
+    running = peers.Running("upstream", [peers.nginx(), "-p", str(dir), "-e", f"{dir}/error.log", "-c", f"{dir}/nginx.conf"], peers.LOAD_CORE, dir)
+    await_port(running, port)
+    return running, port
+
+
+def await_port(running, port):
+    begin = time.time()
+    while time.time() - begin < 30:
+        if running.process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"{running.name} does not listen:\n{running.complaint()}")
+
+
+class Contestant(peers.Running):
+    def __init__(self, name, upstream, files):
+        peer = next(peer for peer in peers.PEERS if peer.name == name)
+        self.port = peers.free_port()
+        dir = peers.WORK / "run" / f"{name}-tls"
+        shutil.rmtree(dir, ignore_errors=True)
+        dir.mkdir(parents=True)
+        chain, key, pem = files
+        values = {"port": self.port, "admin": peers.free_port(), "upstream": upstream, "dir": dir, "chain": chain, "key": key, "pem": pem}
+        file = dir / pathlib.Path(TEMPLATES[name]).name
+        file.write_text(peers.render(TEMPLATES[name], values, []))
+        super().__init__(name, peer.command(str(file), str(dir)), peers.PROXY_CORE, dir)
+        await_port(self, self.port)
+
+
+def context(chain):
+    made = ssl.create_default_context(cafile=chain)
+    made.minimum_version = ssl.TLSVersion.TLSv1_3
+    return made
+
+
+ASK = b"GET /plain HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def handshakes(contestant, seconds, chain, resumed):
+    """Microseconds of CPU a connection: handshake and one request."""
+    client, session, count, reused = context(chain), None, 0, 0
+    os.sched_setaffinity(0, {peers.LOAD_CORE})
+    before, until = contestant.cpu(), time.time() + seconds
+    while time.time() < until:
+        with socket.create_connection(("127.0.0.1", contestant.port)) as plain:
+            with client.wrap_socket(plain, server_hostname="localhost", session=session) as tls:
+                tls.sendall(ASK)
+                got = b"".join(iter(lambda: tls.recv(65536), b""))
+                if not got.startswith(b"HTTP/1.1 200"):
+                    raise SystemExit(f"{contestant.name} answered {got[:80]}")
+                reused += tls.session_reused
+                if resumed:
+                    session = tls.session
+        count += 1
+    if resumed and reused < count - 1 or not resumed and reused:
+        raise SystemExit(f"{contestant.name}: {reused} of {count} were resumed")
+    return (contestant.cpu() - before) / count * 1e6
+
+
+def wrk(contestant, seconds, path, connections):
+    """Microseconds of CPU a request."""
+    before = contestant.cpu()
+    out = subprocess.run(
+        ["taskset", "-c", str(peers.LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", f"https://localhost:{contestant.port}{path}"],
+        capture_output=True, text=True, check=True).stdout
+    used = contestant.cpu() - before
+    if "Non-2xx" in out or "Socket errors" in out:
+        raise SystemExit(f"{contestant.name}: {out}")
+    return used / int(re.search(r"(\d+) requests in", out).group(1)) * 1e6
+
+
+def idle(contestant, chain, connections=2000):
+    """Bytes a connection."""
+    client, held = context(chain), []
+    start = contestant.memory()
+    for _ in range(connections):
+        tls = client.wrap_socket(socket.create_connection(("127.0.0.1", contestant.port)), server_hostname="localhost")
+        tls.sendall(ASK.replace(b"Connection: close\r\n", b""))
+        tls.recv(65536)
+        held.append(tls)
+    time.sleep(1)
+    each = (contestant.memory() - start) * 1e6 / connections
+    for tls in held:
+        tls.close()
+    return each
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s")
+    parser.add_argument("--only", default=",".join(NAMES))
+    parser.add_argument("--jobs", default="full,resumed,requests,bytes,idle")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=3)
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.seconds = 2, 1
+    run.install()
+    peers.WORK.mkdir(parents=True, exist_ok=True)
+    files = certificate(peers.WORK)
+    jobs = {
+        "full": ("full handshake", "us", lambda one: handshakes(one, options.seconds, files[0], False)),
+        "resumed": ("resumed handshake", "us", lambda one: handshakes(one, options.seconds, files[0], True)),
+        "requests": ("keep-alive request", "us", lambda one: wrk(one, options.seconds, "/plain", 64)),
+        "bytes": ("1 MiB", "us", lambda one: wrk(one, options.seconds, "/mib", 8)),
+        "idle": ("idle connection", "bytes", lambda one: idle(one, files[0])),
+    }
+    upstream, port = start_upstream()
+    contestants = []
+    lines = ["| | what | cost | ratio to nginx |", "|---|---|---|---|"]
+    try:
+        contestants = [Contestant(name, port, files) for name in options.only.split(",")]
+        for job in options.jobs.split(","):
+            what, unit, measure = jobs[job]
+            rounds = []
+            for number in range(1 if job == "idle" else options.rounds):
+                order = contestants[number % len(contestants):] + contestants[: number % len(contestants)]
+                rounds.append({one.name: measure(one) for one in order})
+                print(job, number + 1, {name: round(cost, 1) for name, cost in rounds[-1].items()}, flush=True)
+            for one in contestants:
+                ratios = [found[one.name] / found["nginx"] for found in rounds if found.get("nginx")]
+                middle = statistics.median(found[one.name] for found in rounds)
+                ratio = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f}-{max(ratios):.2f})" if ratios else ""
+                lines.append(f"| {one.name} | {what} | {middle:,.0f} {unit} | {ratio} |")
+    finally:
+        for one in [*contestants, upstream]:
+            one.stop()
+    text = "\n".join(lines) + "\n"
+    (peers.WORK / "tls.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+//! Decides which certificates of clients are believed: signed by one of the listener's CAs, in time, and on none of its lists.
+//!
+//! Does not decide what a client may do with it: see `policy/client_certificate.rs`.
+
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::PROVIDER;
+use super::certificate::{bad, certificates, pem};
+use super::facts::ClientCertificate;
+use super::names::Names;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::types::At;
+
+/// Certificates of clients.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientsSettings {
+    /// A PEM file with the certificates of the CAs that are believed.
+    pub ca: At<String>,
+    /// A PEM file with their revocation lists. A certificate that is on one is refused, and so is one whose CA has no list here; a list
+    /// that is older than it says it may be is still used.
+    pub crl: Option<At<String>>,
+    /// Whether a client must have one (default), or may have none; a certificate that does not hold is refused either way.
+    pub required: Option<At<bool>>,
+}
+
+/// Whose certificates are believed.
+#[derive(Debug)]
+pub struct Clients {
+    verifier: Arc<dyn ClientCertVerifier>,
+    pub is_required: bool,
+    /// Of all that was read: what was verified under another digest may not hold any more.
+    pub digest: [u8; 32],
+}
+
+// === impl Clients ===
+
+impl Clients {
+    pub(super) fn compile(settings: &ClientsSettings) -> Result<Clients, Vec<Diagnostic>> {
+        let ClientsSettings { ca, crl, required } = settings;
+        let mut wrong = Vec::new();
+        let mut roots = RootCertStore::empty();
+        let mut digest = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        let is_required = required.as_ref().is_none_or(|required| required.value);
+        digest.update(&[u8::from(is_required)]);
+        match certificates(ca, "CA file") {
+            Err(error) => wrong.push(error),
+            Ok(all) => {
+                for certificate in all {
+                    digest.update(&certificate);
+                    if let Err(error) = roots.add(certificate) {
+                        wrong.push(bad(ca, "a certificate of", &format!("cannot be a CA's: {error}")));
+                        break;
+                    }
+                }
+            }
+        }
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), PROVIDER.clone());
+        if let Some(crl) = crl {
+            match pem::<CertificateRevocationListDer<'static>>(crl, "revocation list", "revocation list") {
+                Err(error) => wrong.push(error),
+                Ok(lists) => {
+                    lists.iter().for_each(|list| digest.update(list));
+                    builder = builder.with_crls(lists);
+                }
+            }
+        }
+        if !is_required {
+            builder = builder.allow_unauthenticated();
+        }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        let verifier = builder.build().map_err(|error| vec![bad(crl.as_ref().unwrap_or(ca), "", &format!("cannot be used: {error}"))])?;
+        let mut own = [0; 32];
+        own.copy_from_slice(digest.finish().as_ref());
+        Ok(Clients { verifier, is_required, digest: own })
+    }
+
+    pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        self.verifier.clone()
+    }
+
+    /// Whether a chain is believed now: what was verified once may have expired, or been revoked since.
+    pub fn believes(&self, chain: &[CertificateDer<'_>]) -> bool {
+        match chain.split_first() {
+            None => !self.is_required,
+            Some((leaf, rest)) => self.verifier.verify_client_cert(leaf, rest, UnixTime::now()).is_ok(),
+        }
+    }
+}
+
+/// What a certificate says of a client.
+pub fn describe(leaf: &[u8]) -> Option<ClientCertificate> {
+    let Names { subject, common_name, dns, uris, emails, addresses: _, not_before: _, not_after } = Names::of(leaf)?;
+    let mut fingerprint = [0; 32];
+    fingerprint.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf).as_ref());
+    Some(ClientCertificate { subject, common_name, dns, uris, emails, fingerprint: Some(fingerprint), not_after })
+}

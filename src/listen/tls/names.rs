@@ -1,0 +1,114 @@
+//! What stands in a certificate: whom it names, until when it is good, and what it is for.
+//!
+//! Decides nothing. Signatures are rustls' to verify.
+
+use std::net::IpAddr;
+
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::objects::{oid_registry, oid2abbrev};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Name;
+
+/// What a certificate says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// As RFC 4514 writes it, such as `CN=orders,O=Example`.
+    pub subject: String,
+    pub common_name: Option<String>,
+    /// In lower case.
+    pub dns: Vec<String>,
+    pub uris: Vec<String>,
+    pub emails: Vec<String>,
+    pub addresses: Vec<IpAddr>,
+    /// Seconds since 1970.
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+// === impl Names ===
+
+impl Names {
+    /// `None` for what is no X.509 certificate, or repeats an extension.
+    pub fn of(der: &[u8]) -> Option<Names> {
+        let (rest, certificate) = X509Certificate::from_der(der).ok()?;
+        if !rest.is_empty() {
+            return None;
+        }
+        let mut names = Names {
+            subject: subject(certificate.subject()),
+            common_name: common_name(certificate.subject()),
+            not_before: certificate.validity().not_before.timestamp(),
+            not_after: certificate.validity().not_after.timestamp(),
+            ..Names::default()
+        };
+        let alternative = certificate.subject_alternative_name().ok()?;
+        for name in alternative.iter().flat_map(|names| &names.value.general_names) {
+            match name {
+                GeneralName::DNSName(name) => names.dns.push(name.to_ascii_lowercase()),
+                GeneralName::URI(uri) => names.uris.push((*uri).to_owned()),
+                GeneralName::RFC822Name(email) => names.emails.push((*email).to_owned()),
+                GeneralName::IPAddress(bytes) => names.addresses.extend(address(bytes)),
+                GeneralName::OtherName(..)
+                | GeneralName::X400Address(_)
+                | GeneralName::DirectoryName(_)
+                | GeneralName::EDIPartyName(_)
+                | GeneralName::RegisteredID(_)
+                | GeneralName::Invalid(..) => {}
+            }
+        }
+        Some(names)
+    }
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+        return Some(four.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+/// The last RDN first, as RFC 4514 section 2.1 has it. What is no text is written as `#`.
+fn subject(name: &X509Name<'_>) -> String {
+    let parts: Vec<_> = name.iter_rdn().collect();
+    let mut text = String::new();
+    for rdn in parts.into_iter().rev() {
+        for (n, attribute) in rdn.iter().enumerate() {
+            text.push_str(match (text.is_empty(), n) {
+                (true, _) => "",
+                (false, 0) => ",",
+                (false, _) => "+",
+            });
+            match oid2abbrev(attribute.attr_type(), oid_registry()) {
+                Ok(short) => text.push_str(short),
+                Err(_) => text.push_str(&attribute.attr_type().to_id_string()),
+            }
+            text.push('=');
+            match attribute.as_str() {
+                Ok(value) => escape(value, &mut text),
+                Err(_) => text.push('#'),
+            }
+        }
+    }
+    text
+}
+
+/// RFC 4514 section 2.4, and no controls.
+fn escape(value: &str, text: &mut String) {
+    let last = value.chars().count().saturating_sub(1);
+    for (at, c) in value.chars().enumerate() {
+        match c {
+            ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=' => text.extend(['\\', c]),
+            ' ' if at == 0 || at == last => text.extend(['\\', c]),
+            '#' if at == 0 => text.extend(['\\', c]),
+            c if c.is_control() => text.push_str("\\00"),
+            c => text.push(c),
+        }
+    }
+}
+
+fn common_name(name: &X509Name<'_>) -> Option<String> {
+    let mut all = name.iter_common_name();
+    let first = all.next()?.as_str().ok()?;
+    (all.next().is_none() && !first.chars().any(char::is_control)).then(|| first.to_owned())
+}
