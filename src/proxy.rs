@@ -77,8 +77,8 @@ impl ProxyHttp for Proxy {
         exchange::begin(session, ctx).await
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
-        exchange::peer(ctx)
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
+        exchange::peer(session, ctx)
     }
 
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Box<Ctx>, error: Box<Error>) -> Box<Error> {
@@ -90,7 +90,7 @@ impl ProxyHttp for Proxy {
         _: &'b mut Session,
         reused: bool,
         _: &'c HttpPeer,
-        _: RawFd,
+        fd: RawFd,
         _: Option<&'d Digest>,
         ctx: &'e mut Box<Ctx>,
     ) -> Hook<'h>
@@ -102,7 +102,7 @@ impl ProxyHttp for Proxy {
         'd: 'h,
         'e: 'h,
     {
-        exchange::connected(ctx, reused);
+        exchange::connected(ctx, reused, fd);
         done(Ok(()))
     }
 
@@ -142,8 +142,8 @@ impl ProxyHttp for Proxy {
     fn upstream_response_filter<'a, 'b, 'c, 'd, 'h>(
         &'a self,
         _: &'b mut Session,
-        _: &'c mut ResponseHeader,
-        _: &'d mut Box<Ctx>,
+        head: &'c mut ResponseHeader,
+        ctx: &'d mut Box<Ctx>,
     ) -> Hook<'h>
     where
         Self: 'h,
@@ -152,6 +152,7 @@ impl ProxyHttp for Proxy {
         'c: 'h,
         'd: 'h,
     {
+        exchange::upstream_head(ctx, head);
         done(Ok(()))
     }
 
@@ -160,8 +161,7 @@ impl ProxyHttp for Proxy {
     }
 
     fn response_body_filter(&self, _: &mut Session, body: &mut Option<Bytes>, end: bool, ctx: &mut Box<Ctx>) -> Result<Option<Duration>> {
-        exchange::answer_part(ctx, body, end);
-        Ok(None)
+        exchange::answer_part(ctx, body, end).map(|()| None)
     }
 
     async fn response_trailer_filter(&self, _: &mut Session, trailers: &mut HeaderMap, ctx: &mut Box<Ctx>) -> Result<Option<Bytes>> {

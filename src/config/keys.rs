@@ -59,7 +59,6 @@ const ROUTE_ITSELF: &[&str] = &["auth", "listeners", "match"];
 
 /// Keys that will come, each with a key that stands beside it: the same word elsewhere is simply unknown.
 const NOT_BUILT: &[(&str, &str)] = &[
-    ("tls", "targets"),
     ("acme", "certificates"),
     ("http3", "connections"),
     ("tls", "watch"),

@@ -1,6 +1,7 @@
 //! The way to an upstream and back: chooses, connects, and what passes. What is decided is decided in `relay`; what fails is told in `fail.rs`.
 
 use std::net::SocketAddr;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::clock;
 use crate::config::plan::{Relay, Route};
 use crate::policy::limits;
 use crate::relay::balance::choose as choose_target;
+use crate::relay::connect::Link;
 use crate::relay::framing::make_plain;
 use crate::relay::h2_fault::bounded;
 use crate::relay::hop_by_hop::without_hop_by_hop;
@@ -40,6 +42,14 @@ pub struct Attempts {
     pub(super) is_reused: bool,
     /// HTTP/2 is spoken to the target.
     pub(super) is_h2: bool,
+    /// A WebSocket: of the two protocols, only one carries it.
+    pub(super) wants_http1: bool,
+    /// What a target speaks has been found out for this request.
+    pub(super) has_learnt: bool,
+    /// What carries the connection, where it has TLS.
+    link: Option<Arc<Link>>,
+    /// Only the end of the connection tells the end of the answer.
+    is_until_close: bool,
     pub(super) has_answer: bool,
     /// The last one that was tried; for the log.
     pub target: Option<Arc<Target>>,
@@ -83,27 +93,37 @@ pub fn is_unfit(session: &Session, ctx: &Ctx) -> bool {
 }
 
 /// The peer of the next attempt.
-pub fn peer(ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
     let (pool, idle) = (relay.upstream.pool.clone(), relay.timeouts.idle);
     let attempts = &mut ctx.attempts;
     let Some(chosen) = &attempts.chosen else { return Err(no_relay()) };
     attempts.number += 1;
+    attempts.wants_http1 = is_websocket(session);
     attempts.target = Some(chosen.target().clone());
     attempts.began = clock::mono();
-    attempts.is_h2 = pool.upstream.protocol == Protocol::H2;
-    let mut peer = make_peer(&pool, chosen, std::mem::take(&mut attempts.is_fresh));
+    let speaks = match pool.upstream.protocol {
+        Protocol::Auto if attempts.wants_http1 => Protocol::Http1,
+        Protocol::Auto => chosen.target().learnt.get(),
+        other @ (Protocol::Http1 | Protocol::H2) => other,
+    };
+    attempts.is_h2 = speaks == Protocol::H2;
+    attempts.link = None;
+    let mut peer = make_peer(&pool, chosen, std::mem::take(&mut attempts.is_fresh), speaks);
     peer.options.write_timeout = Some(idle);
     Ok(peer)
 }
 
 /// A connection was made or taken from the pool.
-pub fn connected(ctx: &mut Ctx, reused: bool) {
+pub fn connected(ctx: &mut Ctx, reused: bool, fd: RawFd) {
     ctx.attempts.is_reused = reused;
     if let Some((_, relay)) = ctx.relay() {
         let series = &relay.upstream.series;
         let counter = if reused { &series.connections_reused } else { &series.connections_new };
         counter.fetch_add(1, Relaxed);
+        if relay.upstream.pool.upstream.tls.is_some() {
+            ctx.attempts.link = Link::of(fd);
+        }
     }
 }
 
@@ -131,6 +151,9 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         // A request of HTTP/1.0 may name no host; in HTTP/2 one has to be named.
         head.insert_header(header::HOST, &target.host_header)?;
     }
+    if ctx.attempts.is_h2 && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.tls.is_some()) {
+        https(head)?;
+    }
     if ctx.attempts.is_h2
         && session.is_body_empty()
         && let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn)
@@ -138,6 +161,16 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         // The head is the whole request then, and no part of a body will tell that it is complete.
         conn.deadline.await_head(clock::mono(), relay.timeouts.response);
     }
+    Ok(())
+}
+
+/// Says the scheme of a request of HTTP/2 over TLS, which Pingora does not know of: as a URI, which it leaves as it is.
+fn https(head: &mut RequestHeader) -> Result<()> {
+    let host = head.remove_header(&header::HOST);
+    let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let uri = http::Uri::builder().scheme("https").authority(host).path_and_query(path).build();
+    head.set_uri(uri.map_err(|why| Error::because(ErrorType::InvalidHTTPHeader, "a host that no URI can have", why))?);
     Ok(())
 }
 
@@ -178,6 +211,14 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Byte
         }
     }
     Ok(())
+}
+
+/// The head of the upstream's answer as it came.
+pub fn upstream_head(ctx: &mut Ctx, head: &ResponseHeader) {
+    if ctx.attempts.link.is_some() {
+        let has_length = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| head.headers.contains_key(name));
+        ctx.attempts.is_until_close = !has_length && !ctx.attempts.is_h2;
+    }
 }
 
 /// The head of the upstream's answer on its way to the client.
@@ -267,13 +308,16 @@ pub(super) fn idle(ctx: &Ctx, route: &Route, relay: &Relay) -> Duration {
 }
 
 /// A piece of the answer's body on its way to the client.
-pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) {
+pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) -> Result<()> {
     ctx.attempts.received += body.as_ref().map_or(0, Bytes::len) as u64;
     call::answer_part(ctx, body);
     if end {
         ctx.attempts.stop_clock();
     }
-    let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
+    if end && ctx.attempts.is_until_close && ctx.attempts.link.as_ref().is_some_and(|link| link.is_broken()) {
+        return Err(Error::explain(ErrorType::ConnectionClosed, "TLS ended without saying so").into_up());
+    }
+    let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return Ok(()) };
     match end {
         true => conn.deadline.clear(),
         false => conn.deadline.await_bytes(clock::mono(), idle(ctx, route, relay)),
@@ -284,6 +328,7 @@ pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) {
             ctx.attempts.closed_by.get_or_insert(ClosedBy::Upstream);
         }
     }
+    Ok(())
 }
 
 fn no_relay() -> Box<Error> {

@@ -7,6 +7,8 @@ use pingora_proxy::{FailToProxy, Session};
 use super::attempt::idle;
 use super::{Ctx, answered, call, end_after_this, write};
 use crate::relay::balance::choose as choose_target;
+use crate::relay::connect::OTHER_PROTOCOL;
+use crate::relay::protocol::Protocol;
 use crate::relay::retry::{Attempt, CLIENT_GONE, IDLE_TIMEOUT, INTERNAL_ERROR, Phase, RESPONSE_TIMEOUT, kind_of};
 use crate::relay::target::Chosen;
 use crate::relay::tunnel::in_tunnel;
@@ -16,11 +18,17 @@ use crate::report::metrics::series::Failure;
 /// A connection could not be made: another target, if there is one.
 pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
     ctx.attempts.stop_clock();
+    if is_other_protocol(ctx, &error) {
+        // What the target speaks is known now; nothing was sent.
+        ctx.attempts.number -= 1;
+        error.set_retry(true);
+        return error;
+    }
     let attempt = attempt(ctx, false, true);
     let Some((_, relay)) = ctx.relay() else { return error };
     let (pool, series) = (relay.upstream.pool.clone(), relay.upstream.series.clone());
     series.failed(match error.etype() {
-        ErrorType::ConnectTimedout => Failure::ConnectTimeout,
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
         _ => Failure::Connect,
     });
     let may = attempt.may_connect_elsewhere();
@@ -38,6 +46,14 @@ pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
     let retry = ctx.attempts.chosen.is_some();
     error.set_retry(retry);
     error
+}
+
+/// Whether the target has chosen the other of two protocols. Once a request: one that keeps changing its mind is not followed.
+fn is_other_protocol(ctx: &mut Ctx, error: &Error) -> bool {
+    let is_other = *error.etype() == OTHER_PROTOCOL
+        && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.protocol == Protocol::Auto)
+        && !ctx.attempts.wants_http1;
+    is_other && !std::mem::replace(&mut ctx.attempts.has_learnt, true)
 }
 
 /// Whether no stream could be had of a connection that was there already. A new one fails in other words, or when it is used.
@@ -164,7 +180,7 @@ fn kind_in(ctx: &Ctx, error: &Error) -> &'static Kind {
 fn failure_of(kind: &Kind) -> Option<Failure> {
     let failure = match kind.code {
         "websocket-idle" | "websocket-expired" | "drain-ended" | "grpc-deadline" | "grpc-web-malformed" => return None,
-        "upstream-connect-failed" => Failure::Connect,
+        "upstream-connect-failed" | "upstream-tls-failed" => Failure::Connect,
         "upstream-connect-timeout" => Failure::ConnectTimeout,
         "upstream-response-timeout" => Failure::ResponseTimeout,
         "upstream-idle-timeout" => Failure::IdleTimeout,
@@ -179,6 +195,8 @@ fn reason_of(ctx: &Ctx, kind: &Kind, error: &Error) -> String {
     let Some((route, relay)) = ctx.relay() else { return error.etype().as_str().to_owned() };
     let timeouts = relay.timeouts;
     match kind.code {
+        "upstream-connect-timeout" if matches!(error.etype(), ErrorType::TLSHandshakeTimedout) => error.root_cause().to_string(),
+        "upstream-tls-failed" => error.root_cause().to_string(),
         "upstream-connect-timeout" => format!("no connection within {:?}", timeouts.connect),
         "upstream-response-timeout" if matches!(error.etype(), ErrorType::WriteTimedout) => {
             format!("nothing of the request taken for {:?}", timeouts.idle)

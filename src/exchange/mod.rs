@@ -133,7 +133,7 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
     write::refuse(session, ctx, problem).await
 }
 
-pub use self::attempt::{answer_head, answer_part, connected, peer, request_head, request_part};
+pub use self::attempt::{answer_head, answer_part, connected, peer, request_head, request_part, upstream_head};
 pub use self::call::trailers;
 pub use self::fail::{connect_failed, failed, give_up};
 pub use self::finish::finish;

@@ -6,16 +6,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::address::Host;
+use super::connect::{connect, is_h2};
 use super::discovery::{self, Resolver};
 use super::pool::Pool;
+use super::protocol::Protocol;
 use super::target::{Endpoint, Target};
-use super::upstream::{Check, Health};
+use super::upstream::{Check, Health, Upstream};
 
 /// How many checks in a row it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,20 +107,20 @@ pub fn watch(pool: &Pool, resolver: &Resolver) -> Watch {
             // Nobody would bring it back.
             None => target.trust(),
             Some(health) => {
-                tasks.spawn(keep_checked(target.clone(), health.clone()));
+                tasks.spawn(keep_checked(pool.upstream.clone(), target.clone(), health.clone()));
             }
         }
     }
     Watch { _tasks: tasks }
 }
 
-async fn keep_checked(target: Arc<Target>, health: Health) {
+async fn keep_checked(upstream: Arc<Upstream>, target: Arc<Target>, health: Health) {
     loop {
         let renewed = target.renewed.notified();
         tokio::pin!(renewed);
         // From here on no news is missed, also while checks run.
         renewed.as_mut().enable();
-        check_all(&target, &health).await;
+        check_all(&upstream, &target, &health).await;
         tokio::select! {
             () = sleep(jittered(health.every, fastrand::u64(..))) => {}
             () = renewed => {}
@@ -126,17 +128,17 @@ async fn keep_checked(target: Arc<Target>, health: Health) {
     }
 }
 
-async fn check_all(target: &Arc<Target>, health: &Health) {
+async fn check_all(upstream: &Arc<Upstream>, target: &Arc<Target>, health: &Health) {
     let mut checks = JoinSet::new();
     for endpoint in target.endpoints() {
-        let (target, health) = (target.clone(), health.clone());
-        checks.spawn(async move { check_one(&target, &endpoint, &health).await });
+        let (upstream, target, health) = (upstream.clone(), target.clone(), health.clone());
+        checks.spawn(async move { check_one(&upstream, &target, &endpoint, &health).await });
     }
     while checks.join_next().await.is_some() {}
 }
 
-async fn check_one(target: &Target, endpoint: &Endpoint, health: &Health) {
-    let checked = timeout(health.timeout, probe(endpoint.addr, &health.check, &target.address.text)).await;
+async fn check_one(upstream: &Upstream, target: &Target, endpoint: &Endpoint, health: &Health) {
+    let checked = timeout(health.timeout, probe(upstream, target, endpoint.addr, &health.check)).await;
     let verdict = checked.unwrap_or_else(|_| Err(format!("timed out after {:?}", health.timeout)));
     let reason = verdict.as_ref().err().cloned();
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);
@@ -158,11 +160,43 @@ fn jittered(every: Duration, random: u64) -> Duration {
 }
 
 /// One check. The reason where it failed.
-async fn probe(addr: SocketAddr, check: &Check, host: &str) -> Result<(), String> {
-    let mut stream = TcpStream::connect(addr).await.map_err(|e| format!("connect: {e}"))?;
+async fn probe(upstream: &Upstream, target: &Target, addr: SocketAddr, check: &Check) -> Result<(), String> {
+    let host = &*target.address.text;
+    let Some(tls) = &upstream.tls else {
+        let stream = TcpStream::connect(addr).await.map_err(|e| format!("connect: {e}"))?;
+        return ask(stream, check, "http", host, upstream.protocol == Protocol::H2).await;
+    };
+    let stream = connect(tls, target, addr, upstream.timeouts.connect, upstream.protocol).await.map_err(|e| match &e.cause {
+        Some(_) => e.root_cause().to_string(),
+        None => format!("no connection within {:?}", upstream.timeouts.connect),
+    })?;
+    let is_h2 = is_h2(&stream);
+    if upstream.protocol == Protocol::H2 && !is_h2 {
+        return Err("the target does not speak the protocol that is asked for".to_owned());
+    }
+    ask(stream, check, "https", host, is_h2).await
+}
+
+async fn ask<S>(stream: S, check: &Check, scheme: &str, host: &str, is_h2: bool) -> Result<(), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let Check::Get(path) = check else { return Ok(()) };
+    let status = match is_h2 {
+        true => ask_http2(stream, &format!("{scheme}://{host}{path}")).await?,
+        false => ask_http1(stream, path, host).await?,
+    };
+    match status {
+        200..300 => Ok(()),
+        status => Err(format!("answered {status}")),
+    }
+}
+
+async fn ask_http1<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, path: &str, host: &str) -> Result<u16, String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: sluice-health\r\nAccept: */*\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(|e| format!("write: {e}"))?;
+    // What is gathered for TLS goes out.
+    stream.flush().await.map_err(|e| format!("write: {e}"))?;
     let status = read_status(&mut stream).await?;
     // Reading on until it closes spares the target a reset; what it sends is of no interest.
     let mut rest = [0; 4096];
@@ -174,14 +208,25 @@ async fn probe(addr: SocketAddr, check: &Check, host: &str) -> Result<(), String
         }
     };
     let _ = timeout(Duration::from_millis(100), drain).await;
-    match status {
-        200..300 => Ok(()),
-        status => Err(format!("answered {status}")),
-    }
+    Ok(status)
+}
+
+async fn ask_http2<S>(stream: S, uri: &str) -> Result<u16, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let wrong = |e: h2::Error| format!("HTTP/2: {e}");
+    let request = http::Request::get(uri).header(http::header::USER_AGENT, "sluice-health").body(()).map_err(|e| e.to_string())?;
+    let (send, connection) = h2::client::handshake(stream).await.map_err(wrong)?;
+    // Ends with this check.
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let (answer, _) = send.ready().await.map_err(wrong)?.send_request(request, true).map_err(wrong)?;
+    Ok(answer.await.map_err(wrong)?.status().as_u16())
 }
 
 /// Reads as far as the status line goes, 512 bytes at most.
-async fn read_status(stream: &mut TcpStream) -> Result<u16, String> {
+async fn read_status<S: AsyncRead + Unpin>(stream: &mut S) -> Result<u16, String> {
     let mut head = [0; 512];
     let mut filled = 0;
     while filled < head.len() && !head[..filled].contains(&b'\n') {
@@ -291,26 +336,31 @@ mod tests {
         (addr, tasks)
     }
 
+    async fn ask_plain(addr: SocketAddr, check: &Check) -> Result<(), String> {
+        let upstream = Upstream::compile("orders", &settings(&[(&addr.to_string(), 1)])).unwrap();
+        let target = Target::new("orders".into(), upstream.targets[0].address.clone());
+        probe(&upstream, &target, addr, check).await
+    }
+
     const GET: fn() -> Check = || Check::Get("/healthz".into());
 
     #[tokio::test]
     async fn a_get_is_healthy_when_answered_with_2xx() {
         let answers = vec![Some("HTTP/1.1 204 No Content\r\n\r\n"), Some("HTTP/1.1 301 Moved\r\n\r\n"), Some("hello\r\n"), None];
         let (addr, _tasks) = serve(answers).await;
-        let host = addr.to_string();
-        assert_eq!(probe(addr, &GET(), &host).await, Ok(()));
-        assert_eq!(probe(addr, &GET(), &host).await, Err("answered 301".to_owned()));
-        assert_eq!(probe(addr, &GET(), &host).await, Err("the answer is not HTTP".to_owned()));
-        assert_eq!(probe(addr, &GET(), &host).await, Err("closed without an answer".to_owned()));
+        assert_eq!(ask_plain(addr, &GET()).await, Ok(()));
+        assert_eq!(ask_plain(addr, &GET()).await, Err("answered 301".to_owned()));
+        assert_eq!(ask_plain(addr, &GET()).await, Err("the answer is not HTTP".to_owned()));
+        assert_eq!(ask_plain(addr, &GET()).await, Err("closed without an answer".to_owned()));
     }
 
     #[tokio::test]
     async fn a_connection_is_healthy_when_accepted() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        assert_eq!(probe(addr, &Check::Connect, "x").await, Ok(()));
+        assert_eq!(ask_plain(addr, &Check::Connect).await, Ok(()));
         drop(listener);
-        assert!(probe(addr, &Check::Connect, "x").await.unwrap_err().starts_with("connect: "));
+        assert!(ask_plain(addr, &Check::Connect).await.unwrap_err().starts_with("connect: "));
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod balance;
+pub mod connect;
 pub mod deadline;
 pub mod discovery;
 pub mod edits;
@@ -20,6 +21,7 @@ pub mod strip;
 pub mod target;
 pub mod template;
 pub mod timeouts;
+pub mod tls;
 pub mod translate;
 pub mod tunnel;
 pub mod upstream;

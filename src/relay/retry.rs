@@ -4,6 +4,7 @@
 
 use pingora_core::{Error, ErrorSource, ErrorType};
 
+use super::connect::{OTHER_PROTOCOL, TLS_FAILED};
 use super::h2_fault;
 use crate::reply::problem::Kind;
 
@@ -148,12 +149,13 @@ fn from_upstream(etype: &ErrorType, phase: Phase) -> &'static Kind {
             | ErrorType::ConnectProxyFailure
             | ErrorType::BindError
             | ErrorType::SocketError
-            | ErrorType::TLSHandshakeFailure
             | ErrorType::TLSWantX509Lookup
             | ErrorType::InvalidCert
             | ErrorType::HandshakeError,
             _,
         ) => &CONNECT_FAILED,
+        (ErrorType::TLSHandshakeFailure, _) => &TLS_FAILED,
+        (other, _) if *other == OTHER_PROTOCOL => &TLS_FAILED,
         (ErrorType::ReadTimedout | ErrorType::WriteTimedout, Phase::Connect | Phase::Head) => &RESPONSE_TIMEOUT,
         (ErrorType::ReadTimedout | ErrorType::WriteTimedout, Phase::Body) => &IDLE_TIMEOUT,
         (ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError, _) => &CLOSED,

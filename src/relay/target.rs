@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::address::{Address, Host};
+use super::connect::Learnt;
 use super::health::{Thresholds, Tracker, Turn};
 
 /// One place where an upstream runs, as it is now.
@@ -28,6 +29,8 @@ pub struct Target {
     pub group_key: u64,
     /// For routes with `host: upstream`.
     pub host_header: HeaderValue,
+    /// Where the target chooses the protocol.
+    pub learnt: Learnt,
     endpoints: Endpoints,
     /// Whether any endpoint is healthy; kept beside them so that choosing reads one word.
     usable: AtomicBool,
@@ -120,6 +123,7 @@ impl Target {
         Target {
             upstream,
             host_header: address.host_header(),
+            learnt: Learnt::default(),
             address,
             group_key,
             endpoints,

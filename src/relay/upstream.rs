@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::address::Address;
 use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
+use super::tls::{UpstreamTls, UpstreamTlsSettings};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
 
@@ -25,6 +26,8 @@ pub struct UpstreamSettings {
     pub protocol: Option<At<Protocol>>,
     /// How HTTP/2 connections are used, where HTTP/2 is spoken.
     pub http2: Option<At<UpstreamHttp2Settings>>,
+    /// TLS towards the targets, and whom they have to be. Without it, plain connections.
+    pub tls: Option<At<UpstreamTlsSettings>>,
     /// How a target is chosen. Default `round_robin`.
     pub balance: Option<Balance>,
     /// How the gateway finds out which targets work. Without it, all are taken to work.
@@ -98,6 +101,7 @@ pub struct Upstream {
     pub targets: Vec<Member>,
     pub protocol: Protocol,
     pub http2: Http2,
+    pub tls: Option<UpstreamTls>,
     pub balance: Balance,
     /// None: every target is taken to work.
     pub health: Option<Health>,
@@ -145,10 +149,11 @@ pub struct Timeouts {
 impl Upstream {
     /// Compiles what the user wrote. All mistakes at once.
     pub fn compile(name: &str, settings: &UpstreamSettings) -> Result<Upstream, Vec<Diagnostic>> {
-        let UpstreamSettings { targets, protocol, http2, balance, health, timeouts, retries } = settings;
+        let UpstreamSettings { targets, protocol, http2, tls, balance, health, timeouts, retries } = settings;
         let mut wrong = Vec::new();
         let targets = compile_targets(targets, &mut wrong);
-        let (protocol, http2) = Protocol::compile(protocol.as_ref(), http2.as_ref(), false, &mut wrong);
+        let (protocol, http2) = Protocol::compile(protocol.as_ref(), http2.as_ref(), tls.is_some(), &mut wrong);
+        let tls = tls.as_ref().and_then(|tls| UpstreamTls::compile(tls, protocol).map_err(|found| wrong.extend(found)).ok());
         let health = health.as_ref().map(|settings| Health::compile(settings, &mut wrong));
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
         let attempts = match retries {
@@ -165,7 +170,7 @@ impl Upstream {
             return Err(wrong);
         }
         let balance = balance.unwrap_or(Balance::RoundRobin);
-        Ok(Upstream { name: name.into(), targets, protocol, http2, balance, health, timeouts, attempts })
+        Ok(Upstream { name: name.into(), targets, protocol, http2, tls, balance, health, timeouts, attempts })
     }
 }
 
@@ -337,7 +342,7 @@ pub(crate) mod tests {
             at(TargetSettings { address: at((*address).to_owned()), weight: NonZeroU16::new(*weight).unwrap() })
         };
         let targets = at(targets.iter().map(target).collect());
-        UpstreamSettings { targets, protocol: None, http2: None, balance: None, health: None, timeouts: None, retries: None }
+        UpstreamSettings { targets, protocol: None, http2: None, tls: None, balance: None, health: None, timeouts: None, retries: None }
     }
 
     fn codes(result: Result<Upstream, Vec<Diagnostic>>) -> Vec<&'static str> {

@@ -86,6 +86,7 @@ static OTHERS: &[(&str, &Kind)] = &[
     ("relay", &relay::retry::IDLE_TIMEOUT),
     ("relay", &relay::retry::PROTOCOL_ERROR),
     ("relay", &relay::retry::RESPONSE_TIMEOUT),
+    ("relay", &relay::connect::TLS_FAILED),
     ("head", &listen::head::VERSION_UNSUPPORTED),
     ("relay", &relay::tunnel::WEBSOCKET_EXPIRED),
     ("relay", &relay::tunnel::WEBSOCKET_IDLE),

@@ -35,4 +35,5 @@ mod unix_listener;
 mod upgrade;
 mod upstream_faults;
 mod upstream_h2;
+mod upstream_tls;
 mod websocket;

@@ -1,0 +1,239 @@
+//! Opens the connections to upstreams that Pingora cannot open: those with TLS by our own client.
+//!
+//! Decides what a failed handshake is called. Does not decide whom a target has to be: see `tls.rs`.
+//!
+//! Pingora pools what has a descriptor of its own, and takes no stream of ours that has one. So it is given one end of a pair of
+//! sockets, and a task carries what passes between the other end and the target. See docs/decisions.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::connectors::L4Connect;
+use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::{Error, ErrorType, Result};
+use rustls::{AlertDescription, CertificateError};
+use tokio::io::{AsyncWriteExt, copy, split};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::protocol::Protocol;
+use super::target::Target;
+use super::tls::UpstreamTls;
+use crate::reply::problem::Kind;
+
+pub static TLS_FAILED: Kind = Kind {
+    code: "upstream-tls-failed",
+    status: 502,
+    error: "Bad gateway",
+    about: "No target could be verified, or none accepted the gateway: certificate, name, version or protocol. The log says which.",
+};
+
+/// Opens one connection; made for each attempt.
+#[derive(Debug)]
+pub struct Tls {
+    pub tls: UpstreamTls,
+    pub target: Arc<Target>,
+    pub addr: SocketAddr,
+    pub within: Duration,
+    /// What Pingora will speak on it.
+    pub speaks: Protocol,
+}
+
+/// Why a handshake failed, in words for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault(pub String);
+
+/// One connection that is carried, as long as it is.
+#[derive(Debug, Default)]
+pub struct Link {
+    is_broken: AtomicBool,
+}
+
+/// Which protocol a target of an upstream with `protocol: auto` has chosen last.
+#[derive(Debug, Default)]
+pub struct Learnt(AtomicU8);
+
+/// Pingora's name for a connection that turned out to speak the other protocol; nothing has been sent on it.
+pub const OTHER_PROTOCOL: ErrorType = ErrorType::new("OtherProtocol");
+
+/// How long a target that takes no more may go on with its answer, and a goodbye may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// By the descriptor that Pingora has of them. A connection never leaves its worker.
+    static LINKS: RefCell<HashMap<RawFd, Arc<Link>>> = RefCell::default();
+}
+
+// === impl Learnt ===
+
+impl Learnt {
+    /// HTTP/2 until it is known better.
+    pub fn get(&self) -> Protocol {
+        if self.0.load(Relaxed) == 1 { Protocol::Http1 } else { Protocol::H2 }
+    }
+
+    fn set(&self, is_h2: bool) {
+        self.0.store(u8::from(!is_h2), Relaxed);
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    /// The connection that has this descriptor, if it is carried.
+    pub fn of(fd: RawFd) -> Option<Arc<Link>> {
+        LINKS.with_borrow(|links| links.get(&fd).cloned())
+    }
+
+    /// Whether it ended without the target saying so: somebody may have cut it (RFC 9112 section 9.8).
+    pub fn is_broken(&self) -> bool {
+        self.is_broken.load(Relaxed)
+    }
+}
+
+/// Connects and shakes hands within a time each.
+pub async fn connect(
+    tls: &UpstreamTls,
+    target: &Target,
+    addr: SocketAddr,
+    within: Duration,
+    speaks: Protocol,
+) -> Result<TlsStream<TcpStream>> {
+    let tcp = match timeout(within, TcpStream::connect(addr)).await {
+        Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "connecting")),
+        Ok(Err(error)) => {
+            let kind = match error.kind() {
+                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => ErrorType::ConnectNoRoute,
+                _ => ErrorType::ConnectError,
+            };
+            return Err(Error::because(kind, "connecting", error));
+        }
+        Ok(Ok(tcp)) => tcp,
+    };
+    let _ = tcp.set_nodelay(true);
+    let _ = socket2::SockRef::from(&tcp).set_tcp_keepalive(
+        &socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4),
+    );
+    let fault = |text: String| Error::because(ErrorType::TLSHandshakeFailure, "in the handshake", Fault(text));
+    let name = tls.name_for(&target.address).map_err(fault)?;
+    let connector = TlsConnector::from(tls.config(speaks));
+    match timeout(within, connector.connect(name, tcp)).await {
+        Err(_) => {
+            Err(Error::because(ErrorType::TLSHandshakeTimedout, "in the handshake", Fault(format!("no TLS handshake within {within:?}"))))
+        }
+        Ok(Err(error)) => Err(fault(in_words(&error))),
+        Ok(Ok(stream)) => Ok(stream),
+    }
+}
+
+/// Whether HTTP/2 was chosen in the handshake.
+pub fn is_h2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(b"h2")
+}
+
+/// What went wrong in a handshake.
+fn in_words(error: &io::Error) -> String {
+    let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return format!("the target ended the handshake: {error}");
+    };
+    match error {
+        rustls::Error::InvalidCertificate(wrong) => match wrong {
+            CertificateError::UnknownIssuer => "the target's certificate is signed by nobody in `ca`".to_owned(),
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => "the target's certificate has expired".to_owned(),
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "the target's certificate is not valid yet".to_owned()
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "the target's certificate is for other names".to_owned()
+            }
+            CertificateError::Revoked => "the target's certificate was revoked".to_owned(),
+            other => format!("the target's certificate does not hold: {other}"),
+        },
+        rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => "the target speaks no version of TLS that is allowed".to_owned(),
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol) => {
+            "the target does not speak the protocol that is asked for".to_owned()
+        }
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => "the target asks for a certificate".to_owned(),
+        rustls::Error::AlertReceived(alert) => format!("the target refused the handshake: {alert:?}"),
+        rustls::Error::PeerIncompatible(why) => format!("the target speaks no version or cipher of TLS that is allowed: {why:?}"),
+        rustls::Error::InvalidMessage(_) => "what the target sends is not TLS".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+// === impl Tls ===
+
+#[async_trait]
+impl L4Connect for Tls {
+    async fn connect(&self, _: &PingoraAddr) -> Result<Stream> {
+        let stream = connect(&self.tls, &self.target, self.addr, self.within, self.speaks).await?;
+        let is_h2 = is_h2(&stream);
+        let wants_h2 = self.speaks == Protocol::H2;
+        if wants_h2 {
+            self.target.learnt.set(is_h2);
+        }
+        if is_h2 != wants_h2 {
+            let fault = Fault("the target does not speak the protocol that is asked for".to_owned());
+            return Err(Error::because(OTHER_PROTOCOL, "in the handshake", fault));
+        }
+        let (ours, theirs) = UnixStream::pair().map_err(|error| Error::because(ErrorType::SocketError, "a pair of sockets", error))?;
+        let (link, fd) = (Arc::new(Link::default()), theirs.as_raw_fd());
+        LINKS.with_borrow_mut(|links| links.insert(fd, link.clone()));
+        tokio::spawn(carry(stream, ours, fd, link, self.target.clone()));
+        Ok(Stream::from(theirs))
+    }
+}
+
+/// Carries what passes between Pingora and the target, until either ends it.
+async fn carry(tls: TlsStream<TcpStream>, pingora: UnixStream, fd: RawFd, link: Arc<Link>, target: Arc<Target>) {
+    let (mut from_target, mut to_target) = split(tls);
+    let (mut from_pingora, mut to_pingora) = pingora.into_split();
+    let answers = copy(&mut from_target, &mut to_pingora);
+    tokio::pin!(answers);
+    let ended = tokio::select! {
+        asked = copy(&mut from_pingora, &mut to_target) => match asked {
+            // Pingora never ends one direction alone.
+            Ok(_) => None,
+            // The target takes no more; its answer may still be there.
+            Err(_) => timeout(LAST_WORDS, &mut answers).await.ok(),
+        },
+        ended = &mut answers => Some(ended),
+    };
+    match ended {
+        None => {
+            let _ = timeout(LAST_WORDS, to_target.shutdown()).await;
+        }
+        Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+            link.is_broken.store(true, Relaxed);
+            log::debug!("upstream {}: target {}: {}", target.upstream, target.address, in_words(&error));
+        }
+        Some(_) => {}
+    }
+    LINKS.with_borrow_mut(|links| {
+        if links.get(&fd).is_some_and(|known| Arc::ptr_eq(known, &link)) {
+            links.remove(&fd);
+        }
+    });
+}
+
+// === impl Fault ===
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
