@@ -110,6 +110,8 @@ impl Upstream {
     /// Likewise, on an address such as one that had another upstream before.
     pub fn on(address: &str, script: impl Fn(&Request) -> Vec<Step> + Send + Sync + 'static) -> Upstream {
         let listener = TcpListener::bind(address).expect("the address is free");
+        // The standard library queues 128; a burst of more, as six times a hundred streams, would wait for its SYN to be sent again.
+        rustix::net::listen(&listener, 4096).expect("a listening socket may be given a longer queue");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared { script: Box::new(script), state: Mutex::default(), changed: Condvar::new() });
         let accepting = shared.clone();
