@@ -127,10 +127,7 @@ impl Authenticators {
 
     /// The key sets that are fetched from providers, each with the name of its authenticator.
     pub fn published(&self) -> impl Iterator<Item = (&str, &Arc<Published>)> {
-        self.list.iter().filter_map(|one| match &one.method {
-            Method::Jwt(jwt) => Some((one.name.as_str(), jwt.published()?)),
-            Method::ApiKey(_) => None,
-        })
+        self.list.iter().filter_map(|one| Some((one.name.as_str(), one.published()?)))
     }
 
     fn find_jwt(&self, name: &str) -> Option<&Jwt> {
@@ -159,6 +156,14 @@ impl Authenticators {
 // === impl Authenticator ===
 
 impl Authenticator {
+    /// The key set that it fetches from a provider.
+    pub fn published(&self) -> Option<&Arc<Published>> {
+        match &self.method {
+            Method::Jwt(jwt) => jwt.published(),
+            Method::ApiKey(_) => None,
+        }
+    }
+
     /// The header that carries the credential, or the parameter.
     pub fn carrier(&self) -> Carrier {
         match &self.method {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::admin::{ConfigStatus, Figures, ListenerStatus, Moment, ReloadStatus, Status, TargetStatus};
+use crate::admin::{ConfigStatus, Figures, KeySetStatus, ListenerStatus, Moment, ReloadStatus, Status, TargetStatus};
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::listen::address::Address;
@@ -203,6 +203,24 @@ impl Figures for Shown {
                 })
                 .collect(),
             upstreams,
+            key_sets: gateway.authenticators.published().map(|(name, published)| (name.to_owned(), key_set(published))).collect(),
         }
+    }
+}
+
+fn key_set(published: &Published) -> KeySetStatus {
+    let shown = published.shown();
+    KeySetStatus {
+        from: published.source.origin.to_string(),
+        keys: shown.keys,
+        fetched: shown.fetched.map(Moment),
+        age_s: shown.fetched.map(|fetched| clock::now().unix_ms.saturating_sub(fetched) / 1_000),
+        next_fetch: Moment(shown.next),
+        last_result: match (shown.trouble, shown.fetched) {
+            (Some(why), _) => why,
+            (None, Some(_)) => "ok".to_owned(),
+            (None, None) => "not fetched yet".to_owned(),
+        },
+        failures: shown.failures,
     }
 }

@@ -15,6 +15,7 @@ use crate::config::types::Period;
 use crate::ctx::Facts;
 use crate::policy::Request;
 use crate::policy::api_key::Carrier;
+use crate::policy::authenticators::Authenticator;
 use crate::policy::credential::{cut, hide};
 use crate::policy::websocket::is_handshake;
 use crate::relay::upstream::Timeouts;
@@ -47,6 +48,7 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
         "policies": facts.trail.iter().flatten().map(|step| json!({
             "policy": step.policy, "verdict": step.verdict, "note": step.note,
         })).collect::<Vec<_>>(),
+        "key_sets": route.map(key_sets).unwrap_or_default(),
         "consumer": identity.and_then(|identity| identity.consumer.as_ref()).map(|consumer| consumer.name.clone()),
         "subject": identity.and_then(|identity| identity.subject.clone()),
         "limits": limits(gateway, outcome),
@@ -82,6 +84,15 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
         }
     }
     told
+}
+
+/// The key sets of providers that a route's authenticators verify with. Nobody is asked here, so their age is not known.
+fn key_sets(route: &Route) -> Vec<Value> {
+    let published = |one: &Authenticator| {
+        let published = one.published()?;
+        Some(json!({ "authenticator": one.name, "keys": published.source.told(), "age": Value::Null }))
+    };
+    route.policies.auth.authenticators().iter().filter_map(|one| published(one)).collect()
 }
 
 /// How long a tunnel would live.
@@ -185,6 +196,8 @@ pub fn text(told: &Value) -> String {
     let width = steps.iter().map(|step| str(&step["policy"]).len()).max().unwrap_or(0);
     let step = |step: &Value| format!("{:<width$}  {:<12}  {}", str(&step["policy"]), str(&step["verdict"]), str(&step["note"]));
     say("policies", steps.iter().map(step).collect());
+    let set = |set: &Value| format!("{}: {}; their age is not known here: see `/status`", str(&set["authenticator"]), str(&set["keys"]));
+    say("key sets", rows(&told["key_sets"]).iter().map(set).collect());
     say("consumer", vec![str(&told["consumer"])]);
     say("subject", vec![str(&told["subject"])]);
     let limit = |limit: &Value| {

@@ -194,3 +194,17 @@ fn urls_times_and_certificates_that_make_no_sense_are_mistakes() {
     secret.algorithms = at(vec![at(JwtAlgorithm::HS256)]);
     assert_eq!(codes(compile(&secret)), ["jwt-algorithm-mixed"]);
 }
+
+#[test]
+fn the_next_fetch_is_somewhat_earlier_by_chance_and_never_later() {
+    let jwt = compile(&settings(url())).unwrap();
+    let signer = Signer::new(JwtAlgorithm::ES256);
+    let mut all = std::collections::BTreeSet::new();
+    for _ in 0..64 {
+        take(&jwt, &[signer.jwk("a")], 0).unwrap();
+        let after = jwt.published().unwrap().shown().next - NOW * 1000;
+        assert!((48_000..=60_000).contains(&after), "{after} ms");
+        all.insert(after);
+    }
+    assert!(all.len() > 8, "many gateways would ask at the same moment: {all:?}");
+}
