@@ -70,6 +70,9 @@ pub struct Status {
     /// Those of identity providers, by authenticator.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub key_sets: BTreeMap<String, KeySetStatus>,
+    /// Files that are read again while the gateway runs: `consumers`, `revocation`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub lists: BTreeMap<String, ListStatus>,
 }
 
 /// The configuration that runs.
@@ -117,6 +120,18 @@ pub struct KeySetStatus {
     pub last_result: String,
     /// Attempts that failed since the last that did not.
     pub failures: u32,
+}
+
+/// A file of lines that is read again whenever it changes.
+#[derive(Debug, Serialize)]
+pub struct ListStatus {
+    pub file: String,
+    pub entries: usize,
+    /// When what is in use was read.
+    pub read: Moment,
+    pub age_s: u64,
+    /// `ok`, or why what stands in the file now is not in use.
+    pub last_result: String,
 }
 
 /// Milliseconds since 1970, shown as RFC 3339.
@@ -217,6 +232,7 @@ pub(crate) mod tests {
                 )]
                 .into(),
                 key_sets: BTreeMap::new(),
+                lists: BTreeMap::new(),
             }
         }
     }

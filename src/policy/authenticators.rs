@@ -11,11 +11,16 @@ use http::header::AUTHORIZATION;
 use super::api_key::{self, ApiKey, Carrier, KeyHash};
 use super::authn::{AuthenticatorSettings, ConsumerIdentitySettings, ConsumerKeySettings, ConsumerSettings};
 use super::authz::{bad_scope, is_scope};
+use super::claimed::check_tag;
 use super::claims::ClaimPath;
+use super::consumers::{self, ConsumersFromSettings, ListedConsumers, Owned};
 use super::forward::{IdentityHeaders, bad_claim};
 use super::jwt::published::Published;
-use super::jwt::{Jwt, TokenOf};
+use super::jwt::{Jwt, TokenOf, Who};
+use super::list_file::Follow;
 use super::principal::Consumer;
+use super::revocation::{self, RevocationSettings, Revocations};
+use super::tag_book::TagBook;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Named};
 
@@ -26,6 +31,19 @@ pub struct Authenticators {
     consumers: Vec<Arc<Consumer>>,
     identity_headers: IdentityHeaders,
     credential_parameters: Vec<Box<str>>,
+    listed: Option<Arc<ListedConsumers>>,
+    revocations: Option<Arc<Revocations>>,
+}
+
+/// The sections that say who may be known, and what they refer to.
+pub struct Sections<'a> {
+    pub authenticators: &'a Named<AuthenticatorSettings>,
+    pub consumers: &'a Named<ConsumerSettings>,
+    pub consumers_from: Option<&'a At<ConsumersFromSettings>>,
+    pub revocation: Option<&'a At<RevocationSettings>>,
+    /// The names of all plans, in order.
+    pub plans: &'a [Arc<str>],
+    pub book: Arc<TagBook>,
 }
 
 /// One authenticator, shared by the routes that name it.
@@ -45,36 +63,38 @@ pub enum Method {
 /// Memory for remembered tokens where the configuration says nothing, in bytes.
 pub const TOKENS_MEMORY: u64 = 16 << 20;
 
-/// Compiles the sections `authenticators` and `consumers`.
+/// Compiles the sections about who calls.
 ///
-/// `plan` finds the limit of a plan by its name. `tokens_memory` is shared by all token authenticators, in bytes. From an
-/// `earlier` snapshot they take over the tokens they remember, where nothing has changed that those depend on.
-pub fn compile(
-    authenticators: &Named<AuthenticatorSettings>,
-    consumers: &Named<ConsumerSettings>,
-    plan: &dyn Fn(&str) -> Option<usize>,
-    tokens_memory: u64,
-    earlier: Option<&Authenticators>,
-) -> Result<Authenticators, Vec<Diagnostic>> {
+/// `tokens_memory` is shared by all token authenticators, in bytes. From an `earlier` snapshot they take over the tokens they remember,
+/// where nothing has changed that those depend on, and what was read of files that have not changed.
+pub fn compile(sections: &Sections<'_>, tokens_memory: u64, earlier: Option<&Authenticators>) -> Result<Authenticators, Vec<Diagnostic>> {
+    let Sections { authenticators, consumers: _, consumers_from, revocation, plans, book } = sections;
     let mut wrong = Vec::new();
-    let known = Known::read(consumers, authenticators, plan, &mut wrong);
+    let known = Known::read(sections, &mut wrong);
+    let listed = consumers_from.and_then(|from| known.listed(from, sections, earlier, &mut wrong));
+    let revocations = revocation.and_then(|revocation| {
+        let names = authenticators.iter().map(|(name, _)| name.value.clone()).collect();
+        let file = &revocation.value.file;
+        let opened = Revocations::open(&file.place, file, revocation::Around(names));
+        opened.map(Arc::new).map_err(|why| wrong.push(bad_list(file, &why))).ok()
+    });
     let token_authenticators = authenticators.iter().filter(|(_, settings)| settings.jwt.is_some()).count() as u64;
     let share = tokens_memory / token_authenticators.max(1);
-    let mut all = Authenticators { consumers: known.consumers, ..Authenticators::default() };
+    let mut all = Authenticators { consumers: known.consumers, listed, revocations, ..Authenticators::default() };
     let mut tokens_of = known.tokens_of;
-    for (name, settings) in authenticators {
+    for (name, settings) in *authenticators {
         let AuthenticatorSettings { jwt, api_key } = settings;
         let compiled = match (jwt, api_key) {
             (Some(jwt), None) => {
-                let of = tokens_of.remove(name.value.as_str()).unwrap_or_default();
-                Jwt::compile(name, jwt, of, share).map(|mut jwt| {
+                let tokens_of = tokens_of.remove(name.value.as_str()).unwrap_or_default();
+                Jwt::compile(name, jwt, Who { tokens_of, plans, book: book.clone() }, share).map(|mut jwt| {
                     if let Some(earlier) = earlier.and_then(|earlier| earlier.find_jwt(name)) {
                         jwt.inherit(earlier);
                     }
                     Method::Jwt(Box::new(jwt))
                 })
             }
-            (None, Some(keys)) => ApiKey::compile(name, keys, &known.keys).map(Method::ApiKey),
+            (None, Some(keys)) => ApiKey::compile(name, keys, &known.keys, all.listed.as_ref()).map(Method::ApiKey),
             (Some(_), Some(_)) | (None, None) => {
                 let message = format!("`{}` is of no kind or of two: expected exactly one of `jwt` and `api_key`", name.value);
                 Err(vec![Diagnostic::at(&name.place, "authenticator-kind", message)])
@@ -85,7 +105,7 @@ pub fn compile(
             Err(more) => wrong.extend(more),
         }
     }
-    for (name, _) in authenticators {
+    for (name, _) in *authenticators {
         if let Some(Method::ApiKey(keys)) = all.find(name).map(|authenticator| &authenticator.method)
             && let Carrier::Header(header) = keys.carrier()
             && all.identity_headers.matches(header)
@@ -123,6 +143,21 @@ impl Authenticators {
     /// Query parameters that carry credentials on any route: cut out of what is logged, on every route.
     pub fn credential_parameters(&self) -> &[Box<str>] {
         &self.credential_parameters
+    }
+
+    /// The consumers of a file.
+    pub fn listed(&self) -> Option<&Arc<ListedConsumers>> {
+        self.listed.as_ref()
+    }
+
+    pub fn revocations(&self) -> Option<&Arc<Revocations>> {
+        self.revocations.as_ref()
+    }
+
+    /// The files that are read again while the gateway runs, by the names that metrics and the status have for them.
+    pub fn lists(&self) -> Vec<(&'static str, Arc<dyn Follow>)> {
+        let consumers = self.listed.iter().map(|list| ("consumers", list.clone() as Arc<dyn Follow>));
+        consumers.chain(self.revocations.iter().map(|list| ("revocation", list.clone() as Arc<dyn Follow>))).collect()
     }
 
     /// The key sets that are fetched from providers, each with the name of its authenticator.
@@ -193,7 +228,7 @@ impl Authenticator {
 #[derive(Default)]
 struct Known<'a> {
     consumers: Vec<Arc<Consumer>>,
-    keys: Vec<(KeyHash, Arc<Consumer>)>,
+    keys: Vec<(KeyHash, Owned)>,
     /// By the name of the authenticator.
     tokens_of: HashMap<&'a str, Vec<TokenOf>>,
 }
@@ -201,21 +236,23 @@ struct Known<'a> {
 // === impl Known ===
 
 impl<'a> Known<'a> {
-    fn read(
-        consumers: &'a Named<ConsumerSettings>,
-        authenticators: &Named<AuthenticatorSettings>,
-        plan: &dyn Fn(&str) -> Option<usize>,
-        wrong: &mut Vec<Diagnostic>,
-    ) -> Self {
+    fn read(sections: &Sections<'a>, wrong: &mut Vec<Diagnostic>) -> Self {
+        let Sections { authenticators, consumers, consumers_from, revocation: _, plans, book } = sections;
         let mut known = Known::default();
         let takes_keys = authenticators.iter().any(|(_, settings)| settings.api_key.is_some());
-        for (name, settings) in consumers {
-            let ConsumerSettings { keys, identities, plan: plan_name, scopes } = settings;
+        if let Some(from) = consumers_from.filter(|_| !takes_keys) {
+            wrong.push(Diagnostic::at(&from.place, "consumer-keys", "consumers of a file have keys, but no authenticator takes API keys"));
+        }
+        for (name, settings) in *consumers {
+            let ConsumerSettings { keys, identities, plan: plan_name, scopes, tags } = settings;
+            for (tag, value) in tags {
+                check_tag(tag, &value.place, std::iter::once(value), wrong);
+            }
             let mut tell = |code, message: String| wrong.push(Diagnostic::at(&name.place, code, message));
             let it = &name.value;
-            if keys.is_empty() && identities.is_empty() {
+            if keys.is_empty() && identities.is_empty() && consumers_from.is_none() {
                 tell("consumer-unreachable", format!("`{it}` has neither `keys` nor `identities`: nobody can be it"));
-            } else if keys.is_empty() && !scopes.is_empty() {
+            } else if keys.is_empty() && !scopes.is_empty() && consumers_from.is_none() {
                 tell("consumer-scopes", format!("`{it}` has `scopes` but no `keys`: tokens bring their own scopes"));
             }
             if !keys.is_empty() && !takes_keys {
@@ -224,14 +261,15 @@ impl<'a> Known<'a> {
             for scope in scopes.iter().filter(|scope| !is_scope(scope)) {
                 tell("bad-scope", bad_scope(scope));
             }
-            let plan = plan_name.as_ref().and_then(|plan_name| match plan(plan_name) {
-                Some(index) => Some((plan_name.value.clone(), index)),
+            let plan = plan_name.as_ref().and_then(|plan_name| match plans.iter().position(|plan| **plan == *plan_name.value) {
+                Some(index) => Some((plans[index].clone(), index)),
                 None => {
                     wrong.push(Diagnostic::at(&plan_name.place, "unknown-name", format!("`{}` is not a plan", plan_name.value)));
                     None
                 }
             });
-            let consumer = Arc::new(Consumer { name: it.clone(), plan, scopes: scopes.clone() });
+            let tags = tags.iter().map(|(name, value)| book.tag(name, value)).collect();
+            let consumer = Arc::new(Consumer { name: it.as_str().into(), plan, scopes: scopes.as_slice().into(), tags });
             known.add_keys(&consumer, keys, wrong);
             known.add_identities(&consumer, identities, authenticators, wrong);
             known.consumers.push(consumer);
@@ -239,8 +277,35 @@ impl<'a> Known<'a> {
         known
     }
 
+    /// The consumers of a file. What was read for an earlier snapshot is taken over, where it would be read alike.
+    fn listed(
+        &self,
+        from: &At<ConsumersFromSettings>,
+        sections: &Sections<'_>,
+        earlier: Option<&Authenticators>,
+        wrong: &mut Vec<Diagnostic>,
+    ) -> Option<Arc<ListedConsumers>> {
+        let ConsumersFromSettings { file } = &from.value;
+        let around = consumers::Around {
+            plans: sections.plans.to_vec(),
+            book: sections.book.clone(),
+            consumers: self.consumers.clone(),
+            keys: self.keys.iter().map(|(hash, _)| *hash).collect(),
+        };
+        let known = earlier.and_then(|earlier| earlier.listed.as_ref());
+        if let Some(known) = known
+            && known.is_of(&file.place, file)
+            && !known.has_changed()
+            && known.shown().trouble.is_none()
+            && known.around().is_like(&around)
+        {
+            return Some(known.clone());
+        }
+        ListedConsumers::open(&file.place, file, around).map(Arc::new).map_err(|why| wrong.push(bad_list(file, &why))).ok()
+    }
+
     fn add_keys(&mut self, consumer: &Arc<Consumer>, keys: &[ConsumerKeySettings], wrong: &mut Vec<Diagnostic>) {
-        for ConsumerKeySettings { sha256 } in keys {
+        for ConsumerKeySettings { sha256, expires } in keys {
             let mut tell = |code, message: &str, help: &str| wrong.push(Diagnostic::at(&sha256.place, code, message).help(help));
             match api_key::parse_hash(sha256) {
                 None => tell("key-hash", "not a SHA-256: expected 64 hex digits", "`sluice key hash` prints it"),
@@ -254,7 +319,10 @@ impl<'a> Known<'a> {
                         "remove one of them",
                     );
                 }
-                Some(hash) => self.keys.push((hash, consumer.clone())),
+                Some(hash) => {
+                    let expires = expires.as_ref().map(|expires| expires.value.0);
+                    self.keys.push((hash, Owned { consumer: consumer.clone(), expires }));
+                }
             }
         }
     }
@@ -295,6 +363,11 @@ impl<'a> Known<'a> {
     }
 }
 
+fn bad_list(file: &At<String>, why: &str) -> Diagnostic {
+    Diagnostic::at(&file.place, "list-file", format!("`{}` {why}", file.value))
+        .help("relative paths start at the folder of the configuration file")
+}
+
 fn taken_twice(is: &At<String>) -> Diagnostic {
     Diagnostic::at(&is.place, "duplicate-identity", "tokens with this claim are a consumer's already: they cannot be two")
 }
@@ -326,15 +399,20 @@ mod tests {
             is: at_text(is),
         };
         ConsumerSettings {
-            keys: keys.iter().map(|hash| ConsumerKeySettings { sha256: at_text(hash) }).collect(),
+            keys: keys.iter().map(|hash| ConsumerKeySettings { sha256: at_text(hash), expires: None }).collect(),
             identities: identities.iter().map(identity).collect(),
             plan: None,
             scopes: Vec::new(),
+            tags: Default::default(),
         }
     }
 
     fn hash(key: &str) -> String {
         hash_key(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn sections<'a>(authenticators: &'a Named<AuthenticatorSettings>, consumers: &'a Named<ConsumerSettings>) -> Sections<'a> {
+        Sections { authenticators, consumers, consumers_from: None, revocation: None, plans: &[], book: Default::default() }
     }
 
     fn compiled(
@@ -343,7 +421,7 @@ mod tests {
     ) -> Result<Authenticators, Vec<Diagnostic>> {
         let authenticators = authenticators.iter().map(|(name, settings)| (at_text(name), settings.clone())).collect();
         let consumers = consumers.iter().map(|(name, settings)| (at_text(name), settings.clone())).collect();
-        compile(&authenticators, &consumers, &|_| None, TOKENS_MEMORY, None)
+        compile(&sections(&authenticators, &consumers), TOKENS_MEMORY, None)
     }
 
     #[test]
@@ -394,7 +472,7 @@ mod tests {
         };
         let load = |names: &[&str], earlier: Option<&Authenticators>| {
             let authenticators = names.iter().map(|name| (at_text(name), tokens(&signer))).collect();
-            compile(&authenticators, &Vec::new(), &|_| None, TOKENS_MEMORY, earlier).unwrap()
+            compile(&sections(&authenticators, &Vec::new()), TOKENS_MEMORY, earlier).unwrap()
         };
         let first = load(&["idp"], None);
         assert_eq!(signatures(&first), 1);

@@ -9,15 +9,21 @@ pub mod authenticators;
 pub mod authn;
 pub mod authz;
 pub mod buckets;
+pub mod claimed;
 pub mod claims;
+pub mod consumers;
 pub mod cors;
 pub mod credential;
 pub mod forward;
 pub mod ip_filter;
 pub mod jwt;
+pub mod key_table;
 pub mod limits;
+pub mod list_file;
 pub mod principal;
 pub mod rate_limit;
+pub mod revocation;
+pub mod tag_book;
 pub mod token_memory;
 pub mod validate;
 pub mod websocket;
@@ -121,6 +127,8 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("websocket", &websocket::ORIGIN_REFUSED),
     ("auth", &authn::CREDENTIALS_AMBIGUOUS),
     ("auth", &authn::CREDENTIALS_MISSING),
+    ("auth", &revocation::CREDENTIAL_REVOKED),
+    ("auth", &api_key::KEY_EXPIRED),
     ("auth", &api_key::KEY_MALFORMED),
     ("auth", &api_key::KEY_UNKNOWN),
     ("auth", &jwt::published::KEYS_TOO_OLD),
@@ -139,6 +147,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("allow", &authz::CLAIM_MISMATCH),
     ("allow", &authz::ROLE_MISSING),
     ("allow", &authz::SCOPE_MISSING),
+    ("allow", &authz::TAG_MISMATCH),
     ("limits", &rate_limit::KIND),
     ("body", &validate::BODY_TOO_LARGE),
 ];

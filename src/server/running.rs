@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 
 use super::figures::{LastReload, Shown, register};
 use super::keys::{KeySets, fetch_missing};
+use super::lists::Lists;
 use super::passed::Passed;
 use super::refusals::Refusals;
 use super::sockets::{OpenListener, Prepared, listen};
@@ -63,6 +64,7 @@ pub struct Running {
     resolver: Resolver,
     watches: Vec<Watch>,
     keys: KeySets,
+    lists: Lists,
     /// Another process served before this one.
     is_heir: bool,
 }
@@ -132,6 +134,7 @@ impl Running {
             resolver,
             watches,
             keys,
+            lists: Lists::default(),
             is_heir,
         };
         if !is_heir {
@@ -178,6 +181,7 @@ impl Running {
     /// Starts to check targets and to look names up again; what an earlier snapshot started ends.
     fn look_after(&mut self) {
         self.keys.look_after(&self.gateway.load());
+        self.lists = Lists::follow(&self.gateway.load());
         self.watches = self.gateway.load().upstreams.iter().map(|upstream| watch(&upstream.pool, &self.resolver)).collect();
     }
 

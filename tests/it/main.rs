@@ -8,6 +8,7 @@ mod bench_configs;
 mod change;
 mod cli;
 mod config_golden;
+mod consumers;
 mod corpora;
 mod entry;
 mod every_key;

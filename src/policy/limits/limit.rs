@@ -8,6 +8,7 @@ use super::pace::{LONGEST, Pace};
 use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::types::{At, Rate};
 use crate::policy::buckets::identity;
+use crate::policy::principal::Identity;
 use crate::policy::rate_limit::{By, LimitSettings, Per, PlanSettings, Stage};
 
 /// One limit. A plan is a limit by consumer over all routes.
@@ -18,6 +19,8 @@ pub struct Limit {
     rate: Rate,
     pace: Pace,
     by: Vec<By>,
+    /// Of whom; everybody where it is empty.
+    for_tags: Vec<(Box<str>, Vec<String>)>,
     per: Option<Per>,
     stage: Option<Stage>,
     identity: u128,
@@ -44,7 +47,7 @@ pub struct Callers {
 
 impl Limit {
     pub fn compile(name: &str, settings: &LimitSettings) -> Result<Limit, Vec<Diagnostic>> {
-        let LimitSettings { rate, burst, by, per, stage } = settings;
+        let LimitSettings { rate, burst, by, for_tags, per, stage } = settings;
         let mut mistakes = Vec::new();
         let pace = compile_pace(rate, burst.as_ref()).map_err(|mistake| mistakes.push(mistake));
         if by.is_empty() {
@@ -76,6 +79,11 @@ impl Limit {
                 rate: rate.value,
                 pace,
                 by: by.iter().map(|key| key.value.clone()).collect(),
+                for_tags: for_tags
+                    .iter()
+                    .flat_map(|tags| &tags.value)
+                    .map(|(name, values)| (name.as_str().into(), values.0.clone()))
+                    .collect(),
                 per: *per,
                 stage: *stage,
                 identity: identity("limit", name, None),
@@ -87,8 +95,9 @@ impl Limit {
     pub fn compile_plan(name: &str, settings: &PlanSettings) -> Result<Limit, Vec<Diagnostic>> {
         let PlanSettings { rate, burst } = settings;
         let pace = compile_pace(rate, burst.as_ref()).map_err(|mistake| vec![mistake])?;
-        let (what, by, identity) = (What::Plan, vec![By::Consumer], identity("plan", name, None));
-        Ok(Limit { name: name.into(), what, rate: rate.value, pace, by, per: None, stage: None, identity })
+        // By subject where a claim, and no consumer, gives the plan.
+        let (what, by, identity) = (What::Plan, vec![By::Consumer, By::Subject], identity("plan", name, None));
+        Ok(Limit { name: name.into(), what, rate: rate.value, pace, by, for_tags: Vec::new(), per: None, stage: None, identity })
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -106,6 +115,14 @@ impl Limit {
 
     pub fn pace(&self) -> &Pace {
         &self.pace
+    }
+
+    /// Whether this caller is one of those who are counted.
+    pub fn is_for(&self, identity: Option<&Identity>) -> bool {
+        self.for_tags.iter().all(|(name, values)| {
+            let tag = identity.and_then(|identity| identity.tag(name));
+            tag.is_some_and(|tag| values.iter().any(|value| **value == *tag.value))
+        })
     }
 
     /// In order of preference.
@@ -178,7 +195,7 @@ pub(in crate::policy) mod tests {
 
     pub fn settings(rate: &str, by: &[By]) -> LimitSettings {
         let by = at(3, by.iter().map(|by| at(3, by.clone())).collect());
-        LimitSettings { rate: at(1, Rate::parse(rate).unwrap()), burst: None, by, per: None, stage: None }
+        LimitSettings { rate: at(1, Rate::parse(rate).unwrap()), burst: None, by, for_tags: None, per: None, stage: None }
     }
 
     pub fn limit(name: &str, rate: &str, by: &[By]) -> Arc<Limit> {
@@ -200,7 +217,7 @@ pub(in crate::policy) mod tests {
         assert_eq!(Limit::compile("x", &burst).unwrap().pace().size(), 7);
         let plan = PlanSettings { rate: at(1, Rate::parse("100/m").unwrap()), burst: Some(at(2, 9)) };
         let plan = Limit::compile_plan("x", &plan).unwrap();
-        assert_eq!((plan.pace().size(), plan.by(), plan.what()), (9, &[By::Consumer][..], What::Plan));
+        assert_eq!((plan.pace().size(), plan.by(), plan.what()), (9, &[By::Consumer, By::Subject][..], What::Plan));
     }
 
     #[test]

@@ -18,7 +18,7 @@ fn url() -> JwtKeysSettings {
 }
 
 fn compile(settings: &JwtSettings) -> Result<Jwt, Vec<crate::config::diagnostic::Diagnostic>> {
-    Jwt::compile(&at_text("idp"), settings, Vec::new(), 1 << 20)
+    Jwt::compile(&at_text("idp"), settings, Default::default(), 1 << 20)
 }
 
 fn token(signer: &Signer, kid: &str) -> String {
