@@ -2,6 +2,7 @@
 //!
 //! Decides what belongs to which route, and that all mistakes are told at once. Opens no socket and starts nothing.
 
+mod certificates;
 mod route;
 
 use std::collections::{BTreeSet, HashMap};
@@ -175,6 +176,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     let authenticators = wrong.keep(known).unwrap_or_default();
     let upstreams = upstreams(&document, state, &mut wrong);
     let listeners = listeners(&document, &limits, state, &mut wrong);
+    certificates::check(&document, &listeners, &mut wrong);
 
     let resolver = Resolver::new(&document);
     let parts = Parts { authenticators: &authenticators, limits: &limits, upstreams: &upstreams, document: &document, state };
