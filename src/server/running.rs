@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use super::figures::{LastReload, Shown, register};
 use super::keys::{KeySets, fetch_missing};
 use super::passed::Passed;
+use super::quotas::Quotas;
 use super::refusals::Refusals;
 use super::sockets::{OpenListener, Prepared, listen};
 use super::workers::Workers;
@@ -63,6 +64,7 @@ pub struct Running {
     resolver: Resolver,
     watches: Vec<Watch>,
     keys: KeySets,
+    quotas: Quotas,
     /// Another process served before this one.
     is_heir: bool,
 }
@@ -117,6 +119,9 @@ impl Running {
         let is_heir = inherited.is_some();
         let mut keys = KeySets::default();
         keys.store = keys.open(&snapshot)?;
+        if !is_heir {
+            Quotas::restore(keys.store.as_ref(), &snapshot);
+        }
         let mut running = Running {
             state,
             gateway,
@@ -132,6 +137,7 @@ impl Running {
             resolver,
             watches,
             keys,
+            quotas: Quotas::default(),
             is_heir,
         };
         if !is_heir {
@@ -178,6 +184,7 @@ impl Running {
     /// Starts to check targets and to look names up again; what an earlier snapshot started ends.
     fn look_after(&mut self) {
         self.keys.look_after(&self.gateway.load());
+        self.quotas.look_after(self.keys.store.as_ref(), &self.gateway.load());
         self.watches = self.gateway.load().upstreams.iter().map(|upstream| watch(&upstream.pool, &self.resolver)).collect();
     }
 
@@ -345,6 +352,12 @@ impl Running {
         self.admin = None;
         self.watches.clear();
         self.keys.stop();
+        self.quotas.stop();
+    }
+
+    /// Keeps what the quotas have counted to the last.
+    pub(super) fn keep_quotas(&mut self) {
+        self.quotas.end();
     }
 
     /// Says nothing more of readiness, and fetches no more keys.

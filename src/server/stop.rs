@@ -45,6 +45,7 @@ impl Running {
             let drained = self.unless_signalled(signals, async { is_over = drained.await.is_err() }).await;
             is_over |= !drained;
         }
+        self.keep_quotas();
         if is_over {
             self.cut(LAST_WORDS);
         }
