@@ -18,6 +18,7 @@ use super::passed::Passed;
 use super::quotas::Quotas;
 use super::refusals::Refusals;
 use super::sockets::{OpenListener, Prepared, listen};
+use super::stop::cut_after;
 use super::workers::Workers;
 use crate::admin::server::Server as AdminServer;
 use crate::clock;
@@ -380,20 +381,6 @@ impl Running {
         }
         log::warn!("{all} connections are cut");
         self.workers.cut(limit);
-    }
-}
-
-/// The tunnels of listeners that a reload closed live as long as those of a process that is stopped.
-fn cut_after(drain: Duration, listeners: &[Arc<RunningListener>]) {
-    for listener in listeners {
-        // Its connections hold it as long as there are any.
-        let listener = Arc::downgrade(listener);
-        tokio::spawn(async move {
-            tokio::time::sleep(drain).await;
-            if let Some(listener) = listener.upgrade() {
-                listener.cut();
-            }
-        });
     }
 }
 
