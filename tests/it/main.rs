@@ -19,6 +19,7 @@ mod harness;
 mod hostile;
 mod http2;
 mod keys;
+mod limits;
 mod listen;
 mod notify;
 mod passed;
