@@ -27,6 +27,7 @@ mod proxy_protocol;
 mod readme;
 mod relay;
 mod reload;
+mod stalled;
 mod stop;
 mod streaming;
 mod tls;
