@@ -141,7 +141,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         ctx.gateway.metrics.refused(kind);
     }
     // One that is shadowed has refused nothing.
-    if let Some(charge) = limited.filter(|_| refused.is_some_and(|(kind, _)| kind.code == rate_limit::KIND.code))
+    if let Some(charge) = limited.filter(|_| refused.is_some_and(|(kind, _)| rate_limit::is_own(kind)))
         && let Some(series) = ctx.gateway.limit_series.get(&*charge.limit)
     {
         series.refused(charge.key_kind);

@@ -18,6 +18,7 @@ mod harness;
 mod hostile;
 mod http2;
 mod keys;
+mod limits;
 mod listen;
 mod notify;
 mod passed;
