@@ -23,10 +23,11 @@ use crate::entry::client_ip::Clients;
 use crate::entry::route::{RouteMatch, Table};
 use crate::listen::Listener;
 use crate::policy::authenticators;
-use crate::policy::limits::limit::Limit;
+use crate::policy::limits::limit::{Limit, quota_name};
 use crate::policy::rate_limit::RateLimits;
 use crate::relay::strip::StripSet;
 use crate::relay::upstream::Upstream;
+use crate::report::metrics::series::LimitSeries;
 use crate::report::writer::To;
 use crate::state::State;
 
@@ -233,6 +234,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
         admin: document.admin.as_ref().map(|admin| admin.address.value),
         listeners,
         clients,
+        has_quotas: plans.iter().chain(limits.values()).any(|limit| limit.is_long()),
         plans,
         strip,
         credential_parameters,
@@ -240,17 +242,21 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
         routes: routes.into_iter().flatten().collect(),
         unmatched: state.metrics.route("", None),
         metrics: state.metrics.clone(),
-        limit_series: document
-            .limits
-            .iter()
-            .map(|(name, _)| name)
-            .chain(document.plans.iter().map(|(name, _)| name))
-            .map(|name| (Box::from(name.as_str()), state.metrics.limit(name)))
-            .collect(),
+        limit_series: limit_series(&document, state),
         upstreams: upstreams.into_values().collect(),
         sources: document.sources,
         tests: document.tests,
     })
+}
+
+/// What limits and plans refuse is counted by name.
+fn limit_series(document: &Document, state: &State) -> HashMap<Box<str>, Arc<LimitSeries>> {
+    let limits = document.limits.iter().map(|(name, _)| name.value.clone());
+    let plans = document.plans.iter().map(|(name, _)| name.value.clone());
+    let quotas =
+        document.plans.iter().filter(|(_, plan)| plan.rate.is_some() && plan.quota.is_some()).map(|(name, _)| quota_name(&name.value));
+    let all = limits.chain(plans).chain(quotas);
+    all.map(|name| (Box::from(name.as_str()), state.metrics.limit(&name))).collect()
 }
 
 fn fingerprint(document: &Document) -> String {

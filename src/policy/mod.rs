@@ -140,6 +140,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("allow", &authz::ROLE_MISSING),
     ("allow", &authz::SCOPE_MISSING),
     ("limits", &rate_limit::KIND),
+    ("limits", &limits::quota::QUOTA_EXCEEDED),
     ("body", &validate::BODY_TOO_LARGE),
 ];
 

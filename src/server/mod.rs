@@ -6,6 +6,7 @@ mod figures;
 mod handover;
 mod keys;
 mod passed;
+mod quotas;
 mod refusals;
 mod running;
 mod signals;

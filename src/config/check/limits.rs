@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use super::Index;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::document::RouteSettings;
+use crate::config::document::{Document, RouteSettings};
 use crate::config::effective::Effective;
 use crate::config::types::At;
 use crate::listen::address::LOCAL;
 use crate::policy::Shadow;
 use crate::policy::authn::AuthSettings;
+use crate::policy::limits::limit::quota_name;
 use crate::policy::rate_limit::{By, LimitSettings, Stage};
 
 /// A kind of caller that a route admits, by what is known of it when limits are judged.
@@ -26,6 +27,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         before_auth(name, limit, errors);
         useless_keys(limit, errors);
     }
+    plans(index.document, errors);
     let mut on_routes: HashSet<&str> = HashSet::new();
     let mut told: HashSet<(&str, u32, u32)> = HashSet::new();
     for ((name, route), effective) in index.document.routes.iter().zip(&index.effective) {
@@ -66,6 +68,27 @@ fn over_unix_sockets(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             if route.own.listeners.as_ref().is_none_or(|names| names.iter().any(|own| own.value == name.value)) {
                 effective.given(|all| &all.limits).iter().flat_map(|given| &given.settings.value).for_each(|used| tell(&name.value, used));
             }
+        }
+    }
+}
+
+/// A plan says how much, and its quota has a name that nobody else has.
+fn plans(document: &Document, errors: &mut Vec<Diagnostic>) {
+    for (name, plan) in &document.plans {
+        match (&plan.rate, &plan.quota) {
+            (None, None) => errors.push(
+                Diagnostic::at(&name.place, "limit-without-rate", format!("the plan `{}` says neither `rate` nor `quota`", name.value))
+                    .help("add one, such as `rate: 100/m` or `quota: 10000/day`"),
+            ),
+            (Some(_), Some(_)) => {
+                let quota = quota_name(&name.value);
+                let limits = document.limits.iter().map(|(name, _)| name);
+                if let Some(other) = limits.chain(document.plans.iter().map(|(name, _)| name)).find(|other| other.value == quota) {
+                    let message = format!("`{quota}` is what the quota of the plan `{}` is called in logs and headers", name.value);
+                    errors.push(Diagnostic::at(&other.place, "limit-name", message).help("give it another name"));
+                }
+            }
+            (Some(_), None) | (None, Some(_)) => {}
         }
     }
 }

@@ -299,6 +299,41 @@ pub const KEYS: &[(&str, Proof)] = &[
         ),
     ),
     (
+        "plans.*.quota",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }], plan: p } }\nplans: { p: { rate: 9/h[[, quota: 1/day||]] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a?key=test | x-api-key: test"],
+        ),
+    ),
+    (
+        "plans.*.time_zone",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }], plan: p } }\nplans: { p: { quota: 1/day[[, time_zone: Europe/Berlin||]] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a?key=test | x-api-key: test", "GET http://h/a?key=test | x-api-key: test"],
+        ),
+    ),
+    (
+        "limits.*.quota",
+        Differs(
+            "limits: { one: { quota: [[1/h||1/day]], by: [client_ip] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one], upstream: u } }",
+            &["GET http://h/a", "GET http://h/a"],
+        ),
+    ),
+    (
+        "limits.*.window",
+        Differs(
+            "limits: { one: { rate: 1/3h[[, window: fixed||]], by: [client_ip] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one], upstream: u } }",
+            &["GET http://h/a", "GET http://h/a"],
+        ),
+    ),
+    (
+        "limits.*.time_zone",
+        Differs(
+            "limits: { one: { quota: 1/day[[, time_zone: Europe/Berlin||]], by: [client_ip] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one], upstream: u } }",
+            &["GET http://h/a", "GET http://h/a"],
+        ),
+    ),
+    (
         "limits.*.rate",
         Differs(
             "limits: { one: { rate: [[1/h||2/h]], by: [client_ip] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one], upstream: u } }",
