@@ -29,6 +29,7 @@ mod proxy_protocol;
 mod readme;
 mod relay;
 mod reload;
+mod stalled;
 mod stop;
 mod streaming;
 mod tls;
