@@ -69,6 +69,25 @@ impl Store {
         }
     }
 
+    /// The same of what is no JSON, of at most so many bytes.
+    pub fn read_bytes(&self, name: &str, most: u64) -> Option<Vec<u8>> {
+        let path = self.folder.join(name);
+        let mut bytes = Vec::new();
+        let read = fs::File::open(&path).and_then(|file| file.take(most.saturating_add(1)).read_to_end(&mut bytes));
+        match read {
+            Ok(length) if length as u64 <= most => Some(bytes),
+            Ok(_) => {
+                log::warn!("server.state: {} is not used: it is larger than it can be", path.display());
+                None
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => {
+                log::warn!("server.state: {} is not used: {e}", path.display());
+                None
+            }
+        }
+    }
+
     /// Keeps it, on another thread. A failure is logged: what runs needs no file.
     pub async fn write<T: Serialize>(self: &Arc<Self>, name: &str, what: &T) {
         let (store, name) = (self.clone(), name.to_owned());
@@ -84,7 +103,7 @@ impl Store {
     }
 
     /// All or nothing: a reader finds the old content or the new.
-    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    pub fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let fresh = self.folder.join(format!("{name}.{}.new", std::process::id()));
         let _ = fs::remove_file(&fresh);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;

@@ -31,7 +31,8 @@ fn main() -> ExitCode {
     let start = Instant::now();
     for caller in 0..keys {
         // All in the same second: the worst case, in which no bucket comes to rest.
-        let asking = Asking { identity: limit, key: buckets.key(limit, 3, &[&caller.to_le_bytes()]), pace: &pace };
+        let asking =
+            Asking { identity: limit, key: buckets.key(limit, 3, &[&caller.to_le_bytes()]), pace: &pace, bounds: Default::default() };
         buckets.charge(caller, &[asking]);
     }
     let took = start.elapsed();

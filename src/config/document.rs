@@ -65,7 +65,7 @@ pub struct ServerSettings {
     pub drain: Option<At<Period>>,
     /// Time between `/readyz` going false and the listeners closing. Default 1s.
     pub settle: Option<At<Period>>,
-    /// A directory for what the next process takes over, though this one is gone: the key sets of providers. It is made where there is none;
+    /// A directory for what the next process takes over, though this one is gone: the key sets of providers, and the counts of quotas. It is made where there is none;
     /// only this user may write to it. Default: nothing is kept.
     pub state: Option<At<String>>,
     /// Reload when the files change, those that the configuration names (`${file:}`, keys) included. SIGHUP always does.
@@ -219,6 +219,8 @@ pub struct TestRequestSettings {
     pub from: Option<At<std::net::IpAddr>>,
     /// Stands for a verified token with these claims.
     pub claims: Option<At<BTreeMap<String, ClaimValue>>>,
+    /// Stands for a certificate of the client's that was verified, by the names that `client_certificate` has for its facts, such as `uri`.
+    pub certificate: Option<At<BTreeMap<String, ClaimValue>>>,
     /// Stands for a key of this consumer.
     pub consumer: Option<At<String>>,
     /// How many times the request is sent, one after the other; the last answer is judged. Default 1.

@@ -58,6 +58,8 @@ pub struct Gateway {
     pub unmatched: Arc<RouteSeries>,
     /// Figures of the process, for what is counted over all routes.
     pub metrics: Arc<Metrics>,
+    /// Whether something counts for so long that it is kept through a restart.
+    pub has_quotas: bool,
     /// What limits and plans refused, by name; looked up only when one refuses.
     pub limit_series: HashMap<Box<str>, Arc<LimitSeries>>,
     pub upstreams: Vec<Arc<UpstreamPlan>>,

@@ -15,7 +15,7 @@ use super::consumers::{ListedConsumers, Owned};
 use super::credential::{self, Found};
 use super::forward::header_names;
 use super::key_table::KeyTable;
-use super::principal::{Identity, KeyId};
+use super::principal::{Credential, Identity, KeyId};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Moment};
 use crate::reply::problem::{Kind, Problem};
@@ -284,6 +284,7 @@ fn identify(authenticator: &Arc<str>, hash: &KeyHash, owned: &Owned, headers: &[
     let Owned { consumer, expires } = owned;
     let headers = headers.iter().map(|name| Some((name.clone(), HeaderValue::from_str(&consumer.name).ok()?))).collect::<Option<_>>()?;
     Some(Identity {
+        credential: Credential::ApiKey,
         authenticator: authenticator.clone(),
         consumer: Some(consumer.clone()),
         key_id: Some(KeyId::of(hash)),

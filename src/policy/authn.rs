@@ -1,4 +1,5 @@
-//! Decides who calls: the first of a route's authenticators whose credential is present decides. Does not verify: see `jwt.rs` and `api_key.rs`.
+//! Decides who calls: the first of a route's authenticators whose credential is present decides. Does not verify: see `jwt/`, `api_key.rs` and
+//! `client_certificate/`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::api_key::{ApiKeySettings, Carrier};
 use super::authenticators::{Authenticator, Authenticators, Method};
+use super::client_certificate::{self, ClientCertificateSettings};
 use super::credential::{self, Found};
 use super::jwt::JwtSettings;
 use super::principal::Identity;
@@ -42,6 +44,8 @@ pub struct AuthenticatorSettings {
     pub jwt: Option<JwtSettings>,
     /// API keys of consumers.
     pub api_key: Option<ApiKeySettings>,
+    /// Certificates of clients.
+    pub client_certificate: Option<ClientCertificateSettings>,
 }
 
 /// Somebody who calls: a partner, an application, a team.
@@ -51,12 +55,12 @@ pub struct ConsumerSettings {
     /// Its API keys.
     #[serde(default)]
     pub keys: Vec<ConsumerKeySettings>,
-    /// Tokens that are this consumer too.
+    /// Tokens and certificates that are this consumer too.
     #[serde(default)]
     pub identities: Vec<ConsumerIdentitySettings>,
     /// What it may do in total; a name in `plans`.
     pub plan: Option<At<String>>,
-    /// What its keys may do; tokens bring their own scopes.
+    /// What its keys and certificates may do; tokens bring their own scopes.
     #[serde(default)]
     pub scopes: Vec<String>,
     /// Words about it, such as `version: v2`: `allow`, limits and the choice of an upstream may ask for them, and the access log has them.
@@ -74,13 +78,14 @@ pub struct ConsumerKeySettings {
     pub expires: Option<At<Moment>>,
 }
 
-/// A claim by which a token is recognised as a consumer's.
+/// A claim by which a token or a certificate is recognised as a consumer's.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConsumerIdentitySettings {
-    /// A name in `authenticators`, of kind `jwt`.
+    /// A name in `authenticators`, of kind `jwt` or `client_certificate`.
     pub authenticator: At<String>,
-    /// The claim: a name or a JSON Pointer.
+    /// The claim: of a token a name or a JSON Pointer; of a certificate `uri` (SPIFFE), `dns`, `email`, `subject`, `common_name`, `issuer`,
+    /// `serial` or `fingerprint`.
     pub claim: At<String>,
     /// The value that the claim must have.
     pub is: At<String>,
@@ -152,8 +157,8 @@ impl Auth {
     fn cutting(mut self, all: &Authenticators) -> Self {
         let passes = |name: &str| {
             self.authenticators().iter().any(|one| match one.carrier() {
-                Carrier::Parameter(own) => one.passes_credential() && *own == *name,
-                Carrier::Header(_) => false,
+                Some(Carrier::Parameter(own)) => one.passes_credential() && *own == *name,
+                Some(Carrier::Header(_)) | None => false,
             })
         };
         self.parameters = all.credential_parameters().iter().filter(|name| !passes(name)).cloned().collect();
@@ -166,11 +171,13 @@ impl Auth {
             auth.challenges.push(match &authenticator.method {
                 Method::Jwt(_) => BEARER,
                 Method::ApiKey(keys) => keys.challenge().clone(),
+                Method::ClientCertificate(_) => client_certificate::CHALLENGE,
             });
             match authenticator.carrier() {
                 _ if authenticator.passes_credential() => {}
-                Carrier::Header(name) => auth.headers.push(name),
-                Carrier::Parameter(_) => {} // see `cutting`
+                Some(Carrier::Header(name)) => auth.headers.push(name),
+                Some(Carrier::Parameter(_)) => {} // see `cutting`
+                None => {}
             }
         }
         auth.any_of = Some(list.into());
@@ -186,6 +193,11 @@ impl Auth {
         self.authenticators().iter().any(|one| matches!(one.method, Method::Jwt(_)))
     }
 
+    /// Whether a certificate can open the route, so that callers can have claims.
+    pub fn takes_certificates(&self) -> bool {
+        self.authenticators().iter().any(|one| matches!(one.method, Method::ClientCertificate(_)))
+    }
+
     /// Whether a key can open the route, so that every such caller is a consumer with a key.
     pub fn takes_keys(&self) -> bool {
         self.authenticators().iter().any(|one| matches!(one.method, Method::ApiKey(_)))
@@ -197,6 +209,7 @@ impl Auth {
         match &authenticator.method {
             Method::Jwt(jwt) => jwt.end(&identity.claims),
             Method::ApiKey(_) => identity.expires,
+            Method::ClientCertificate(by) => by.end(&identity.claims),
         }
     }
 
@@ -223,11 +236,15 @@ impl Auth {
     /// Finds out who calls. The first authenticator whose credential is present decides, also where it refuses.
     pub async fn decide(&self, request: &Request<'_>, facts: &mut Facts) -> Result<(), Stop> {
         let Some(list) = &self.any_of else { return Ok(()) };
-        for (at, authenticator) in list.iter().enumerate() {
+        for authenticator in list {
             match find(authenticator, request, facts).await? {
                 Found::One(identity) => {
                     if let Some(revocations) = &self.revocations {
-                        revocations.judge(&identity, self.challenges.get(at).unwrap_or(&BEARER))?;
+                        let challenge = match &authenticator.method {
+                            Method::ApiKey(keys) => Some(keys.challenge()),
+                            Method::Jwt(_) | Method::ClientCertificate(_) => None,
+                        };
+                        revocations.judge(&identity, challenge)?;
                     }
                     facts.identity = Some(identity);
                     return Ok(());
@@ -235,8 +252,9 @@ impl Auth {
                 Found::Missing => {}
                 Found::Ambiguous => {
                     let what = match authenticator.carrier() {
-                        Carrier::Header(name) => format!("header `{name}`"),
-                        Carrier::Parameter(name) => format!("parameter `{name}`"),
+                        Some(Carrier::Header(name)) => format!("header `{name}`"),
+                        Some(Carrier::Parameter(name)) => format!("parameter `{name}`"),
+                        None => "certificate".to_owned(),
                     };
                     let problem = Problem::new(&CREDENTIALS_AMBIGUOUS).detail("A credential was sent more than once.");
                     return Err(problem.reason(format!("more than one {what}")).into());
@@ -288,6 +306,7 @@ async fn find(authenticator: &Authenticator, request: &Request<'_>, facts: &Fact
             Some(consumer) => keys.assume(consumer, facts.now.unix_ms).map(Found::One),
             None => keys.identify(headers, request.head.uri.query(), facts.now.unix_ms),
         },
+        Method::ClientCertificate(by) => by.identify(facts.tls.as_deref(), facts.now.unix_ms),
     }
 }
 
@@ -298,6 +317,10 @@ fn leaves_nothing(earlier: &Authenticator, later: &Authenticator) -> bool {
         (Method::Jwt(_), Method::ApiKey(_)) => false,
         (Method::Jwt(_), Method::Jwt(_)) => true,
         (Method::ApiKey(_), Method::Jwt(_) | Method::ApiKey(_)) => earlier.carrier() == later.carrier(),
+        // Whether clients must have one is the listener's to say: see `config/check/certificates.rs`.
+        (Method::ClientCertificate(_), Method::ClientCertificate(_)) => true,
+        (Method::ClientCertificate(_), Method::Jwt(_) | Method::ApiKey(_)) => false,
+        (Method::Jwt(_) | Method::ApiKey(_), Method::ClientCertificate(_)) => false,
     }
 }
 
@@ -372,6 +395,7 @@ mod tests {
         jwt.forward = [("x-user-id".to_owned(), at_text("sub"))].into();
         let keys = |header: Option<&str>, query: Option<&str>, pass| AuthenticatorSettings {
             jwt: None,
+            client_certificate: None,
             api_key: Some(ApiKeySettings {
                 header: header.map(at_text),
                 query: query.map(at_text),
@@ -381,8 +405,8 @@ mod tests {
             }),
         };
         let authenticators = vec![
-            (at_text("idp"), AuthenticatorSettings { jwt: Some(jwt.clone()), api_key: None }),
-            (at_text("other-idp"), AuthenticatorSettings { jwt: Some(jwt), api_key: None }),
+            (at_text("idp"), AuthenticatorSettings { jwt: Some(jwt.clone()), api_key: None, client_certificate: None }),
+            (at_text("other-idp"), AuthenticatorSettings { jwt: Some(jwt), api_key: None, client_certificate: None }),
             (at_text("partners"), keys(Some("x-api-key"), None, false)),
             (at_text("links"), keys(None, Some("api_key"), false)),
             (at_text("plain"), keys(Some("authorization"), None, true)),

@@ -23,8 +23,10 @@ use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip128::{Hasher128, SipHasher13};
 use smallvec::SmallVec;
 
-use super::limits::pace::{Pace, Reading, Span};
+use super::limits::level::Level;
+use super::limits::pace::{Pace, Reading};
 use super::limits::table::{SHARDS, State, Table, sets_per_shard, shard_of};
+use super::limits::window::Bounds;
 
 /// What one limit is asked of one request.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +36,8 @@ pub struct Asking<'a> {
     /// Whose bucket, from [`Buckets::key`].
     pub key: u128,
     pub pace: &'a Pace,
+    /// The window of the request; nothing to a bucket.
+    pub bounds: Bounds,
 }
 
 /// What all limits together said.
@@ -77,6 +81,8 @@ pub struct Buckets {
     pub(super) shards: Box<[Shard]>,
     pub(super) overflow: Mutex<Overflow>,
     overflowed: AtomicU64,
+    /// Requests that were counted in windows, so that who keeps their counts knows whether there is anything new.
+    windows_charged: AtomicU64,
 }
 
 /// Aligned so that neighbours do not share cache lines, which processors fetch in pairs.
@@ -111,8 +117,7 @@ enum Place {
 struct Judged {
     place: Place,
     now: u64,
-    used: Span,
-    after: Option<Span>,
+    level: Level,
     /// An earlier asking of the same request is for the same bucket, which is charged once.
     is_repeated: bool,
 }
@@ -147,6 +152,7 @@ impl Buckets {
             shards: (0..SHARDS).map(|_| Shard::new(sets)).collect(),
             overflow: Mutex::default(),
             overflowed: AtomicU64::new(0),
+            windows_charged: AtomicU64::new(0),
         }
     }
 
@@ -202,14 +208,14 @@ impl Buckets {
             // A slot that another limit of this request is about to take is no longer there for this one.
             let taken = |set: usize, way: usize| judged.iter().any(|other| other.place == Place::Slot { guard, set, way });
             let mut one = match table.claim(asking.key, taken) {
-                Some((set, way, state)) => Judged::new(Place::Slot { guard, set, way }, table.latest, state, asking.pace),
+                Some((set, way, state)) => Judged::new(Place::Slot { guard, set, way }, table.latest, state, asking),
                 None => self.overflowing(overflow.get_or_insert_with(|| self.overflow.lock()), now, asking),
             };
             one.is_repeated = one.place == Place::Overflow
                 && judged.iter().zip(askings).any(|(other, theirs)| other.place == one.place && theirs.identity == asking.identity);
             judged.push(one);
         }
-        let is_admitted = judged.iter().all(|one| one.after.is_some());
+        let is_admitted = judged.iter().all(|one| one.level.fits());
         let mut verdicts = SmallVec::new();
         for (one, asking) in judged.iter().zip(askings) {
             verdicts.push(one.verdict(is_admitted, asking.pace));
@@ -217,6 +223,7 @@ impl Buckets {
                 continue;
             }
             let state = one.state(asking.pace);
+            self.note(&one.level);
             match one.place {
                 Place::Slot { guard, set, way } => self.shards[shards[guard]].write(&mut guards[guard], set, way, asking.key, state),
                 Place::Overflow => {
@@ -235,8 +242,8 @@ impl Buckets {
         let mut table = shard.lock(now);
         let one = match table.claim(asking.key, |_, _| false) {
             Some((set, way, state)) => {
-                let one = Judged::new(Place::Slot { guard: 0, set, way }, table.latest, state, asking.pace);
-                if one.after.is_some() {
+                let one = Judged::new(Place::Slot { guard: 0, set, way }, table.latest, state, asking);
+                if one.level.fits() {
                     shard.write(&mut table, set, way, asking.key, one.state(asking.pace));
                 }
                 one
@@ -244,7 +251,7 @@ impl Buckets {
             None => {
                 let mut overflow = self.overflow.lock();
                 let one = self.overflowing(&mut overflow, now, asking);
-                if one.after.is_some() {
+                if one.level.fits() {
                     overflow.write(asking.identity, one.state(asking.pace));
                 }
                 one
@@ -252,7 +259,10 @@ impl Buckets {
         };
         // Figures for the answer need no lock.
         drop(table);
-        let is_admitted = one.after.is_some();
+        let is_admitted = one.level.fits();
+        if is_admitted {
+            self.note(&one.level);
+        }
         let mut verdicts = SmallVec::new();
         verdicts.push(one.verdict(is_admitted, asking.pace));
         Outcome { is_admitted, verdicts }
@@ -262,7 +272,7 @@ impl Buckets {
         overflow.latest = overflow.latest.max(now);
         self.overflowed.fetch_add(1, Relaxed);
         let state = overflow.states.get(&asking.identity).copied().unwrap_or_default();
-        Judged::new(Place::Overflow, overflow.latest, state, asking.pace)
+        Judged::new(Place::Overflow, overflow.latest, state, asking)
     }
 
     /// Takes each shard's lock for a moment, one after the other.
@@ -276,6 +286,18 @@ impl Buckets {
             figures.capacity += table.slots();
         }
         figures
+    }
+
+    /// Grows with each request that a window admits; never 0.
+    pub fn windows_charged(&self) -> u64 {
+        self.windows_charged.load(Relaxed).saturating_add(1)
+    }
+
+    fn note(&self, level: &Level) {
+        match level {
+            Level::Bucket { .. } => {}
+            Level::Window { .. } => _ = self.windows_charged.fetch_add(1, Relaxed),
+        }
     }
 
     pub(super) fn seed(&self) -> [u64; 2] {
@@ -300,23 +322,18 @@ impl Default for Buckets {
 // === impl Judged ===
 
 impl Judged {
-    fn new(place: Place, now: u64, state: State, pace: &Pace) -> Judged {
-        let used = state.used(now, pace);
-        Judged { place, now, used, after: pace.charge(used), is_repeated: false }
+    fn new(place: Place, now: u64, state: State, asking: &Asking<'_>) -> Judged {
+        Judged { place, now, level: Level::of(&state, now, asking.pace, asking.bounds), is_repeated: false }
     }
 
     /// What is written where the request was admitted.
     fn state(&self, pace: &Pace) -> State {
-        State::at(self.now, self.after.unwrap_or(self.used), pace)
+        self.level.state(self.now, pace)
     }
 
     fn verdict(&self, is_admitted: bool, pace: &Pace) -> Verdict {
-        let used = if is_admitted { self.after.unwrap_or(self.used) } else { self.used };
-        Verdict {
-            reading: pace.read(used),
-            retry_after: if self.after.is_some() { 0 } else { pace.retry_after(self.used) },
-            is_overflow: self.place == Place::Overflow,
-        }
+        let (reading, retry_after) = self.level.verdict(is_admitted, self.now, pace);
+        Verdict { reading, retry_after, is_overflow: self.place == Place::Overflow }
     }
 }
 
@@ -373,7 +390,7 @@ mod tests {
 
     fn ask(buckets: &Buckets, limit: u128, caller: u64, pace: &Pace, now: u64) -> Verdict {
         let key = buckets.key(limit, 0, &[&caller.to_le_bytes()]);
-        let outcome = buckets.charge(now, &[Asking { identity: limit, key, pace }]);
+        let outcome = buckets.charge(now, &[Asking { identity: limit, key, pace, bounds: Bounds::default() }]);
         assert_eq!(outcome.is_admitted, outcome.verdicts[0].retry_after == 0);
         outcome.verdicts[0]
     }
@@ -429,7 +446,8 @@ mod tests {
                         start.wait();
                         let mut mine = 0;
                         for _ in 0..1_000 {
-                            let asking = |key: usize, pace| Asking { identity: key as u128, key: keys[key], pace };
+                            let asking =
+                                |key: usize, pace| Asking { identity: key as u128, key: keys[key], pace, bounds: Bounds::default() };
                             // In an order of its own, so that locks taken in the order of asking would deadlock.
                             let mut askings = [asking(THREADS, tight), asking(thread, wide), asking(THREADS + 1, wide)];
                             askings.rotate_left(thread % 3);
@@ -446,7 +464,7 @@ mod tests {
         });
         assert_eq!(admitted.load(Relaxed), 500);
         let left = |key: usize| {
-            let outcome = buckets.charge(SECOND, &[Asking { identity: 0, key: keys[key], pace: &wide }]);
+            let outcome = buckets.charge(SECOND, &[Asking { identity: 0, key: keys[key], pace: &wide, bounds: Bounds::default() }]);
             outcome.verdicts[0].reading.remaining as usize + 1
         };
         for (thread, mine) in each.into_iter().enumerate() {
@@ -459,8 +477,8 @@ mod tests {
     fn one_refusing_limit_leaves_the_others_uncharged_and_all_say_where_they_stand() {
         let (buckets, one, many) = (Buckets::new(1 << 20), pace("1/m", 1), pace("10/m", 10));
         let askings = [
-            Asking { identity: 1, key: buckets.key(1, 0, &[]), pace: &many },
-            Asking { identity: 2, key: buckets.key(2, 0, &[]), pace: &one },
+            Asking { identity: 1, key: buckets.key(1, 0, &[]), pace: &many, bounds: Bounds::default() },
+            Asking { identity: 2, key: buckets.key(2, 0, &[]), pace: &one, bounds: Bounds::default() },
         ];
         let passed = buckets.charge(0, &askings);
         assert!(passed.is_admitted);
@@ -475,7 +493,7 @@ mod tests {
     #[test]
     fn the_same_bucket_asked_twice_by_one_request_is_charged_once() {
         let (buckets, pace) = (Buckets::new(1 << 20), pace("10/m", 10));
-        let asking = Asking { identity: 1, key: buckets.key(1, 0, &[]), pace: &pace };
+        let asking = Asking { identity: 1, key: buckets.key(1, 0, &[]), pace: &pace, bounds: Bounds::default() };
         for left in [9, 8] {
             let outcome = buckets.charge(0, &[asking, asking]);
             assert_eq!(outcome.verdicts.iter().map(|v| v.reading.remaining).collect::<Vec<_>>(), [left, left]);
@@ -571,7 +589,8 @@ mod tests {
         let (buckets, pace) = (Buckets::new(0), pace("5/h", 5));
         for caller in 0..400u64 {
             let keys = [1, 2, 3].map(|limit| buckets.key(limit, 0, &[&caller.to_le_bytes()]));
-            let askings: [Asking<'_>; 3] = std::array::from_fn(|n| Asking { identity: n as u128, key: keys[n], pace: &pace });
+            let askings: [Asking<'_>; 3] =
+                std::array::from_fn(|n| Asking { identity: n as u128, key: keys[n], pace: &pace, bounds: Bounds::default() });
             let first = buckets.charge(0, &askings);
             let second = buckets.charge(0, &askings);
             for (before, after) in first.verdicts.iter().zip(&second.verdicts) {

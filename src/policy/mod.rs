@@ -11,6 +11,7 @@ pub mod authz;
 pub mod buckets;
 pub mod claimed;
 pub mod claims;
+pub mod client_certificate;
 pub mod consumers;
 pub mod cors;
 pub mod credential;
@@ -131,6 +132,9 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("auth", &api_key::KEY_EXPIRED),
     ("auth", &api_key::KEY_MALFORMED),
     ("auth", &api_key::KEY_UNKNOWN),
+    ("auth", &client_certificate::CERTIFICATE_EXPIRED),
+    ("auth", &client_certificate::CERTIFICATE_UNKNOWN),
+    ("auth", &client_certificate::CERTIFICATE_UNUSABLE),
     ("auth", &jwt::published::KEYS_TOO_OLD),
     ("auth", &jwt::published::KEYS_UNAVAILABLE),
     ("auth", &jwt::kinds::ALGORITHM.kind),
@@ -149,6 +153,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("allow", &authz::SCOPE_MISSING),
     ("allow", &authz::TAG_MISMATCH),
     ("limits", &rate_limit::KIND),
+    ("limits", &limits::quota::QUOTA_EXCEEDED),
     ("body", &validate::BODY_TOO_LARGE),
 ];
 
@@ -238,7 +243,7 @@ impl Policies {
         let auth = auth?;
         let websocket = given.given(|all| &all.websocket).and_then(|given| {
             // What bundles and defaults say need not concern every route.
-            wrong.keep(WebSocket::compile(given.settings, auth.takes_tokens() || given.by != Giver::Route))
+            wrong.keep(WebSocket::compile(given.settings, auth.takes_tokens() || auth.takes_certificates() || given.by != Giver::Route))
         });
         let allow = wrong.compile(given.given(|all| &all.allow), |allow| Allow::compile(allow, &auth));
         Some(Policies {

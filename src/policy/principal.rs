@@ -41,20 +41,31 @@ pub struct Tag {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyId([u8; 16]);
 
-/// An accepted credential: a verified token or a known API key.
+/// What a caller has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Credential {
+    #[default]
+    Token,
+    ApiKey,
+    /// In the handshake of its connection.
+    Certificate,
+}
+
+/// An accepted credential: a verified token, a known API key, a certificate.
 #[derive(Debug, Default)]
 pub struct Identity {
+    pub credential: Credential,
     /// Name of the authenticator that accepted it.
     pub authenticator: Arc<str>,
-    /// The token's `sub`; none for API keys.
+    /// The token's `sub`, or whom the certificate names; none for API keys.
     pub subject: Option<String>,
     /// Index into the snapshot's consumers' list is not kept: the consumer itself is shared.
     pub consumer: Option<Arc<Consumer>>,
-    /// None for tokens.
+    /// None where it is none.
     pub key_id: Option<KeyId>,
     pub scopes: Arc<[String]>,
     pub roles: Vec<String>,
-    /// All claims of the token; `Null` for API keys.
+    /// All claims of the token, or facts of the certificate; `Null` for API keys.
     pub claims: serde_json::Value,
     /// Identity headers for the upstream, made once.
     pub headers: Vec<(HeaderName, HeaderValue)>,

@@ -19,8 +19,9 @@ use super::authz::OneOrMany;
 use super::buckets::{Asking, Buckets};
 use super::limits::key::Key;
 pub use super::limits::limit::{Callers, Limit, What};
+use super::limits::quota::{QUOTA_EXCEEDED, Quota};
 use super::principal::is_tag_name;
-use super::{Request, Stop};
+use super::{Request, Stop, limits};
 use crate::config::types::{At, Rate};
 use crate::ctx::Facts;
 use crate::reply::problem::{Kind, Problem};
@@ -29,10 +30,18 @@ use crate::reply::problem::{Kind, Problem};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitSettings {
-    /// So many requests in so much time, such as `100/m` or `5/5m`.
-    pub rate: At<Rate>,
+    /// So many requests in so much time, such as `100/m` or `5/5m`. Either this or `quota`.
+    pub rate: Option<At<Rate>>,
+    /// So many requests in a period of the calendar: `1000/h`, `10000/day` or `100000/month`. Either this or `rate`.
+    pub quota: Option<At<Quota>>,
     /// The size of the bucket: how many requests may come at once. Default: the count of the rate.
     pub burst: Option<At<u32>>,
+    /// `fixed`: so many in each window, which begins at multiples of its length (of a `quota`, with the calendar's period; its default).
+    /// `sliding`: so many in this window and the share of the last that is less than a window ago. Default for a `rate`: a bucket that
+    /// fills all the time.
+    pub window: Option<At<Window>>,
+    /// In which the hours, days and months of a `quota` begin, such as `Europe/Berlin`. Default UTC.
+    pub time_zone: Option<At<String>>,
     /// What is counted by; the first of the list that the request has.
     pub by: At<Vec<At<By>>>,
     /// Only callers with these tags are counted, each with one of these values, such as `{ kind: agent }`. Default: everybody.
@@ -48,10 +57,14 @@ pub struct LimitSettings {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlanSettings {
-    /// So many requests in so much time.
-    pub rate: At<Rate>,
+    /// So many requests in so much time. This, `quota`, or both.
+    pub rate: Option<At<Rate>>,
     /// The size of the bucket. Default: the count of the rate.
     pub burst: Option<At<u32>>,
+    /// So many requests in a period of the calendar: `1000/h`, `10000/day` or `100000/month`.
+    pub quota: Option<At<Quota>>,
+    /// In which the hours, days and months of the `quota` begin. Default UTC.
+    pub time_zone: Option<At<String>>,
 }
 
 /// What a limit counts by: `consumer`, `subject`, `api_key`, `tag:NAME`, `client_ip` (v6 by /64), `header:NAME` or `global`.
@@ -70,6 +83,13 @@ pub enum By {
 #[serde(rename_all = "snake_case")]
 pub enum Per {
     Route,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Window {
+    Fixed,
+    Sliding,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -116,6 +136,8 @@ pub struct Counted {
     pub key_kind: &'static str,
     /// Such as `client_ip 192.0.2.1`.
     pub key: String,
+    /// How much, such as `100/m` or `quota of 1000/day in Europe/Berlin`.
+    pub rate: String,
 }
 
 pub static KIND: Kind = Kind {
@@ -124,6 +146,11 @@ pub static KIND: Kind = Kind {
     error: "Too many requests",
     about: "The caller has used up a limit or its plan. Members `limit` and `key` say which one and what it counts by; wait as long as `Retry-After` says.",
 };
+
+/// Whether a refusal is a limit's.
+pub fn is_own(kind: &Kind) -> bool {
+    kind.code == KIND.code || kind.code == QUOTA_EXCEEDED.code
+}
 
 // === impl RateLimits ===
 
@@ -144,7 +171,7 @@ impl RateLimits {
         self.limits.is_empty() && !self.with_plan
     }
 
-    /// Charges all limits and the caller's plan, or none and refuses with 429 `rate-limited`. Either way `facts.charges` says
+    /// Charges all limits and the caller's plan, or none and refuses with 429 `rate-limited` or `quota-exceeded`. Either way `facts.charges` says
     /// where each stands, tightest first. `plans` are the snapshot's, which consumers name by index.
     pub fn judge(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets, plans: &[Arc<Limit>]) -> Result<(), Stop> {
         // Most routes of most gateways: nothing to count.
@@ -156,18 +183,19 @@ impl RateLimits {
         for (limit, identity) in self.applying(facts, plans) {
             let key = Key::choose(limit.by(), request, facts);
             counted.push((limit, key.kind()));
-            askings.push(Asking { identity, key: key.bucket(buckets, identity), pace: limit.pace() });
+            let bounds = limit.bounds(facts.now);
+            askings.push(Asking { identity, key: key.bucket(buckets, identity), pace: limit.pace(), bounds });
         }
         if askings.is_empty() {
             return Ok(());
         }
         let outcome = buckets.charge(facts.now.mono, &askings);
-        for ((limit, key_kind), verdict) in counted.iter().zip(&outcome.verdicts) {
+        for (((limit, key_kind), verdict), asking) in counted.iter().zip(&outcome.verdicts).zip(&askings) {
             facts.charges.push(Charge {
                 limit: limit.name().clone(),
                 key_kind,
                 size: limit.pace().size(),
-                window: limit.pace().window(),
+                window: if asking.bounds.length == 0 { limit.pace().window() } else { asking.bounds.seconds() },
                 remaining: verdict.reading.remaining,
                 reset: verdict.reading.reset,
                 next: if verdict.retry_after > 0 { verdict.retry_after } else { verdict.reading.next },
@@ -188,7 +216,7 @@ impl RateLimits {
     pub fn explain(&self, request: &Request<'_>, facts: &Facts, plans: &[Arc<Limit>]) -> Vec<Counted> {
         let count = |(limit, _): (&Limit, u128)| {
             let key = Key::choose(limit.by(), request, facts);
-            Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string() }
+            Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe() }
         };
         self.applying(facts, plans).map(count).collect()
     }
@@ -197,7 +225,8 @@ impl RateLimits {
         let identity = facts.identity.as_deref();
         let own = self.limits.iter().filter(move |(limit, _)| limit.is_for(identity)).map(|(limit, identity)| (&**limit, *identity));
         let plan = if self.with_plan { plan_of(facts, plans) } else { None };
-        own.chain(plan.map(|plan| (plan, plan.identity(None))))
+        let beside = plan.and_then(|plan| plan.beside()).map(|quota| &**quota);
+        own.chain(plan.into_iter().chain(beside).map(|plan| (plan, plan.identity(None))))
     }
 }
 
@@ -209,15 +238,26 @@ fn plan_of<'a>(facts: &Facts, plans: &'a [Arc<Limit>]) -> Option<&'a Limit> {
 }
 
 fn refusal(limit: &Limit, key_kind: &'static str, retry_after: u64, is_overflow: bool) -> Problem {
-    let what = match limit.what() {
-        What::Limit => "limit",
-        What::Plan => "plan",
+    let what = match (limit.what(), limit.is_quota()) {
+        (What::Limit, false) => "limit",
+        (What::Plan, false) => "plan",
+        (What::Limit | What::Plan, true) => "quota",
     };
     let (name, rate, size) = (limit.name(), limit.rate(), limit.pace().size());
+    let kind = if limit.is_quota() { &QUOTA_EXCEEDED } else { &KIND };
     let detail = format!("{what} `{name}` of {rate} by {key_kind}; try again in {retry_after} s");
     let table = if is_overflow { ", in the bucket that new keys share while the table is full" } else { "" };
-    Problem::new(&KIND)
-        .reason(format!("{what} `{name}` of {rate}, burst {size}, by {key_kind}: no token for {retry_after} s{table}"))
+    let reason = match limit.pace().kind() {
+        limits::pace::Kind::Bucket => {
+            format!("{what} `{name}` of {rate}, burst {size}, by {key_kind}: no token for {retry_after} s{table}")
+        }
+        limits::pace::Kind::Fixed => {
+            format!("{what} `{name}` of {rate} by {key_kind}: used up, the next window begins in {retry_after} s{table}")
+        }
+        limits::pace::Kind::Sliding => format!("{what} `{name}` of {rate} by {key_kind}: used up, the next fits in {retry_after} s{table}"),
+    };
+    Problem::new(kind)
+        .reason(reason)
         .detail(Cow::Owned(detail))
         .member("limit", &**name)
         .member("key", key_kind)
@@ -345,7 +385,13 @@ mod tests {
     }
 
     fn plan(name: &str, rate: &str) -> Arc<Limit> {
-        Arc::new(Limit::compile_plan(name, &PlanSettings { rate: at(1, Rate::parse(rate).unwrap()), burst: None }).unwrap())
+        Arc::new(
+            Limit::compile_plan(
+                name,
+                &PlanSettings { rate: Some(at(1, Rate::parse(rate).unwrap())), burst: None, quota: None, time_zone: None },
+            )
+            .unwrap(),
+        )
     }
 
     fn judge(limits: &RateLimits, call: &Call, buckets: &Buckets, plans: &[Arc<Limit>]) -> (Option<Problem>, Facts) {
@@ -414,7 +460,7 @@ mod tests {
         ] {
             assert_eq!(judge(&limits, &call, &buckets, &[]).1.charges[0].key_kind, kind);
             let explained = limits.explain(&Request { head: &call.head() }, &call.facts(), &[]);
-            assert_eq!(explained, [Counted { limit: "x".into(), key_kind: kind, key: key.into() }]);
+            assert_eq!(explained, [Counted { limit: "x".into(), key_kind: kind, key: key.into(), rate: "10/s".into() }]);
         }
     }
 
@@ -507,6 +553,68 @@ mod tests {
         assert!(judge(&limits, &acme, &buckets, &[plan("big", "9/h")]).1.charges.is_empty());
         let refused = judge(&limits, &acme, &buckets, &[plan("free", "2/h")]).0;
         assert!(refused.is_some(), "both requests were counted in one bucket");
+    }
+
+    fn quota(name: &str, quota: &str, window: Option<Window>) -> Arc<Limit> {
+        let quota = Some(at(1, Quota::parse(quota).unwrap()));
+        let window = window.map(|window| at(1, window));
+        Arc::new(Limit::compile(name, &LimitSettings { rate: None, quota, window, ..settings("1/h", &[By::Global]) }).unwrap())
+    }
+
+    /// Judged at a moment of both clocks.
+    fn at_ms(limits: &RateLimits, unix_ms: u64, buckets: &Buckets) -> (Option<Problem>, Facts) {
+        let (mut facts, head) = (Call::default().facts(), Call::default().head());
+        facts.now = Now { mono: unix_ms * 1_000_000 + 5, unix_ms };
+        match limits.judge(&Request { head: &head }, &mut facts, buckets, &[]) {
+            Err(Stop::Refuse(problem)) => (Some(*problem), facts),
+            Ok(()) => (None, facts),
+            Err(Stop::Answer(_)) => panic!("limits answer nothing"),
+        }
+    }
+
+    #[test]
+    fn a_quota_is_used_up_until_the_calendar_turns_and_its_refusal_is_not_that_of_a_rate() {
+        const DAY: u64 = 86_400_000;
+        let (limits, buckets) = (route(&[quota("daily", "2/day", None)]), Buckets::new(0));
+        let noon = 20_000 * DAY + DAY / 2;
+        assert!(at_ms(&limits, noon, &buckets).0.is_none() && at_ms(&limits, noon, &buckets).0.is_none());
+        let (refused, facts) = at_ms(&limits, noon, &buckets);
+        let problem = refused.unwrap();
+        assert_eq!((problem.kind.code, problem.kind.status), ("quota-exceeded", 429));
+        assert_eq!(problem.detail.as_deref(), Some("quota `daily` of 2/day by global; try again in 43200 s"));
+        assert_eq!(problem.headers.as_slice(), [(RETRY_AFTER, HeaderValue::from_static("43200"))]);
+        let charge = &facts.charges[0];
+        assert_eq!((charge.size, charge.window, charge.remaining, charge.reset), (2, 86_400, 0, 43_200));
+        assert!(at_ms(&limits, noon + DAY / 2 - 1, &buckets).0.is_some());
+        assert!(at_ms(&limits, noon + DAY / 2, &buckets).0.is_none());
+    }
+
+    #[test]
+    fn a_sliding_quota_does_not_begin_anew_at_midnight() {
+        const HOUR: u64 = 3_600_000;
+        let (limits, buckets) = (route(&[quota("rolling", "10/h", Some(Window::Sliding))]), Buckets::new(0));
+        let end = 500_000 * HOUR - 1;
+        let admitted = |ms: u64| (0..20).filter(|_| at_ms(&limits, ms, &buckets).0.is_none()).count();
+        assert_eq!([admitted(end), admitted(end + 1), admitted(end + 1 + HOUR / 2)], [10, 0, 5]);
+    }
+
+    #[test]
+    fn a_plan_with_a_rate_and_a_quota_tells_both_and_charges_both_or_neither() {
+        let quota = Some(at(1, Quota::parse("3/month").unwrap()));
+        let rate = Some(at(1, Rate::parse("2/h").unwrap()));
+        let plan = Limit::compile_plan("free", &PlanSettings { rate, burst: None, quota, time_zone: None }).unwrap();
+        let (buckets, plans, limits) = (Buckets::new(0), [Arc::new(plan)], route(&[]));
+        let acme = |now: u64| Call { now, ..Call::by(api_key("acme", "k1", Some(("free", 0)))) };
+        let told = |now: u64| {
+            let (refused, facts) = judge(&limits, &acme(now), &buckets, &plans);
+            let left: Vec<_> = facts.charges.iter().map(|charge| format!("{} {}", charge.limit, charge.remaining)).collect();
+            (refused.map(|problem| problem.kind.code), left.join(", "))
+        };
+        assert_eq!(told(0), (None, "free 1, free-quota 2".to_owned()));
+        assert_eq!(told(0), (None, "free 0, free-quota 1".to_owned()));
+        assert_eq!(told(0), (Some("rate-limited"), "free 0, free-quota 1".to_owned()));
+        assert_eq!(told(3600 * SECOND), (None, "free-quota 0, free 1".to_owned()));
+        assert_eq!(told(3600 * SECOND), (Some("quota-exceeded"), "free-quota 0, free 1".to_owned()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::Stop;
 use super::list_file::{Held, Lines, ListFile, in_words};
-use super::principal::Identity;
+use super::principal::{Credential, Identity};
 use crate::clock;
 use crate::config::types::{At, Moment};
 use crate::reply::problem::{Kind, Problem};
@@ -83,8 +83,8 @@ impl Revocations {
     /// Lets a caller pass who is in no entry. Looked up once for each identity and content of the file.
     ///
     /// # Errors
-    /// It is revoked. `challenge` is what `WWW-Authenticate` says of its authenticator.
-    pub fn judge(&self, identity: &Identity, challenge: &HeaderValue) -> Result<(), Stop> {
+    /// It is revoked. `challenge` is what `WWW-Authenticate` says of its authenticator, where it says anything.
+    pub fn judge(&self, identity: &Identity, challenge: Option<&HeaderValue>) -> Result<(), Stop> {
         let held = self.held();
         let Held { list, generation, read: _ } = &**held;
         // The entries do not depend on the time: what was not among them is not until the file changes.
@@ -95,14 +95,14 @@ impl Revocations {
             identity.cleared.store(*generation, Relaxed);
             return Ok(());
         };
-        let challenge = match identity.key_id {
-            None if identity.claims.is_object() => {
-                HeaderValue::from_static("Bearer error=\"invalid_token\", error_description=\"The token was revoked.\"")
-            }
-            None | Some(_) => challenge.clone(),
-        };
         let problem = Problem::new(&CREDENTIAL_REVOKED).detail("The credential was revoked.").reason(reason);
-        Err(problem.header(WWW_AUTHENTICATE, challenge).into())
+        let token = HeaderValue::from_static("Bearer error=\"invalid_token\", error_description=\"The token was revoked.\"");
+        let challenge = if identity.credential == Credential::Token { Some(&token) } else { challenge };
+        Err(match challenge {
+            Some(challenge) => problem.header(WWW_AUTHENTICATE, challenge.clone()),
+            None => problem,
+        }
+        .into())
     }
 }
 
@@ -130,6 +130,9 @@ impl Revoked {
             && let Some(entry) = self.keys.get(&**id)
         {
             return Some(told(format!("key {}", &**id), entry));
+        }
+        if identity.credential != Credential::Token {
+            return None;
         }
         let is_of = |entry: &&Entry| entry.authenticator.as_ref().is_none_or(|of| **of == *identity.authenticator);
         if let Some(jti) = identity.claims.get("jti").and_then(|jti| jti.as_str())
@@ -233,7 +236,7 @@ mod tests {
     }
 
     fn told(list: &Revocations, identity: &Identity) -> String {
-        match list.judge(identity, &HeaderValue::from_static("ApiKey")) {
+        match list.judge(identity, Some(&HeaderValue::from_static("ApiKey"))) {
             Ok(()) => "passed".to_owned(),
             Err(stop) => refusal(Err(stop)).reason.unwrap(),
         }
@@ -261,7 +264,7 @@ mod tests {
         assert_eq!(told(&list, &token(json!({ "sub": "u1", "iat": NOW }))), "passed");
         let key_of = |name: &str, key_id: Option<KeyId>| {
             let consumer = Consumer { name: name.into(), ..Consumer::default() };
-            Identity { consumer: Some(Arc::new(consumer)), key_id, ..Identity::default() }
+            Identity { credential: Credential::ApiKey, consumer: Some(Arc::new(consumer)), key_id, ..Identity::default() }
         };
         assert_eq!(told(&list, &key_of("beta", Some(key))), "key 0707070707070707 is revoked");
         assert_eq!(told(&list, &key_of("beta", Some(KeyId::of(&[8; 32])))), "passed");

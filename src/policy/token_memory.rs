@@ -107,6 +107,7 @@ impl Weighter<Box<[u8]>, Remembered> for ByBytes {
 /// About how many bytes an identity takes.
 fn weigh(identity: &Identity) -> usize {
     let Identity {
+        credential: _,
         authenticator: _,
         subject,
         consumer: _,
@@ -140,6 +141,7 @@ mod tests {
 
     fn identity(subject: &str) -> Arc<Identity> {
         Arc::new(Identity {
+            credential: crate::policy::principal::Credential::Token,
             authenticator: "idp".into(),
             subject: Some(subject.to_owned()),
             claims: json!({ "sub": subject }),

@@ -7,6 +7,7 @@ mod handover;
 mod keys;
 mod lists;
 mod passed;
+mod quotas;
 mod refusals;
 mod running;
 mod signals;

@@ -16,8 +16,10 @@ use super::figures::{LastReload, Shown, register};
 use super::keys::{KeySets, fetch_missing};
 use super::lists::Lists;
 use super::passed::Passed;
+use super::quotas::Quotas;
 use super::refusals::Refusals;
 use super::sockets::{OpenListener, Prepared, listen};
+use super::stop::cut_after;
 use super::workers::Workers;
 use crate::admin::server::Server as AdminServer;
 use crate::clock;
@@ -65,6 +67,7 @@ pub struct Running {
     watches: Vec<Watch>,
     keys: KeySets,
     lists: Lists,
+    quotas: Quotas,
     /// Another process served before this one.
     is_heir: bool,
 }
@@ -119,6 +122,9 @@ impl Running {
         let is_heir = inherited.is_some();
         let mut keys = KeySets::default();
         keys.store = keys.open(&snapshot)?;
+        if !is_heir {
+            Quotas::restore(keys.store.as_ref(), &snapshot);
+        }
         let mut running = Running {
             state,
             gateway,
@@ -135,6 +141,7 @@ impl Running {
             watches,
             keys,
             lists: Lists::default(),
+            quotas: Quotas::default(),
             is_heir,
         };
         if !is_heir {
@@ -182,6 +189,7 @@ impl Running {
     fn look_after(&mut self) {
         self.keys.look_after(&self.gateway.load());
         self.lists = Lists::follow(&self.gateway.load());
+        self.quotas.look_after(self.keys.store.as_ref(), &self.gateway.load());
         self.watches = self.gateway.load().upstreams.iter().map(|upstream| watch(&upstream.pool, &self.resolver)).collect();
     }
 
@@ -349,6 +357,12 @@ impl Running {
         self.admin = None;
         self.watches.clear();
         self.keys.stop();
+        self.quotas.stop();
+    }
+
+    /// Keeps what the quotas have counted to the last.
+    pub(super) fn keep_quotas(&mut self) {
+        self.quotas.end();
     }
 
     /// Says nothing more of readiness, and fetches no more keys.
@@ -371,20 +385,6 @@ impl Running {
         }
         log::warn!("{all} connections are cut");
         self.workers.cut(limit);
-    }
-}
-
-/// The tunnels of listeners that a reload closed live as long as those of a process that is stopped.
-fn cut_after(drain: Duration, listeners: &[Arc<RunningListener>]) {
-    for listener in listeners {
-        // Its connections hold it as long as there are any.
-        let listener = Arc::downgrade(listener);
-        tokio::spawn(async move {
-            tokio::time::sleep(drain).await;
-            if let Some(listener) = listener.upgrade() {
-                listener.cut();
-            }
-        });
     }
 }
 

@@ -3,11 +3,13 @@
 //! Decides the order, and that a second signal ends the waiting. Where another process has taken over nobody waits before the
 //! listeners close.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::notify;
 use super::running::Running;
 use super::signals::Signals;
+use crate::listen::running::RunningListener;
 
 /// Why a process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +22,20 @@ pub enum End {
 
 /// How long workers that are cut, and the access log, may take to end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The tunnels of listeners that a reload closed live as long as those of a process that is stopped.
+pub(super) fn cut_after(drain: Duration, listeners: &[Arc<RunningListener>]) {
+    for listener in listeners {
+        // Its connections hold it as long as there are any.
+        let listener = Arc::downgrade(listener);
+        tokio::spawn(async move {
+            tokio::time::sleep(drain).await;
+            if let Some(listener) = listener.upgrade() {
+                listener.cut();
+            }
+        });
+    }
+}
 
 // === impl Running ===
 
@@ -45,6 +61,7 @@ impl Running {
             let drained = self.unless_signalled(signals, async { is_over = drained.await.is_err() }).await;
             is_over |= !drained;
         }
+        self.keep_quotas();
         if is_over {
             self.cut(LAST_WORDS);
         }

@@ -133,10 +133,10 @@ fn limits(gateway: &Gateway, outcome: &Outcome) -> Vec<Value> {
     let route = facts.route.and_then(|index| gateway.routes.get(index)).map(|route| &route.policies);
     let stages = listener.into_iter().chain(route.into_iter().flat_map(|policies| [&policies.limits_before_auth, &policies.limits]));
     let counted: Vec<_> = stages.flat_map(|limits| limits.explain(&request, facts, &gateway.plans)).collect();
-    let key = |limit: &str| counted.iter().find(|counted| *counted.limit == *limit).map(|counted| counted.key.clone());
+    let of = |limit: &str| counted.iter().find(|counted| *counted.limit == *limit);
     let told = facts.charges.iter().map(|charge| {
         json!({
-            "limit": charge.limit.to_string(), "key_kind": charge.key_kind, "key": key(&charge.limit),
+            "limit": charge.limit.to_string(), "key_kind": charge.key_kind, "key": of(&charge.limit).map(|of| of.key.clone()), "rate": of(&charge.limit).map(|of| of.rate.clone()),
             "size": charge.size, "remaining": charge.remaining, "retry_after": charge.retry_after,
         })
     });
@@ -160,8 +160,8 @@ fn difference(gateway: &Gateway, before: &HeaderMap, after: &HeaderMap) -> (Vec<
 pub fn shown(gateway: &Gateway, name: &HeaderName, value: &HeaderValue) -> String {
     let carries = |name: &HeaderName| {
         gateway.authenticators.iter().any(|one| match one.carrier() {
-            Carrier::Header(header) => header == *name,
-            Carrier::Parameter(_) => false,
+            Some(Carrier::Header(header)) => header == *name,
+            Some(Carrier::Parameter(_)) | None => false,
         })
     };
     if value.is_sensitive() {
@@ -217,7 +217,8 @@ pub fn text(told: &Value) -> String {
     let limit = |limit: &Value| {
         let what = format!("{} by {}: {} of {} left", str(&limit["limit"]), str(&limit["key"]), limit["remaining"], limit["size"]);
         let wait = limit["retry_after"].as_u64().filter(|wait| *wait > 0);
-        what + &wait.map(|wait| format!(", the next in {wait} s")).unwrap_or_default()
+        let rate = limit["rate"].as_str().filter(|rate| rate.contains(' ')).map(|rate| format!(" ({rate})")).unwrap_or_default();
+        what + &rate + &wait.map(|wait| format!(", the next in {wait} s")).unwrap_or_default()
     };
     say("limits", rows(&told["limits"]).iter().map(limit).collect());
     say("shadow", rows(&told["would_refuse"]).iter().map(|code| format!("would refuse: {}", str(code))).collect());

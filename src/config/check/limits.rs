@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use super::Index;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::document::RouteSettings;
+use crate::config::document::{Document, RouteSettings};
 use crate::config::effective::Effective;
 use crate::config::types::At;
 use crate::listen::address::LOCAL;
 use crate::policy::Shadow;
 use crate::policy::authn::AuthSettings;
+use crate::policy::limits::limit::quota_name;
 use crate::policy::rate_limit::{By, LimitSettings, Stage};
 
 /// A kind of caller that a route admits, by what is known of it when limits are judged.
@@ -19,6 +20,10 @@ enum Caller {
     Anonymous,
     Token,
     ApiKey,
+    /// With a certificate; whether it is always a consumer's.
+    Certificate {
+        consumer: bool,
+    },
 }
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
@@ -26,6 +31,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         before_auth(name, limit, errors);
         useless_keys(limit, errors);
     }
+    plans(index.document, errors);
     let mut on_routes: HashSet<&str> = HashSet::new();
     let mut told: HashSet<(&str, u32, u32)> = HashSet::new();
     for ((name, route), effective) in index.document.routes.iter().zip(&index.effective) {
@@ -66,6 +72,27 @@ fn over_unix_sockets(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             if route.own.listeners.as_ref().is_none_or(|names| names.iter().any(|own| own.value == name.value)) {
                 effective.given(|all| &all.limits).iter().flat_map(|given| &given.settings.value).for_each(|used| tell(&name.value, used));
             }
+        }
+    }
+}
+
+/// A plan says how much, and its quota has a name that nobody else has.
+fn plans(document: &Document, errors: &mut Vec<Diagnostic>) {
+    for (name, plan) in &document.plans {
+        match (&plan.rate, &plan.quota) {
+            (None, None) => errors.push(
+                Diagnostic::at(&name.place, "limit-without-rate", format!("the plan `{}` says neither `rate` nor `quota`", name.value))
+                    .help("add one, such as `rate: 100/m` or `quota: 10000/day`"),
+            ),
+            (Some(_), Some(_)) => {
+                let quota = quota_name(&name.value);
+                let limits = document.limits.iter().map(|(name, _)| name);
+                if let Some(other) = limits.chain(document.plans.iter().map(|(name, _)| name)).find(|other| other.value == quota) {
+                    let message = format!("`{quota}` is what the quota of the plan `{}` is called in logs and headers", name.value);
+                    errors.push(Diagnostic::at(&other.place, "limit-name", message).help("give it another name"));
+                }
+            }
+            (Some(_), None) | (None, Some(_)) => {}
         }
     }
 }
@@ -161,11 +188,13 @@ fn can_come_up_empty(
         !limit.by.iter().any(|by| match (&by.value, caller) {
             (By::ClientIp | By::Global, _) => true,
             (By::Header(header), _) => has_header(header),
-            (By::Subject, Caller::Token) => true,
+            (By::Subject, Caller::Token | Caller::Certificate { .. }) => true,
             (By::Consumer | By::ApiKey, Caller::ApiKey) => true,
             // It has a default where every authenticator of the route makes it from a claim.
             (By::Tag(tag), Caller::Token) => has_tag(tag),
-            (By::Tag(_), Caller::ApiKey | Caller::Anonymous) => false,
+            (By::Tag(_), Caller::ApiKey | Caller::Certificate { .. } | Caller::Anonymous) => false,
+            (By::Consumer, Caller::Certificate { consumer }) => *consumer,
+            (By::ApiKey, Caller::Certificate { .. }) => false,
             (By::Consumer | By::ApiKey, Caller::Token | Caller::Anonymous) | (By::Subject, Caller::ApiKey | Caller::Anonymous) => false,
         })
     })?;
@@ -174,6 +203,7 @@ fn can_come_up_empty(
         Caller::Anonymous => format!("an unknown caller of `{name}`"),
         Caller::Token => format!("a caller of `{name}` with a token"),
         Caller::ApiKey => format!("a caller of `{name}` with an API key"),
+        Caller::Certificate { .. } => format!("a caller of `{name}` with a certificate"),
     };
     let told = match by.as_slice() {
         [only] => format!("{only}, which {who} may not have"),
@@ -201,7 +231,11 @@ fn callers(index: &Index<'_>, route: &RouteSettings, effective: &Effective<'_>, 
             }
             for name in names {
                 let authenticator = index.authenticators.get(name.as_str())?;
-                callers.push(if authenticator.api_key.is_some() { Caller::ApiKey } else { Caller::Token });
+                callers.push(match &authenticator.client_certificate {
+                    Some(by) => Caller::Certificate { consumer: !by.any_certificate },
+                    None if authenticator.api_key.is_some() => Caller::ApiKey,
+                    None => Caller::Token,
+                });
             }
         }
     }

@@ -14,10 +14,10 @@ use crate::policy::Stop;
 use crate::policy::claimed::{Claimed, ClaimedPlanSettings, ClaimedTagSettings};
 use crate::policy::claims::{ClaimPath, has_text, words};
 use crate::policy::forward::{Forward, bad_claim};
-use crate::policy::principal::{Consumer, Identity};
+use crate::policy::principal::{Consumer, Credential, Identity};
 use crate::policy::tag_book::TagBook;
 
-/// Tokens that are a consumer's: those in which `claim` is `value`.
+/// Tokens, or certificates, that are a consumer's: those in which `claim` is `value`.
 #[derive(Clone, Debug)]
 pub struct TokenOf {
     pub claim: ClaimPath,
@@ -114,9 +114,20 @@ impl Reading {
         let is_of = |of: &&TokenOf| of.claim.find(&claims).is_some_and(|value| has_text(value, &of.value));
         let consumer = self.tokens_of.iter().find(is_of).map(|of| of.consumer.clone());
         let (claimed_plan, claimed_tags) = self.claimed.read(&claims, &self.book);
-        let authenticator = self.authenticator.clone();
-        let scopes = scopes.into();
-        Ok(Identity { authenticator, subject, consumer, scopes, roles, claims, headers, claimed_plan, claimed_tags, ..Identity::default() })
+        let (credential, authenticator, scopes) = (Credential::Token, self.authenticator.clone(), scopes.into());
+        Ok(Identity {
+            credential,
+            authenticator,
+            subject,
+            consumer,
+            scopes,
+            roles,
+            claims,
+            headers,
+            claimed_plan,
+            claimed_tags,
+            ..Identity::default()
+        })
     }
 
     /// Text that differs where identities would: consumers hold an index of their plan's limit, which a reload may move.

@@ -5,24 +5,29 @@
 //! Does not decide when to dump nor how the bytes travel.
 //!
 //! Layout, numbers in little endian: 8 bytes magic and version; seed 16; counts of rows, overflow rows and paces, 8 each; the
-//! rows (key or limit 16, used nanoseconds 8, fraction 4, index of the pace 4); the paces (count 4, size 4, nanoseconds 8);
-//! SipHash-1-3 of all that, 8.
+//! rows (key or limit 16, nanoseconds until it is at rest 8, fraction or count 4, requests of the window before 2, index of the pace
+//! 2); the paces (kind 4, count 4, size 4, nanoseconds 8); SipHash-1-3 of all that, 8.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher13;
 
-use super::pace::{Pace, Span};
+use super::pace::{Kind, Pace, Span};
 use super::table::{SHARDS, State, Table, sets_per_shard, shard_of};
 use crate::policy::buckets::Buckets;
 
 /// The last byte is the version.
-const MAGIC: [u8; 8] = *b"buckets\x01";
+const MAGIC: [u8; 8] = *b"buckets\x02";
 const HEAD: usize = 8 + 16 + 3 * 8;
 const ROW: usize = 32;
-const PACE: usize = 16;
+const PACE: usize = 20;
 const SUM: usize = 8;
+
+/// Whether what a pace counts is worth to be kept through a restart.
+pub fn is_long(pace: &Pace) -> bool {
+    pace.kind() != Kind::Bucket && pace.per() >= LONG
+}
 
 /// What became of the buckets of a dump, or of a table that was replaced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +52,26 @@ pub enum BadDump {
 }
 
 /// One row: a key, or the identity of a limit for its overflow bucket.
-type Row = (u128, Span, Pace);
+#[derive(Clone, Copy)]
+struct Row {
+    key: u128,
+    /// The time until it is at rest, with what a state has for a fraction.
+    rest: Span,
+    before: u16,
+    pace: Pace,
+}
+
+/// What a dump is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// All that is counted, for a process that takes over at once.
+    All,
+    /// Only windows of an hour or more, for one that comes later.
+    Long,
+}
+
+/// From which on a window outlives a restart.
+const LONG: u64 = 3_600_000_000_000;
 
 struct Dump {
     seed: [u64; 2],
@@ -60,19 +84,23 @@ struct Dump {
 impl Buckets {
     /// All buckets that are not at rest, for [`restore`](Buckets::restore) in another process. About 32 bytes a bucket.
     pub fn dump(&self, now: u64) -> Vec<u8> {
-        let mut out = Writer { bytes: vec![0; HEAD], paces: BTreeMap::new(), list: Vec::new() };
+        self.dump_of(Whole::All, now)
+    }
+
+    pub fn dump_of(&self, whole: Whole, now: u64) -> Vec<u8> {
+        let mut out = Writer { whole, bytes: vec![0; HEAD], paces: BTreeMap::new(), list: Vec::new() };
         let mut counts = [0u64; 3];
         for shard in &self.shards {
             let mut table = shard.table.lock();
             table.latest = table.latest.max(now);
             for (key, state) in table.busy() {
-                counts[0] += u64::from(out.row(key, state.used_then(table.latest), state.pace));
+                counts[0] += u64::from(out.row(key, &state, table.latest));
             }
         }
         let overflow = self.overflow.lock();
         let latest = overflow.latest.max(now);
         for (identity, state) in overflow.states.iter().filter(|(_, state)| !state.is_at_rest(latest)) {
-            counts[1] += u64::from(out.row(*identity, state.used_then(latest), state.pace));
+            counts[1] += u64::from(out.row(*identity, state, latest));
         }
         drop(overflow);
         counts[2] = out.list.len() as u64;
@@ -82,11 +110,16 @@ impl Buckets {
     /// Takes over what another process dumped, seed included, and forgets what was here: before the first request is judged.
     /// The time between dump and restore counts as none, so nobody gets a token for it.
     pub fn restore(&self, dump: &[u8], now: u64) -> Result<Moved, BadDump> {
+        self.restore_after(dump, now, 0)
+    }
+
+    /// The same after so many nanoseconds in which nobody counted.
+    pub fn restore_after(&self, dump: &[u8], now: u64, passed: u64) -> Result<Moved, BadDump> {
         let Dump { seed, rows, overflow } = Dump::read(dump)?;
         let mut moved = Moved::default();
         let mut parts: Vec<Vec<(u128, State)>> = vec![Vec::new(); SHARDS];
-        for (key, used, pace) in rows {
-            parts[shard_of(key)].push((key, State::at(now, used, &pace)));
+        for row in rows {
+            parts[shard_of(row.key)].extend(row.state(now, passed).map(|state| (row.key, state)));
         }
         self.set_seed(seed);
         for (shard, states) in self.shards.iter().zip(parts) {
@@ -98,7 +131,7 @@ impl Buckets {
         }
         let mut mine = self.overflow.lock();
         mine.latest = now;
-        mine.states = overflow.into_iter().map(|(identity, used, pace)| (identity, State::at(now, used, &pace))).collect();
+        mine.states = overflow.iter().filter_map(|row| Some((row.key, row.state(now, passed)?))).collect();
         Ok(moved)
     }
 
@@ -141,27 +174,44 @@ fn fill(table: &mut Table, mut states: Vec<(u128, State)>, now: u64) -> Moved {
     moved
 }
 
+// === impl Row ===
+
+impl Row {
+    /// None where it has come to rest.
+    fn state(&self, now: u64, passed: u64) -> Option<State> {
+        let left = self.rest.ns.checked_sub(passed)?;
+        let full_again = Span { ns: now.saturating_add(left), frac: self.rest.frac };
+        Some(State { full_again, pace: self.pace.id(), before: self.before })
+    }
+}
+
 // === impl Writer ===
 
 struct Writer {
+    whole: Whole,
     bytes: Vec<u8>,
     /// From the id of a pace, which means something in this process only, to its index in the dump.
-    paces: BTreeMap<u32, u32>,
+    paces: BTreeMap<u16, u16>,
     list: Vec<Pace>,
 }
 
 impl Writer {
     /// Whether a row was written.
-    fn row(&mut self, key: u128, used: Span, pace: u32) -> bool {
-        let Some(known) = Pace::known(pace) else { return false };
+    fn row(&mut self, key: u128, state: &State, now: u64) -> bool {
+        let Some(known) = Pace::known(state.pace) else { return false };
+        if self.whole == Whole::Long && !is_long(&known) {
+            return false;
+        }
+        let rest = state.used_then(now);
         let list = &mut self.list;
-        let index = *self.paces.entry(pace).or_insert_with(|| {
+        let index = *self.paces.entry(state.pace).or_insert_with(|| {
             list.push(known);
-            (list.len() - 1) as u32
+            (list.len() - 1) as u16
         });
         self.bytes.extend_from_slice(&key.to_le_bytes());
-        self.bytes.extend_from_slice(&used.ns.to_le_bytes());
-        self.bytes.extend_from_slice(&used.frac.to_le_bytes());
+        self.bytes.extend_from_slice(&rest.ns.to_le_bytes());
+        self.bytes.extend_from_slice(&rest.frac.to_le_bytes());
+        self.bytes.extend_from_slice(&state.before.to_le_bytes());
         self.bytes.extend_from_slice(&index.to_le_bytes());
         true
     }
@@ -169,6 +219,7 @@ impl Writer {
     fn finish(mut self, seed: [u64; 2], counts: [u64; 3]) -> Vec<u8> {
         for pace in &self.list {
             let (count, size, per) = pace.parts();
+            self.bytes.extend_from_slice(&(pace.kind() as u32).to_le_bytes());
             self.bytes.extend_from_slice(&count.to_le_bytes());
             self.bytes.extend_from_slice(&size.to_le_bytes());
             self.bytes.extend_from_slice(&per.to_le_bytes());
@@ -222,23 +273,32 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
 }
 
 fn read_pace(mut bytes: &[u8]) -> Option<Pace> {
+    let kind = u32::from_le_bytes(take(&mut bytes)?);
+    let kind = [Kind::Bucket, Kind::Fixed, Kind::Sliding].into_iter().find(|known| *known as u32 == kind)?;
     let count = u32::from_le_bytes(take(&mut bytes)?);
     let size = u32::from_le_bytes(take(&mut bytes)?);
-    Pace::from_parts(count, size, u64::from_le_bytes(take(&mut bytes)?))
+    Pace::from_parts(kind, count, size, u64::from_le_bytes(take(&mut bytes)?))
 }
 
 fn read_row(mut bytes: &[u8], paces: &[Pace]) -> Option<Row> {
     let key = u128::from_le_bytes(take(&mut bytes)?);
     let ns = u64::from_le_bytes(take(&mut bytes)?);
     let frac = u32::from_le_bytes(take(&mut bytes)?);
-    let pace = *paces.get(u32::from_le_bytes(take(&mut bytes)?) as usize)?;
-    let used = Span { ns, frac };
-    (used <= pace.full() && frac < pace.parts().0).then_some((key, used, pace))
+    let before = u16::from_le_bytes(take(&mut bytes)?);
+    let pace = *paces.get(usize::from(u16::from_le_bytes(take(&mut bytes)?)))?;
+    let rest = Span { ns, frac };
+    let can_be = match pace.kind() {
+        Kind::Bucket => rest <= pace.full() && frac < pace.parts().0,
+        // A month may be longer than the measure of months, and a sliding window counts for two.
+        Kind::Fixed | Kind::Sliding => ns <= pace.per().saturating_mul(3),
+    };
+    can_be.then_some(Row { key, rest, before, pace })
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::pace::tests::{Dice, pace};
+    use super::super::window::Bounds;
     use super::*;
     use crate::policy::buckets::{Asking, Verdict};
 
@@ -246,7 +306,7 @@ mod tests {
 
     fn ask(buckets: &Buckets, caller: u64, pace: &Pace, now: u64) -> Verdict {
         let key = buckets.key(1, 0, &[&caller.to_le_bytes()]);
-        buckets.charge(now, &[Asking { identity: 1, key, pace }]).verdicts[0]
+        buckets.charge(now, &[Asking { identity: 1, key, pace, bounds: Bounds::default() }]).verdicts[0]
     }
 
     /// A thousand callers, each of whom has used some of ten.
@@ -290,6 +350,38 @@ mod tests {
         assert!(late.is_overflow && late.retry_after > 0, "{late:?}");
     }
 
+    /// Requests of one caller that a window admits, with so many nanoseconds of it left.
+    fn admitted(buckets: &Buckets, pace: &Pace, now: u64, rest: u64) -> usize {
+        let bounds = Bounds { end: now + rest, length: pace.per() };
+        let key = buckets.key(1, 0, &[b"caller"]);
+        (0..100).filter(|_| buckets.charge(now, &[Asking { identity: 1, key, pace, bounds }]).is_admitted).count()
+    }
+
+    #[test]
+    fn windows_are_handed_over_and_those_of_an_hour_outlive_a_restart() {
+        const HOUR: u64 = 3600 * SECOND;
+        for (kind, kept_after) in [(Kind::Fixed, [0, 10]), (Kind::Sliding, [0, 0])] {
+            let (long, short) = (
+                Pace::of_windows(kind, 10, std::time::Duration::from_secs(3600)).unwrap(),
+                Pace::of_windows(kind, 10, std::time::Duration::from_secs(60)).unwrap(),
+            );
+            let old = Buckets::new(1 << 18);
+            assert_eq!(admitted(&old, &long, 9 * HOUR, HOUR / 2), 10);
+            let new = Buckets::new(1 << 18);
+            new.restore(&old.dump(9 * HOUR), 3).unwrap();
+            assert_eq!(admitted(&new, &long, 3, HOUR / 2), 0, "{kind:?}");
+            // A restart a minute and half an hour later, on a clock of its own.
+            for (passed, expected) in [60 * SECOND, HOUR / 2 + 1].into_iter().zip(kept_after) {
+                let new = Buckets::new(1 << 18);
+                new.restore_after(&old.dump_of(Whole::Long, 9 * HOUR), 3, passed).unwrap();
+                let rest = if passed > HOUR / 2 { HOUR } else { HOUR / 2 - passed };
+                assert_eq!(admitted(&new, &long, 3, rest), expected, "{kind:?} after {passed}");
+            }
+            assert_eq!(admitted(&old, &short, 20 * HOUR, SECOND), 10);
+            assert_eq!(old.dump_of(Whole::Long, 20 * HOUR).len(), HEAD + SUM, "{kind:?}: nothing is worth keeping");
+        }
+    }
+
     #[test]
     fn a_damaged_dump_changes_nothing() {
         let pace = pace("7/h", 10);
@@ -327,7 +419,7 @@ mod tests {
         assert_eq!(forge(&|bytes| bytes[24..32].fill(0xff)), Err(BadDump::Length));
         assert_eq!(forge(&|bytes| bytes[HEAD + 16..HEAD + 24].fill(0xff)), Err(BadDump::Row));
         assert_eq!(forge(&|bytes| bytes[HEAD + 24] = 7), Err(BadDump::Row));
-        assert_eq!(forge(&|bytes| bytes[HEAD + 28] = 1), Err(BadDump::Row));
+        assert_eq!(forge(&|bytes| bytes[HEAD + 30] = 1), Err(BadDump::Row));
     }
 
     #[test]

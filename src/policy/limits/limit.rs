@@ -4,20 +4,31 @@
 
 use std::sync::Arc;
 
-use super::pace::{LONGEST, Pace};
+use super::handover::is_long;
+use super::pace::{Kind, LONGEST, Pace};
+use super::period::Periods;
+use super::quota::Quota;
+use super::window::Bounds;
 use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::types::{At, Rate};
+use crate::ctx::Now;
 use crate::policy::buckets::identity;
 use crate::policy::principal::Identity;
-use crate::policy::rate_limit::{By, LimitSettings, Per, PlanSettings, Stage};
+use crate::policy::rate_limit::{By, LimitSettings, Per, PlanSettings, Stage, Window};
 
 /// One limit. A plan is a limit by consumer over all routes.
 #[derive(Clone, Debug)]
 pub struct Limit {
     name: Arc<str>,
     what: What,
-    rate: Rate,
+    /// As it is written, such as `100/m`.
+    rate: Box<str>,
     pace: Pace,
+    /// Of what counts in windows.
+    periods: Option<Periods>,
+    is_quota: bool,
+    /// The quota of a plan that has a rate, too.
+    beside: Option<Arc<Limit>>,
     by: Vec<By>,
     /// Of whom; everybody where it is empty.
     for_tags: Vec<(Box<str>, Vec<String>)>,
@@ -47,9 +58,10 @@ pub struct Callers {
 
 impl Limit {
     pub fn compile(name: &str, settings: &LimitSettings) -> Result<Limit, Vec<Diagnostic>> {
-        let LimitSettings { rate, burst, by, for_tags, per, stage } = settings;
+        let LimitSettings { rate, quota, burst, window, time_zone, by, for_tags, per, stage } = settings;
         let mut mistakes = Vec::new();
-        let pace = compile_pace(rate, burst.as_ref()).map_err(|mistake| mistakes.push(mistake));
+        let counting = Counting { rate, quota, burst, window: window.as_ref(), time_zone };
+        let measure = counting.compile(name, &by.place).map_err(|mistake| mistakes.push(mistake));
         if by.is_empty() {
             let message = "`by` is empty: expected at least one key, such as `client_ip`";
             mistakes.push(Diagnostic::at(&by.place, "limit-without-key", message));
@@ -72,12 +84,15 @@ impl Limit {
                 mistakes.push(Diagnostic::at(&key.place, "limit-key-before-auth", message).help("remove `stage: before_auth`"));
             }
         }
-        match pace {
-            Ok(pace) if mistakes.is_empty() => Ok(Limit {
+        match measure {
+            Ok(Measure { rate, pace, periods, is_quota }) if mistakes.is_empty() => Ok(Limit {
                 name: name.into(),
                 what: What::Limit,
-                rate: rate.value,
+                rate,
                 pace,
+                periods,
+                is_quota,
+                beside: None,
                 by: by.iter().map(|key| key.value.clone()).collect(),
                 for_tags: for_tags
                     .iter()
@@ -93,11 +108,29 @@ impl Limit {
     }
 
     pub fn compile_plan(name: &str, settings: &PlanSettings) -> Result<Limit, Vec<Diagnostic>> {
-        let PlanSettings { rate, burst } = settings;
-        let pace = compile_pace(rate, burst.as_ref()).map_err(|mistake| vec![mistake])?;
-        // By subject where a claim, and no consumer, gives the plan.
-        let (what, by, identity) = (What::Plan, vec![By::Consumer, By::Subject], identity("plan", name, None));
-        Ok(Limit { name: name.into(), what, rate: rate.value, pace, by, for_tags: Vec::new(), per: None, stage: None, identity })
+        let PlanSettings { rate, burst, quota, time_zone } = settings;
+        let place = [rate.as_ref().map(|at| &at.place), quota.as_ref().map(|at| &at.place)].into_iter().flatten().next();
+        // Told where plans are checked, with the place of its name.
+        let Some(place) = place else { return Err(Vec::new()) };
+        let make = |name: Arc<str>, measure: Measure, beside: Option<Arc<Limit>>| {
+            let Measure { rate, pace, periods, is_quota } = measure;
+            let identity = identity("plan", &name, None);
+            // By subject where a claim, and no consumer, gives the plan.
+            let by = vec![By::Consumer, By::Subject];
+            let for_tags = Vec::new();
+            Limit { name, what: What::Plan, rate, pace, periods, is_quota, beside, by, for_tags, per: None, stage: None, identity }
+        };
+        let one = |counting: Counting<'_>| counting.compile(name, place).map_err(|mistake| vec![mistake]);
+        let quota_of = |burst| one(Counting { rate: &None, quota, burst, window: None, time_zone });
+        match (rate, quota) {
+            (Some(_), Some(_)) => {
+                let beside = make(quota_name(name).into(), quota_of(&None)?, None);
+                let own = one(Counting { rate, quota: &None, burst, window: None, time_zone: &None })?;
+                Ok(make(name.into(), own, Some(Arc::new(beside))))
+            }
+            (Some(_), None) => Ok(make(name.into(), one(Counting { rate, quota, burst, window: None, time_zone })?, None)),
+            (None, _) => Ok(make(name.into(), quota_of(burst)?, None)),
+        }
     }
 
     pub fn name(&self) -> &Arc<str> {
@@ -109,8 +142,40 @@ impl Limit {
     }
 
     /// As it is written, such as `100/m`.
-    pub fn rate(&self) -> Rate {
-        self.rate
+    pub fn rate(&self) -> &str {
+        &self.rate
+    }
+
+    /// How it counts, for people.
+    pub fn describe(&self) -> String {
+        let zone = self.periods.as_ref().and_then(Periods::zone).map(|zone| format!(" in {zone}")).unwrap_or_default();
+        let quota = if self.is_quota { "quota of " } else { "" };
+        let kind = match (self.pace.kind(), self.is_quota) {
+            (Kind::Sliding, _) => ", sliding",
+            (Kind::Fixed, false) => ", in fixed windows",
+            (Kind::Bucket, _) | (Kind::Fixed, true) => "",
+        };
+        format!("{quota}{}{kind}{zone}", self.rate)
+    }
+
+    /// Whether it is a quota, whose end is another refusal than that of a rate.
+    pub fn is_quota(&self) -> bool {
+        self.is_quota
+    }
+
+    /// Whether what is counted here outlives a restart, where there is a place for it.
+    pub fn is_long(&self) -> bool {
+        is_long(&self.pace) || self.beside.as_ref().is_some_and(|beside| beside.is_long())
+    }
+
+    /// What else of the same plan is counted.
+    pub fn beside(&self) -> Option<&Arc<Limit>> {
+        self.beside.as_ref()
+    }
+
+    /// The window of a moment; nothing to a bucket.
+    pub fn bounds(&self, now: Now) -> Bounds {
+        self.periods.as_ref().map_or(Bounds::default(), |periods| periods.bounds(now))
     }
 
     pub fn pace(&self) -> &Pace {
@@ -165,17 +230,107 @@ impl Limit {
     }
 }
 
+/// What logs, metrics and headers call the quota of a plan that has a rate of the same name.
+pub fn quota_name(plan: &str) -> String {
+    format!("{plan}-quota")
+}
+
+/// How a limit is said to count.
+#[derive(Clone, Copy)]
+struct Counting<'a> {
+    rate: &'a Option<At<Rate>>,
+    quota: &'a Option<At<Quota>>,
+    burst: &'a Option<At<u32>>,
+    window: Option<&'a At<Window>>,
+    time_zone: &'a Option<At<String>>,
+}
+
+/// How it does.
+struct Measure {
+    rate: Box<str>,
+    pace: Pace,
+    periods: Option<Periods>,
+    is_quota: bool,
+}
+
+// === impl Counting ===
+
+impl Counting<'_> {
+    fn compile(self, name: &str, place: &Place) -> Result<Measure, Diagnostic> {
+        let Counting { rate, quota, burst, window, time_zone } = self;
+        let inert = |place: &Place, message: &str, help: &str| Diagnostic::at(place, "inert", message.to_owned()).help(help.to_owned());
+        if let Some(burst) = burst
+            && (window.is_some() || quota.is_some())
+        {
+            return Err(inert(&burst.place, "a window has no `burst`: all of its requests may come at once", "remove it"));
+        }
+        let kind = window.map(|window| window.value);
+        if let Some(zone) = time_zone
+            && (quota.is_none() || kind == Some(Window::Sliding))
+        {
+            let message = "`time_zone` says when the hours, days and months of a `quota` begin, and there are none here";
+            return Err(inert(&zone.place, message, "remove it"));
+        }
+        match (rate, quota) {
+            (None, None) => Err(Diagnostic::at(place, "limit-without-rate", format!("`{name}` says neither `rate` nor `quota`"))
+                .help("add one, such as `rate: 100/m` or `quota: 10000/day`")),
+            (Some(_), Some(quota)) => {
+                Err(Diagnostic::at(&quota.place, "limit-rate-and-quota", format!("`{name}` says `rate` and `quota`: expected one of them"))
+                    .help("make two limits and name both where the one is used"))
+            }
+            (Some(rate), None) => {
+                let text = rate.value.to_string().into();
+                let windowed = |kind| {
+                    let pace = Pace::of_windows(kind, rate.value.count, rate.value.per)
+                        .ok_or_else(|| too_slow(rate, rate.value.count, &rate.place))?;
+                    let periods = Some(Periods::Multiples(u64::try_from(rate.value.per.as_millis()).unwrap_or(u64::MAX)));
+                    Ok((pace, periods))
+                };
+                let (pace, periods) = match kind {
+                    None => (compile_pace(rate, burst.as_ref())?, None),
+                    Some(Window::Fixed) => windowed(Kind::Fixed)?,
+                    Some(Window::Sliding) => windowed(Kind::Sliding)?,
+                };
+                Ok(Measure { rate: text, pace, periods, is_quota: false })
+            }
+            (None, Some(At { value: quota, place })) => {
+                let measure = quota.unit.measure();
+                let (kind, periods) = match kind {
+                    None | Some(Window::Fixed) => {
+                        let zone = time_zone.as_ref();
+                        let periods = Periods::calendar(quota.unit, zone.map(|zone| zone.as_str())).ok_or_else(|| {
+                            let (name, place) = zone.map_or(("UTC", place), |zone| (zone.as_str(), &zone.place));
+                            Diagnostic::at(
+                                place,
+                                "time-zone",
+                                format!("`{name}` is not a time zone: expected a name such as `Europe/Berlin`"),
+                            )
+                        })?;
+                        (Kind::Fixed, periods)
+                    }
+                    Some(Window::Sliding) => (Kind::Sliding, Periods::Multiples(u64::try_from(measure.as_millis()).unwrap_or(u64::MAX))),
+                };
+                let pace = Pace::of_windows(kind, quota.count, measure)
+                    .ok_or_else(|| Diagnostic::at(place, "limit-too-slow", format!("{quota} cannot be counted")))?;
+                Ok(Measure { rate: quota.to_string().into(), pace, periods: Some(periods), is_quota: true })
+            }
+        }
+    }
+}
+
 fn compile_pace(rate: &At<Rate>, burst: Option<&At<u32>>) -> Result<Pace, Diagnostic> {
     let size = burst.map_or(rate.count, |burst| burst.value);
     let place = burst.map_or(&rate.place, |burst| &burst.place);
     if size == 0 {
         return Err(Diagnostic::at(place, "limit-burst", "`0` is not a burst: expected how many requests may come at once, at least 1"));
     }
-    Pace::new(rate.value, size).ok_or_else(|| {
-        let days = LONGEST.as_secs() / 86_400;
-        let message = format!("a bucket of {size} at {} takes too long to fill: expected at most {days} days", rate.value);
-        Diagnostic::at(place, "limit-too-slow", message).help("lower `burst` or raise `rate`")
-    })
+    Pace::new(rate.value, size).ok_or_else(|| too_slow(rate, size, place))
+}
+
+fn too_slow(rate: &At<Rate>, size: u32, place: &Place) -> Diagnostic {
+    let days = LONGEST.as_secs() / 86_400;
+    let message = format!("a bucket of {size} at {} takes too long to fill: expected at most {days} days", rate.value);
+    Diagnostic::at(place, "limit-too-slow", message).help("lower `burst` or raise `rate`")
 }
 
 #[cfg(test)]
@@ -195,7 +350,8 @@ pub(in crate::policy) mod tests {
 
     pub fn settings(rate: &str, by: &[By]) -> LimitSettings {
         let by = at(3, by.iter().map(|by| at(3, by.clone())).collect());
-        LimitSettings { rate: at(1, Rate::parse(rate).unwrap()), burst: None, by, for_tags: None, per: None, stage: None }
+        let rate = Some(at(1, Rate::parse(rate).unwrap()));
+        LimitSettings { rate, quota: None, burst: None, window: None, time_zone: None, by, for_tags: None, per: None, stage: None }
     }
 
     pub fn limit(name: &str, rate: &str, by: &[By]) -> Arc<Limit> {
@@ -215,7 +371,7 @@ pub(in crate::policy) mod tests {
         assert_eq!(limit("x", "100/m", &[By::Global]).pace().size(), 100);
         let burst = LimitSettings { burst: Some(at(2, 7)), ..settings("100/m", &[By::Global]) };
         assert_eq!(Limit::compile("x", &burst).unwrap().pace().size(), 7);
-        let plan = PlanSettings { rate: at(1, Rate::parse("100/m").unwrap()), burst: Some(at(2, 9)) };
+        let plan = PlanSettings { rate: Some(at(1, Rate::parse("100/m").unwrap())), burst: Some(at(2, 9)), quota: None, time_zone: None };
         let plan = Limit::compile_plan("x", &plan).unwrap();
         assert_eq!((plan.pace().size(), plan.by(), plan.what()), (9, &[By::Consumer, By::Subject][..], What::Plan));
     }
@@ -230,7 +386,7 @@ pub(in crate::policy) mod tests {
         bad.burst = Some(at(2, 0));
         assert_eq!(codes(&bad)[0], "limit-burst");
         assert_eq!(codes(&settings("1/s", &[])), ["limit-without-key"]);
-        let plan = PlanSettings { rate: at(1, Rate::parse("1/24h").unwrap()), burst: Some(at(2, 400)) };
+        let plan = PlanSettings { rate: Some(at(1, Rate::parse("1/24h").unwrap())), burst: Some(at(2, 400)), quota: None, time_zone: None };
         let mistakes = Limit::compile_plan("x", &plan).unwrap_err();
         assert_eq!(mistakes[0].message, "a bucket of 400 at 1/24h takes too long to fill: expected at most 366 days");
         assert_eq!(mistakes[0].place.as_ref().unwrap().line, 2);

@@ -4,6 +4,10 @@
 pub mod handover;
 pub mod headers;
 pub mod key;
+pub(super) mod level;
 pub mod limit;
 pub mod pace;
+pub mod period;
+pub mod quota;
 pub(super) mod table;
+pub mod window;

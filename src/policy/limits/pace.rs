@@ -1,4 +1,5 @@
 //! The arithmetic of one limit: how fast a bucket fills, whether one more request fits, what is left of it (GCRA).
+//! Windows have a pace, too, which names them; what they count is in `window.rs`.
 //!
 //! A bucket is one number, the theoretical arrival time: the moment at which it will be full again. What lies between now and
 //! then is its used part, a [`Span`]. All of it is exact: a span counts nanoseconds and `1/count` of a nanosecond, so that the
@@ -26,10 +27,11 @@ pub struct Span {
 }
 
 /// A rate and a bucket size, with what follows from them. Equal paces have equal ids for as long as the process lives, so
-/// that a bucket can say in four bytes what it was counted with.
+/// that a bucket can say in two bytes what it was counted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    id: u32,
+    id: u16,
+    kind: Kind,
     count: u32,
     size: u32,
     /// Nanoseconds.
@@ -38,6 +40,17 @@ pub struct Pace {
     step: Span,
     /// The time in which an empty bucket fills.
     full: Span,
+}
+
+/// How requests are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A bucket that fills all the time.
+    Bucket,
+    /// So many in each window; the next one begins at nothing.
+    Fixed,
+    /// So many in this window and what of the one before still counts.
+    Sliding,
 }
 
 /// What a bucket says of itself.
@@ -56,7 +69,7 @@ static KNOWN: RwLock<Known> = RwLock::new(Known { list: Vec::new(), ids: BTreeMa
 
 struct Known {
     list: Vec<Pace>,
-    ids: BTreeMap<(u32, u32, u64), u32>,
+    ids: BTreeMap<(Kind, u32, u32, u64), u16>,
 }
 
 // === impl Pace ===
@@ -64,10 +77,15 @@ struct Known {
 impl Pace {
     /// `size` is that of the bucket. None where the bucket would take longer than [`LONGEST`] to fill, or where a number is 0.
     pub fn new(rate: Rate, size: u32) -> Option<Pace> {
-        Pace::from_parts(rate.count, size, u64::try_from(rate.per.as_nanos()).ok()?)
+        Pace::from_parts(Kind::Bucket, rate.count, size, u64::try_from(rate.per.as_nanos()).ok()?)
     }
 
-    pub(super) fn from_parts(count: u32, size: u32, per: u64) -> Option<Pace> {
+    /// Of windows of so many requests. `per` is about how long each is; months differ.
+    pub fn of_windows(kind: Kind, count: u32, per: Duration) -> Option<Pace> {
+        Pace::from_parts(kind, count, count, u64::try_from(per.as_nanos()).ok()?)
+    }
+
+    pub(super) fn from_parts(kind: Kind, count: u32, size: u32, per: u64) -> Option<Pace> {
         if count == 0 || size == 0 || per == 0 {
             return None;
         }
@@ -75,30 +93,39 @@ impl Pace {
         let full = Span::of_units(units, count).filter(|full| u128::from(full.ns) <= LONGEST.as_nanos())?;
         let step = Span::of_units(u128::from(per), count)?;
         let mut known = KNOWN.write();
-        let id = match known.ids.get(&(count, size, per)) {
+        let id = match known.ids.get(&(kind, count, size, per)) {
             Some(id) => *id,
             None => {
-                let id = u32::try_from(known.list.len()).ok()?;
-                known.ids.insert((count, size, per), id);
-                known.list.push(Pace { id, count, size, per, step, full });
+                let id = u16::try_from(known.list.len()).ok()?;
+                known.ids.insert((kind, count, size, per), id);
+                known.list.push(Pace { id, kind, count, size, per, step, full });
                 id
             }
         };
-        Some(Pace { id, count, size, per, step, full })
+        Some(Pace { id, kind, count, size, per, step, full })
     }
 
     /// The pace of an id that [`id`](Pace::id) gave in this process.
-    pub fn known(id: u32) -> Option<Pace> {
-        KNOWN.read().list.get(id as usize).copied()
+    pub fn known(id: u16) -> Option<Pace> {
+        KNOWN.read().list.get(usize::from(id)).copied()
     }
 
-    pub fn id(&self) -> u32 {
+    pub fn id(&self) -> u16 {
         self.id
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The bucket's size in tokens.
     pub fn size(&self) -> u32 {
         self.size
+    }
+
+    /// About how long a window is, or the time in which `count` tokens come back, in nanoseconds.
+    pub fn per(&self) -> u64 {
+        self.per
     }
 
     pub(super) fn parts(&self) -> (u32, u32, u64) {
@@ -136,6 +163,11 @@ impl Pace {
         let remaining = u32::try_from(whole).unwrap_or(self.size).min(self.size);
         let next = if used == Span::NONE { 0 } else { (self.per - rest).div_ceil(u64::from(self.count) * SECOND) };
         Reading { remaining, reset: used.seconds(), next }
+    }
+
+    /// The used part of which a window knew the share, rounded up by less than a nanosecond's worth of floating point.
+    pub fn share(&self, share: f64) -> Span {
+        Span { ns: (self.full.ns as f64 * share.clamp(0.0, 1.0)).ceil() as u64, frac: 0 }.min(self.full)
     }
 
     /// The used part of a bucket that was counted with another pace: the same share of this one's bucket, rounded up by
@@ -270,7 +302,7 @@ pub(in crate::policy) mod tests {
                 _ => 1 + dice.roll(100_000) as u32,
             };
             let per = [1_000_000, 250_000_000, SECOND, 60 * SECOND, 3_600 * SECOND, 24 * 3_600 * SECOND][dice.roll(6) as usize];
-            let Some(pace) = Pace::from_parts(count, size, per) else { continue };
+            let Some(pace) = Pace::from_parts(Kind::Bucket, count, size, per) else { continue };
             let mut model = Model::new(count, size, per);
             let (mut now, mut full_again) = (0u64, Span::NONE);
             for step in 0..200 {
@@ -338,8 +370,8 @@ pub(in crate::policy) mod tests {
 
     #[test]
     fn no_conversion_overflows_or_exceeds_the_bucket() {
-        let huge = Pace::from_parts(u32::MAX, u32::MAX, 366 * 24 * 3_600 * SECOND - 1).unwrap();
-        let odd = Pace::from_parts(u32::MAX - 1, u32::MAX - 2, 366 * 24 * 3_600 * SECOND - 7).unwrap();
+        let huge = Pace::from_parts(Kind::Bucket, u32::MAX, u32::MAX, 366 * 24 * 3_600 * SECOND - 1).unwrap();
+        let odd = Pace::from_parts(Kind::Bucket, u32::MAX - 1, u32::MAX - 2, 366 * 24 * 3_600 * SECOND - 7).unwrap();
         let all = odd.convert(huge.full(), &huge);
         assert!(all <= odd.full() && all.ns as f64 > odd.full().ns as f64 * (1.0 - 1e-9), "{all:?}");
         let half = Span { ns: huge.full().ns / 2, frac: 0 };
@@ -353,7 +385,7 @@ pub(in crate::policy) mod tests {
     fn a_bucket_that_takes_longer_than_a_year_to_fill_is_none() {
         assert_eq!(Pace::new(Rate::parse("1/24h").unwrap(), 367), None);
         assert!(Pace::new(Rate::parse("1/24h").unwrap(), 366).is_some());
-        assert_eq!(Pace::from_parts(0, 1, 1), None);
+        assert_eq!(Pace::from_parts(Kind::Bucket, 0, 1, 1), None);
     }
 
     #[test]
@@ -362,6 +394,6 @@ pub(in crate::policy) mod tests {
         assert_ne!(pace("11/m", 12).id(), pace("11/m", 13).id());
         let one = pace("13/m", 17);
         assert_eq!(Pace::known(one.id()), Some(one));
-        assert_eq!(Pace::known(u32::MAX), None);
+        assert_eq!(Pace::known(u16::MAX), None);
     }
 }

@@ -3,7 +3,8 @@
 //! Sets of eight slots of 32 bytes. A key may live in two sets, which both come from its hash; a new key goes where more slots
 //! are at rest, which fills the table to well over nine tenths before a key finds no place. Does not judge: see `buckets.rs`.
 
-use super::pace::{Pace, Span};
+use super::pace::{Kind, Pace, Span};
+use super::window::Counted;
 
 const SHARD_BITS: u32 = 6;
 pub const SHARDS: usize = 1 << SHARD_BITS;
@@ -21,11 +22,13 @@ pub struct Table {
 /// take no memory until they are used; all zeroes is a slot at rest.
 pub type Set = [[u64; 16]; 2];
 
-/// A bucket: the moment at which it is full again, and the id of the pace it was counted with.
+/// A bucket: the moment at which it is full again, and the id of the pace it was counted with. Of windows, the moment from which
+/// nothing counts any more, with the requests of this window as its fraction, and a measure of those of the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub full_again: Span,
-    pub pace: u32,
+    pub pace: u16,
+    pub before: u16,
 }
 
 // === functions of a key and of a size ===
@@ -96,7 +99,7 @@ impl Table {
     pub fn state(&self, set: usize, way: usize) -> State {
         let states = &self.sets[set][1];
         let rest = states[2 * way + 1];
-        State { full_again: Span { ns: states[2 * way], frac: (rest >> 32) as u32 }, pace: rest as u32 }
+        State { full_again: Span { ns: states[2 * way], frac: (rest >> 32) as u32 }, pace: rest as u16, before: (rest >> 16) as u16 }
     }
 
     /// Returns the key that was there before.
@@ -105,7 +108,8 @@ impl Table {
         let [keys, states] = &mut self.sets[set];
         let [low, high] = words(key);
         (keys[2 * way], keys[2 * way + 1]) = (low, high);
-        (states[2 * way], states[2 * way + 1]) = (state.full_again.ns, u64::from(state.full_again.frac) << 32 | u64::from(state.pace));
+        let rest = u64::from(state.full_again.frac) << 32 | u64::from(state.before) << 16 | u64::from(state.pace);
+        (states[2 * way], states[2 * way + 1]) = (state.full_again.ns, rest);
         before
     }
 
@@ -124,7 +128,7 @@ fn words(key: u128) -> [u64; 2] {
 
 impl State {
     pub fn at(now: u64, used: Span, pace: &Pace) -> State {
-        State { full_again: Span { ns: now.saturating_add(used.ns), frac: used.frac }, pace: pace.id() }
+        State { full_again: Span { ns: now.saturating_add(used.ns), frac: used.frac }, pace: pace.id(), before: 0 }
     }
 
     pub fn is_at_rest(&self, now: u64) -> bool {
@@ -142,6 +146,10 @@ impl State {
         if used == Span::NONE || self.pace == pace.id() {
             return used;
         }
-        Pace::known(self.pace).map_or(used, |from| pace.convert(used, &from))
+        let Some(from) = Pace::known(self.pace) else { return used };
+        match from.kind() {
+            Kind::Bucket => pace.convert(used, &from),
+            Kind::Fixed | Kind::Sliding => pace.share(Counted::stored(self, &from).share(&from)),
+        }
     }
 }

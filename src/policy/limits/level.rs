@@ -1,0 +1,58 @@
+//! What a bucket or a window says to one more request, before anything is written. Decides nothing of its own: see `pace.rs` and `window.rs`.
+
+use super::pace::{Kind, Pace, Reading, Span};
+use super::table::State;
+use super::window::{Bounds, Counted};
+
+/// Where one limit stands, and after one more request, where it fits.
+#[derive(Clone, Copy, Debug)]
+pub enum Level {
+    Bucket { used: Span, after: Option<Span> },
+    Window { counted: Counted, after: Option<Counted>, bounds: Bounds },
+}
+
+// === impl Level ===
+
+impl Level {
+    pub fn of(state: &State, now: u64, pace: &Pace, bounds: Bounds) -> Level {
+        match pace.kind() {
+            Kind::Bucket => {
+                let used = state.used(now, pace);
+                Level::Bucket { used, after: pace.charge(used) }
+            }
+            Kind::Fixed | Kind::Sliding => {
+                let counted = Counted::read(state, now, pace, bounds);
+                Level::Window { counted, after: counted.charge(now, pace, bounds), bounds }
+            }
+        }
+    }
+
+    pub fn fits(&self) -> bool {
+        match self {
+            Level::Bucket { used: _, after } => after.is_some(),
+            Level::Window { counted: _, after, bounds: _ } => after.is_some(),
+        }
+    }
+
+    /// What is written where the request was admitted.
+    pub fn state(&self, now: u64, pace: &Pace) -> State {
+        match *self {
+            Level::Bucket { used, after } => State::at(now, after.unwrap_or(used), pace),
+            Level::Window { counted, after, bounds } => after.unwrap_or(counted).state(pace, bounds),
+        }
+    }
+
+    /// What is said, and the whole seconds until the request would fit; 0 where it does.
+    pub fn verdict(&self, is_admitted: bool, now: u64, pace: &Pace) -> (Reading, u64) {
+        match *self {
+            Level::Bucket { used, after } => {
+                let shown = if is_admitted { after.unwrap_or(used) } else { used };
+                (pace.read(shown), if after.is_some() { 0 } else { pace.retry_after(used) })
+            }
+            Level::Window { counted, after, bounds } => {
+                let shown = if is_admitted { after.unwrap_or(counted) } else { counted };
+                (shown.reading(now, pace, bounds), if after.is_some() { 0 } else { counted.retry_after(now, pace, bounds) })
+            }
+        }
+    }
+}
