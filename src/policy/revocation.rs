@@ -187,7 +187,7 @@ impl Lines for Revoked {
                 return Err("an entry is empty: it would revoke nothing".to_owned());
             }
             (None, None, Some(id), None) if id.len() != 16 || !id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => {
-                return Err("`key_id` is not the id of a key: expected 16 hex digits, as in the log and by `sluice key hash`".to_owned());
+                return Err("`key_id` is not the id of a key: expected the first 16 digits of its hash".to_owned());
             }
             (Some(_), None, None, None) | (None, Some(_), None, None) | (None, None, Some(_), None) | (None, None, None, Some(_))
                 if is_over =>
