@@ -19,6 +19,7 @@ pub mod forward;
 pub mod ip_filter;
 pub mod jwt;
 pub mod key_table;
+mod known;
 pub mod limits;
 pub mod list_file;
 pub mod principal;
