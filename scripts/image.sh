@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 sluice=${1:?the binary}
 tree=${2:-$(mktemp -d)}
 [ -e "$tree/usr" ] || debootstrap --variant=minbase bookworm "$tree"
+chmod 755 "$tree"                                                    # mktemp makes folders that only their owner may enter
 install -m 755 "$sluice" "$tree/usr/local/bin/sluice"                 # COPY --from=build
 mkdir -p "$tree/etc/sluice" && cp conf/simple.yaml "$tree/etc/sluice/sluice.yaml"   # -v ...:/etc/sluice:ro
 echo "admin: { address: 127.0.0.1:9901 }" >> "$tree/etc/sluice/sluice.yaml"

@@ -46,6 +46,12 @@ pub fn append_date(out: &mut BytesMut) {
     });
 }
 
+/// The moment on the monotonic clock that a timer is set to.
+pub fn mono_of(at: tokio::time::Instant) -> u64 {
+    let start = *START.get_or_init(Instant::now);
+    u64::try_from(at.into_std().saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX)
+}
+
 /// The instant of a moment on the monotonic clock, for timers.
 pub fn instant(mono: u64) -> tokio::time::Instant {
     let start = *START.get_or_init(Instant::now);

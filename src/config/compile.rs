@@ -2,6 +2,7 @@
 //!
 //! Decides what belongs to which route, and that all mistakes are told at once. Opens no socket and starts nothing.
 
+mod certificates;
 mod route;
 
 use std::collections::{BTreeSet, HashMap};
@@ -15,6 +16,7 @@ use super::diagnostic::{self, Diagnostic};
 use super::document::{Document, RouteSettings, ServerSettings};
 use super::effective::{Given, Resolver};
 use super::files_read::FilesRead;
+use super::load::Partial;
 use super::plan::{Gateway, ListenerPlan, Server, UpstreamPlan};
 use super::types::At;
 use super::types::{Period, Size};
@@ -119,7 +121,10 @@ pub fn load_noting(
     earlier: Option<&Gateway>,
     read: &FilesRead,
 ) -> Result<Gateway, Vec<Diagnostic>> {
-    judge(super::load::load(path, env, read)?, path, state, earlier)
+    match super::load::load(path, env, read) {
+        Ok(document) => judge(document, path, state, earlier),
+        Err(partial) => Err(judge_partial(*partial, path, state)),
+    }
 }
 
 /// As [`load`], of a text as if it were the file `name`.
@@ -127,7 +132,10 @@ pub fn load_noting(
 /// # Errors
 /// Every mistake, sorted by place.
 pub fn load_text(name: &str, text: &str, env: super::interpolate::Env<'_>, state: &State) -> Result<Gateway, Vec<Diagnostic>> {
-    judge(super::load::load_text(name, text, env)?, Path::new(name), state, None)
+    match super::load::load_text(name, text, env) {
+        Ok(document) => judge(document, Path::new(name), state, None),
+        Err(partial) => Err(judge_partial(*partial, Path::new(name), state)),
+    }
 }
 
 fn judge(document: Document, path: &Path, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Vec<Diagnostic>> {
@@ -138,15 +146,34 @@ fn judge(document: Document, path: &Path, state: &State, earlier: Option<&Gatewa
         Err(more) => more,
     };
     // What only the compiling finds is told too, where it is about something else and does not just follow from something else.
-    let spot = |one: &Diagnostic| one.place.as_ref().map(|at| (at.source.path.clone(), at.line, at.column));
-    let told: BTreeSet<_> = mistakes.iter().map(spot).collect();
-    let (other, same): (Vec<_>, Vec<_>) = more.into_iter().partition(|one| !told.contains(&spot(one)) && !TOLD_BEFORE.contains(&one.code));
+    let (other, same) = apart(&mistakes, more);
     mistakes.extend(other);
     if mistakes.is_empty() {
         mistakes = same;
     }
     diagnostic::sort(&mut mistakes);
     Err(mistakes)
+}
+
+/// Every mistake of a document of which entries are missing: what only the compiling finds in the others is told at once, too.
+fn judge_partial(mut partial: Partial, path: &Path, state: &State) -> Vec<Diagnostic> {
+    let document = std::mem::take(&mut partial.document);
+    // The matches of all routes, whose listeners may be among what is missing. Whether two tie depends on those.
+    let mut more = Table::compile(&matches(&document, |_| true)).err().unwrap_or_default();
+    more.retain(|mistake| mistake.code != "equal-rank-routes");
+    more.extend(compile(document, path, state, None).err().into_iter().flatten());
+    let (mut other, _) = apart(&partial.mistakes, more);
+    diagnostic::sort(&mut other);
+    other.dedup();
+    partial.tell(other);
+    partial.mistakes
+}
+
+/// Splits what compiling found into what is new and what was told already, in other words or at the same place.
+fn apart(told: &[Diagnostic], found: Vec<Diagnostic>) -> (Vec<Diagnostic>, Vec<Diagnostic>) {
+    let spot = |one: &Diagnostic| one.place.as_ref().map(|at| (at.source.path.clone(), at.line, at.column));
+    let told: BTreeSet<_> = told.iter().map(spot).collect();
+    found.into_iter().partition(|one| !told.contains(&spot(one)) && !TOLD_BEFORE.contains(&one.code))
 }
 
 fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Vec<Diagnostic>> {
@@ -178,6 +205,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     let authenticators = wrong.keep(known).unwrap_or_default();
     let upstreams = upstreams(&document, state, &mut wrong);
     let listeners = listeners(&document, &limits, state, &mut wrong);
+    certificates::check(&document, &listeners, &mut wrong);
 
     let resolver = Resolver::new(&document);
     let parts = Parts { authenticators: &authenticators, limits: &limits, upstreams: &upstreams, document: &document, state };
@@ -279,14 +307,7 @@ fn listeners(document: &Document, limits: &HashMap<&str, Arc<Limit>>, state: &St
             Some(names) => names.iter().any(|own| own.value == name.value),
             None => true,
         };
-        let matches: Vec<RouteMatch<'_>> = document
-            .routes
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, route))| here(route))
-            .map(|(index, (name, route))| RouteMatch { index, name, place: route.place.clone(), settings: &route.own.matches })
-            .collect();
-        let table = wrong.keep(Table::compile(&matches));
+        let table = wrong.keep(Table::compile(&matches(document, here)));
         if let (Some(compiled), Some(table)) = (compiled, table) {
             all.push(ListenerPlan {
                 name: name.as_str().into(),
@@ -299,4 +320,9 @@ fn listeners(document: &Document, limits: &HashMap<&str, Arc<Limit>>, state: &St
         }
     }
     all
+}
+
+fn matches(document: &Document, is_wanted: impl Fn(&RouteSettings) -> bool) -> Vec<RouteMatch<'_>> {
+    let routes = document.routes.iter().enumerate().filter(|(_, (_, route))| is_wanted(route));
+    routes.map(|(index, (name, route))| RouteMatch { index, name, place: route.place.clone(), settings: &route.own.matches }).collect()
 }

@@ -39,9 +39,21 @@ pub const SECTIONS: &[&str] = &[
     "tests",
 ];
 
-/// Reads a file, or all `*.yaml` of a folder. Errors: every mistake of shape, and of everything else that can be judged without the
-/// entries that failed, sorted by place. Every file that is read is noted in `read`, also where the outcome is an error.
-pub fn load(path: &Path, env: Env<'_>, read: &FilesRead) -> Result<Document, Vec<Diagnostic>> {
+/// What there is of a document whose shape has mistakes.
+#[derive(Debug)]
+pub struct Partial {
+    /// Without the entries that failed.
+    pub document: Document,
+    /// Every mistake of shape, and of everything else that can be judged without the entries that failed, sorted by place.
+    pub mistakes: Vec<Diagnostic>,
+    /// Places of values that could not be interpolated: what they would have been is not judged.
+    unknown: Unknown,
+}
+
+type Unknown = HashSet<(PathBuf, u32, u32)>;
+
+/// Reads a file, or all `*.yaml` of a folder. Every file that is read is noted in `read`, also where the outcome is an error.
+pub fn load(path: &Path, env: Env<'_>, read: &FilesRead) -> Result<Document, Box<Partial>> {
     let mut loader = Loader::new(env);
     match files(path) {
         Ok(paths) => paths.into_iter().for_each(|path| match text(&path, read) {
@@ -54,7 +66,7 @@ pub fn load(path: &Path, env: Env<'_>, read: &FilesRead) -> Result<Document, Vec
 }
 
 /// Reads a text as if it were the file `name`.
-pub fn load_text(name: &str, text: &str, env: Env<'_>) -> Result<Document, Vec<Diagnostic>> {
+pub fn load_text(name: &str, text: &str, env: Env<'_>) -> Result<Document, Box<Partial>> {
     let mut loader = Loader::new(env);
     loader.file(Source::new(name, text.strip_prefix('\u{feff}').unwrap_or(text)));
     loader.finish()
@@ -68,8 +80,7 @@ struct Loader<'a> {
     once: HashMap<&'static str, Place>,
     names: HashMap<(&'static str, String), Place>,
     broken: Broken,
-    /// Places of values that could not be interpolated: what they would have been is not judged.
-    unknown: HashSet<(PathBuf, u32, u32)>,
+    unknown: Unknown,
 }
 
 /// The keys of a route and of the defaults, which are two structs each.
@@ -88,6 +99,23 @@ static KEYS: LazyLock<Keys> = LazyLock::new(|| {
     }
 });
 
+// === impl Partial ===
+
+impl Partial {
+    /// Adds mistakes, but for those about what a value would have been.
+    pub fn tell(&mut self, more: Vec<Diagnostic>) {
+        self.mistakes.extend(more);
+        let unknown = &self.unknown;
+        self.mistakes.retain(|error| match &error.place {
+            Some(place) if !matches!(error.code, "interpolation" | "env-unset" | "file-unreadable") => {
+                !unknown.contains(&(place.source.path.clone(), place.line, place.column))
+            }
+            _ => true,
+        });
+        diagnostic::sort(&mut self.mistakes);
+    }
+}
+
 // === impl Loader ===
 
 impl<'a> Loader<'a> {
@@ -103,20 +131,14 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn finish(mut self) -> Result<Document, Vec<Diagnostic>> {
+    fn finish(self) -> Result<Document, Box<Partial>> {
         if self.errors.is_empty() {
             return Ok(self.document);
         }
-        self.errors.extend(check::check_partial(&self.document, &self.broken));
-        let unknown = self.unknown;
-        self.errors.retain(|error| match &error.place {
-            Some(place) if !matches!(error.code, "interpolation" | "env-unset" | "file-unreadable") => {
-                !unknown.contains(&(place.source.path.clone(), place.line, place.column))
-            }
-            _ => true,
-        });
-        diagnostic::sort(&mut self.errors);
-        Err(self.errors)
+        let more = check::check_partial(&self.document, &self.broken);
+        let mut partial = Partial { document: self.document, mistakes: self.errors, unknown: self.unknown };
+        partial.tell(more);
+        Err(Box::new(partial))
     }
 
     fn file(&mut self, source: Source) {
@@ -377,7 +399,12 @@ mod tests {
     }
 
     fn told(text: &str) -> Vec<String> {
-        load_text("a.yaml", text, &none).expect_err(text).iter().map(|e| format!("{:?} {}", e.place.as_ref().unwrap(), e.code)).collect()
+        load_text("a.yaml", text, &none)
+            .expect_err(text)
+            .mistakes
+            .iter()
+            .map(|e| format!("{:?} {}", e.place.as_ref().unwrap(), e.code))
+            .collect()
     }
 
     #[test]
@@ -444,7 +471,7 @@ upstreams:
         }
         for key in ["threads", "drain", "watch"] {
             let text = format!("{GOOD}server:\n  {key}: ${{env:X}}\n");
-            let told = diagnostic::render(&load_text("a.yaml", &text, &env).unwrap_err(), false);
+            let told = diagnostic::render(&load_text("a.yaml", &text, &env).unwrap_err().mistakes, false);
             assert!(!told.contains("hunter2") && told.contains("[interpolated]"), "{told}");
         }
     }
@@ -473,7 +500,7 @@ upstreams:
 
         write("30.yaml", "routes: { b: { match: { path: /c }, auth: public, respond: { status: 204 } } }\nserver: {}\n");
         write("40.yaml", "server: {}\n");
-        let told = load(folder.path(), &none, &FilesRead::default()).unwrap_err();
+        let told = load(folder.path(), &none, &FilesRead::default()).unwrap_err().mistakes;
         assert_eq!(told.iter().map(|e| e.code).collect::<Vec<_>>(), ["defined-twice", "defined-twice"]);
         assert!(
             told[0].help.as_deref().unwrap().contains("20.yaml:1:11") && told[1].help.as_deref().unwrap().contains("30.yaml:2:1"),
@@ -481,17 +508,17 @@ upstreams:
         );
 
         write("50.yml", "routes: {}");
-        assert_eq!(load(folder.path(), &none, &FilesRead::default()).unwrap_err()[0].code, "not-read");
+        assert_eq!(load(folder.path(), &none, &FilesRead::default()).unwrap_err().mistakes[0].code, "not-read");
     }
 
     #[test]
     fn what_cannot_be_read_is_told() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(load(&folder.path().join("none.yaml"), &none, &FilesRead::default()).unwrap_err()[0].code, "unreadable");
-        assert_eq!(load(folder.path(), &none, &FilesRead::default()).unwrap_err()[0].code, "unreadable");
+        assert_eq!(load(&folder.path().join("none.yaml"), &none, &FilesRead::default()).unwrap_err().mistakes[0].code, "unreadable");
+        assert_eq!(load(folder.path(), &none, &FilesRead::default()).unwrap_err().mistakes[0].code, "unreadable");
         let file = folder.path().join("a.yaml");
         std::fs::write(&file, b"a: 1\nb: x\xff\n").unwrap();
-        let told = load(&file, &none, &FilesRead::default()).unwrap_err();
+        let told = load(&file, &none, &FilesRead::default()).unwrap_err().mistakes;
         let place = told[0].place.as_ref().unwrap();
         assert_eq!((told[0].code, place.line, place.column), ("not-utf8", 2, 5));
     }

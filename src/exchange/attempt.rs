@@ -14,7 +14,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use smallvec::SmallVec;
 
-use super::{Ctx, call, is_websocket};
+use super::{Ctx, call, is_websocket, stuck};
 use crate::clock;
 use crate::config::plan::{Relay, Route};
 use crate::policy::limits;
@@ -195,7 +195,13 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Byte
         }
     }
     call::request_part(ctx, body, end)?;
+    if length > 0 {
+        stuck::note_asked(session, ctx);
+    }
     let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return Err(no_relay()) };
+    if length > 0 {
+        conn.deadline.await_taken(clock::mono(), idle(ctx, route, relay));
+    }
     match (ctx.attempts.has_answer, end || is_websocket(session)) {
         (true, _) => conn.deadline.await_bytes(clock::mono(), idle(ctx, route, relay)),
         (false, true) => conn.deadline.await_head(clock::mono(), relay.timeouts.response),
@@ -270,6 +276,7 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
         begin_tunnel(ctx);
     } else if let Some(conn) = &ctx.conn {
         conn.deadline.await_bytes(clock::mono(), relay.timeouts.idle);
+        conn.deadline.put_off(clock::mono());
     }
     ctx.attempts.status = Some(status);
     ctx.attempts.has_answer = true;
@@ -322,7 +329,11 @@ pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) -> Result
     let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return Ok(()) };
     match end {
         true => conn.deadline.clear(),
-        false => conn.deadline.await_bytes(clock::mono(), idle(ctx, route, relay)),
+        false => {
+            let now = clock::mono();
+            conn.deadline.await_bytes(now, idle(ctx, route, relay));
+            conn.deadline.put_off(now);
+        }
     }
     if ctx.attempts.is_tunnel {
         route.series.tunnels().bytes_out.fetch_add(body.as_ref().map_or(0, Bytes::len) as u64, Relaxed);

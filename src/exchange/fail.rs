@@ -64,6 +64,9 @@ fn is_stale(ctx: &Ctx, error: &Error) -> bool {
 /// The attempt broke after the connection was made: again, where nothing can have happened twice.
 pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
     ctx.attempts.stop_clock();
+    if let Some(conn) = &ctx.conn {
+        conn.deadline.taken();
+    }
     let written = session.response_written().is_some();
     let attempt = Attempt {
         is_idempotent: session.req_header().method.is_idempotent(),
@@ -80,6 +83,7 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
     let kind = kind_in(ctx, &error);
     if let Some((_, relay)) = ctx.relay()
         && let Some(failure) = failure_of(kind)
+        && !(failure == Failure::ClientGone && ctx.is_answered())
     {
         relay.upstream.series.failed(failure);
     }
@@ -137,6 +141,10 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
         conn.break_off();
     }
     if kind.status == CLIENT_GONE.status {
+        if ctx.is_answered() {
+            // It left, or reset its stream, when there was nothing more to read: only its own body is not complete.
+            ctx.facts.refused = None;
+        }
         end_after_this(session, ctx);
         return gone;
     }

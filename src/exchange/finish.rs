@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::header;
+use http::{HeaderValue, header};
 use pingora_core::Error;
 use pingora_proxy::Session;
 
+use super::stuck::{self, Spoken};
 use super::{Ctx, answered};
 use crate::clock;
 use crate::config::plan::Gateway;
@@ -41,7 +42,7 @@ pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
     }
     // Where no body came, nothing has told that the answer is complete.
     ctx.attempts.stop_clock();
-    if ctx.facts.refused.is_none() && error.is_some() {
+    if ctx.facts.refused.is_none() && error.is_some() && !ctx.is_answered() {
         // Only the client can end a request without an answer of ours or a reason.
         let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
         ctx.facts.refused = Some((fault.unwrap_or(&CLIENT_GONE), None));
@@ -246,17 +247,25 @@ impl Drop for Ctx {
     /// A request whose task panicked, or was cut at the end of a drain, has no hook left that could report it, and it is in flight no more.
     fn drop(&mut self) {
         if self.has_begun && !self.is_reported {
-            let is_cut = self.conn.as_ref().is_some_and(|conn| conn.listener.is_cut());
-            self.facts.refused = Some(match is_cut {
-                true => (&DRAIN_ENDED, None),
-                false => (&INTERNAL_ERROR, Some("the request's task ended early".to_owned())),
-            });
-            // What had passed through a tunnel is known; the head and the session are gone.
-            let (status, sent, received) = match self.attempts.is_tunnel {
-                true => (Some(101), self.attempts.sent, self.attempts.received),
-                false => (None, 0, 0),
+            let (is_cut, is_stuck) = self.conn.as_ref().map_or((false, false), |conn| (conn.listener.is_cut(), conn.deadline.is_stuck()));
+            // What had passed is known; the head and the session are gone.
+            let (told, sent) = if is_stuck {
+                stuck::end(self)
+            } else {
+                self.facts.refused = Some(match is_cut {
+                    true => (&DRAIN_ENDED, None),
+                    false => (&INTERNAL_ERROR, Some("the request's task ended early".to_owned())),
+                });
+                (self.attempts.is_tunnel.then_some(101), if self.attempts.is_tunnel { self.attempts.received } else { 0 })
             };
-            report(self, b"", "HTTP/1.1", b"", status, sent, received);
+            let received = if told.is_some() { self.attempts.sent } else { 0 };
+            match self.spoken.take() {
+                Some(Spoken { method, version: spoken, agent }) => {
+                    let agent = agent.as_ref().map_or(&[][..], HeaderValue::as_bytes);
+                    report(self, method.as_str().as_bytes(), version(spoken), agent, told, received, sent);
+                }
+                None => report(self, b"", "HTTP/1.1", b"", told, received, sent),
+            }
         }
         if self.has_begun
             && let Some(listener) = self.gateway.listeners.get(self.facts.listener)

@@ -6,6 +6,7 @@ mod attempt;
 mod call;
 mod fail;
 mod finish;
+mod stuck;
 mod wait;
 mod write;
 
@@ -46,6 +47,8 @@ pub struct Ctx {
     /// The line has been written; a context that is dropped before that belonged to a request that panicked.
     is_reported: bool,
     has_begun: bool,
+    /// What the log says of a request with a body, should its session be gone by then.
+    spoken: Option<stuck::Spoken>,
 }
 
 // === impl Ctx ===
@@ -63,6 +66,7 @@ impl Ctx {
             sink,
             is_reported: false,
             has_begun: false,
+            spoken: None,
         }
     }
 
@@ -72,6 +76,11 @@ impl Ctx {
         if let Some(listener) = self.gateway.listeners.get(self.facts.listener) {
             listener.series.requests_in_flight.fetch_add(1, Relaxed);
         }
+    }
+
+    /// The client has been sent a whole answer.
+    fn is_answered(&self) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.is_answered())
     }
 
     fn route(&self) -> Option<&Route> {

@@ -10,6 +10,7 @@ use pingora_proxy::Session;
 
 use super::{Ctx, end_after_this};
 use crate::config::plan::{Action, Route};
+use crate::listen::conn::LastWords;
 use crate::policy::Answer;
 use crate::reply::grpc;
 use crate::reply::own::own_head;
@@ -23,15 +24,29 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 
 /// Refuses a request. The refusal is logged with its reason.
 pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> Result<()> {
+    let (status, headers, body) = told(ctx, problem);
+    write(session, ctx, status, &headers, body).await
+}
+
+/// A refusal where there is no session to write it: head and body of the answer.
+pub fn last_words(ctx: &mut Ctx, problem: &Problem) -> Option<LastWords> {
+    let (status, headers, body) = told(ctx, problem);
+    let mut head = own_head(status, ctx.route(), &ctx.facts, &headers).ok()?;
+    if !body.is_empty() {
+        head.insert_header(header::CONTENT_LENGTH, body.len()).ok()?;
+    }
+    Some((head, body))
+}
+
+/// How a refusal is told to this client; remembered for the log.
+fn told(ctx: &mut Ctx, problem: &Problem) -> (u16, Vec<(HeaderName, HeaderValue)>, Bytes) {
     ctx.facts.refused = Some((problem.kind, problem.reason.clone()));
     if let Some(call) = &mut ctx.call {
         let told = call.refusal(problem.kind.status, problem.kind.code, grpc::message(problem));
-        let headers: Vec<_> = problem.headers.iter().cloned().chain(told.headers).collect();
-        return write(session, ctx, 200, &headers, told.body).await;
+        return (200, problem.headers.iter().cloned().chain(told.headers).collect(), told.body);
     }
     let body = render::body(problem, ctx.facts.request_id.as_str());
-    let headers: Vec<_> = render::headers(problem).collect();
-    write(session, ctx, problem.kind.status, &headers, body).await
+    (problem.kind.status, render::headers(problem).collect(), body)
 }
 
 /// The refusal that a route makes of its own, with the operator's code.

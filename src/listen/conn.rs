@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
+use parking_lot::Mutex;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::server::ShutdownWatch;
@@ -24,6 +26,9 @@ use crate::clock;
 use crate::ctx::Scheme;
 use crate::relay::deadline::Deadline;
 use crate::reply::problem::Kind;
+
+/// A whole answer that no session can write any more.
+pub type LastWords = (ResponseHeader, Bytes);
 
 /// One connection of a client.
 #[derive(Debug)]
@@ -57,6 +62,10 @@ pub struct ConnInfo {
     /// What was sent before the request that is being served.
     sent_before: AtomicU64,
     fault: OnceLock<&'static Kind>,
+    /// What the client is told in place of an answer, where its exchange was given up from outside.
+    last_words: Mutex<Option<Box<LastWords>>>,
+    /// The last byte of the answer has been handed over: what its client does afterwards takes nothing from it.
+    is_answered: AtomicBool,
     /// The end of the connection must not be taken for the end of the answer.
     is_broken_off: AtomicBool,
     /// The upstream has agreed to switch protocols.
@@ -92,6 +101,8 @@ impl ConnInfo {
             spread: 1.0 - 0.1 * fastrand::f64(),
             sent_before: zero(),
             fault: OnceLock::new(),
+            last_words: Mutex::default(),
+            is_answered: AtomicBool::new(false),
             is_broken_off: AtomicBool::new(false),
             is_tunnel: AtomicBool::new(false),
             deadline: Deadline::default(),
@@ -121,6 +132,8 @@ impl ConnInfo {
             spread: self.spread,
             sent_before: zero(),
             fault: OnceLock::new(),
+            last_words: Mutex::default(),
+            is_answered: AtomicBool::new(false),
             is_broken_off: AtomicBool::new(false),
             is_tunnel: AtomicBool::new(false),
             deadline: Deadline::default(),
@@ -150,7 +163,9 @@ impl ConnInfo {
     /// told to end with the answer to this request: a new one has another chance.
     pub fn is_believed(&self) -> bool {
         let settings = self.listener.peek();
-        let Some(clients) = settings.tls.as_ref().and_then(|tls| tls.clients.as_ref()) else { return true };
+        // By the name that it asked for: what it showed was judged by whom that name's certificate believes.
+        let name = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let Some(clients) = settings.tls.as_ref().and_then(|tls| tls.clients(name)) else { return true };
         let holds = match &self.proof {
             Some(proof) => proof.holds(clients),
             // The listener did not ask when this connection began.
@@ -260,6 +275,25 @@ impl ConnInfo {
         self.is_tunnel.load(Ordering::Relaxed)
     }
 
+    /// The exchange is being given up, and nothing of an answer has been written.
+    pub fn leave_words(&self, words: LastWords) {
+        *self.last_words.lock() = Some(Box::new(words));
+    }
+
+    pub(super) fn take_words(&self) -> Option<Box<LastWords>> {
+        self.last_words.lock().take()
+    }
+
+    /// The whole answer to the request that is being served has been handed over.
+    pub(super) fn note_answered(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_answered(&self) -> bool {
+        self.is_answered.load(Ordering::Relaxed)
+    }
+
     pub(super) fn is_broken_off(&self) -> bool {
         self.is_broken_off.load(Ordering::Relaxed)
     }
@@ -284,5 +318,6 @@ impl ConnInfo {
         let age = bounds.age.mul_f64(self.spread).as_nanos();
         self.old.store(self.opened.saturating_add(u64::try_from(age).unwrap_or(u64::MAX)), Ordering::Relaxed);
         self.sent_before.store(self.sent(), Ordering::Relaxed);
+        self.is_answered.store(false, Ordering::Relaxed);
     }
 }

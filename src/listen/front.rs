@@ -26,7 +26,8 @@ use super::heads::HEADS_FULL;
 use super::http2::PREFACE;
 use super::request::{Marks, Request};
 use super::running::RunningListener;
-use super::session::{Back, Http1, Returned};
+use super::session::{Back, Http1, Returned, closing_answer};
+use super::stall::unless_stuck;
 use super::stream::{ClientStream, Demands, Socket};
 use crate::reply::problem::Kind;
 use crate::report::metrics::series::Dropped;
@@ -157,7 +158,7 @@ where
             };
             conn.begin_request(&request.head, bounds);
             let session = Http1::new(stream, back.clone(), request, deadlines.body);
-            self.proxy.process_new_http(ServerSession::new_custom(session), &conn.closing).await;
+            unless_stuck(&conn.deadline, self.proxy.process_new_http(ServerSession::new_custom(session), &conn.closing)).await;
             stream = match back.take() {
                 Some(Returned::Kept(stream, None)) => stream,
                 Some(Returned::Kept(mut stream, Some(limit))) => match Box::pin(stream.skip_body(limit)).await {
@@ -165,6 +166,11 @@ where
                     false => return,
                 },
                 Some(Returned::Ended(mut stream)) => return Box::pin(stream.close()).await,
+                Some(Returned::Unanswered(mut stream)) => {
+                    let Some(words) = conn.take_words() else { return };
+                    let answer = closing_answer(&words.0, &words.1);
+                    return Box::pin(async move { stream.finish_with(&answer).await }).await;
+                }
                 None => return,
             };
         }

@@ -31,6 +31,7 @@ pub mod request;
 pub mod running;
 pub mod session;
 pub mod socket_file;
+mod stall;
 pub mod stream;
 pub mod tls;
 mod wire;

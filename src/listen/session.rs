@@ -31,6 +31,7 @@ use super::stream::{ClientStream, Socket};
 
 use self::reading::Reading;
 use self::writing::Writing;
+pub use self::writing::closing_answer;
 
 /// One request and its answer.
 pub struct Http1<S: Socket> {
@@ -57,6 +58,8 @@ pub struct Back<S: Socket>(Mutex<Option<Returned<S>>>);
 pub enum Returned<S: Socket> {
     /// The next request may come, once the rest of the body has been read within this time.
     Kept(Box<ClientStream<S>>, Option<Duration>),
+    /// It was given up before anything was answered.
+    Unanswered(Box<ClientStream<S>>),
     /// It was the last one.
     Ended(Box<ClientStream<S>>),
 }
@@ -108,6 +111,14 @@ impl<S: Socket> Drop for Http1<S> {
     /// An answer that is complete gives the stream back. Any other ends the connection, and so does a panic.
     fn drop(&mut self) {
         let Some(stream) = self.stream.take() else { return };
+        if self.conn.deadline.is_stuck() && !std::thread::panicking() {
+            if !self.writing.has_begun() {
+                *self.back.0.lock() = Some(Returned::Unanswered(stream));
+            } else if self.writing.ends_with_connection() {
+                self.conn.break_off();
+            }
+            return;
+        }
         if !self.writing.is_done() || std::thread::panicking() {
             return;
         }

@@ -261,6 +261,7 @@ impl<S: Socket> ClientStream<S> {
 impl<S: Socket> AsyncRead for ClientStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<()>> {
         let me = &mut *self;
+        me.conn.deadline.taken();
         if let Some(over) = me.conn.deadline.over() {
             return Poll::Ready(Err(me.end(over)));
         }

@@ -428,6 +428,7 @@ mod tests {
 
     fn token(authenticator: &str, subject: &str) -> Identity {
         Identity {
+            credential: crate::policy::principal::Credential::Token,
             authenticator: authenticator.into(),
             subject: Some(subject.into()),
             consumer: None,

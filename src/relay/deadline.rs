@@ -7,6 +7,9 @@
 //! recognises it. Decides nothing about clients; the listener's timers are its own.
 //!
 //! Does not see silence while the client does not take what was sent (then the client is not polled, nor at fault is the upstream).
+//!
+//! While the upstream does not take what the client sent, Pingora asks the client for nothing either, and goes on so for ever. That time is
+//! kept here, too; whoever runs the exchange looks at it from outside: see `listen/stall.rs`.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -30,7 +33,14 @@ pub struct Deadline {
     word: AtomicU64,
     /// When the exchange ends whatever happens, in the same way; the lowest bits say why. 0: never.
     end: AtomicU64,
+    /// When the upstream has to have taken the piece of the request that is on its way. 0: the client is being asked for more, so it has.
+    taking: AtomicU64,
+    /// How long it may take for one.
+    patience: AtomicU64,
 }
+
+/// In `taking`: it has not.
+const STUCK: u64 = u64::MAX;
 
 /// What was awaited in vain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +82,44 @@ impl Deadline {
     pub fn clear(&self) {
         self.word.store(0, Relaxed);
         self.end.store(0, Relaxed);
+        self.taken();
+    }
+
+    /// A piece of the request is on its way to the upstream, which may take so long for it, and a little more: Pingora keeps the same time
+    /// for some writes, and goes on with an answer that has come meanwhile.
+    pub fn await_taken(&self, mono: u64, within: Duration) {
+        let within = u64::try_from((within + within / 8).as_nanos()).unwrap_or(u64::MAX);
+        self.patience.store(within, Relaxed);
+        self.taking.store(mono.saturating_add(within).clamp(1, STUCK - 1), Relaxed);
+    }
+
+    /// The client is asked for more, or the exchange is over.
+    pub fn taken(&self) {
+        if self.taking.load(Relaxed) != 0 {
+            self.taking.store(0, Relaxed);
+        }
+    }
+
+    /// Something else has happened by `mono`, or will have: the time for the piece on its way, if there is one, begins anew.
+    pub fn put_off(&self, mono: u64) {
+        if !matches!(self.taking.load(Relaxed), 0 | STUCK) {
+            self.taking.store(mono.saturating_add(self.patience.load(Relaxed)).clamp(1, STUCK - 1), Relaxed);
+        }
+    }
+
+    /// When the piece on its way is overdue; none where none is on its way.
+    pub fn taken_by(&self) -> Option<u64> {
+        Some(self.taking.load(Relaxed)).filter(|at| *at != 0)
+    }
+
+    /// It is: the exchange is given up.
+    pub fn note_stuck(&self) {
+        self.taking.store(STUCK, Relaxed);
+    }
+
+    /// Whether the exchange was given up for that.
+    pub fn is_stuck(&self) -> bool {
+        self.taking.load(Relaxed) == STUCK
     }
 
     /// What has ended the exchange by now, even where neither side is silent.
@@ -178,6 +226,25 @@ mod tests {
         assert_eq!(deadline.due(), None);
         deadline.await_head(0, Duration::ZERO);
         assert!(deadline.due().is_some());
+    }
+
+    #[test]
+    fn a_piece_on_its_way_is_due_until_more_is_asked_for() {
+        let deadline = Deadline::default();
+        deadline.put_off(5);
+        assert_eq!((deadline.taken_by(), deadline.is_stuck()), (None, false), "nothing is on its way");
+        deadline.await_taken(1_000, Duration::from_nanos(800));
+        assert_eq!(deadline.taken_by(), Some(1_900));
+        deadline.put_off(3_000);
+        assert_eq!((deadline.taken_by(), deadline.due()), (Some(3_900), None));
+        deadline.taken();
+        assert_eq!(deadline.taken_by(), None);
+        deadline.await_taken(1_000, Duration::from_secs(1));
+        deadline.note_stuck();
+        deadline.put_off(1);
+        assert!(deadline.is_stuck());
+        deadline.clear();
+        assert!(!deadline.is_stuck());
     }
 
     #[test]

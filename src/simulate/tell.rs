@@ -147,8 +147,8 @@ fn difference(gateway: &Gateway, before: &HeaderMap, after: &HeaderMap) -> (Vec<
 pub fn shown(gateway: &Gateway, name: &HeaderName, value: &HeaderValue) -> String {
     let carries = |name: &HeaderName| {
         gateway.authenticators.iter().any(|one| match one.carrier() {
-            Carrier::Header(header) => header == *name,
-            Carrier::Parameter(_) => false,
+            Some(Carrier::Header(header)) => header == *name,
+            Some(Carrier::Parameter(_)) | None => false,
         })
     };
     if value.is_sensitive() {

@@ -42,7 +42,7 @@ fn the_configurations_of_the_comparison_are_accepted() {
         let text = render(name);
         let mistakes = match load::load_text(name, &text, &|_| None) {
             Ok(document) => check::check(&document),
-            Err(mistakes) => mistakes,
+            Err(partial) => partial.mistakes,
         };
         assert!(mistakes.is_empty(), "{name}: {mistakes:#?}\n{text}");
     }

@@ -3,6 +3,7 @@
 //! For each there is a scenario that answers differently with and without it, through the simulator, or, where that has no socket to
 //! show it on, a named test. A key without either fails here, and so does an entry whose key is gone.
 
+mod behaviour;
 mod policies;
 mod scenarios;
 
@@ -19,7 +20,7 @@ use sluice::policy::authenticators::Method;
 use sluice::simulate::{Asked, Said, Verdict, run_tests, simulate, tell};
 use sluice::state::State;
 
-use super::harness::{Answer, Gateway as Running, Step, Upstream, eventually};
+use super::harness::{Answer, Ca, Gateway as Running, Step, Upstream, eventually};
 use super::keys::{Signer, hs256};
 
 use self::policies::POLICIES;
@@ -89,6 +90,13 @@ fn load(text: &str) -> Result<Gateway, String> {
     }
     let folder = tempfile::tempdir().expect("a folder can be made");
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/keys/jwks.json"), folder.path().join("jwks.json")).expect("it is there");
+    if text.contains("main.pem") {
+        let (ours, clients) = (Ca::new("Test"), Ca::new("Clients"));
+        let main = ours.server(&["h"]);
+        for (name, text) in [("main.pem", &main.chain), ("main.key", &main.key), ("clients.pem", &clients.pem)] {
+            std::fs::write(folder.path().join(name), text).expect("a file can be written");
+        }
+    }
     let text = text.replace("{other}", OTHER_KEYS);
     let file = folder.path().join("sluice.yaml");
     std::fs::write(&file, &text).expect("a file can be written");
@@ -120,7 +128,7 @@ fn fill(text: &str) -> String {
     text
 }
 
-/// A request in short: `GET http://h/p | name: value | from=1.2.3.4 | listener=l | consumer=c | claims={..}`, or a whole head.
+/// A request in short: `GET http://h/p | name: value | from=1.2.3.4 | listener=l | consumer=c | claims={..} | certificate={..}`, or a whole head.
 fn asked(short: &str) -> Asked {
     let short = &fill(short);
     if short.contains("\r\n") {
@@ -130,8 +138,10 @@ fn asked(short: &str) -> Asked {
     let (method, url) = parts.next().and_then(|first| first.split_once(' ')).expect("a method and a URL");
     let (mut headers, mut line) = (Vec::new(), Map::new());
     for part in parts {
-        match part.split_once('=').filter(|(name, _)| ["from", "listener", "consumer", "claims"].contains(name)) {
-            Some(("claims", claims)) => drop(line.insert("claims".to_owned(), serde_json::from_str(claims).expect("claims are JSON"))),
+        match part.split_once('=').filter(|(name, _)| ["from", "listener", "consumer", "claims", "certificate"].contains(name)) {
+            Some((name @ ("claims" | "certificate"), claims)) => {
+                line.insert(name.to_owned(), serde_json::from_str(claims).expect("claims are JSON"));
+            }
             Some((name, value)) => drop(line.insert(name.to_owned(), value.into())),
             None => headers.push(part.split_once(": ").expect("a header has a name and a value")),
         }
@@ -187,7 +197,7 @@ fn differs(key: &str, text: &str, ask: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-/// The names of all tests in the source tree.
+/// The names of all tests below a folder.
 fn tests_in(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).expect("a folder can be read") {
         let path = entry.expect("an entry can be read").path();
@@ -226,13 +236,11 @@ fn every_key_has_a_proof_and_every_proof_a_key() {
 #[test]
 fn every_key_makes_a_difference() {
     let mut tests = BTreeSet::new();
-    for folder in ["src", "tests"] {
-        tests_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut tests);
-    }
+    tests_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut tests);
     let judged = KEYS.iter().map(|(key, proof)| match proof {
         Proof::Differs(text, ask) => differs(key, text, ask),
         Proof::Test(name) if tests.contains(*name) => Ok(()),
-        Proof::Test(name) => Err(format!("{key}: there is no test `{name}`")),
+        Proof::Test(name) => Err(format!("{key}: there is no test `{name}` below tests/")),
     });
     let inert: Vec<String> = judged.filter_map(Result::err).collect();
     assert!(inert.is_empty(), "{}", inert.join("\n\n"));
@@ -282,7 +290,7 @@ routes: { r: { match: { path: / }, auth: [j], upstream: u } }",
     let gateway = gateway.expect("it is sound");
     let memories = gateway.authenticators.iter().filter_map(|one| match &one.method {
         Method::Jwt(jwt) => Some(jwt.memory().capacity()),
-        Method::ApiKey(_) => None,
+        Method::ApiKey(_) | Method::ClientCertificate(_) => None,
     });
     assert_eq!(memories.collect::<Vec<_>>(), [2 << 20]);
 }

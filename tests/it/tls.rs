@@ -326,6 +326,13 @@ fn testssl_finds_nothing_above_low_in_what_a_listener_does_by_default() {
     let found: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     assert!(found.iter().any(|one| one["id"] == "TLS1_3" && one["severity"] == "OK"), "{text}");
     assert!(found.len() > 60, "it looked at {} things only", found.len());
-    let bad: Vec<_> = found.iter().filter(|one| !["OK", "INFO", "LOW"].contains(&one["severity"].as_str().unwrap_or_default())).collect();
+    // Whether sessions are resumed is no weakness, and not testssl.sh's to say: `s_client` at the end of its input leaves before the tickets of
+    // TLS 1.3 have come, now and then, and testssl.sh takes the empty file for a connection that failed. Other tests here resume.
+    let is_race = |one: &serde_json::Value| {
+        one["id"].as_str().is_some_and(|id| id.starts_with("sessionresumption_"))
+            && one["finding"] == "check failed because of connect problem"
+    };
+    let is_good = |one: &serde_json::Value| ["OK", "INFO", "LOW"].contains(&one["severity"].as_str().unwrap_or_default());
+    let bad: Vec<_> = found.iter().filter(|one| !is_good(one) && !is_race(one)).collect();
     assert!(bad.is_empty(), "{bad:#?}");
 }

@@ -192,8 +192,12 @@ fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
 }
 
 fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &mut Vec<Diagnostic>) {
-    let AuthenticatorSettings { jwt, api_key } = settings;
-    let kinds = [("jwt", jwt.as_ref().map(|_| &name.place)), ("api_key", api_key.as_ref().map(|_| &name.place))];
+    let AuthenticatorSettings { jwt, api_key, client_certificate } = settings;
+    let kinds = [
+        ("jwt", jwt.as_ref().map(|_| &name.place)),
+        ("api_key", api_key.as_ref().map(|_| &name.place)),
+        ("client_certificate", client_certificate.as_ref().map(|_| &name.place)),
+    ];
     one_of(&format!("`{}`", name.value), &name.place, &kinds, false, errors);
     if let Some(jwt) = jwt {
         not_empty(&jwt.audiences, &jwt.audiences.place, "values of `aud`", errors);

@@ -37,6 +37,7 @@ use self::watch::{Watch, Watched};
 use super::alarm::Alarm;
 use super::conn::ConnInfo;
 use super::front::{Asked, Front, HEADER_TIMEOUT};
+use super::stall::unless_stuck;
 use super::stream::{ClientStream, Demands, Socket};
 use crate::reply::problem::Kind;
 use crate::report::metrics::series::Dropped;
@@ -278,7 +279,8 @@ where
                 let guard = Guard::of(&self.live);
                 tokio::spawn(async move {
                     let _guard = guard;
-                    proxy.process_new_http(ServerSession::new_custom(Box::new(stream)), &conn.closing).await;
+                    let exchange = proxy.process_new_http(ServerSession::new_custom(Box::new(stream)), &conn.closing);
+                    unless_stuck(&conn.deadline, exchange).await;
                 });
             }
         }

@@ -105,6 +105,7 @@ impl Stream {
 
     /// The next piece of the body, `None` at its end.
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        self.conn.deadline.taken();
         loop {
             if self.is_read {
                 return Poll::Ready(Ok(None));
@@ -150,6 +151,7 @@ impl Stream {
 
     /// Ends with an error when the client resets the stream or goes away.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>>> {
+        self.conn.deadline.taken();
         let reset = match &mut self.writer {
             Some(writer) => writer.poll_reset(cx),
             None => self.respond.poll_reset(cx),
@@ -185,7 +187,9 @@ impl Stream {
                     return Poll::Ready(Err(Error::explain(ErrorType::WriteError, "the client reset the stream").into_down()));
                 }
                 Poll::Pending => {
-                    if self.stuck.poll_past(cx, self.writing.wait(self.demands.answer)).is_pending() {
+                    let until = self.writing.wait(self.demands.answer);
+                    self.conn.deadline.put_off(clock::mono_of(until));
+                    if self.stuck.poll_past(cx, until).is_pending() {
                         let Some((at, what)) = self.conn.deadline.end() else { return Poll::Pending };
                         ready!(self.overdue.poll_past(cx, clock::instant(at)));
                         self.reset = Reason::CANCEL;
@@ -215,7 +219,9 @@ impl Stream {
             let Some(writer) = &mut self.writer else { return Err(no_head()) };
             writer.send_data(part, is_last).map_err(write_error)?;
             self.body_sent += room;
-            self.is_ended |= is_last;
+            if is_last {
+                self.note_end();
+            }
         }
         Ok(())
     }
@@ -227,8 +233,15 @@ impl Stream {
         {
             self.is_ended = true;
             writer.send_data(Bytes::new(), true).map_err(write_error)?;
+            self.conn.note_answered();
         }
         Ok(())
+    }
+
+    /// The last frame of a whole answer has been handed over.
+    fn note_end(&mut self) {
+        self.is_ended = true;
+        self.conn.note_answered();
     }
 
     pub(super) fn send_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
@@ -253,7 +266,9 @@ impl Stream {
         let writer = self.respond.send_response(Response::from_parts(head.as_owned_parts(), ()), end).map_err(write_error)?;
         self.written = Some(head);
         self.writer = Some(writer);
-        self.is_ended = end;
+        if end {
+            self.note_end();
+        }
         Ok(())
     }
 
@@ -266,7 +281,9 @@ impl Stream {
             trailers.remove(&name);
         }
         self.is_ended = true;
-        writer.send_trailers(trailers).map_err(write_error)
+        writer.send_trailers(trailers).map_err(write_error)?;
+        self.conn.note_answered();
+        Ok(())
     }
 
     /// Gives the stream up, so that the client does not take what it has for the whole.
@@ -280,6 +297,21 @@ impl Stream {
     pub(super) async fn drain(&mut self) -> Result<()> {
         while poll_fn(|cx| self.poll_body(cx)).await?.is_some() {}
         Ok(())
+    }
+}
+
+impl Drop for Stream {
+    /// Where the exchange was given up from outside before it was answered, this is all that is left to answer with.
+    fn drop(&mut self) {
+        let Some(words) = self.conn.take_words().filter(|_| self.written.is_none()) else { return };
+        let (head, body) = *words;
+        if self.send_head(Box::new(head), body.is_empty()).is_ok()
+            && let Some(writer) = &mut self.writer
+            && !body.is_empty()
+        {
+            // Fails only where the client has reset the stream.
+            let _ = writer.send_data(body, true);
+        }
     }
 }
 

@@ -52,6 +52,16 @@ impl Writing {
         self.is_done && !self.is_given_up
     }
 
+    /// The client has some of a final answer.
+    pub fn has_begun(&self) -> bool {
+        !matches!(self.frame, Frame::Unknown)
+    }
+
+    /// Nothing but the end of the connection would tell the client that the answer is whole.
+    pub fn ends_with_connection(&self) -> bool {
+        matches!(self.frame, Frame::ToClose)
+    }
+
     pub fn give_up(&mut self) {
         self.is_given_up = true;
     }
@@ -164,6 +174,7 @@ impl<S: Socket> Http1<S> {
         }
         self.flush().await?;
         self.writing.is_done = true;
+        self.conn.note_answered();
         Ok(())
     }
 
@@ -210,6 +221,14 @@ impl<S: Socket> Http1<S> {
         }
         self.write_piece(piece.unwrap_or_default()).await.map_err(|e| e.into_down())
     }
+}
+
+/// A whole answer, after which the connection ends.
+pub fn closing_answer(head: &ResponseHeader, body: &[u8]) -> BytesMut {
+    let mut text = BytesMut::with_capacity(512 + body.len());
+    put_head(head, Some(b"close"), &mut text);
+    text.extend_from_slice(body);
+    text
 }
 
 /// RFC 9112 section 4. `connection` is what the head says of it; `None` for 1xx, whose own fields stay.

@@ -48,6 +48,7 @@ impl<S: Socket> ClientStream<S> {
     /// The client takes nothing at the moment: for how long it may.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
         let until = self.writing.wait(self.answer_demand());
+        self.conn.deadline.put_off(clock::mono_of(until));
         let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep_until(until)));
         if stuck.as_mut().poll(cx).is_pending() {
             let Some((at, overdue)) = self.conn.deadline.end() else { return Poll::Pending };

@@ -5,7 +5,7 @@ pub enum Proof {
     /// A configuration, `[[a||b]]` being `a` with the key and `b` without it, and the requests that tell the sides apart. Without
     /// requests, what its own tests say tells them apart.
     Differs(&'static str, &'static [&'static str]),
-    /// The name of a test that needs sockets or clocks.
+    /// The name of a test below `tests/` that needs sockets or clocks: it reads the key from a file, as a user would write it.
     Test(&'static str),
 }
 
@@ -30,7 +30,7 @@ pub const KEYS: &[(&str, Proof)] = &[
     ("server.tokens_memory", Test("the_memory_of_tokens_is_as_large_as_configured")),
     ("access_log.to", Test("logrotate_moves_the_file_and_a_signal_begins_a_new_one")),
     ("access_log.format", Test("a_line_has_exactly_the_fields_that_are_documented_and_they_are_true")),
-    ("listeners.*.address", Test("an_ipv4_and_an_ipv6_listener_share_a_port")),
+    ("listeners.*.address", Test("each_listener_listens_where_it_is_told_to_and_so_does_admin")),
     ("listeners.*.mode", Test("a_unix_socket_serves_as_a_port_does_and_is_whose_it_shall_be")),
     ("listeners.*.owner", Test("a_unix_socket_serves_as_a_port_does_and_is_whose_it_shall_be")),
     ("listeners.*.group", Test("a_unix_socket_serves_as_a_port_does_and_is_whose_it_shall_be")),
@@ -43,11 +43,17 @@ pub const KEYS: &[(&str, Proof)] = &[
     ),
     ("listeners.*.proxy_protocol.trusted", Test("who_may_not_or_does_not_speak_for_a_client_is_closed_and_counted")),
     ("listeners.*.proxy_protocol.required", Test("where_the_header_is_optional_others_are_clients_of_their_own")),
-    ("listeners.*.connections.max", Test("connections_beyond_the_caps_are_closed_and_counted")),
-    ("listeners.*.connections.per_address", Test("one_address_cannot_take_the_places_of_another")),
+    ("listeners.*.connections.max", Test("connections_beyond_max_and_per_address_are_closed")),
+    ("listeners.*.connections.per_address", Test("connections_beyond_max_and_per_address_are_closed")),
     ("listeners.*.tls.certificates.*.chain", Test("each_name_gets_its_certificate_and_an_unknown_one_none")),
     ("listeners.*.tls.certificates.*.key", Test("a_replaced_certificate_is_shown_to_new_connections_and_a_broken_pair_to_nobody")),
     ("listeners.*.tls.certificates.*.ocsp", Test("the_ocsp_answer_of_the_file_is_stapled")),
+    ("listeners.*.tls.certificates.*.client_certificates.ca", Test("each_certificate_has_clients_of_its_own_and_no_way_leads_past_them")),
+    ("listeners.*.tls.certificates.*.client_certificates.crl", Test("each_certificate_has_clients_of_its_own_and_no_way_leads_past_them")),
+    (
+        "listeners.*.tls.certificates.*.client_certificates.required",
+        Test("each_certificate_has_clients_of_its_own_and_no_way_leads_past_them"),
+    ),
     ("listeners.*.tls.default", Test("an_unknown_name_gets_the_default_certificate_where_there_is_one")),
     ("listeners.*.tls.minimum", Test("what_is_older_than_the_minimum_is_refused")),
     ("listeners.*.tls.client_certificates.ca", Test("a_required_certificate_must_be_there_signed_in_time_and_not_revoked")),
@@ -76,12 +82,12 @@ pub const KEYS: &[(&str, Proof)] = &[
             &["GET http://h/a | x-a: {1500}"],
         ),
     ),
-    ("listeners.*.heads.ahead", Test("no_more_than_a_bound_is_read_early")),
+    ("listeners.*.heads.ahead", Test("as_much_is_read_ahead_as_configured")),
     ("listeners.*.heads.memory", Test("heads_that_do_not_end_cannot_take_more_memory_than_allowed")),
-    ("listeners.*.deadlines.header", Test("a_slow_head_is_answered_at_its_deadline_however_it_drips")),
-    ("listeners.*.deadlines.keep_alive", Test("a_request_within_the_idle_time_starts_it_anew")),
-    ("listeners.*.deadlines.body", Test("a_body_that_stops_coming_ends_its_request_after_the_body_deadline")),
-    ("listeners.*.deadlines.write", Test("a_client_that_does_not_read_its_answer_is_given_up_after_the_write_deadline")),
+    ("listeners.*.deadlines.header", Test("a_half_head_is_answered_after_the_header_deadline")),
+    ("listeners.*.deadlines.keep_alive", Test("an_idle_connection_is_closed_after_its_keep_alive_time")),
+    ("listeners.*.deadlines.body", Test("a_body_that_stops_is_answered_after_the_body_deadline")),
+    ("listeners.*.deadlines.write", Test("a_client_that_does_not_read_is_given_up_after_the_write_deadline")),
     (
         "listeners.*.heads.bytes",
         Differs(
@@ -101,7 +107,7 @@ pub const KEYS: &[(&str, Proof)] = &[
     ("listeners.*.http2.resets", Test("rapid_resets_end_the_connection")),
     ("listeners.*.http2.frames", Test("frames_that_ask_for_nothing_end_the_connection")),
     ("listeners.*.http2.window", Test("no_more_streams_are_open_than_allowed")),
-    ("admin.address", Test("it_answers_on_a_socket_until_it_is_dropped_and_admits_only_so_many")),
+    ("admin.address", Test("each_listener_listens_where_it_is_told_to_and_so_does_admin")),
     (
         "clients.trusted_proxies",
         Differs(
@@ -240,6 +246,20 @@ pub const KEYS: &[(&str, Proof)] = &[
         Differs(
             "authenticators: { k: { api_key: { header: x-api-key[[, pass: true||]] } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
             &["GET http://h/a?key=test | x-api-key: test"],
+        ),
+    ),
+    (
+        "authenticators.*.client_certificate.any_certificate",
+        Differs(
+            "listeners: { l: { address: 127.0.0.1:1, tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: clients.pem, required: false } } } }\nauthenticators: { m: { client_certificate: { [[any_certificate: true||any_certificate: false]] } } }\nconsumers: { c: { identities: [{ authenticator: m, claim: uri, is: \"a:b\" }] } }\nroutes: { r: { match: { path: /a }, auth: [m], upstream: u } }",
+            &["GET https://h/a | certificate={\"uri\": \"c:d\"}"],
+        ),
+    ),
+    (
+        "authenticators.*.client_certificate.forward",
+        Differs(
+            "listeners: { l: { address: 127.0.0.1:1, tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: clients.pem, required: false } } } }\nauthenticators: { m: { client_certificate: { any_certificate: true[[, forward: { x-who: uri }||]] } } }\nroutes: { r: { match: { path: /a }, auth: [m], upstream: u } }",
+            &["GET https://h/a | certificate={\"uri\": \"c:d\"}"],
         ),
     ),
     (
@@ -390,14 +410,14 @@ pub const KEYS: &[(&str, Proof)] = &[
     ("upstreams.*.tls.minimum", Test("every_failure_of_a_handshake_has_its_reason")),
     ("upstreams.*.balance", Test("the_less_busy_target_gets_the_next_request")),
     ("upstreams.*.health.path", Test("a_target_that_fails_its_checks_gets_nothing_until_it_is_well")),
-    ("upstreams.*.health.every", Test("checks_are_a_tenth_around_their_period")),
+    ("upstreams.*.health.every", Test("a_target_is_checked_as_often_as_configured")),
     ("upstreams.*.health.timeout", Test("a_check_may_take_as_long_as_its_timeout")),
-    ("upstreams.*.health.unhealthy_after", Test("as_many_failures_in_a_row_as_configured_take_it_out_and_successes_bring_it_back")),
-    ("upstreams.*.health.healthy_after", Test("as_many_failures_in_a_row_as_configured_take_it_out_and_successes_bring_it_back")),
+    ("upstreams.*.health.unhealthy_after", Test("as_many_failed_checks_as_configured_take_a_target_out")),
+    ("upstreams.*.health.healthy_after", Test("as_many_good_checks_as_configured_bring_a_target_back")),
     ("upstreams.*.timeouts.connect", Test("what_cannot_be_reached_is_told_from_what_is_slow_to_accept")),
     ("upstreams.*.timeouts.response", Test("every_fault_of_an_upstream_has_its_answer_and_its_line")),
-    ("upstreams.*.timeouts.idle", Test("a_tunnel_ends_when_either_side_ends_it")),
-    ("upstreams.*.retries.attempts", Test("a_failed_connect_goes_elsewhere_whatever_the_method")),
+    ("upstreams.*.timeouts.idle", Test("a_route_may_be_more_patient_than_its_upstream_and_less")),
+    ("upstreams.*.retries.attempts", Test("as_many_attempts_are_made_as_configured")),
     (
         "defaults.use",
         Differs(
@@ -509,6 +529,13 @@ pub const KEYS: &[(&str, Proof)] = &[
         "tests.*.request.from",
         Differs(
             "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/b, headers: { x-a: b }[[, from: 10.0.0.1||]] }, expect: { status: 403 } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.request.certificate",
+        Differs(
+            "listeners: { l: { address: 127.0.0.1:1, tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: clients.pem, required: false } } } }\nauthenticators: { m: { client_certificate: { any_certificate: true } } }\nroutes: { r: { match: { path: /a }, auth: [m], upstream: u } }\ntests: { t: { request: { url: https://h/a[[, certificate: { uri: \"c:d\" }||]] }, expect: { allowed: true } } }",
             &[],
         ),
     ),
