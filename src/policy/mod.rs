@@ -155,6 +155,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("allow", &authz::TAG_MISMATCH),
     ("limits", &rate_limit::KIND),
     ("limits", &limits::quota::QUOTA_EXCEEDED),
+    ("limits", &limits::places::CONCURRENCY_LIMITED),
     ("body", &validate::BODY_TOO_LARGE),
 ];
 

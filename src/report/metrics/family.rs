@@ -58,6 +58,9 @@ families! { ALL:
     WEBSOCKET_DURATION = Histogram "sluice_websocket_duration_seconds" ["route"] "Time from the handshake to the end of a WebSocket.";
     LIMITED = Counter "sluice_limited_total" ["limit", "key"] "Requests that a limit or plan refused, by what it counted by.";
     TAGGED = Counter "sluice_tagged_requests_total" ["tag", "value", "result"] "Requests of callers with a tag: passed, or refused by the gateway. Values that the configuration does not name are `other`.";
+    LIMIT_HELD = Gauge "sluice_limit_held" ["limit"] "Places of a limit on requests at once that are taken, of all callers.";
+    LIMIT_WAITING = Gauge "sluice_limit_waiting" ["limit"] "Requests that a limit delays now.";
+    LIMIT_DELAYED = Counter "sluice_limit_delayed_total" ["limit"] "Requests that a limit has delayed.";
     IN_FLIGHT = Gauge "sluice_requests_in_flight" ["listener"] "Requests begun and not yet ended.";
     BYTES = Counter "sluice_bytes_total" ["listener", "direction"] "Bytes of bodies from (in) and to (out) clients.";
     HEAD_REFUSALS = Counter "sluice_head_refusals_total" ["listener", "code"] "Request heads refused before they were a request.";
