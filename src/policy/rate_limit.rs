@@ -287,7 +287,8 @@ impl RateLimits {
 
     fn applying<'a>(&'a self, facts: &Facts, plans: &'a [Arc<Limit>]) -> impl Iterator<Item = (&'a Limit, u128)> {
         let identity = facts.identity.as_deref();
-        let own = self.limits.iter().filter(move |(limit, _)| limit.is_for(identity)).map(|(limit, identity)| (&**limit, *identity));
+        let own =
+            self.limits.iter().filter(move |(limit, _)| limit.for_tags.admits(identity)).map(|(limit, identity)| (&**limit, *identity));
         let plan = if self.with_plan { plan_of(facts, plans) } else { None };
         let beside = plan.and_then(|plan| plan.beside()).map(|quota| &**quota);
         own.chain(plan.into_iter().chain(beside).map(|plan| (plan, plan.identity(None))))

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::for_tags::ForTags;
 use super::handover::is_long;
 use super::pace::{Kind, LONGEST, Pace};
 use super::period::Periods;
@@ -15,7 +16,6 @@ use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::types::{At, Rate};
 use crate::ctx::Now;
 use crate::policy::buckets::identity;
-use crate::policy::principal::Identity;
 use crate::policy::rate_limit::{By, LimitSettings, Per, PlanSettings, Stage, Window};
 use crate::report::metrics::series::LimitSeries;
 
@@ -37,8 +37,7 @@ pub struct Limit {
     /// The quota of a plan that has a rate, too.
     beside: Option<Arc<Limit>>,
     by: Vec<By>,
-    /// Of whom; everybody where it is empty.
-    for_tags: Vec<(Box<str>, Vec<String>)>,
+    pub for_tags: ForTags,
     per: Option<Per>,
     stage: Option<Stage>,
     identity: u128,
@@ -104,11 +103,7 @@ impl Limit {
                 series: Arc::new(LimitSeries::new(name)),
                 beside: None,
                 by: by.iter().map(|key| key.value.clone()).collect(),
-                for_tags: for_tags
-                    .iter()
-                    .flat_map(|tags| &tags.value)
-                    .map(|(name, values)| (name.as_str().into(), values.0.clone()))
-                    .collect(),
+                for_tags: ForTags::compile(for_tags.as_ref()),
                 per: *per,
                 stage: *stage,
                 identity: identity("limit", name, None),
@@ -126,7 +121,6 @@ impl Limit {
             let Measure { rate, pace, periods, is_quota, places } = measure;
             let series = Arc::new(LimitSeries::new(&name));
             let identity = identity("plan", &name, None);
-            // By subject where a claim, and no consumer, gives the plan.
             let by = vec![By::Consumer, By::Subject];
             Limit {
                 name,
@@ -140,7 +134,7 @@ impl Limit {
                 series,
                 beside,
                 by,
-                for_tags: Vec::new(),
+                for_tags: ForTags::default(),
                 per: None,
                 stage: None,
                 identity,
@@ -233,14 +227,6 @@ impl Limit {
 
     pub fn pace(&self) -> &Pace {
         &self.pace
-    }
-
-    /// Whether this caller is one of those who are counted.
-    pub fn is_for(&self, identity: Option<&Identity>) -> bool {
-        self.for_tags.iter().all(|(name, values)| {
-            let tag = identity.and_then(|identity| identity.tag(name));
-            tag.is_some_and(|tag| values.iter().any(|value| **value == *tag.value))
-        })
     }
 
     /// In order of preference.
