@@ -63,7 +63,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("http3", "connections"),
     ("tls", "watch"),
     ("tls", "listeners"),
-    ("proxy_protocol", "connections"),
     ("cache", "limits"),
     ("cache", "listeners"),
     ("quota", "rate"),
