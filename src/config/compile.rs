@@ -190,7 +190,9 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     let limits: HashMap<&str, Arc<Limit>> = document
         .limits
         .iter()
-        .filter_map(|(name, limit)| Some((name.as_str(), Arc::new(wrong.keep(Limit::compile(name, limit))?))))
+        .filter_map(|(name, limit)| {
+            Some((name.as_str(), Arc::new(wrong.keep(Limit::compile(name, limit))?.with_series(state.metrics.limit(name)))))
+        })
         .collect();
     let plan_of = |name: &str| document.plans.iter().position(|(plan, _)| plan.as_str() == name);
     let known = authenticators::compile(

@@ -150,6 +150,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("allow", &authz::SCOPE_MISSING),
     ("limits", &rate_limit::KIND),
     ("limits", &limits::quota::QUOTA_EXCEEDED),
+    ("limits", &limits::places::CONCURRENCY_LIMITED),
     ("body", &validate::BODY_TOO_LARGE),
 ];
 

@@ -32,6 +32,15 @@ pub(super) fn check(document: &Document, errors: &mut Vec<Diagnostic>) {
     for burst in document.limits.iter().map(|(_, l)| &l.burst).chain(document.plans.iter().map(|(_, p)| &p.burst)) {
         range(burst, 1..=u32::MAX, errors);
     }
+    for throttle in document.limits.iter().filter_map(|(_, limit)| limit.throttle.as_ref()) {
+        range(&throttle.waiting, 1..=100_000, errors);
+        if !(1..=60_000).contains(&throttle.wait.value.0.as_millis()) {
+            errors.push(out_of_range(&throttle.wait, "from 1ms to 60s"));
+        }
+    }
+    for (_, limit) in &document.limits {
+        range(&limit.concurrent, 1..=1_000_000, errors);
+    }
     document.upstreams.iter().for_each(|(_, settings)| upstream(settings, errors));
     document.bundles.iter().for_each(|(_, settings)| policies(settings, errors));
     document.defaults.iter().for_each(|defaults| policies(&defaults.policies, errors));

@@ -333,6 +333,9 @@ pub const KEYS: &[(&str, Proof)] = &[
             &["GET http://h/a?key=test | x-api-key: test", "GET http://h/a?key=test | x-api-key: test"],
         ),
     ),
+    ("limits.*.concurrent", Test("places_are_taken_by_requests_at_once_and_come_back_whatever_ends_them")),
+    ("limits.*.throttle.wait", Test("a_limit_that_delays_refuses_nobody_who_can_wait_and_says_how_long_it_was")),
+    ("limits.*.throttle.waiting", Test("who_would_wait_too_long_or_be_one_too_many_is_refused_and_who_leaves_gives_his_place_back")),
     (
         "limits.*.quota",
         Differs(
