@@ -57,6 +57,9 @@ pub struct Document {
 pub struct ServerSettings {
     /// Worker threads. Default: the cores this process may use.
     pub threads: Option<At<u16>>,
+    /// How many connections to upstreams each worker keeps for later requests, those of all upstreams together; one more closes that which has rested
+    /// longest. Cannot change in place. 1 to 100000; default 1024.
+    pub pool: Option<At<u32>>,
     /// How long started requests may take after a stop. Default 30s.
     pub drain: Option<At<Period>>,
     /// Time between `/readyz` going false and the listeners closing. Default 1s.

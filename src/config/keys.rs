@@ -77,7 +77,6 @@ const ROUTE_ITSELF: &[&str] = &["auth", "listeners", "match"];
 const NOT_BUILT: &[(&str, &str)] = &[
     ("tls", "watch"),
     ("tls", "listeners"),
-    ("proxy_protocol", "connections"),
     ("cache", "limits"),
     ("cache", "listeners"),
     ("quota", "rate"),
