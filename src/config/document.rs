@@ -19,6 +19,7 @@ use crate::policy::authn::{AuthSettings, AuthenticatorSettings, ConsumerSettings
 use crate::policy::authz::AllowSettings;
 use crate::policy::consumers::ConsumersFromSettings;
 use crate::policy::cors::CorsSettings;
+use crate::policy::https::HttpsSettings;
 use crate::policy::ip_filter::IpFilterSettings;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
 use crate::policy::revocation::RevocationSettings;
@@ -95,6 +96,8 @@ pub struct AdminSettings {
 pub struct PolicySettings {
     /// Which client addresses may call.
     pub ip_filter: Option<At<IpFilterSettings>>,
+    /// Requests that come without TLS, on a listener that has none or, as a trusted proxy says, to that.
+    pub https: Option<At<HttpsSettings>>,
     /// Cross-origin requests.
     pub cors: Option<At<CorsSettings>>,
     /// WebSockets.
