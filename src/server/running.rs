@@ -14,7 +14,6 @@ use arc_swap::ArcSwap;
 
 use super::figures::{LastReload, Shown, register};
 use super::keys::{KeySets, fetch_missing};
-use super::lists::Lists;
 use super::passed::Passed;
 use super::quotas::Quotas;
 use super::refusals::Refusals;
@@ -66,7 +65,6 @@ pub struct Running {
     resolver: Resolver,
     watches: Vec<Watch>,
     keys: KeySets,
-    lists: Lists,
     quotas: Quotas,
     /// Another process served before this one.
     is_heir: bool,
@@ -140,7 +138,6 @@ impl Running {
             resolver,
             watches,
             keys,
-            lists: Lists::default(),
             quotas: Quotas::default(),
             is_heir,
         };
@@ -188,7 +185,6 @@ impl Running {
     /// Starts to check targets and to look names up again; what an earlier snapshot started ends.
     fn look_after(&mut self) {
         self.keys.look_after(&self.gateway.load());
-        self.lists = Lists::follow(&self.gateway.load());
         self.quotas.look_after(self.keys.store.as_ref(), &self.gateway.load());
         self.watches = self.gateway.load().upstreams.iter().map(|upstream| watch(&upstream.pool, &self.resolver)).collect();
     }
