@@ -55,7 +55,7 @@ pub struct Authenticator {
 #[derive(Debug)]
 pub enum Method {
     Jwt(Box<Jwt>),
-    ApiKey(ApiKey),
+    ApiKey(Box<ApiKey>),
     ClientCertificate(Box<ByCertificate>),
 }
 
@@ -93,7 +93,9 @@ pub fn compile(sections: &Sections<'_>, tokens_memory: u64, earlier: Option<&Aut
                     Method::Jwt(Box::new(jwt))
                 })
             }
-            (None, Some(keys), None) => ApiKey::compile(name, keys, &known.keys, all.listed.as_ref()).map(Method::ApiKey),
+            (None, Some(keys), None) => {
+                ApiKey::compile(name, keys, &known.keys, all.listed.as_ref()).map(|keys| Method::ApiKey(Box::new(keys)))
+            }
             (None, None, Some(by)) => ByCertificate::compile(name, by, own_tokens).map(|by| Method::ClientCertificate(Box::new(by))),
             (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) | (None, None, None) => {
                 let message =

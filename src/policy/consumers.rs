@@ -196,7 +196,7 @@ impl Lines for Listed {
         Ok(())
     }
 
-    fn len(&self) -> usize {
+    fn entries(&self) -> usize {
         self.keys.len()
     }
 }
@@ -251,7 +251,7 @@ mod tests {
             hex("two")
         );
         let list = read(&[both, line("known", "three", ""), line("b@x.example", "four", "")], &around()).unwrap();
-        assert_eq!(list.len(), 4);
+        assert_eq!(list.entries(), 4);
         let of = |key: &str| list.find(&hash_key(key.as_bytes())).unwrap();
         assert_eq!(
             format!("{:?} {:?}", of("one"), of("two").expires),
@@ -282,7 +282,7 @@ mod tests {
             (line("a", "", ""), "`sha256` is not that of a key"),
             (format!(r#"{{"consumer":"a","keys":[{{"sha256":"{secret}","expires":"soon"}}]}}"#), "`expires` is not a moment"),
         ] {
-            let told = read(&[line.clone()], &around()).err().unwrap_or_default();
+            let told = read(std::slice::from_ref(&line), &around()).err().unwrap_or_default();
             assert!(told.starts_with(why) || told.contains(why), "{line}: {told}");
             assert!(!told.contains(&secret[1..]), "{told}");
         }

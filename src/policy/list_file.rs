@@ -42,7 +42,7 @@ pub trait Lines: Sized {
     fn end(&mut self, around: &Self::Around) -> Result<(), String>;
 
     /// How many entries there are.
-    fn len(&self) -> usize;
+    fn entries(&self) -> usize;
 }
 
 /// The list as it was read last.
@@ -124,7 +124,7 @@ impl<T: Lines> ListFile<T> {
         let name = self.path.display();
         match read::<T>(&self.path, &self.around) {
             Ok(list) => {
-                let entries = list.len();
+                let entries = list.entries();
                 self.held.store(Arc::new(Held::now(list)));
                 self.counts.read.fetch_add(1, Relaxed);
                 *self.trouble.lock() = None;
@@ -142,13 +142,13 @@ impl<T: Lines> ListFile<T> {
 
     pub fn shown(&self) -> Shown {
         let held = self.held.load();
-        Shown { entries: held.list.len(), read: held.read, trouble: self.trouble.lock().clone() }
+        Shown { entries: held.list.entries(), read: held.read, trouble: self.trouble.lock().clone() }
     }
 }
 
 impl<T: Lines> std::fmt::Debug for ListFile<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ListFile").field("path", &self.path).field("entries", &self.held.load().list.len()).finish_non_exhaustive()
+        f.debug_struct("ListFile").field("path", &self.path).field("entries", &self.held.load().list.entries()).finish_non_exhaustive()
     }
 }
 
@@ -265,7 +265,7 @@ mod tests {
         fn end(&mut self, (): &()) -> Result<(), String> {
             Ok(())
         }
-        fn len(&self) -> usize {
+        fn entries(&self) -> usize {
             self.0.len()
         }
     }

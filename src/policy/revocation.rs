@@ -208,7 +208,7 @@ impl Lines for Revoked {
         Ok(())
     }
 
-    fn len(&self) -> usize {
+    fn entries(&self) -> usize {
         self.entries
     }
 }
