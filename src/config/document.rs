@@ -18,6 +18,7 @@ use crate::policy::Shadow;
 use crate::policy::authn::{AuthSettings, AuthenticatorSettings, ConsumerSettings};
 use crate::policy::authz::AllowSettings;
 use crate::policy::cors::CorsSettings;
+use crate::policy::https::HttpsSettings;
 use crate::policy::ip_filter::IpFilterSettings;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
 use crate::policy::validate::BodySettings;
@@ -90,6 +91,8 @@ pub struct AdminSettings {
 pub struct PolicySettings {
     /// Which client addresses may call.
     pub ip_filter: Option<At<IpFilterSettings>>,
+    /// Requests that come without TLS, on a listener that has none or, as a trusted proxy says, to that.
+    pub https: Option<At<HttpsSettings>>,
     /// Cross-origin requests.
     pub cors: Option<At<CorsSettings>>,
     /// WebSockets.

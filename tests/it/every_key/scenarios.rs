@@ -54,6 +54,7 @@ pub const KEYS: &[(&str, Proof)] = &[
         "listeners.*.tls.certificates.*.client_certificates.required",
         Test("each_certificate_has_clients_of_its_own_and_no_way_leads_past_them"),
     ),
+    ("listeners.*.tls.handshakes_per_address", Test("an_address_that_begins_handshakes_too_fast_is_closed_and_counted")),
     ("listeners.*.tls.default", Test("an_unknown_name_gets_the_default_certificate_where_there_is_one")),
     ("listeners.*.tls.minimum", Test("what_is_older_than_the_minimum_is_refused")),
     ("listeners.*.tls.client_certificates.ca", Test("a_required_certificate_must_be_there_signed_in_time_and_not_revoked")),
