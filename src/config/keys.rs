@@ -87,7 +87,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("concurrency", "limits"),
     ("aggregate", "upstream"),
     ("translate", "upstream"),
-    ("introspection", "jwt"),
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
     ("mtls", "jwt"),

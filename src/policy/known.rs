@@ -149,7 +149,7 @@ impl<'a> Known<'a> {
                         }
                     }
                 }
-                Some((_, settings)) if settings.jwt.is_none() => {
+                Some((_, settings)) if !settings.takes_tokens() => {
                     let message = format!("`{}` reads neither tokens nor certificates: its callers have no claims", authenticator.value);
                     wrong.push(
                         Diagnostic::at(&authenticator.place, "identity-without-tokens", message)
