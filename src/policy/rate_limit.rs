@@ -150,6 +150,11 @@ pub static KIND: Kind = Kind {
     about: "The caller has used up a limit or its plan. Members `limit` and `key` say which one and what it counts by; wait as long as `Retry-After` says.",
 };
 
+/// What names the buckets of a limit, whatever the route.
+pub fn identity_of(limit: &Limit) -> u128 {
+    limit.identity(None)
+}
+
 /// Whether a refusal is a limit's.
 pub fn is_own(kind: &Kind) -> bool {
     kind.code == KIND.code || [QUOTA_EXCEEDED.code, CONCURRENCY_LIMITED.code].contains(&kind.code)
@@ -204,6 +209,7 @@ impl RateLimits {
             match buckets.places.take(limit, key.bucket(buckets, *identity), key_kind, most) {
                 Some(place) => places.push(place),
                 None => {
+                    limit.note_refused(key.bucket(buckets, *identity), facts);
                     facts.full = Some((limit.name().clone(), key_kind));
                     return Err(places::refusal(limit, key_kind, most).into());
                 }
@@ -261,6 +267,11 @@ impl RateLimits {
                 }
             }
             return Ok(());
+        }
+        for (((limit, _), verdict), asking) in counted.iter().zip(&outcome.verdicts).zip(&askings) {
+            if verdict.retry_after > 0 {
+                limit.note_refused(asking.key, facts);
+            }
         }
         let refusing =
             counted.iter().zip(&outcome.verdicts).min_by_key(|(_, told)| (Reverse(told.retry_after), Reverse(told.reading.reset)));
