@@ -110,6 +110,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("no-value", "A key is written without a value."),
     ("not-built", "A key is known but not built yet."),
     ("not-read", "A file in the folder would not be read."),
+    ("not-supported", "A key or a word is known, and what it asks for is left out on purpose."),
     ("not-utf8", "A file is not UTF-8 text."),
     ("out-of-range", "A number, a time or a size is too small or too large."),
     ("path-pattern-invalid", "A path pattern is not one."),

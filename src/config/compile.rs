@@ -32,6 +32,8 @@ use crate::report::metrics::series::LimitSeries;
 use crate::report::writer::To;
 use crate::state::State;
 
+/// The default of `server.pool`.
+const POOL: usize = 1024;
 /// The default of `server.limits_memory`.
 const LIMITS_MEMORY: Size = Size::mib(64);
 /// The default of `server.drain`.
@@ -275,10 +277,11 @@ fn fingerprint(document: &Document) -> String {
 
 fn server(settings: Option<&ServerSettings>) -> Server {
     let absent = ServerSettings::default();
-    let ServerSettings { threads, drain, settle, state, watch, limits_memory, tokens_memory } = settings.unwrap_or(&absent);
+    let ServerSettings { threads, pool, drain, settle, state, watch, limits_memory, tokens_memory } = settings.unwrap_or(&absent);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Server {
         threads: threads.as_ref().map_or(cores, |threads| usize::from(threads.value)),
+        pool: pool.as_ref().map_or(POOL, |pool| pool.value as usize),
         drain: drain.as_ref().map_or(DRAIN, |drain| drain.value).0,
         settle: settle.as_ref().map_or(SETTLE, |settle| settle.value).0,
         state: state.as_ref().map(|folder| folder.place.source.path.parent().unwrap_or(Path::new("")).join(&folder.value)),

@@ -18,6 +18,7 @@ use crate::policy::Shadow;
 use crate::policy::authn::{AuthSettings, AuthenticatorSettings, ConsumerSettings};
 use crate::policy::authz::AllowSettings;
 use crate::policy::cors::CorsSettings;
+use crate::policy::https::HttpsSettings;
 use crate::policy::ip_filter::IpFilterSettings;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
 use crate::policy::validate::BodySettings;
@@ -56,6 +57,9 @@ pub struct Document {
 pub struct ServerSettings {
     /// Worker threads. Default: the cores this process may use.
     pub threads: Option<At<u16>>,
+    /// How many connections to upstreams each worker keeps for later requests, those of all upstreams together; one more closes that which has rested
+    /// longest. Cannot change in place. 1 to 100000; default 1024.
+    pub pool: Option<At<u32>>,
     /// How long started requests may take after a stop. Default 30s.
     pub drain: Option<At<Period>>,
     /// Time between `/readyz` going false and the listeners closing. Default 1s.
@@ -87,6 +91,8 @@ pub struct AdminSettings {
 pub struct PolicySettings {
     /// Which client addresses may call.
     pub ip_filter: Option<At<IpFilterSettings>>,
+    /// Requests that come without TLS, on a listener that has none or, as a trusted proxy says, to that.
+    pub https: Option<At<HttpsSettings>>,
     /// Cross-origin requests.
     pub cors: Option<At<CorsSettings>>,
     /// WebSockets.

@@ -71,6 +71,8 @@ pub struct Gateway {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     pub threads: usize,
+    /// Connections to upstreams at rest, of each worker.
+    pub pool: usize,
     pub drain: Duration,
     pub settle: Duration,
     pub watch: bool,

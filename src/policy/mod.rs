@@ -14,6 +14,7 @@ pub mod client_certificate;
 pub mod cors;
 pub mod credential;
 pub mod forward;
+pub mod https;
 pub mod ip_filter;
 pub mod jwt;
 pub mod limits;
@@ -37,6 +38,7 @@ use self::authn::Auth;
 use self::authz::Allow;
 use self::buckets::Buckets;
 use self::cors::Cors;
+use self::https::Https;
 use self::ip_filter::IpFilter;
 use self::limits::limit::Limit;
 use self::rate_limit::{RateLimits, Stage};
@@ -91,6 +93,7 @@ pub struct Counting<'a> {
 /// The policies of one route, a slot each, in the order in which they are asked.
 pub struct Policies {
     pub ip_filter: Option<IpFilter>,
+    pub https: Option<Https>,
     pub cors: Option<Cors>,
     pub websocket: Option<WebSocket>,
     pub limits_before_auth: RateLimits,
@@ -107,6 +110,7 @@ pub struct Policies {
 #[serde(rename_all = "snake_case")]
 pub enum Shadow {
     IpFilter,
+    Https,
     Cors,
     Websocket,
     Auth,
@@ -118,6 +122,7 @@ pub enum Shadow {
 /// What policies refuse with, beside the key of each.
 pub static KINDS: &[(&str, &Kind)] = &[
     ("ip_filter", &ip_filter::ADDRESS_REFUSED),
+    ("https", &https::HTTPS_REQUIRED),
     ("cors", &cors::CORS_REFUSED),
     ("websocket", &websocket::ORIGIN_REFUSED),
     ("auth", &authn::CREDENTIALS_AMBIGUOUS),
@@ -176,6 +181,7 @@ impl PolicySettings {
     pub fn written(&self) -> Vec<Written<'_>> {
         let PolicySettings {
             ip_filter,
+            https,
             cors,
             websocket,
             allow,
@@ -191,6 +197,7 @@ impl PolicySettings {
         } = self;
         let all = [
             written("ip_filter", ip_filter, ip_filter::check),
+            written("https", https, https::check),
             written("cors", cors, cors::check),
             written("websocket", websocket, |_, _| {}).map(Written::needing_upstream),
             written("allow", allow, authz::check),
@@ -230,6 +237,7 @@ impl Policies {
     pub fn compile(route: ForRoute<'_>, wrong: &mut Wrong) -> Option<Policies> {
         let ForRoute { name, methods, auth, limits, given } = route;
         let ip_filter = wrong.compile(given.given(|all| &all.ip_filter), IpFilter::compile);
+        let https = given.given(|all| &all.https).map(|https| Https::compile(https.settings, given.shadows(Shadow::Https)));
         let cors = wrong.compile(given.given(|all| &all.cors), |cors| Cors::compile(cors, methods));
         let body = wrong.compile(given.given(|all| &all.body), |body| BodyLimit::compile(body));
         let auth = auth?;
@@ -240,6 +248,7 @@ impl Policies {
         let allow = wrong.compile(given.given(|all| &all.allow), |allow| Allow::compile(allow, &auth));
         Some(Policies {
             ip_filter,
+            https,
             cors,
             websocket,
             limits_before_auth: RateLimits::for_route(name, limits, Some(Stage::BeforeAuth)),
@@ -255,6 +264,8 @@ impl Policies {
     pub async fn judge(&self, request: &Request<'_>, facts: &mut Facts, counting: Counting<'_>) -> Result<(), Stop> {
         // Cheap, and independent of everything else.
         self.run(Shadow::IpFilter, &self.ip_filter, request, facts).await?;
+        // Before whatever looks at the request: what is plain may have been changed on the way.
+        self.run(Shadow::Https, &self.https, request, facts).await?;
         // Before authentication: a preflight carries no credentials, and refusals need the headers too.
         self.run(Shadow::Cors, &self.cors, request, facts).await?;
         // Before authentication: a browser sends the credentials of its user with a handshake from any page.
@@ -298,6 +309,7 @@ impl Shadow {
     pub fn as_str(self) -> &'static str {
         match self {
             Shadow::IpFilter => "ip_filter",
+            Shadow::Https => "https",
             Shadow::Cors => "cors",
             Shadow::Websocket => "websocket",
             Shadow::Auth => "auth",

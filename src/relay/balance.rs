@@ -3,12 +3,12 @@
 //! Skips targets that are unhealthy or were tried already. Does not decide what is healthy (`health.rs`) nor whether there is
 //! another attempt (`retry.rs`).
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use super::address::Spot;
 use super::pool::Pool;
 use super::target::{Chosen, Target};
 use super::upstream::Balance;
@@ -42,7 +42,7 @@ pub struct Draw {
 
 /// Chooses a target for one attempt. `tried` holds the addresses at which this request has failed already; `random` yields
 /// 64 random bits a call. None: no healthy target is left ([`NO_HEALTHY_TARGET`] if nothing was tried).
-pub fn choose(pool: &Pool, tried: &[SocketAddr], random: impl FnMut() -> u64) -> Option<Chosen> {
+pub fn choose(pool: &Pool, tried: &[Spot], random: impl FnMut() -> u64) -> Option<Chosen> {
     let targets = &*pool.targets;
     let picked = match &pool.picker {
         _ if targets.len() == 1 => Some(0),
@@ -55,7 +55,7 @@ pub fn choose(pool: &Pool, tried: &[SocketAddr], random: impl FnMut() -> u64) ->
 }
 
 /// A counter that also steps over what is out, so that the neighbour of a dead target gets no double share.
-fn pick_even(cursor: &AtomicUsize, targets: &[Arc<Target>], tried: &[SocketAddr]) -> Option<usize> {
+fn pick_even(cursor: &AtomicUsize, targets: &[Arc<Target>], tried: &[Spot]) -> Option<usize> {
     if !tried.is_empty() {
         // Another attempt takes nobody's turn: it would lead the next request to the target that has just failed.
         let start = cursor.load(Relaxed);
@@ -72,7 +72,7 @@ fn pick_even(cursor: &AtomicUsize, targets: &[Arc<Target>], tried: &[SocketAddr]
 }
 
 /// Everyone gains its weight, the richest goes and pays what all gained: exact shares, spread evenly (as nginx does).
-fn pick_smooth(weights: &[u16], current: &mut [i64], targets: &[Arc<Target>], tried: &[SocketAddr]) -> Option<usize> {
+fn pick_smooth(weights: &[u16], current: &mut [i64], targets: &[Arc<Target>], tried: &[Spot]) -> Option<usize> {
     let (mut total, mut best) = (0, None::<usize>);
     for (index, target) in targets.iter().enumerate() {
         if !target.can_take(tried) {
@@ -89,13 +89,7 @@ fn pick_smooth(weights: &[u16], current: &mut [i64], targets: &[Arc<Target>], tr
     best
 }
 
-fn pick_less_busy(
-    draw: &Draw,
-    weights: &[u16],
-    targets: &[Arc<Target>],
-    tried: &[SocketAddr],
-    mut random: impl FnMut() -> u64,
-) -> Option<usize> {
+fn pick_less_busy(draw: &Draw, weights: &[u16], targets: &[Arc<Target>], tried: &[Spot], mut random: impl FnMut() -> u64) -> Option<usize> {
     let count = targets.len();
     // Drawing again keeps the shares of those that are left; the scan is for the case that nearly all are out.
     let mut able = |not: Option<usize>| {

@@ -65,6 +65,9 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
                     let Timeouts { connect: _, response, idle } = relay.timeouts;
                     told["timeouts"] = json!({ "response": Period(response).to_string(), "idle": Period(idle).to_string() });
                 }
+                if let Some(version) = relay.upstream.pool.upstream.proxy_protocol {
+                    told["proxy_protocol"] = json!({ "version": version.to_string(), "client": facts.client.to_string() });
+                }
                 if outcome.head.as_ref().is_some_and(|head| is_handshake(head)) {
                     told["websocket"] = websocket(route, relay, facts);
                 }
@@ -206,6 +209,9 @@ pub fn text(told: &Value) -> String {
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
         say("timeouts", vec![format!("response {}, idle {}", str(&timeouts["response"]), str(&timeouts["idle"]))]);
+    }
+    if let Some(proxied) = told.get("proxy_protocol") {
+        say("told first", vec![format!("PROXY protocol {}: client {}", str(&proxied["version"]), str(&proxied["client"]))]);
     }
     if let Some(websocket) = told.get("websocket") {
         let until = websocket["until"].as_str().map(|until| format!(", closed at {until} when the token expires"));

@@ -43,8 +43,8 @@ pub fn check_partial(document: &Document, broken: &Broken) -> Vec<Diagnostic> {
     let mut errors = Vec::new();
     values::check(document, &mut errors);
     headers::check(document, &mut errors);
-    https::check(document, &mut errors);
     names::check(&index, &mut errors);
+    https::check(&index, &mut errors);
     routes::check(&index, &mut errors);
     limits::check(&index, &mut errors);
     consumers::check(&index, &mut errors);

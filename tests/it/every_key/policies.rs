@@ -28,6 +28,8 @@ const PREFLIGHT: &[&str] = &[
     "GET http://h/a | origin: https://b.example",
 ];
 
+const SCHEMES: &[&str] = &["GET http://h/a | x-forwarded-proto: https", "GET http://h/a | x-forwarded-proto: http"];
+
 const HANDSHAKE: &[&str] = &["GET http://h/a | connection: upgrade | upgrade: websocket | origin: https://a.example"];
 
 const fn open(key: &'static str, policy: &'static str, ask: &'static [&'static str]) -> PolicyProof {
@@ -37,6 +39,20 @@ const fn open(key: &'static str, policy: &'static str, ask: &'static [&'static s
 pub const POLICIES: &[PolicyProof] = &[
     open("ip_filter.allow", "ip_filter: { allow: [ [[10.0.0.0/8||192.0.2.1]] ] }", GET),
     open("ip_filter.deny", "ip_filter: { deny: [ [[192.0.2.0/24||10.0.0.0/8]] ] }", GET),
+    PolicyProof {
+        key: "https.plain",
+        top: "clients: { trusted_proxies: [192.0.2.0/24] }",
+        route: OPEN,
+        policy: "https: { plain: [[refuse||redirect]] }",
+        ask: SCHEMES,
+    },
+    PolicyProof {
+        key: "https.port",
+        top: "clients: { trusted_proxies: [192.0.2.0/24] }",
+        route: OPEN,
+        policy: "https: { plain: redirect[[, port: 8443||]] }",
+        ask: SCHEMES,
+    },
     open("cors.origins", "cors: { origins: [https://[[a||b]].example] }", PREFLIGHT),
     open("cors.methods", "cors: { origins: [https://a.example][[, methods: [PUT]||]] }", PREFLIGHT),
     open("cors.headers", "cors: { origins: [https://a.example], methods: [PUT][[, headers: [x-a]||]] }", PREFLIGHT),
