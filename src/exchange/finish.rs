@@ -247,6 +247,7 @@ impl Drop for Ctx {
     /// A request whose task panicked, or was cut at the end of a drain, has no hook left that could report it, and it is in flight no more.
     fn drop(&mut self) {
         if self.has_begun && !self.is_reported {
+            self.attempts.stop_clock();
             let (is_cut, is_stuck) = self.conn.as_ref().map_or((false, false), |conn| (conn.listener.is_cut(), conn.deadline.is_stuck()));
             // What had passed is known; the head and the session are gone.
             let (told, sent) = if is_stuck {
@@ -256,7 +257,10 @@ impl Drop for Ctx {
                     true => (&DRAIN_ENDED, None),
                     false => (&INTERNAL_ERROR, Some("the request's task ended early".to_owned())),
                 });
-                (self.attempts.is_tunnel.then_some(101), if self.attempts.is_tunnel { self.attempts.received } else { 0 })
+                match self.attempts.has_answer {
+                    true => (self.attempts.status, self.attempts.received),
+                    false => (None, 0),
+                }
             };
             let received = if told.is_some() { self.attempts.sent } else { 0 };
             match self.spoken.take() {

@@ -32,6 +32,7 @@ mod proxy_protocol;
 mod readme;
 mod relay;
 mod reload;
+mod removed_listener;
 mod stalled;
 mod stop;
 mod streaming;
