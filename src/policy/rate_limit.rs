@@ -5,25 +5,27 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::HeaderValue;
-use http::header::RETRY_AFTER;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 use smallvec::SmallVec;
 
+use super::authz::OneOrMany;
 use super::buckets::{Asking, Buckets};
 use super::limits::key::Key;
 pub use super::limits::limit::{Callers, Limit, What};
-use super::limits::places::{self, CONCURRENCY_LIMITED, Place};
-use super::limits::quota::{QUOTA_EXCEEDED, Quota};
+use super::limits::places::{self, Place};
+use super::limits::quota::Quota;
+use super::limits::refusal::refusal;
+pub use super::limits::refusal::{KIND, is_own};
 use super::limits::throttle::{ThrottleSettings, Waiting};
-use super::{Request, Stop, limits};
+use super::principal::is_tag_name;
+use super::{Request, Stop};
 use crate::config::types::{At, Rate};
 use crate::ctx::Facts;
-use crate::reply::problem::{Kind, Problem};
 
 /// A limit that routes, listeners and defaults use by its name. One bucket a key over all of them, unless `per: route`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -47,6 +49,9 @@ pub struct LimitSettings {
     pub time_zone: Option<At<String>>,
     /// What is counted by; the first of the list that the request has.
     pub by: At<Vec<At<By>>>,
+    /// Only callers with these tags are counted, each with one of these values, such as `{ kind: agent }`. Default: everybody.
+    #[serde(rename = "for")]
+    pub for_tags: Option<At<BTreeMap<String, OneOrMany>>>,
     /// `route`: every route that names the limit has buckets of its own.
     pub per: Option<Per>,
     /// `before_auth`: judged before authentication; only by client address, header or global.
@@ -67,12 +72,13 @@ pub struct PlanSettings {
     pub time_zone: Option<At<String>>,
 }
 
-/// What a limit counts by: `consumer`, `subject`, `api_key`, `client_ip` (v6 by /64), `header:NAME` or `global`.
+/// What a limit counts by: `consumer`, `subject`, `api_key`, `tag:NAME`, `client_ip` (v6 by /64), `header:NAME` or `global`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
     Consumer,
     Subject,
     ApiKey,
+    Tag(Box<str>),
     ClientIp,
     Header(http::HeaderName),
     Global,
@@ -143,21 +149,9 @@ pub struct Counted {
     pub rate: String,
 }
 
-pub static KIND: Kind = Kind {
-    code: "rate-limited",
-    status: 429,
-    error: "Too many requests",
-    about: "The caller has used up a limit or its plan. Members `limit` and `key` say which one and what it counts by; wait as long as `Retry-After` says.",
-};
-
 /// What names the buckets of a limit, whatever the route.
 pub fn identity_of(limit: &Limit) -> u128 {
     limit.identity(None)
-}
-
-/// Whether a refusal is a limit's.
-pub fn is_own(kind: &Kind) -> bool {
-    kind.code == KIND.code || [QUOTA_EXCEEDED.code, CONCURRENCY_LIMITED.code].contains(&kind.code)
 }
 
 // === impl RateLimits ===
@@ -203,7 +197,7 @@ impl RateLimits {
     fn take_places(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets) -> Result<SmallVec<[Place; 1]>, Stop> {
         let mut places = SmallVec::new();
         for (limit, identity) in &self.places {
-            let Some(most) = limit.places() else { continue };
+            let Some(most) = limit.places().filter(|_| limit.for_tags.admits(facts.identity.as_deref())) else { continue };
             let key = Key::choose(limit.by(), request, facts);
             let key_kind = key.kind();
             match buckets.places.take(limit, key.bucket(buckets, *identity), key_kind, most) {
@@ -285,12 +279,15 @@ impl RateLimits {
             let key = Key::choose(limit.by(), request, facts);
             Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe() }
         };
-        let places = self.places.iter().map(|(limit, identity)| (&**limit, *identity));
+        let applies = |(limit, _): &&(Arc<Limit>, u128)| limit.for_tags.admits(facts.identity.as_deref());
+        let places = self.places.iter().filter(applies).map(|(limit, identity)| (&**limit, *identity));
         self.applying(facts, plans).chain(places).map(count).collect()
     }
 
     fn applying<'a>(&'a self, facts: &Facts, plans: &'a [Arc<Limit>]) -> impl Iterator<Item = (&'a Limit, u128)> {
-        let own = self.limits.iter().map(|(limit, identity)| (&**limit, *identity));
+        let identity = facts.identity.as_deref();
+        let own =
+            self.limits.iter().filter(move |(limit, _)| limit.for_tags.admits(identity)).map(|(limit, identity)| (&**limit, *identity));
         let plan = if self.with_plan { plan_of(facts, plans) } else { None };
         let beside = plan.and_then(|plan| plan.beside()).map(|quota| &**quota);
         own.chain(plan.into_iter().chain(beside).map(|plan| (plan, plan.identity(None))))
@@ -299,36 +296,9 @@ impl RateLimits {
 
 /// An identity may be remembered from before a reload, when its plan stood elsewhere: the index is a hint, the name decides.
 fn plan_of<'a>(facts: &Facts, plans: &'a [Arc<Limit>]) -> Option<&'a Limit> {
-    let (name, index) = facts.identity.as_ref()?.consumer.as_ref()?.plan.as_ref()?;
+    let (name, index) = facts.identity.as_ref()?.plan()?;
     let is_it = |plan: &&Arc<Limit>| plan.what() == What::Plan && **plan.name() == **name;
     plans.get(*index).filter(is_it).or_else(|| plans.iter().find(is_it)).map(|plan| &**plan)
-}
-
-fn refusal(limit: &Limit, key_kind: &'static str, retry_after: u64, is_overflow: bool) -> Problem {
-    let what = match (limit.what(), limit.is_quota()) {
-        (What::Limit, false) => "limit",
-        (What::Plan, false) => "plan",
-        (What::Limit | What::Plan, true) => "quota",
-    };
-    let (name, rate, size) = (limit.name(), limit.rate(), limit.pace().size());
-    let kind = if limit.is_quota() { &QUOTA_EXCEEDED } else { &KIND };
-    let detail = format!("{what} `{name}` of {rate} by {key_kind}; try again in {retry_after} s");
-    let table = if is_overflow { ", in the bucket that new keys share while the table is full" } else { "" };
-    let reason = match limit.pace().kind() {
-        limits::pace::Kind::Bucket => {
-            format!("{what} `{name}` of {rate}, burst {size}, by {key_kind}: no token for {retry_after} s{table}")
-        }
-        limits::pace::Kind::Fixed => {
-            format!("{what} `{name}` of {rate} by {key_kind}: used up, the next window begins in {retry_after} s{table}")
-        }
-        limits::pace::Kind::Sliding => format!("{what} `{name}` of {rate} by {key_kind}: used up, the next fits in {retry_after} s{table}"),
-    };
-    Problem::new(kind)
-        .reason(reason)
-        .detail(Cow::Owned(detail))
-        .member("limit", &**name)
-        .member("key", key_kind)
-        .header(RETRY_AFTER, HeaderValue::from(retry_after))
 }
 
 // === impl By ===
@@ -340,6 +310,7 @@ impl By {
             By::Consumer => "consumer",
             By::Subject => "subject",
             By::ApiKey => "api_key",
+            By::Tag(_) => "tag",
             By::ClientIp => "client_ip",
             By::Header(_) => "header",
             By::Global => "global",
@@ -350,6 +321,7 @@ impl By {
     pub fn written(&self) -> Cow<'static, str> {
         match self {
             By::Header(name) => Cow::Owned(format!("header:{name}")),
+            By::Tag(name) => Cow::Owned(format!("tag:{name}")),
             By::Consumer | By::Subject | By::ApiKey | By::ClientIp | By::Global => Cow::Borrowed(self.kind()),
         }
     }
@@ -357,7 +329,7 @@ impl By {
     /// Whether it is known only once somebody was authenticated.
     pub fn needs_identity(&self) -> bool {
         match self {
-            By::Consumer | By::Subject | By::ApiKey => true,
+            By::Consumer | By::Subject | By::ApiKey | By::Tag(_) => true,
             By::ClientIp | By::Header(_) | By::Global => false,
         }
     }
@@ -372,11 +344,12 @@ impl<'de> Deserialize<'de> for By {
             "api_key" => By::ApiKey,
             "client_ip" => By::ClientIp,
             "global" => By::Global,
+            other if other.strip_prefix("tag:").is_some_and(is_tag_name) => By::Tag(other["tag:".len()..].into()),
             other => match other.strip_prefix("header:").map(|name| http::HeaderName::from_bytes(name.as_bytes())) {
                 Some(Ok(name)) => By::Header(name),
                 _ => {
                     return Err(de::Error::custom(format_args!(
-                        "`{text}` is not a key of limits: expected `consumer`, `subject`, `api_key`, `client_ip`, `header:NAME` or `global`"
+                        "`{text}` is not a key of limits: expected `consumer`, `subject`, `api_key`, `tag:NAME`, `client_ip`, `header:NAME` or `global`"
                     )));
                 }
             },
@@ -392,16 +365,20 @@ impl JsonSchema for By {
         "By".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(consumer|subject|api_key|client_ip|global|header:.+)$" })
+        json_schema!({ "type": "string", "pattern": "^(consumer|subject|api_key|client_ip|global|tag:.+|header:.+)$" })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+    use http::header::RETRY_AFTER;
+
     use super::super::limits::limit::tests::{at, limit, settings};
     use super::*;
     use crate::ctx::{Now, Scheme};
     use crate::policy::principal::{Consumer, Identity};
+    use crate::reply::problem::Problem;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -438,23 +415,14 @@ mod tests {
     }
 
     fn token(authenticator: &str, subject: &str) -> Identity {
-        Identity {
-            credential: crate::policy::principal::Credential::Token,
-            authenticator: authenticator.into(),
-            subject: Some(subject.into()),
-            consumer: None,
-            key_id: None,
-            scopes: Vec::new(),
-            roles: Vec::new(),
-            claims: serde_json::Value::Null,
-            headers: Vec::new(),
-        }
+        Identity { authenticator: authenticator.into(), subject: Some(subject.into()), ..Identity::default() }
     }
 
     fn api_key(consumer: &str, key: &str, plan: Option<(&str, usize)>) -> Identity {
         let plan = plan.map(|(name, index)| (name.into(), index));
-        let consumer = Consumer { name: consumer.into(), plan, scopes: Vec::new() };
-        Identity { subject: None, consumer: Some(Arc::new(consumer)), key_id: Some(key.into()), ..token("keys", "") }
+        let consumer = Consumer { name: consumer.into(), plan, ..Consumer::default() };
+        let key_id = Some(crate::policy::principal::KeyId::of(&crate::policy::api_key::hash_key(key.as_bytes())));
+        Identity { subject: None, consumer: Some(Arc::new(consumer)), key_id, ..token("keys", "") }
     }
 
     fn plan(name: &str, rate: &str) -> Arc<Limit> {

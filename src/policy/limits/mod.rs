@@ -2,6 +2,7 @@
 //! the response headers, hand-over. `rate_limit.rs` and `buckets.rs` put them together.
 
 pub mod crowd;
+pub mod for_tags;
 pub mod handover;
 pub mod headers;
 pub mod key;
@@ -12,6 +13,7 @@ pub mod pace;
 pub mod period;
 pub mod places;
 pub mod quota;
+pub mod refusal;
 pub(super) mod table;
 pub mod throttle;
 pub mod window;
