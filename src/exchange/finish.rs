@@ -102,6 +102,8 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         upstream_path: attempts.rewritten.as_deref().unwrap_or_default().as_bytes(),
         route: route.map_or("", |route| &route.name),
         consumer: identity.and_then(|identity| identity.consumer.as_ref()).map_or("", |consumer| &consumer.name),
+        plan: identity.and_then(|identity| identity.plan()).map_or("", |(name, _)| name),
+        tags_of: identity,
         subject: identity.and_then(|identity| identity.subject.as_deref()).unwrap_or_default(),
         status: match refused {
             // 499 as nginx counts it: the client left before it had an answer.
@@ -148,6 +150,9 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         && let Some(series) = ctx.gateway.limit_series.get(&**limit)
     {
         series.refused(key);
+    }
+    for tag in identity.into_iter().flat_map(|identity| identity.tags()) {
+        tag.series.done(refused.is_some() || facts.responded.is_some());
     }
     let series = route.map_or(&ctx.gateway.unmatched, |route| &route.series);
     let outcome = match (refused, &facts.responded, status) {

@@ -89,7 +89,7 @@ impl Ctx {
 
     fn relay(&self) -> Option<(&Route, &Relay)> {
         let route = self.route()?;
-        Some((route, route.relay()?))
+        Some((route, route.relay(self.facts.chosen)?))
     }
 }
 

@@ -9,6 +9,7 @@ mod change;
 mod cli;
 mod client_certificates;
 mod config_golden;
+mod consumers;
 mod corpora;
 mod entry;
 mod every_key;
