@@ -251,3 +251,24 @@ fn explain_verifies_a_certificate_as_the_listener_does() {
         assert!(told.contains(why), "{told}");
     }
 }
+
+#[test]
+fn a_subject_is_written_as_openssl_writes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let openssl = |args: &[&str]| {
+        let output = Command::new("openssl").args(args).current_dir(folder.path()).output().expect("openssl can be run");
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "key.pem"]);
+    let kinds = "C CN DC L ST street O OU UID serialNumber SN GN title emailAddress pseudonym dnQualifier businessCategory organizationIdentifier postalCode initials generationQualifier name";
+    let each = kinds.split(' ').map(|kind| format!("/{kind}=DE"));
+    let odd = ["/O=a, b;c<d>e=f\"g\\\\h", "/CN= a ", "/CN=#1", "/CN=a#b/OU=\u{e9}\u{4e2d}", "/DC=example/DC=org/CN=x", "/O=Ex+OU=b/CN=x"];
+    for subject in each.chain(odd.iter().map(|subject| (*subject).to_owned())) {
+        openssl(&["req", "-x509", "-utf8", "-key", "key.pem", "-days", "2", "-subj", &subject, "-out", "own.pem"]);
+        let told = openssl(&["x509", "-in", "own.pem", "-noout", "-subject", "-nameopt", "RFC2253,utf8,-esc_msb"]);
+        let leaf = Leaf { chain: std::fs::read_to_string(folder.path().join("own.pem")).unwrap(), key: String::new() };
+        let names = sluice::listen::tls::names::Names::of(&leaf.der()).unwrap();
+        assert_eq!(format!("subject={}\n", names.subject), told, "{subject}");
+    }
+}
