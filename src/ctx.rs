@@ -53,6 +53,8 @@ pub struct Facts {
     pub target: Target,
     /// Index of the route in the snapshot; `None` until one is chosen and where none matches.
     pub route: Option<usize>,
+    /// Which of the route's upstreams: 0 is the default.
+    pub chosen: usize,
     /// Where in `target.path` the `{rest}` of the matched pattern begins.
     pub rest: Option<usize>,
     /// Where in `target.path` each `{name}` of the matched pattern stands, in the pattern's order.
@@ -166,6 +168,7 @@ impl Facts {
             peer_is_trusted: false,
             target: Target::default(),
             route: None,
+            chosen: 0,
             rest: None,
             captures: Captures::default(),
             identity: None,

@@ -17,12 +17,15 @@ use crate::listen::ListenerSettings;
 use crate::policy::Shadow;
 use crate::policy::authn::{AuthSettings, AuthenticatorSettings, ConsumerSettings};
 use crate::policy::authz::AllowSettings;
+use crate::policy::consumers::ConsumersFromSettings;
 use crate::policy::cors::CorsSettings;
 use crate::policy::https::HttpsSettings;
 use crate::policy::ip_filter::IpFilterSettings;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
+use crate::policy::revocation::RevocationSettings;
 use crate::policy::validate::BodySettings;
 use crate::policy::websocket::WebSocketSettings;
+use crate::relay::choice::GoesTo;
 use crate::relay::rewrite::{RequestHeadersSettings, RewriteSettings};
 use crate::relay::timeouts::RouteTimeoutsSettings;
 use crate::relay::translate::grpc_web::GrpcSettings;
@@ -40,6 +43,8 @@ pub struct Document {
     pub clients: Option<ClientsSettings>,
     pub authenticators: Named<AuthenticatorSettings>,
     pub consumers: Named<ConsumerSettings>,
+    pub consumers_from: Option<At<ConsumersFromSettings>>,
+    pub revocation: Option<At<RevocationSettings>>,
     pub plans: Named<PlanSettings>,
     pub limits: Named<LimitSettings>,
     pub upstreams: Named<UpstreamSettings>,
@@ -125,7 +130,7 @@ pub struct DefaultsSettings {
     pub place: super::diagnostic::Place,
     /// Names in `bundles`.
     pub bundles: Vec<At<String>>,
-    pub upstream: Option<At<String>>,
+    pub upstream: Option<At<GoesTo>>,
     pub policies: PolicySettings,
 }
 
@@ -137,7 +142,7 @@ pub struct DefaultsOwnSettings {
     #[serde(rename = "use", default)]
     pub bundles: Vec<At<String>>,
     /// A name in `upstreams`, for every route that says neither `upstream`, `respond` nor `redirect`.
-    pub upstream: Option<At<String>>,
+    pub upstream: Option<At<GoesTo>>,
 }
 
 /// A route: which requests, who may call, what happens to them.
@@ -163,8 +168,8 @@ pub struct RouteOwnSettings {
     /// Names in `bundles` whose policies apply; replaces the list of the defaults.
     #[serde(rename = "use")]
     pub bundles: Option<At<Vec<At<String>>>>,
-    /// A name in `upstreams`. Exactly one of `upstream`, `respond` and `redirect`.
-    pub upstream: Option<At<String>>,
+    /// A name in `upstreams`, or one for each value of a tag of the caller. Exactly one of `upstream`, `respond` and `redirect`.
+    pub upstream: Option<At<GoesTo>>,
     /// A fixed answer.
     pub respond: Option<At<RespondSettings>>,
     /// A redirect.

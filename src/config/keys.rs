@@ -91,7 +91,7 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
     ("mtls", "jwt"),
-    ("tags", "identities"),
+    ("redis", "file"),
     ("budget", "attempts"),
     ("conditions", "attempts"),
     ("breaker", "targets"),

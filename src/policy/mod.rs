@@ -9,17 +9,24 @@ pub mod authenticators;
 pub mod authn;
 pub mod authz;
 pub mod buckets;
+pub mod claimed;
 pub mod claims;
 pub mod client_certificate;
+pub mod consumers;
 pub mod cors;
 pub mod credential;
 pub mod forward;
 pub mod https;
 pub mod ip_filter;
 pub mod jwt;
+pub mod key_table;
+mod known;
 pub mod limits;
+pub mod list_file;
 pub mod principal;
 pub mod rate_limit;
+pub mod revocation;
+pub mod tag_book;
 pub mod token_memory;
 pub mod validate;
 pub mod websocket;
@@ -127,6 +134,8 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("websocket", &websocket::ORIGIN_REFUSED),
     ("auth", &authn::CREDENTIALS_AMBIGUOUS),
     ("auth", &authn::CREDENTIALS_MISSING),
+    ("auth", &revocation::CREDENTIAL_REVOKED),
+    ("auth", &api_key::KEY_EXPIRED),
     ("auth", &api_key::KEY_MALFORMED),
     ("auth", &api_key::KEY_UNKNOWN),
     ("auth", &client_certificate::CERTIFICATE_EXPIRED),
@@ -148,6 +157,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("allow", &authz::CLAIM_MISMATCH),
     ("allow", &authz::ROLE_MISSING),
     ("allow", &authz::SCOPE_MISSING),
+    ("allow", &authz::TAG_MISMATCH),
     ("limits", &rate_limit::KIND),
     ("limits", &limits::quota::QUOTA_EXCEEDED),
     ("limits", &limits::places::CONCURRENCY_LIMITED),

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod balance;
+pub mod choice;
 pub mod connect;
 pub mod deadline;
 pub mod discovery;

@@ -10,6 +10,7 @@ mod limits;
 mod names;
 mod routes;
 mod state;
+pub mod tags;
 mod tests_section;
 pub mod values;
 
@@ -48,6 +49,7 @@ pub fn check_partial(document: &Document, broken: &Broken) -> Vec<Diagnostic> {
     routes::check(&index, &mut errors);
     limits::check(&index, &mut errors);
     consumers::check(&index, &mut errors);
+    tags::check(&index, &mut errors);
     state::check(&index, &mut errors);
     tests_section::check(&index, &mut errors);
     // Last: the others say what is used.

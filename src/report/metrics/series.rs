@@ -119,7 +119,7 @@ pub struct LimitSeries {
 }
 
 /// What limits count by; the last is for any that is not among them.
-const KEYS: [&str; 7] = ["consumer", "subject", "api_key", "client_ip", "header", "global", "other"];
+const KEYS: [&str; 8] = ["consumer", "subject", "api_key", "tag", "client_ip", "header", "global", "other"];
 
 // === impl ListenerSeries ===
 

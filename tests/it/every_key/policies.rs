@@ -16,6 +16,7 @@ pub struct PolicyProof {
 const OPEN: &str = "match: { path: /a/** }, auth: public, upstream: u";
 const RESPOND: &str = "match: { path: /a/** }, auth: public, respond: { status: 200 }";
 const IDP: &str = "authenticators: { idp: { jwt: { issuer: i, audiences: [a], algorithms: [ES256], keys: { file: jwks.json } } } }";
+const TAGGED: &str = "authenticators: { idp: { jwt: { issuer: i, audiences: [a], algorithms: [ES256], keys: { file: jwks.json }, tags: { t: { claim: t, default: none } } } } }";
 const CLOSED: &str = "match: { path: /a/** }, auth: [idp], upstream: u";
 const GET: &[&str] = &["GET http://h/a/b"];
 const CALLERS: &[&str] = &[
@@ -86,6 +87,7 @@ pub const POLICIES: &[PolicyProof] = &[
     PolicyProof { key: "allow.scopes", top: IDP, route: CLOSED, policy: "[[allow: { scopes: [x] }||]]", ask: CALLERS },
     PolicyProof { key: "allow.roles", top: IDP, route: CLOSED, policy: "[[allow: { roles: [y] }||]]", ask: CALLERS },
     PolicyProof { key: "allow.claims", top: IDP, route: CLOSED, policy: "[[allow: { claims: { t: [z] } }||]]", ask: CALLERS },
+    PolicyProof { key: "allow.tags", top: TAGGED, route: CLOSED, policy: "[[allow: { tags: { t: [z] } }||]]", ask: CALLERS },
     PolicyProof {
         key: "limits",
         top: "limits: { one: { rate: 1/h, by: [client_ip] }, two: { rate: 2/h, by: [client_ip] }, three: { rate: 3/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1, limits: [one, two] } }",

@@ -379,6 +379,92 @@ pub const KEYS: &[(&str, Proof)] = &[
         ),
     ),
     (
+        "consumers.*.keys[].expires",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"[[, expires: 2026-01-01||]] }] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a | consumer=c"],
+        ),
+    ),
+    (
+        "consumers.*.tags",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }], tags: { version: [[v2||v1]] } } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a | consumer=c"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.plan.claim",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, plan: { claim: [[tier||sub]], default: free } } } }\nplans: { free: { rate: 2/h }, pro: { rate: 3/h } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.plan.default",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, plan: { claim: tier, default: [[free||pro]] } } } }\nplans: { free: { rate: 2/h }, pro: { rate: 3/h } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.tags.*.claim",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: [[tier||sub]], default: none } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.tags.*.values",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, values: [ [[pro||max]] ], default: none } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.tags.*.default",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: [[none||free]] } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    (
+        "limits.*.for",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: none } } } } }\nlimits: { one: { rate: 1/h, by: [client_ip], for: { t: [[pro||none]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], limits: [one], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "routes.*.upstream.by",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: none }, s: { claim: sub, default: none } } } } }\nupstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] }, w: { targets: [127.0.0.1:4] } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: { by: consumer.tags.[[t||s]], pro: v, default: u } }, s: { match: { path: /b }, auth: [j], upstream: w } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "routes.*.upstream.default",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: none }, s: { claim: sub, default: none } } } } }\nupstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] }, w: { targets: [127.0.0.1:4] } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: { by: consumer.tags.t, pro: v, default: [[u||w]] } }, s: { match: { path: /b }, auth: [j], upstream: [[w||u]] } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    (
+        "defaults.upstream.by",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: none }, s: { claim: sub, default: none } } } } }\nupstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] }, w: { targets: [127.0.0.1:4] } }\ndefaults: { upstream: { by: consumer.tags.[[t||s]], pro: v, default: u } }\nroutes: { r: { match: { path: /a }, auth: [j] }, s: { match: { path: /b }, auth: [j], upstream: w } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "defaults.upstream.default",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: none }, s: { claim: sub, default: none } } } } }\nupstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] }, w: { targets: [127.0.0.1:4] } }\ndefaults: { upstream: { by: consumer.tags.t, pro: v, default: [[u||w]] } }\nroutes: { r: { match: { path: /a }, auth: [j] }, s: { match: { path: /b }, auth: [j], upstream: [[w||u]] } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    ("consumers_from.file", Test("keys_of_a_file_are_rotated_without_a_reload_and_a_bad_file_changes_nothing")),
+    ("revocation.file", Test("a_revocation_holds_for_the_next_request_also_of_a_remembered_token")),
+    (
         "limits.*.per",
         Differs(
             "limits: { one: { rate: 1/h, by: [client_ip][[, per: route||]] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one], upstream: u }, s: { match: { path: /b }, auth: public, limits: [one], upstream: u } }",
@@ -432,13 +518,6 @@ pub const KEYS: &[(&str, Proof)] = &[
         ),
     ),
     (
-        "defaults.upstream",
-        Differs(
-            "upstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] } }\ndefaults: { upstream: [[u||v]] }\nroutes: { r: { match: { path: /a }, auth: public }, s: { match: { path: /b }, auth: public, upstream: [[v||u]] } }",
-            &["GET http://h/a"],
-        ),
-    ),
-    (
         "routes.*.listeners",
         Differs(
             "listeners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [ [[l||m]] ], match: { path: /a }, auth: public, upstream: u }, s: { listeners: [l, m], match: { path: /b }, auth: public, upstream: u } }",
@@ -473,13 +552,6 @@ pub const KEYS: &[(&str, Proof)] = &[
         "routes.*.use",
         Differs(
             "bundles: { b: { response_headers: { set: { x-a: b } } }, c: { response_headers: { set: { x-a: c } } } }\nroutes: { r: { match: { path: /a }, auth: public, use: [ [[b||c]] ], respond: { status: 200 } }, s: { match: { path: /b }, auth: public, use: [ [[c||b]] ], respond: { status: 200 } } }",
-            &["GET http://h/a"],
-        ),
-    ),
-    (
-        "routes.*.upstream",
-        Differs(
-            "upstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] } }\nroutes: { r: { match: { path: /a }, auth: public, upstream: [[u||v]] }, s: { match: { path: /b }, auth: public, upstream: [[v||u]] } }",
             &["GET http://h/a"],
         ),
     ),
