@@ -391,7 +391,7 @@ mod tests {
             type CTX = ();
             fn new_ctx(&self) {}
             async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora_core::Result<Box<HttpPeer>> {
-                Ok(peer(&self.pool, &choose(&self.pool, &[], || 0).unwrap(), false, crate::relay::protocol::Protocol::Http1))
+                Ok(peer(&self.pool, &choose(&self.pool, Default::default(), || 0).unwrap(), false, crate::relay::protocol::Protocol::Http1))
             }
             async fn request_body_filter(
                 &self,

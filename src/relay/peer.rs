@@ -107,7 +107,7 @@ mod tests {
     #[test]
     fn a_peer_has_the_chosen_address_and_the_timeouts_that_are_not_kept_elsewhere() {
         let pool = pool("orders");
-        let chosen = choose(&pool, &[], || 0).unwrap();
+        let chosen = choose(&pool, Default::default(), || 0).unwrap();
         let peer = peer(&pool, &chosen, false, Protocol::Http1);
         assert_eq!(peer._address, PingoraAddr::Inet("10.0.0.1:8080".parse().unwrap()));
         assert_eq!(peer.options.connection_timeout, Some(Duration::from_secs(2)));
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn upstreams_with_the_same_address_never_share_connections() {
         let (orders, billing) = (pool("orders"), pool("billing"));
-        let hash = |pool: &Pool, fresh| peer(pool, &choose(pool, &[], || 0).unwrap(), fresh, Protocol::Http1).reuse_hash();
+        let hash = |pool: &Pool, fresh| peer(pool, &choose(pool, Default::default(), || 0).unwrap(), fresh, Protocol::Http1).reuse_hash();
         assert_eq!(hash(&orders, false), hash(&orders, false));
         assert_ne!(hash(&orders, false), hash(&billing, false));
         assert_ne!(hash(&orders, false), hash(&orders, true));

@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use pingora_http::RequestHeader;
 use serde_json::{Value, json};
 
 use super::{Outcome, Verdict};
@@ -17,7 +18,8 @@ use crate::policy::Request;
 use crate::policy::api_key::Carrier;
 use crate::policy::credential::{cut, hide};
 use crate::policy::websocket::is_handshake;
-use crate::relay::upstream::Timeouts;
+use crate::relay::balance::owner;
+use crate::relay::upstream::{Balance, Timeouts};
 use crate::reply::grpc::{Speech, Status};
 use crate::report::civil::rfc3339;
 
@@ -65,6 +67,9 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
                     let Timeouts { connect: _, response, idle } = relay.timeouts;
                     told["timeouts"] = json!({ "response": Period(response).to_string(), "idle": Period(idle).to_string() });
                 }
+                if relay.upstream.pool.upstream.balance == Balance::Hash {
+                    told["balance"] = balance(route, relay, outcome.head.as_ref(), facts);
+                }
                 if outcome.head.as_ref().is_some_and(|head| is_handshake(head)) {
                     told["websocket"] = websocket(route, relay, facts);
                 }
@@ -82,6 +87,13 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
         }
     }
     told
+}
+
+/// What tells the request apart from others, and the target that has its key while it works and is not overloaded.
+fn balance(route: &Route, relay: &Relay, head: Option<&RequestHeader>, facts: &Facts) -> Value {
+    let key = head.and_then(|head| relay.hash.key(route, &head.headers, facts));
+    let target = key.and_then(|(key, _)| owner(&relay.upstream.pool, key)).map(|target| target.address.to_string());
+    json!({ "by": key.map(|(_, by)| by.to_string()), "target": target })
 }
 
 /// How long a tunnel would live.
@@ -196,6 +208,16 @@ pub fn text(told: &Value) -> String {
     say("limits", rows(&told["limits"]).iter().map(limit).collect());
     say("shadow", rows(&told["would_refuse"]).iter().map(|code| format!("would refuse: {}", str(code))).collect());
     say("upstream", vec![str(&told["upstream"])]);
+    if let Some(balance) = told.get("balance") {
+        let target = str(&balance["target"]);
+        say(
+            "target",
+            vec![match balance["by"].as_str() {
+                Some(by) => format!("{target} by {by}, while it works and is not overloaded"),
+                None => "any: the request has nothing of `hash_by`".to_owned(),
+            }],
+        );
+    }
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
         say("timeouts", vec![format!("response {}, idle {}", str(&timeouts["response"]), str(&timeouts["idle"]))]);

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod ambiguous;
+mod balance;
 mod bench_configs;
 mod change;
 mod cli;

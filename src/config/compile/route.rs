@@ -17,6 +17,7 @@ use crate::policy::authenticators::Authenticators;
 use crate::policy::authn::{Auth, AuthSettings};
 use crate::policy::limits::limit::Limit;
 use crate::policy::{ForRoute, Policies, Shadow};
+use crate::relay::balance::hash_by::HashKeys;
 use crate::relay::edits::HeaderEdits;
 use crate::relay::head::HeadPlan;
 use crate::relay::rewrite::Rewrite;
@@ -111,6 +112,7 @@ impl Parts<'_> {
             timeouts: own_timeouts.over(upstream.pool.upstream.timeouts),
             has_own_timeouts: given.given(|all| &all.timeouts).is_some(),
             grpc_web,
+            hash: HashKeys::compile(&upstream.pool.upstream.hash_by, names),
             upstream,
             head: HeadPlan {
                 rewrite,
