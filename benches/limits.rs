@@ -20,8 +20,13 @@ fn pace(rate: &str) -> Pace {
 
 /// One request with `limits` limits, of the caller with this number.
 fn charge(buckets: &Buckets, pace: &Pace, limits: u128, caller: u64, now: u64) -> bool {
-    let asking =
-        |limit: u128| Asking { identity: limit, key: buckets.key(limit, 3, &[&caller.to_le_bytes()]), pace, bounds: Default::default() };
+    let asking = |limit: u128| Asking {
+        identity: limit,
+        key: buckets.key(limit, 3, &[&caller.to_le_bytes()]),
+        pace,
+        bounds: Default::default(),
+        patience: 0,
+    };
     let askings = [asking(1), asking(2), asking(3)];
     buckets.charge(now, &askings[..limits as usize]).is_admitted
 }

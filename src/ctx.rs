@@ -14,6 +14,8 @@ use crate::entry::route::Captures;
 use crate::entry::trace_context::TraceContext;
 use crate::listen::tls::facts::TlsFacts;
 use crate::policy::Stop;
+use crate::policy::limits::places::Place;
+use crate::policy::limits::throttle::Waiting;
 use crate::policy::principal::Identity;
 use crate::policy::rate_limit::Charge;
 use crate::reply::problem::Kind;
@@ -62,6 +64,13 @@ pub struct Facts {
     pub cors: SmallVec<[(HeaderName, HeaderValue); 4]>,
     /// The limits that were charged or that refused, tightest first.
     pub charges: SmallVec<[Charge; 4]>,
+    /// The limit on requests at once that had no place, and what it counted by.
+    pub full: Option<(Arc<str>, &'static str)>,
+    /// The places that this request holds, until its answer is complete.
+    pub places: SmallVec<[Place; 1]>,
+    /// Nanoseconds that it has to wait before it goes on, and where it stands among those that wait.
+    pub delay: u64,
+    pub waiting: SmallVec<[Waiting; 1]>,
     /// Codes of shadowed policies that would have refused.
     pub would_refuse: SmallVec<[&'static str; 2]>,
     /// The code of the operator's with which the route answered by itself.
@@ -162,6 +171,10 @@ impl Facts {
             identity: None,
             cors: SmallVec::new(),
             charges: SmallVec::new(),
+            full: None,
+            places: SmallVec::new(),
+            delay: 0,
+            waiting: SmallVec::new(),
             would_refuse: SmallVec::new(),
             responded: None,
             refused: None,

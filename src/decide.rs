@@ -108,6 +108,7 @@ mod tests {
             listener: None,
             from: SOMEBODY,
             claims: None,
+            certificate: None,
             consumer: None,
         };
         match simulate(&gateway, &Buckets::new(64 << 10), &asked, crate::clock::now(), false).unwrap().verdict {

@@ -14,6 +14,7 @@ use crate::ctx::{Facts, Now, Scheme};
 use crate::decide::{Decision, decide};
 use crate::listen::head::{Judged, judge};
 use crate::listen::tls::Tls;
+use crate::listen::tls::clients::describe;
 use crate::listen::tls::facts::TlsFacts;
 use crate::listen::tls::handshake::TLS_EXPECTED;
 use crate::policy::buckets::Buckets;
@@ -30,7 +31,7 @@ mod asked;
 mod tell;
 mod tests_section;
 
-pub use asked::{Asked, SOMEBODY, Said};
+pub use asked::{Asked, SOMEBODY, Said, Shown};
 pub use tell::{tell, text};
 pub use tests_section::{Tested, run_tests};
 
@@ -92,6 +93,9 @@ pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, t
     facts.trail = trail.then(Vec::new);
     facts.assumed = asked.claims.clone().map(Arc::new);
     facts.assumed_consumer = asked.consumer.as_deref().map(Arc::from);
+    if let (None, Some(_)) = (&listener.settings.tls, &asked.certificate) {
+        return Err(format!("`{}` has no `tls`: nobody can show it a certificate", listener.name));
+    }
     if listener.settings.tls.is_some() && scheme == Scheme::Http {
         let verdict = refused(None, &mut facts, &Problem::new(&TLS_EXPECTED));
         return Ok(Outcome { facts, head: None, verdict });
@@ -106,7 +110,7 @@ pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, t
     };
     let head = parse(raw)?;
     if let Some(tls) = &listener.settings.tls {
-        facts.tls = Some(Arc::new(connected(tls, &listener.name, &head)?));
+        facts.tls = Some(Arc::new(connected(tls, &listener.name, &head, asked.certificate.as_ref())?));
     }
     let target = crate::entry::canonical::raw_target(raw).unwrap_or_default();
     let decision = block_on(decide(gateway, buckets, &head, target, &mut facts));
@@ -123,8 +127,8 @@ pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, t
     Ok(Outcome { facts, head: Some(head), verdict })
 }
 
-/// As if the client had connected for the host that it asks for.
-fn connected(tls: &Tls, listener: &str, head: &RequestHeader) -> Result<TlsFacts, NoRequest> {
+/// As if the client had connected for the host that it asks for, and shown this.
+fn connected(tls: &Tls, listener: &str, head: &RequestHeader, shown: Option<&Shown>) -> Result<TlsFacts, NoRequest> {
     let host = head.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default().to_ascii_lowercase();
     let end = host.rfind(':').filter(|colon| host[*colon..].bytes().skip(1).all(|byte| byte.is_ascii_digit())).unwrap_or(host.len());
     let name = &host[..end];
@@ -133,7 +137,21 @@ fn connected(tls: &Tls, listener: &str, head: &RequestHeader) -> Result<TlsFacts
     if !tls.choice.knows(server_name.as_deref()) {
         return Err(format!("`{listener}` has no certificate for `{name}` and no default: the TLS handshake fails"));
     }
-    Ok(TlsFacts { server_name, ..TlsFacts::default() })
+    let client = match (tls.clients(server_name.as_deref()), shown) {
+        (None, None) => None,
+        (None, Some(_)) => return Err(format!("`{listener}` asks who connects for `{name}` for no certificate")),
+        (Some(clients), None) if clients.is_required => {
+            return Err(format!("`{listener}` wants a certificate of who connects for `{name}`: without one the TLS handshake fails"));
+        }
+        (Some(_), None) => None,
+        (Some(_), Some(Shown::Described(certificate))) => Some(certificate.clone()),
+        (Some(clients), Some(Shown::Chain(chain))) => {
+            clients.judge(chain).map_err(|why| format!("`{listener}` does not believe the certificate, the TLS handshake fails: {why}"))?;
+            let leaf = chain.first().and_then(|leaf| describe(leaf)).ok_or("the certificate cannot be read")?;
+            Some(Arc::new(leaf))
+        }
+    };
+    Ok(TlsFacts { server_name, client, ..TlsFacts::default() })
 }
 
 /// Policies may wait only where they ask somebody; here nobody is asked.

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use http::header::HOST;
@@ -16,6 +17,8 @@ use sluice::config::compile;
 use sluice::config::plan::{Action, Gateway, Relay, Route};
 use sluice::ctx::{Facts, Now, Scheme};
 use sluice::decide::{Decision, decide};
+use sluice::listen::tls::facts::TlsFacts;
+use sluice::policy::client_certificate::facts::described;
 use sluice::policy::limits::headers::headers;
 use sluice::relay::send::make_head;
 use sluice::report::access_log::Line;
@@ -73,14 +76,17 @@ const NOW: Now = Now { mono: 1_000_000_000, unix_ms: 1_800_000_000_000 };
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 const CONFIG: &str = "
-listeners: { l: { address: 127.0.0.1:1, limits: [address] } }
+listeners:
+  l: { address: 127.0.0.1:1, limits: [address] }
+  s: { address: 127.0.0.1:3, limits: [address], tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: main.pem, required: false } } }
 authenticators:
   idp: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub, x-roles: roles } } }
   keys: { api_key: { header: x-api-key, forward: { x-client: consumer } } }
+  mesh: { client_certificate: { forward: { x-mesh-user: uri, x-mesh-client: consumer } } }
 consumers:
   acme:
     keys: [{ sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 }]
-    identities: [{ authenticator: idp, claim: tenant, is: acme }]
+    identities: [{ authenticator: idp, claim: tenant, is: acme }, { authenticator: mesh, claim: uri, is: \"spiffe://example/acme\" }]
     plan: large
     scopes: [read]
 plans: { large: { rate: 100000/h } }
@@ -91,6 +97,7 @@ limits:
 upstreams: { u: { targets: [127.0.0.1:2] } }
 routes:
   orders:
+    listeners: [l]
     match: { hosts: [api.example.com], path: '/api/{version}/orders/**', methods: [GET], headers: { x-api: present }, query: { debug: absent } }
     auth: [idp, keys]
     allow: { scopes: [read] }
@@ -101,7 +108,8 @@ routes:
     request_headers: { set: { x-a: b }, remove: [x-c] }
     response_headers: { security: strict }
     upstream: u
-  open: { match: { path: /open }, auth: public, limits: [address], upstream: u }
+  open: { listeners: [l], match: { path: /open }, auth: public, limits: [address], upstream: u }
+  mesh: { listeners: [s], match: { path: /mesh }, auth: [mesh], allow: { scopes: [read], claims: { uri: \"spiffe://example/acme\" } }, limits: [browse, write], upstream: u }
 ";
 
 fn token() -> String {
@@ -114,10 +122,14 @@ fn token() -> String {
 }
 
 fn load() -> Gateway {
-    let file = std::env::temp_dir().join(format!("sluice-alloc-{}.yaml", std::process::id()));
-    std::fs::write(&file, CONFIG).expect("a file can be written");
-    let gateway = compile::load(&file, &|_| None, &State::default(), None);
-    let _ = std::fs::remove_file(&file);
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let key = rcgen::KeyPair::generate().expect("a key can be made");
+    let own = rcgen::CertificateParams::new(["api.example.com".to_owned()]).and_then(|params| params.self_signed(&key));
+    let own = own.expect("it can sign itself").pem();
+    for (name, text) in [("main.pem", own.as_str()), ("main.key", &key.serialize_pem()), ("sluice.yaml", CONFIG)] {
+        std::fs::write(folder.path().join(name), text).expect("a file can be written");
+    }
+    let gateway = compile::load(&folder.path().join("sluice.yaml"), &|_| None, &State::default(), None);
     gateway.unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
 }
 
@@ -130,8 +142,11 @@ fn head(target: &str, host: &str, headers: &[(&'static str, &str)]) -> RequestHe
     head
 }
 
-fn facts() -> Facts {
-    Facts::new(0, SocketAddr::from(([192, 0, 2, 1], 5)), Scheme::Http, NOW)
+fn facts(tls: Option<&Arc<TlsFacts>>) -> Facts {
+    let (listener, scheme) = if tls.is_some() { (1, Scheme::Https) } else { (0, Scheme::Http) };
+    let mut facts = Facts::new(listener, SocketAddr::from(([192, 0, 2, 1], 5)), scheme, NOW);
+    facts.tls = tls.cloned();
+    facts
 }
 
 /// Decides, and fails where the request is not relayed.
@@ -156,14 +171,19 @@ fn an_accepted_request_costs_no_allocation_until_its_heads_are_written() {
     by_token.insert_header("authorization", authorization.as_str()).expect("it is a header");
     let by_key = head("/api/v1/orders/17?full=1", "api.example.com", &with(("x-api-key", "test")));
     let public = head("/open", "any.example", &usual);
-    for (what, head, target) in [
-        ("a remembered token", &by_token, "/api/v1/orders/17?full=1"),
-        ("an API key", &by_key, "/api/v1/orders/17?full=1"),
-        ("a public route", &public, "/open"),
+    let by_certificate = head("/mesh", "api.example.com", &usual);
+    let certificate = described(&serde_json::json!({ "uri": "spiffe://example/acme" })).expect("it describes one");
+    let tls = TlsFacts { server_name: Some("api.example.com".into()), client: Some(Arc::new(certificate)), ..TlsFacts::default() };
+    let tls = Arc::new(tls);
+    for (what, head, target, tls) in [
+        ("a remembered token", &by_token, "/api/v1/orders/17?full=1", None),
+        ("an API key", &by_key, "/api/v1/orders/17?full=1", None),
+        ("a public route", &public, "/open", None),
+        ("a certificate of the connection", &by_certificate, "/mesh", Some(&tls)),
     ] {
         // The first request verifies, remembers and opens buckets.
-        relayed(&gateway, head, target, &mut facts());
-        let (calls, mut known) = allocations(facts);
+        relayed(&gateway, head, target, &mut facts(tls));
+        let (calls, mut known) = allocations(|| facts(tls));
         assert_eq!(calls, 0, "{what}: facts");
         let (calls, (route, relay)) = allocations(|| relayed(&gateway, head, target, &mut known));
         assert_eq!(calls, 0, "{what}: from the head to the decision");

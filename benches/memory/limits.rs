@@ -31,8 +31,13 @@ fn main() -> ExitCode {
     let start = Instant::now();
     for caller in 0..keys {
         // All in the same second: the worst case, in which no bucket comes to rest.
-        let asking =
-            Asking { identity: limit, key: buckets.key(limit, 3, &[&caller.to_le_bytes()]), pace: &pace, bounds: Default::default() };
+        let asking = Asking {
+            identity: limit,
+            key: buckets.key(limit, 3, &[&caller.to_le_bytes()]),
+            pace: &pace,
+            bounds: Default::default(),
+            patience: 0,
+        };
         buckets.charge(caller, &[asking]);
     }
     let took = start.elapsed();

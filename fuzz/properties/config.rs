@@ -48,6 +48,7 @@ fn ask(gateway: &Gateway) {
                 listener: Some(listener.name.to_string()),
                 from: SOMEBODY,
                 claims: None,
+                certificate: None,
                 consumer: None,
             };
             let outcome = simulate(gateway, &buckets, &asked, now, true).expect("a sound request");

@@ -6,11 +6,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::config::compile;
 use crate::config::plan::Gateway;
 use crate::ctx::Now;
-use crate::simulate::{Asked, SOMEBODY, Said, simulate, tell, text};
+use crate::policy::client_certificate::facts::described;
+use crate::simulate::{Asked, SOMEBODY, Said, Shown, simulate, tell, text};
 use crate::state::State;
 
 /// Explain what would become of a request. Contacts nobody.
@@ -20,7 +23,7 @@ use crate::state::State;
 /// gateway's own. Credentials are shown as [redacted], headers made by interpolation as [interpolated].
 ///
 /// With --requests many are explained, one JSON object a line: `url`, and optionally `method`, `headers` (a mapping, or pairs in a
-/// list), `listener`, `from`, `claims`, `consumer`; or, for what no client would send, `head`: all bytes of a request head as
+/// list), `listener`, `from`, `claims`, `certificate`, `consumer`; or, for what no client would send, `head`: all bytes of a request head as
 /// text. All are taken to come at the same moment, one after the other: each counts in the limits of those after it.
 #[derive(Args)]
 pub struct ExplainArgs {
@@ -41,11 +44,14 @@ pub struct ExplainArgs {
     /// Claims as JSON that stand for a verified token
     #[arg(long, value_name = "JSON")]
     claims: Option<String>,
+    /// The client's certificate: a PEM file, which is verified as the listener does it, or its facts as JSON, such as '{"uri": "spiffe://a/b"}'
+    #[arg(long, value_name = "FILE|JSON")]
+    certificate: Option<String>,
     /// A consumer whose key is taken to have been sent
     #[arg(long, value_name = "NAME")]
     consumer: Option<String>,
     /// A file of requests, one JSON object a line; `-` is standard input
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["request", "headers", "listener", "from", "claims", "consumer"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["request", "headers", "listener", "from", "claims", "certificate", "consumer"])]
     requests: Option<PathBuf>,
     /// Print JSON; with --requests one line a request
     #[arg(long)]
@@ -117,5 +123,15 @@ fn asked(args: &ExplainArgs) -> Result<Asked, String> {
         None => None,
     };
     let said = Said::Described { method: method.to_owned(), url: url.trim().to_owned(), headers };
-    Ok(Asked { said, listener: args.listener.clone(), from: args.from, claims, consumer: args.consumer.clone() })
+    let certificate = args.certificate.as_deref().map(certificate).transpose().map_err(|why| format!("--certificate: {why}"))?;
+    Ok(Asked { said, listener: args.listener.clone(), from: args.from, claims, certificate, consumer: args.consumer.clone() })
+}
+
+fn certificate(text: &str) -> Result<Shown, String> {
+    if text.trim_start().starts_with('{') {
+        let told = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        return described(&told).map(|told| Shown::Described(told.into()));
+    }
+    let chain: Vec<_> = CertificateDer::pem_file_iter(text).and_then(Iterator::collect).map_err(|e| format!("{text}: {e}"))?;
+    if chain.is_empty() { Err(format!("{text}: holds no certificate in PEM")) } else { Ok(Shown::Chain(chain)) }
 }

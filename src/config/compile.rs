@@ -2,6 +2,7 @@
 //!
 //! Decides what belongs to which route, and that all mistakes are told at once. Opens no socket and starts nothing.
 
+mod certificates;
 mod route;
 
 use std::collections::{BTreeSet, HashMap};
@@ -189,7 +190,9 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     let limits: HashMap<&str, Arc<Limit>> = document
         .limits
         .iter()
-        .filter_map(|(name, limit)| Some((name.as_str(), Arc::new(wrong.keep(Limit::compile(name, limit))?))))
+        .filter_map(|(name, limit)| {
+            Some((name.as_str(), Arc::new(wrong.keep(Limit::compile(name, limit))?.with_series(state.metrics.limit(name)))))
+        })
         .collect();
     let plan_of = |name: &str| document.plans.iter().position(|(plan, _)| plan.as_str() == name);
     let known = authenticators::compile(
@@ -202,6 +205,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     let authenticators = wrong.keep(known).unwrap_or_default();
     let upstreams = upstreams(&document, state, &mut wrong);
     let listeners = listeners(&document, &limits, state, &mut wrong);
+    certificates::check(&document, &listeners, &mut wrong);
 
     let resolver = Resolver::new(&document);
     let parts = Parts { authenticators: &authenticators, limits: &limits, upstreams: &upstreams, document: &document, state };

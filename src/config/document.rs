@@ -214,6 +214,8 @@ pub struct TestRequestSettings {
     pub from: Option<At<std::net::IpAddr>>,
     /// Stands for a verified token with these claims.
     pub claims: Option<At<BTreeMap<String, ClaimValue>>>,
+    /// Stands for a certificate of the client's that was verified, by the names that `client_certificate` has for its facts, such as `uri`.
+    pub certificate: Option<At<BTreeMap<String, ClaimValue>>>,
     /// Stands for a key of this consumer.
     pub consumer: Option<At<String>>,
     /// How many times the request is sent, one after the other; the last answer is judged. Default 1.

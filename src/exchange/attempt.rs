@@ -345,6 +345,8 @@ pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) -> Result
     call::answer_part(ctx, body);
     if end {
         ctx.attempts.stop_clock();
+        // Before the client has the last of it, and may ask again.
+        ctx.facts.places.clear();
     }
     if end && ctx.attempts.is_until_close && ctx.attempts.link.as_ref().is_some_and(|link| link.is_broken()) {
         return Err(Error::explain(ErrorType::ConnectionClosed, "TLS ended without saying so").into_up());

@@ -108,6 +108,7 @@ pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>) {
 /// The trailers of an answer, of a call or not. What is returned goes in their place, as the end of the body.
 pub fn trailers(ctx: &mut Ctx, trailers: &HeaderMap) -> Option<Bytes> {
     ctx.attempts.stop_clock();
+    ctx.facts.places.clear();
     if let Some(conn) = &ctx.conn {
         conn.deadline.clear();
     }

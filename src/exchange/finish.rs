@@ -68,7 +68,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     let (facts, attempts) = (&ctx.facts, &ctx.attempts);
     let total_us = clock::mono().saturating_sub(facts.now.mono) / 1_000;
     let upstream_us = attempts.upstream_ns / 1_000;
-    let gateway_us = (!attempts.is_tunnel).then(|| total_us.saturating_sub(upstream_us));
+    let gateway_us = (!attempts.is_tunnel).then(|| total_us.saturating_sub(upstream_us).saturating_sub(facts.delay / 1_000));
     let refused = facts.refused.as_ref();
     let ended = || attempts.closed_by.or(refused.map(|(kind, _)| ClosedBy::of(kind))).unwrap_or(ClosedBy::Gateway);
     let closed_by = attempts.is_tunnel.then(ended);
@@ -76,7 +76,9 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     let (relay, route) = (ctx.relay(), ctx.route());
     let identity = facts.identity.as_deref();
     let listener = ctx.gateway.listeners.get(facts.listener);
-    let limited = facts.charges.first().filter(|charge| charge.retry_after > 0);
+    let charged = facts.charges.first().filter(|charge| charge.retry_after > 0).map(|charge| (&charge.limit, charge.key_kind));
+    let limited = facts.full.as_ref().map(|(limit, key)| (limit, *key)).or(charged);
+    let waited_us = facts.delay / 1_000;
     let trace = facts.trace.trace_id();
     let target = attempts.target.as_ref();
     let tls = facts.tls.as_deref();
@@ -112,8 +114,8 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
             (None, None) => "",
         },
         reason: refused.and_then(|(_, reason)| reason.as_deref()).unwrap_or_default(),
-        limit: limited.map_or("", |charge| &charge.limit),
-        key: limited.map_or("", |charge| charge.key_kind),
+        limit: limited.map_or("", |(limit, _)| limit),
+        key: limited.map_or("", |(_, key)| key),
         upstream: relay.filter(|_| attempts.number > 0).map_or("", |(_, relay)| &relay.upstream.name),
         target: target.map_or("", |target| &target.address.text),
         attempts: (attempts.number > 0).then(|| u32::from(attempts.number)),
@@ -122,6 +124,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         total_us: Some(total_us),
         upstream_us: (attempts.number > 0).then_some(upstream_us),
         gateway_us,
+        waited_us: (waited_us > 0).then_some(waited_us),
         user_agent: agent,
         grpc_status: grpc_status.map_or("", Status::name),
         closed_by: closed_by.map_or("", ClosedBy::as_str),
@@ -141,10 +144,10 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         ctx.gateway.metrics.refused(kind);
     }
     // One that is shadowed has refused nothing.
-    if let Some(charge) = limited.filter(|_| refused.is_some_and(|(kind, _)| rate_limit::is_own(kind)))
-        && let Some(series) = ctx.gateway.limit_series.get(&*charge.limit)
+    if let Some((limit, key)) = limited.filter(|_| refused.is_some_and(|(kind, _)| rate_limit::is_own(kind)))
+        && let Some(series) = ctx.gateway.limit_series.get(&**limit)
     {
-        series.refused(charge.key_kind);
+        series.refused(key);
     }
     let series = route.map_or(&ctx.gateway.unmatched, |route| &route.series);
     let outcome = match (refused, &facts.responded, status) {

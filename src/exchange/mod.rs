@@ -7,6 +7,7 @@ mod call;
 mod fail;
 mod finish;
 mod stuck;
+mod wait;
 mod write;
 
 use std::sync::Arc;
@@ -115,6 +116,9 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
         decide(&gateway, &gateway.buckets, head, head.raw_path(), &mut ctx.facts).await
     };
     ctx.call = Call::of(session, ctx.route());
+    if ctx.facts.delay > 0 && !matches!(decision, Err(Stop::Refuse(_))) {
+        Box::pin(wait::wait(session, ctx)).await?;
+    }
     match decision {
         Ok(Decision::Relay(route)) => {
             ctx.body = route.policies.body.map(|limit| limit.count());

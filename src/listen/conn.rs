@@ -163,7 +163,9 @@ impl ConnInfo {
     /// told to end with the answer to this request: a new one has another chance.
     pub fn is_believed(&self) -> bool {
         let settings = self.listener.peek();
-        let Some(clients) = settings.tls.as_ref().and_then(|tls| tls.clients.as_ref()) else { return true };
+        // By the name that it asked for: what it showed was judged by whom that name's certificate believes.
+        let name = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let Some(clients) = settings.tls.as_ref().and_then(|tls| tls.clients(name)) else { return true };
         let holds = match &self.proof {
             Some(proof) => proof.holds(clients),
             // The listener did not ask when this connection began.

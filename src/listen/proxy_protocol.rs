@@ -197,6 +197,7 @@ fn facts(info: &SslInfo<'_>, authority: Option<&Cow<'_, str>>) -> Option<TlsFact
         Arc::new(ClientCertificate {
             subject: format!("CN={}", escape(name)),
             common_name: Some(name.to_owned()),
+            is_told: true,
             ..ClientCertificate::default()
         })
     });

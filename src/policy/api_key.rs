@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::Stop;
 use super::credential::{self, Found};
 use super::forward::header_names;
-use super::principal::{Consumer, Identity};
+use super::principal::{Consumer, Credential, Identity};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 use crate::reply::problem::{Kind, Problem};
@@ -243,6 +243,7 @@ impl ApiKey {
 fn identify(authenticator: &Arc<str>, hash: &KeyHash, consumer: &Arc<Consumer>, headers: &[HeaderName]) -> Option<Identity> {
     let headers = headers.iter().map(|name| Some((name.clone(), HeaderValue::from_str(&consumer.name).ok()?))).collect::<Option<_>>()?;
     Some(Identity {
+        credential: Credential::ApiKey,
         authenticator: authenticator.clone(),
         subject: None,
         consumer: Some(consumer.clone()),

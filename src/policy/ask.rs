@@ -40,9 +40,14 @@ impl Policies {
     ) -> Result<(), Stop> {
         let before = facts.charges.len();
         let verdict = limits.judge(request, facts, counting.buckets, counting.plans);
-        if facts.charges.len() == before {
+        if facts.charges.len() == before && !limits.has_places() {
             // Nothing is counted here: there is no verdict to tell.
             return verdict;
+        }
+        if self.shadows(Shadow::Limits) {
+            // It would have had to wait.
+            facts.delay = 0;
+            facts.waiting.clear();
         }
         self.enforce(Shadow::Limits, name, verdict, facts)
     }

@@ -12,7 +12,8 @@ use super::api_key::{self, ApiKey, Carrier, KeyHash};
 use super::authn::{AuthenticatorSettings, ConsumerIdentitySettings, ConsumerKeySettings, ConsumerSettings};
 use super::authz::{bad_scope, is_scope};
 use super::claims::ClaimPath;
-use super::forward::{IdentityHeaders, bad_claim};
+use super::client_certificate::{self, ByCertificate};
+use super::forward::{Forward, IdentityHeaders, bad_claim};
 use super::jwt::published::Published;
 use super::jwt::{Jwt, TokenOf};
 use super::principal::Consumer;
@@ -40,6 +41,7 @@ pub struct Authenticator {
 pub enum Method {
     Jwt(Box<Jwt>),
     ApiKey(ApiKey),
+    ClientCertificate(Box<ByCertificate>),
 }
 
 /// Memory for remembered tokens where the configuration says nothing, in bytes.
@@ -63,20 +65,20 @@ pub fn compile(
     let mut all = Authenticators { consumers: known.consumers, ..Authenticators::default() };
     let mut tokens_of = known.tokens_of;
     for (name, settings) in authenticators {
-        let AuthenticatorSettings { jwt, api_key } = settings;
-        let compiled = match (jwt, api_key) {
-            (Some(jwt), None) => {
-                let of = tokens_of.remove(name.value.as_str()).unwrap_or_default();
-                Jwt::compile(name, jwt, of, share).map(|mut jwt| {
-                    if let Some(earlier) = earlier.and_then(|earlier| earlier.find_jwt(name)) {
-                        jwt.inherit(earlier);
-                    }
-                    Method::Jwt(Box::new(jwt))
-                })
-            }
-            (None, Some(keys)) => ApiKey::compile(name, keys, &known.keys).map(Method::ApiKey),
-            (Some(_), Some(_)) | (None, None) => {
-                let message = format!("`{}` is of no kind or of two: expected exactly one of `jwt` and `api_key`", name.value);
+        let AuthenticatorSettings { jwt, api_key, client_certificate } = settings;
+        let of = tokens_of.remove(name.value.as_str()).unwrap_or_default();
+        let compiled = match (jwt, api_key, client_certificate) {
+            (Some(jwt), None, None) => Jwt::compile(name, jwt, of, share).map(|mut jwt| {
+                if let Some(earlier) = earlier.and_then(|earlier| earlier.find_jwt(name)) {
+                    jwt.inherit(earlier);
+                }
+                Method::Jwt(Box::new(jwt))
+            }),
+            (None, Some(keys), None) => ApiKey::compile(name, keys, &known.keys).map(Method::ApiKey),
+            (None, None, Some(by)) => ByCertificate::compile(name, by, of).map(|by| Method::ClientCertificate(Box::new(by))),
+            (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) | (None, None, None) => {
+                let message =
+                    format!("`{}` is of no kind or of two: expected exactly one of `jwt`, `api_key` and `client_certificate`", name.value);
                 Err(vec![Diagnostic::at(&name.place, "authenticator-kind", message)])
             }
         };
@@ -129,14 +131,14 @@ impl Authenticators {
     pub fn published(&self) -> impl Iterator<Item = (&str, &Arc<Published>)> {
         self.list.iter().filter_map(|one| match &one.method {
             Method::Jwt(jwt) => Some((one.name.as_str(), jwt.published()?)),
-            Method::ApiKey(_) => None,
+            Method::ApiKey(_) | Method::ClientCertificate(_) => None,
         })
     }
 
     fn find_jwt(&self, name: &str) -> Option<&Jwt> {
         match &self.find(name)?.method {
             Method::Jwt(jwt) => Some(jwt),
-            Method::ApiKey(_) => None,
+            Method::ApiKey(_) | Method::ClientCertificate(_) => None,
         }
     }
 
@@ -151,6 +153,7 @@ impl Authenticators {
                     self.credential_parameters.push(name.clone());
                 }
             }
+            Method::ClientCertificate(by) => by.forward().names().for_each(|name| self.identity_headers.add(name)),
         }
         self.list.push(Arc::new(authenticator));
     }
@@ -159,11 +162,12 @@ impl Authenticators {
 // === impl Authenticator ===
 
 impl Authenticator {
-    /// The header that carries the credential, or the parameter.
-    pub fn carrier(&self) -> Carrier {
+    /// The header that carries the credential, or the parameter; none where it was shown when the connection began.
+    pub fn carrier(&self) -> Option<Carrier> {
         match &self.method {
-            Method::Jwt(_) => Carrier::Header(AUTHORIZATION),
-            Method::ApiKey(keys) => keys.carrier().clone(),
+            Method::Jwt(_) => Some(Carrier::Header(AUTHORIZATION)),
+            Method::ApiKey(keys) => Some(keys.carrier().clone()),
+            Method::ClientCertificate(_) => None,
         }
     }
 
@@ -172,13 +176,16 @@ impl Authenticator {
         match &self.method {
             Method::Jwt(jwt) => jwt.passes_credential(),
             Method::ApiKey(keys) => keys.passes_credential(),
+            Method::ClientCertificate(_) => false,
         }
     }
 
     /// The identity headers that it sets and where each comes from, for `explain` and `routes`.
     pub fn forwards(&self) -> Vec<(HeaderName, String)> {
+        let of_claims = |forward: &Forward| forward.entries().map(|(name, from)| (name.clone(), from.to_owned())).collect();
         match &self.method {
-            Method::Jwt(jwt) => jwt.forward().entries().map(|(name, from)| (name.clone(), from.to_owned())).collect(),
+            Method::Jwt(jwt) => of_claims(jwt.forward()),
+            Method::ClientCertificate(by) => of_claims(by.forward()),
             Method::ApiKey(keys) => keys.headers().iter().map(|name| (name.clone(), "consumer".to_owned())).collect(),
         }
     }
@@ -210,8 +217,8 @@ impl<'a> Known<'a> {
             let it = &name.value;
             if keys.is_empty() && identities.is_empty() {
                 tell("consumer-unreachable", format!("`{it}` has neither `keys` nor `identities`: nobody can be it"));
-            } else if keys.is_empty() && !scopes.is_empty() {
-                tell("consumer-scopes", format!("`{it}` has `scopes` but no `keys`: tokens bring their own scopes"));
+            } else if keys.is_empty() && !has_certificates(identities, authenticators) && !scopes.is_empty() {
+                tell("consumer-scopes", format!("`{it}` has `scopes` but neither `keys` nor certificates: tokens bring their own scopes"));
             }
             if !keys.is_empty() && !takes_keys {
                 tell("consumer-keys", format!("`{it}` has `keys`, but no authenticator takes API keys"));
@@ -262,16 +269,30 @@ impl<'a> Known<'a> {
         wrong: &mut Vec<Diagnostic>,
     ) {
         for ConsumerIdentitySettings { authenticator, claim, is } in identities {
+            let mut value = is.value.clone();
             match authenticators.iter().find(|(name, _)| name.value == authenticator.value) {
                 None => {
                     let message = format!("`{}` is not an authenticator", authenticator.value);
                     wrong.push(Diagnostic::at(&authenticator.place, "unknown-name", message));
                 }
+                Some((_, settings)) if settings.client_certificate.is_some() => {
+                    if !client_certificate::facts::FACTS.contains(&claim.as_str()) {
+                        wrong.push(client_certificate::bad_fact(claim, &claim.place, &[]));
+                        continue;
+                    }
+                    match client_certificate::facts::spelled(claim, is) {
+                        Ok(spelled) => value = spelled,
+                        Err(expected) => {
+                            let message = format!("`{}` is the `{}` of no certificate: expected {expected}", is.value, claim.value);
+                            wrong.push(Diagnostic::at(&is.place, "bad-value", message));
+                        }
+                    }
+                }
                 Some((_, settings)) if settings.jwt.is_none() => {
-                    let message = format!("`{}` does not read tokens: its callers have no claims", authenticator.value);
+                    let message = format!("`{}` reads neither tokens nor certificates: its callers have no claims", authenticator.value);
                     wrong.push(
                         Diagnostic::at(&authenticator.place, "identity-without-tokens", message)
-                            .help("name an authenticator of kind `jwt`"),
+                            .help("name an authenticator of kind `jwt` or `client_certificate`"),
                     );
                 }
                 Some(_) => {}
@@ -281,17 +302,25 @@ impl<'a> Known<'a> {
                 continue;
             };
             let list = self.tokens_of.entry(authenticator.value.as_str()).or_default();
-            if list.iter().any(|other| other.claim == path && other.value == is.value) {
+            if list.iter().any(|other| other.claim == path && other.value == value) {
                 wrong.push(taken_twice(is));
             } else {
-                list.push(TokenOf { claim: path, value: is.value.clone(), consumer: consumer.clone() });
+                list.push(TokenOf { claim: path, value, consumer: consumer.clone() });
             }
         }
     }
 }
 
+/// Whether a certificate could be this consumer's.
+fn has_certificates(identities: &[ConsumerIdentitySettings], authenticators: &Named<AuthenticatorSettings>) -> bool {
+    identities.iter().any(|identity| {
+        let found = authenticators.iter().find(|(name, _)| name.value == identity.authenticator.value);
+        found.is_some_and(|(_, settings)| settings.client_certificate.is_some())
+    })
+}
+
 fn taken_twice(is: &At<String>) -> Diagnostic {
-    Diagnostic::at(&is.place, "duplicate-identity", "tokens with this claim are a consumer's already: they cannot be two")
+    Diagnostic::at(&is.place, "duplicate-identity", "who has this claim is a consumer already, and cannot be two")
 }
 
 #[cfg(test)]
@@ -307,11 +336,11 @@ mod tests {
     fn keys(header: &str, forward: &str) -> AuthenticatorSettings {
         let forward = [(forward.to_owned(), at_text("consumer"))].into();
         let keys = ApiKeySettings { header: Some(at_text(header)), query: None, format: None, forward, pass: false };
-        AuthenticatorSettings { jwt: None, api_key: Some(keys) }
+        AuthenticatorSettings { jwt: None, api_key: Some(keys), client_certificate: None }
     }
 
     fn tokens(signer: &Signer) -> AuthenticatorSettings {
-        AuthenticatorSettings { jwt: Some(jwt_settings(signer)), api_key: None }
+        AuthenticatorSettings { jwt: Some(jwt_settings(signer)), api_key: None, client_certificate: None }
     }
 
     fn consumer(keys: &[&str], identities: &[(&str, &str, &str)]) -> ConsumerSettings {
@@ -345,7 +374,7 @@ mod tests {
     fn an_authenticator_is_of_exactly_one_kind() {
         let signer = Signer::new(JwtAlgorithm::HS256);
         let both = AuthenticatorSettings { api_key: keys("x-api-key", "x-client").api_key, ..tokens(&signer) };
-        let none = AuthenticatorSettings { jwt: None, api_key: None };
+        let none = AuthenticatorSettings { jwt: None, api_key: None, client_certificate: None };
         assert_eq!(codes(compiled(&[("a", both), ("b", none)], &[])), ["authenticator-kind", "authenticator-kind"]);
     }
 

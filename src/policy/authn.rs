@@ -1,4 +1,5 @@
-//! Decides who calls: the first of a route's authenticators whose credential is present decides. Does not verify: see `jwt.rs` and `api_key.rs`.
+//! Decides who calls: the first of a route's authenticators whose credential is present decides. Does not verify: see `jwt/`, `api_key.rs` and
+//! `client_certificate/`.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::api_key::{ApiKeySettings, Carrier};
 use super::authenticators::{Authenticator, Authenticators, Method};
+use super::client_certificate::{self, ClientCertificateSettings};
 use super::credential::{self, Found};
 use super::jwt::JwtSettings;
 use super::principal::Identity;
@@ -40,6 +42,8 @@ pub struct AuthenticatorSettings {
     pub jwt: Option<JwtSettings>,
     /// API keys of consumers.
     pub api_key: Option<ApiKeySettings>,
+    /// Certificates of clients.
+    pub client_certificate: Option<ClientCertificateSettings>,
 }
 
 /// Somebody who calls: a partner, an application, a team.
@@ -49,12 +53,12 @@ pub struct ConsumerSettings {
     /// Its API keys.
     #[serde(default)]
     pub keys: Vec<ConsumerKeySettings>,
-    /// Tokens that are this consumer too.
+    /// Tokens and certificates that are this consumer too.
     #[serde(default)]
     pub identities: Vec<ConsumerIdentitySettings>,
     /// What it may do in total; a name in `plans`.
     pub plan: Option<At<String>>,
-    /// What its keys may do; tokens bring their own scopes.
+    /// What its keys and certificates may do; tokens bring their own scopes.
     #[serde(default)]
     pub scopes: Vec<String>,
 }
@@ -67,13 +71,14 @@ pub struct ConsumerKeySettings {
     pub sha256: At<String>,
 }
 
-/// A claim by which a token is recognised as a consumer's.
+/// A claim by which a token or a certificate is recognised as a consumer's.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ConsumerIdentitySettings {
-    /// A name in `authenticators`, of kind `jwt`.
+    /// A name in `authenticators`, of kind `jwt` or `client_certificate`.
     pub authenticator: At<String>,
-    /// The claim: a name or a JSON Pointer.
+    /// The claim: of a token a name or a JSON Pointer; of a certificate `uri` (SPIFFE), `dns`, `email`, `subject`, `common_name`, `issuer`,
+    /// `serial` or `fingerprint`.
     pub claim: At<String>,
     /// The value that the claim must have.
     pub is: At<String>,
@@ -141,8 +146,8 @@ impl Auth {
     fn cutting(mut self, all: &Authenticators) -> Self {
         let passes = |name: &str| {
             self.authenticators().iter().any(|one| match one.carrier() {
-                Carrier::Parameter(own) => one.passes_credential() && *own == *name,
-                Carrier::Header(_) => false,
+                Some(Carrier::Parameter(own)) => one.passes_credential() && *own == *name,
+                Some(Carrier::Header(_)) | None => false,
             })
         };
         self.parameters = all.credential_parameters().iter().filter(|name| !passes(name)).cloned().collect();
@@ -155,11 +160,13 @@ impl Auth {
             auth.challenges.push(match &authenticator.method {
                 Method::Jwt(_) => BEARER,
                 Method::ApiKey(keys) => keys.challenge().clone(),
+                Method::ClientCertificate(_) => client_certificate::CHALLENGE,
             });
             match authenticator.carrier() {
                 _ if authenticator.passes_credential() => {}
-                Carrier::Header(name) => auth.headers.push(name),
-                Carrier::Parameter(_) => {} // see `cutting`
+                Some(Carrier::Header(name)) => auth.headers.push(name),
+                Some(Carrier::Parameter(_)) => {} // see `cutting`
+                None => {}
             }
         }
         auth.any_of = Some(list.into());
@@ -175,6 +182,11 @@ impl Auth {
         self.authenticators().iter().any(|one| matches!(one.method, Method::Jwt(_)))
     }
 
+    /// Whether a certificate can open the route, so that callers can have claims.
+    pub fn takes_certificates(&self) -> bool {
+        self.authenticators().iter().any(|one| matches!(one.method, Method::ClientCertificate(_)))
+    }
+
     /// Whether a key can open the route, so that every such caller is a consumer with a key.
     pub fn takes_keys(&self) -> bool {
         self.authenticators().iter().any(|one| matches!(one.method, Method::ApiKey(_)))
@@ -186,6 +198,7 @@ impl Auth {
         match &authenticator.method {
             Method::Jwt(jwt) => jwt.end(&identity.claims),
             Method::ApiKey(_) => None,
+            Method::ClientCertificate(by) => by.end(&identity.claims),
         }
     }
 
@@ -216,8 +229,9 @@ impl Auth {
                 Found::Missing => {}
                 Found::Ambiguous => {
                     let what = match authenticator.carrier() {
-                        Carrier::Header(name) => format!("header `{name}`"),
-                        Carrier::Parameter(name) => format!("parameter `{name}`"),
+                        Some(Carrier::Header(name)) => format!("header `{name}`"),
+                        Some(Carrier::Parameter(name)) => format!("parameter `{name}`"),
+                        None => "certificate".to_owned(),
                     };
                     let problem = Problem::new(&CREDENTIALS_AMBIGUOUS).detail("A credential was sent more than once.");
                     return Err(problem.reason(format!("more than one {what}")).into());
@@ -269,6 +283,7 @@ async fn find(authenticator: &Authenticator, request: &Request<'_>, facts: &Fact
             Some(consumer) => keys.assume(consumer).map(Found::One),
             None => keys.identify(headers, request.head.uri.query()),
         },
+        Method::ClientCertificate(by) => by.identify(facts.tls.as_deref(), facts.now.unix_ms),
     }
 }
 
@@ -279,6 +294,10 @@ fn leaves_nothing(earlier: &Authenticator, later: &Authenticator) -> bool {
         (Method::Jwt(_), Method::ApiKey(_)) => false,
         (Method::Jwt(_), Method::Jwt(_)) => true,
         (Method::ApiKey(_), Method::Jwt(_) | Method::ApiKey(_)) => earlier.carrier() == later.carrier(),
+        // Whether clients must have one is the listener's to say: see `config/check/certificates.rs`.
+        (Method::ClientCertificate(_), Method::ClientCertificate(_)) => true,
+        (Method::ClientCertificate(_), Method::Jwt(_) | Method::ApiKey(_)) => false,
+        (Method::Jwt(_) | Method::ApiKey(_), Method::ClientCertificate(_)) => false,
     }
 }
 
@@ -353,6 +372,7 @@ mod tests {
         jwt.forward = [("x-user-id".to_owned(), at_text("sub"))].into();
         let keys = |header: Option<&str>, query: Option<&str>, pass| AuthenticatorSettings {
             jwt: None,
+            client_certificate: None,
             api_key: Some(ApiKeySettings {
                 header: header.map(at_text),
                 query: query.map(at_text),
@@ -362,8 +382,8 @@ mod tests {
             }),
         };
         let authenticators = vec![
-            (at_text("idp"), AuthenticatorSettings { jwt: Some(jwt.clone()), api_key: None }),
-            (at_text("other-idp"), AuthenticatorSettings { jwt: Some(jwt), api_key: None }),
+            (at_text("idp"), AuthenticatorSettings { jwt: Some(jwt.clone()), api_key: None, client_certificate: None }),
+            (at_text("other-idp"), AuthenticatorSettings { jwt: Some(jwt), api_key: None, client_certificate: None }),
             (at_text("partners"), keys(Some("x-api-key"), None, false)),
             (at_text("links"), keys(None, Some("api_key"), false)),
             (at_text("plain"), keys(Some("authorization"), None, true)),

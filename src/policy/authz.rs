@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::authn::Auth;
 use super::claims::{ClaimPath, has_text};
 use super::forward::bad_claim;
-use super::principal::Identity;
+use super::principal::{Credential, Identity};
 use super::{Policy, Request, Stop};
 use crate::config::check::not_empty;
 use crate::config::diagnostic::Diagnostic;
@@ -36,7 +36,7 @@ pub static CLAIM_MISMATCH: Kind = Kind {
     code: "claim-mismatch",
     status: 403,
     error: "Forbidden",
-    about: "The caller's token lacks a claim that the route's `allow.claims` demands, or the claim has another value.",
+    about: "The caller's token or certificate lacks a claim that the route's `allow.claims` demands, or the claim has another value.",
 };
 
 /// What a caller must have. All that are written must hold.
@@ -47,7 +47,8 @@ pub struct AllowSettings {
     pub scopes: Option<At<Vec<String>>>,
     /// Roles, any of them.
     pub roles: Option<At<Vec<String>>>,
-    /// Claims and the values of which each must have one; a claim is a name or a JSON Pointer.
+    /// Claims and the values of which each must have one; a claim is a name or a JSON Pointer. Certificates have those of
+    /// `client_certificate`.
     pub claims: Option<At<BTreeMap<String, OneOrMany>>>,
 }
 
@@ -143,9 +144,10 @@ impl Allow {
                     .help("name authenticators in `auth`, or remove `allow`"),
             );
         } else if !auth.takes_tokens() {
-            for (what, place) in [("roles", roles.as_ref().map(|at| &at.place)), ("claims", claims.as_ref().map(|at| &at.place))] {
+            let claims = claims.as_ref().filter(|_| !auth.takes_certificates());
+            for (what, place) in [("roles", roles.as_ref().map(|at| &at.place)), ("claims", claims.map(|at| &at.place))] {
                 if let Some(place) = place {
-                    let message = format!("nobody can meet `{what}`: the route takes API keys only, which have none");
+                    let message = format!("nobody can meet `{what}`: the route takes no tokens, and nothing else has any");
                     wrong
                         .push(Diagnostic::at(place, "allow-never-met", message).help("demand `scopes`: a consumer's keys have its scopes"));
                 }
@@ -197,7 +199,7 @@ impl Allow {
                 .reason(format!("scope `{missing}` is missing from {}", shown(held)))
                 .member("scope", missing);
             // RFC 6750 section 3.1 speaks of tokens only.
-            let is_token = identity.is_some_and(|identity| identity.key_id.is_none());
+            let is_token = identity.is_some_and(|identity| identity.credential == Credential::Token);
             return Err(if is_token { problem.header(WWW_AUTHENTICATE, self.challenge.clone()) } else { problem }.into());
         }
         let held = identity.map_or(&[][..], |identity| &identity.roles);
@@ -273,6 +275,7 @@ mod tests {
 
     fn caller(scopes: &[&str], roles: &[&str], claims: Value) -> Identity {
         Identity {
+            credential: Credential::Token,
             authenticator: "idp".into(),
             subject: Some("u1".into()),
             consumer: None,
@@ -296,7 +299,7 @@ mod tests {
 
     #[test]
     fn keys_are_not_told_about_bearer_tokens() {
-        let key = Identity { key_id: Some("0123456789abcdef".into()), ..caller(&[], &[], Value::Null) };
+        let key = Identity { credential: Credential::ApiKey, key_id: Some("0123456789abcdef".into()), ..caller(&[], &[], Value::Null) };
         let problem = refusal(allow(&["a"], &[], &[]).decide(Some(&key)));
         assert_eq!(problem.kind.code, "scope-missing");
         assert!(problem.headers.is_empty());

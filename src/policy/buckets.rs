@@ -17,6 +17,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -25,6 +26,7 @@ use smallvec::SmallVec;
 
 use super::limits::level::Level;
 use super::limits::pace::{Pace, Reading};
+use super::limits::places::Places;
 use super::limits::table::{SHARDS, State, Table, sets_per_shard, shard_of};
 use super::limits::window::Bounds;
 
@@ -38,6 +40,8 @@ pub struct Asking<'a> {
     pub pace: &'a Pace,
     /// The window of the request; nothing to a bucket.
     pub bounds: Bounds,
+    /// How many nanoseconds the request may wait for a token; 0 where it may not.
+    pub patience: u64,
 }
 
 /// What all limits together said.
@@ -55,6 +59,8 @@ pub struct Verdict {
     pub reading: Reading,
     /// Whole seconds, at least 1, until the request would fit; 0 where it does.
     pub retry_after: u64,
+    /// Nanoseconds that an admitted request has to wait.
+    pub wait: u64,
     /// Counted in the bucket that the limit's new keys share because the table is full.
     pub is_overflow: bool,
 }
@@ -78,6 +84,8 @@ pub struct Figures {
 #[derive(Debug)]
 pub struct Buckets {
     seed: [AtomicU64; 2],
+    /// The places of limits on requests at once.
+    pub places: Arc<Places>,
     pub(super) shards: Box<[Shard]>,
     pub(super) overflow: Mutex<Overflow>,
     overflowed: AtomicU64,
@@ -149,6 +157,7 @@ impl Buckets {
         let sets = sets_per_shard(bytes);
         Buckets {
             seed: [0, 1].map(|half: u64| AtomicU64::new(random.hash_one(half))),
+            places: Arc::default(),
             shards: (0..SHARDS).map(|_| Shard::new(sets)).collect(),
             overflow: Mutex::default(),
             overflowed: AtomicU64::new(0),
@@ -268,6 +277,17 @@ impl Buckets {
         Outcome { is_admitted, verdicts }
     }
 
+    /// Takes one request back that was charged to a bucket of its own; those of overflow buckets stay.
+    pub fn refund(&self, now: u64, key: u128, pace: &Pace) {
+        let mut table = self.shards[shard_of(key)].lock(now);
+        if let Some((set, way, state)) = table.claim(key, |_, _| false)
+            && table.key(set, way) == key
+        {
+            let latest = table.latest;
+            table.put(set, way, key, State::at(latest, pace.refund(state.used(latest, pace)), pace));
+        }
+    }
+
     fn overflowing(&self, overflow: &mut Overflow, now: u64, asking: &Asking<'_>) -> Judged {
         overflow.latest = overflow.latest.max(now);
         self.overflowed.fetch_add(1, Relaxed);
@@ -323,7 +343,7 @@ impl Default for Buckets {
 
 impl Judged {
     fn new(place: Place, now: u64, state: State, asking: &Asking<'_>) -> Judged {
-        Judged { place, now, level: Level::of(&state, now, asking.pace, asking.bounds), is_repeated: false }
+        Judged { place, now, level: Level::of(&state, now, asking.pace, asking.bounds, asking.patience), is_repeated: false }
     }
 
     /// What is written where the request was admitted.
@@ -333,7 +353,7 @@ impl Judged {
 
     fn verdict(&self, is_admitted: bool, pace: &Pace) -> Verdict {
         let (reading, retry_after) = self.level.verdict(is_admitted, self.now, pace);
-        Verdict { reading, retry_after, is_overflow: self.place == Place::Overflow }
+        Verdict { reading, retry_after, wait: self.level.wait(), is_overflow: self.place == Place::Overflow }
     }
 }
 
@@ -390,7 +410,7 @@ mod tests {
 
     fn ask(buckets: &Buckets, limit: u128, caller: u64, pace: &Pace, now: u64) -> Verdict {
         let key = buckets.key(limit, 0, &[&caller.to_le_bytes()]);
-        let outcome = buckets.charge(now, &[Asking { identity: limit, key, pace, bounds: Bounds::default() }]);
+        let outcome = buckets.charge(now, &[Asking { identity: limit, key, pace, bounds: Bounds::default(), patience: 0 }]);
         assert_eq!(outcome.is_admitted, outcome.verdicts[0].retry_after == 0);
         outcome.verdicts[0]
     }
@@ -446,8 +466,13 @@ mod tests {
                         start.wait();
                         let mut mine = 0;
                         for _ in 0..1_000 {
-                            let asking =
-                                |key: usize, pace| Asking { identity: key as u128, key: keys[key], pace, bounds: Bounds::default() };
+                            let asking = |key: usize, pace| Asking {
+                                identity: key as u128,
+                                key: keys[key],
+                                pace,
+                                bounds: Bounds::default(),
+                                patience: 0,
+                            };
                             // In an order of its own, so that locks taken in the order of asking would deadlock.
                             let mut askings = [asking(THREADS, tight), asking(thread, wide), asking(THREADS + 1, wide)];
                             askings.rotate_left(thread % 3);
@@ -464,7 +489,8 @@ mod tests {
         });
         assert_eq!(admitted.load(Relaxed), 500);
         let left = |key: usize| {
-            let outcome = buckets.charge(SECOND, &[Asking { identity: 0, key: keys[key], pace: &wide, bounds: Bounds::default() }]);
+            let outcome =
+                buckets.charge(SECOND, &[Asking { identity: 0, key: keys[key], pace: &wide, bounds: Bounds::default(), patience: 0 }]);
             outcome.verdicts[0].reading.remaining as usize + 1
         };
         for (thread, mine) in each.into_iter().enumerate() {
@@ -477,8 +503,8 @@ mod tests {
     fn one_refusing_limit_leaves_the_others_uncharged_and_all_say_where_they_stand() {
         let (buckets, one, many) = (Buckets::new(1 << 20), pace("1/m", 1), pace("10/m", 10));
         let askings = [
-            Asking { identity: 1, key: buckets.key(1, 0, &[]), pace: &many, bounds: Bounds::default() },
-            Asking { identity: 2, key: buckets.key(2, 0, &[]), pace: &one, bounds: Bounds::default() },
+            Asking { identity: 1, key: buckets.key(1, 0, &[]), pace: &many, bounds: Bounds::default(), patience: 0 },
+            Asking { identity: 2, key: buckets.key(2, 0, &[]), pace: &one, bounds: Bounds::default(), patience: 0 },
         ];
         let passed = buckets.charge(0, &askings);
         assert!(passed.is_admitted);
@@ -493,7 +519,7 @@ mod tests {
     #[test]
     fn the_same_bucket_asked_twice_by_one_request_is_charged_once() {
         let (buckets, pace) = (Buckets::new(1 << 20), pace("10/m", 10));
-        let asking = Asking { identity: 1, key: buckets.key(1, 0, &[]), pace: &pace, bounds: Bounds::default() };
+        let asking = Asking { identity: 1, key: buckets.key(1, 0, &[]), pace: &pace, bounds: Bounds::default(), patience: 0 };
         for left in [9, 8] {
             let outcome = buckets.charge(0, &[asking, asking]);
             assert_eq!(outcome.verdicts.iter().map(|v| v.reading.remaining).collect::<Vec<_>>(), [left, left]);
@@ -590,7 +616,7 @@ mod tests {
         for caller in 0..400u64 {
             let keys = [1, 2, 3].map(|limit| buckets.key(limit, 0, &[&caller.to_le_bytes()]));
             let askings: [Asking<'_>; 3] =
-                std::array::from_fn(|n| Asking { identity: n as u128, key: keys[n], pace: &pace, bounds: Bounds::default() });
+                std::array::from_fn(|n| Asking { identity: n as u128, key: keys[n], pace: &pace, bounds: Bounds::default(), patience: 0 });
             let first = buckets.charge(0, &askings);
             let second = buckets.charge(0, &askings);
             for (before, after) in first.verdicts.iter().zip(&second.verdicts) {

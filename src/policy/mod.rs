@@ -10,6 +10,7 @@ pub mod authn;
 pub mod authz;
 pub mod buckets;
 pub mod claims;
+pub mod client_certificate;
 pub mod cors;
 pub mod credential;
 pub mod forward;
@@ -123,6 +124,9 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("auth", &authn::CREDENTIALS_MISSING),
     ("auth", &api_key::KEY_MALFORMED),
     ("auth", &api_key::KEY_UNKNOWN),
+    ("auth", &client_certificate::CERTIFICATE_EXPIRED),
+    ("auth", &client_certificate::CERTIFICATE_UNKNOWN),
+    ("auth", &client_certificate::CERTIFICATE_UNUSABLE),
     ("auth", &jwt::published::KEYS_TOO_OLD),
     ("auth", &jwt::published::KEYS_UNAVAILABLE),
     ("auth", &jwt::kinds::ALGORITHM.kind),
@@ -141,6 +145,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("allow", &authz::SCOPE_MISSING),
     ("limits", &rate_limit::KIND),
     ("limits", &limits::quota::QUOTA_EXCEEDED),
+    ("limits", &limits::places::CONCURRENCY_LIMITED),
     ("body", &validate::BODY_TOO_LARGE),
 ];
 
@@ -230,7 +235,7 @@ impl Policies {
         let auth = auth?;
         let websocket = given.given(|all| &all.websocket).and_then(|given| {
             // What bundles and defaults say need not concern every route.
-            wrong.keep(WebSocket::compile(given.settings, auth.takes_tokens() || given.by != Giver::Route))
+            wrong.keep(WebSocket::compile(given.settings, auth.takes_tokens() || auth.takes_certificates() || given.by != Giver::Route))
         });
         let allow = wrong.compile(given.given(|all| &all.allow), |allow| Allow::compile(allow, &auth));
         Some(Policies {

@@ -17,7 +17,9 @@ use smallvec::SmallVec;
 use super::buckets::{Asking, Buckets};
 use super::limits::key::Key;
 pub use super::limits::limit::{Callers, Limit, What};
+use super::limits::places::{self, CONCURRENCY_LIMITED, Place};
 use super::limits::quota::{QUOTA_EXCEEDED, Quota};
+use super::limits::throttle::{ThrottleSettings, Waiting};
 use super::{Request, Stop, limits};
 use crate::config::types::{At, Rate};
 use crate::ctx::Facts;
@@ -27,12 +29,16 @@ use crate::reply::problem::{Kind, Problem};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LimitSettings {
-    /// So many requests in so much time, such as `100/m` or `5/5m`. Either this or `quota`.
+    /// So many requests in so much time, such as `100/m` or `5/5m`. Or `quota`, or `concurrent`.
     pub rate: Option<At<Rate>>,
-    /// So many requests in a period of the calendar: `1000/h`, `10000/day` or `100000/month`. Either this or `rate`.
+    /// So many requests in a period of the calendar: `1000/h`, `10000/day` or `100000/month`. Instead of `rate`.
     pub quota: Option<At<Quota>>,
+    /// So many requests at once, from their head to their answer's last byte. Instead of `rate` and `quota`.
+    pub concurrent: Option<At<u32>>,
     /// The size of the bucket: how many requests may come at once. Default: the count of the rate.
     pub burst: Option<At<u32>>,
+    /// Who comes too early waits for a token instead of being refused.
+    pub throttle: Option<At<ThrottleSettings>>,
     /// `fixed`: so many in each window, which begins at multiples of its length (of a `quota`, with the calendar's period; its default).
     /// `sliding`: so many in this window and the share of the last that is less than a window ago. Default for a `rate`: a bucket that
     /// fills all the time.
@@ -110,12 +116,16 @@ pub struct Charge {
     pub next: u64,
     /// Whole seconds until the next request passes, rounded up; 0 where this one did.
     pub retry_after: u64,
+    /// Milliseconds that the request has to wait, rounded up.
+    pub wait_ms: u64,
 }
 
 /// The limits of one stage of one route, or of one listener.
 #[derive(Clone, Debug, Default)]
 pub struct RateLimits {
     limits: Vec<(Arc<Limit>, u128)>,
+    /// Those of how many at once.
+    places: Vec<(Arc<Limit>, u128)>,
     /// Whether the plan of the caller counts here too.
     with_plan: bool,
 }
@@ -142,7 +152,7 @@ pub static KIND: Kind = Kind {
 
 /// Whether a refusal is a limit's.
 pub fn is_own(kind: &Kind) -> bool {
-    kind.code == KIND.code || kind.code == QUOTA_EXCEEDED.code
+    kind.code == KIND.code || [QUOTA_EXCEEDED.code, CONCURRENCY_LIMITED.code].contains(&kind.code)
 }
 
 // === impl RateLimits ===
@@ -150,34 +160,78 @@ pub fn is_own(kind: &Kind) -> bool {
 impl RateLimits {
     /// Those of a route's limits that belong to a stage; `None` is the main stage, where the caller's plan counts too.
     pub fn for_route(route: &str, limits: &[Arc<Limit>], stage: Option<Stage>) -> Self {
-        let limits = limits.iter().filter(|limit| limit.stage() == stage);
-        RateLimits { limits: limits.map(|limit| (limit.clone(), limit.identity(Some(route)))).collect(), with_plan: stage.is_none() }
+        let limits = limits.iter().filter(|limit| limit.stage() == stage).map(|limit| (limit.clone(), limit.identity(Some(route))));
+        let (places, limits) = limits.partition(|(limit, _)| limit.places().is_some());
+        RateLimits { limits, places, with_plan: stage.is_none() }
     }
 
     /// The limits of a listener, before routing.
     pub fn for_listener(limits: &[Arc<Limit>]) -> Self {
-        RateLimits { limits: limits.iter().map(|limit| (limit.clone(), limit.identity(None))).collect(), with_plan: false }
+        let limits = limits.iter().map(|limit| (limit.clone(), limit.identity(None)));
+        let (places, limits) = limits.partition(|(limit, _)| limit.places().is_some());
+        RateLimits { limits, places, with_plan: false }
     }
 
     /// Whether nothing is counted here, whoever calls.
     pub fn is_empty(&self) -> bool {
-        self.limits.is_empty() && !self.with_plan
+        self.limits.is_empty() && self.places.is_empty() && !self.with_plan
+    }
+
+    /// Whether a refusal may come without a charge.
+    pub fn has_places(&self) -> bool {
+        !self.places.is_empty()
     }
 
     /// Charges all limits and the caller's plan, or none and refuses with 429 `rate-limited` or `quota-exceeded`. Either way `facts.charges` says
     /// where each stands, tightest first. `plans` are the snapshot's, which consumers name by index.
     pub fn judge(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets, plans: &[Arc<Limit>]) -> Result<(), Stop> {
+        // Before what is used up: a place comes back where the rest refuses.
+        let places = match self.places.is_empty() {
+            true => SmallVec::new(),
+            false => self.take_places(request, facts, buckets)?,
+        };
+        self.charge(request, facts, buckets, plans)?;
+        facts.places.extend(places);
+        Ok(())
+    }
+
+    fn take_places(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets) -> Result<SmallVec<[Place; 1]>, Stop> {
+        let mut places = SmallVec::new();
+        for (limit, identity) in &self.places {
+            let Some(most) = limit.places() else { continue };
+            let key = Key::choose(limit.by(), request, facts);
+            let key_kind = key.kind();
+            match buckets.places.take(limit, key.bucket(buckets, *identity), key_kind, most) {
+                Some(place) => places.push(place),
+                None => {
+                    facts.full = Some((limit.name().clone(), key_kind));
+                    return Err(places::refusal(limit, key_kind, most).into());
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    fn charge(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets, plans: &[Arc<Limit>]) -> Result<(), Stop> {
         // Most routes of most gateways: nothing to count.
         if self.limits.is_empty() && !(self.with_plan && facts.identity.is_some()) {
             return Ok(());
         }
         let mut counted: SmallVec<[(&Limit, &'static str); 8]> = SmallVec::new();
         let mut askings: SmallVec<[Asking<'_>; 8]> = SmallVec::new();
+        let mut waiting: SmallVec<[(usize, Waiting); 1]> = SmallVec::new();
         for (limit, identity) in self.applying(facts, plans) {
             let key = Key::choose(limit.by(), request, facts);
             counted.push((limit, key.kind()));
-            let bounds = limit.bounds(facts.now);
-            askings.push(Asking { identity, key: key.bucket(buckets, identity), pace: limit.pace(), bounds });
+            let (bucket, pace) = (key.bucket(buckets, identity), limit.pace());
+            let mut patience = 0;
+            if let Some(throttle) = limit.throttle()
+                && let Some(place) = throttle.queue(limit.series(), bucket, pace)
+            {
+                patience = throttle.wait;
+                waiting.push((askings.len(), place));
+            }
+            askings.push(Asking { identity, key: bucket, pace, bounds: limit.bounds(facts.now), patience });
         }
         if askings.is_empty() {
             return Ok(());
@@ -193,10 +247,19 @@ impl RateLimits {
                 reset: verdict.reading.reset,
                 next: if verdict.retry_after > 0 { verdict.retry_after } else { verdict.reading.next },
                 retry_after: verdict.retry_after,
+                wait_ms: if outcome.is_admitted { verdict.wait.div_ceil(1_000_000) } else { 0 },
             });
         }
         facts.charges.sort_by_key(|charge| (Reverse(charge.retry_after), charge.remaining, Reverse(charge.reset)));
         if outcome.is_admitted {
+            for (index, place) in waiting {
+                let wait = outcome.verdicts.get(index).map_or(0, |verdict| verdict.wait);
+                if wait > 0 {
+                    place.note();
+                    facts.delay = facts.delay.max(wait);
+                    facts.waiting.push(place);
+                }
+            }
             return Ok(());
         }
         let refusing =
@@ -211,7 +274,8 @@ impl RateLimits {
             let key = Key::choose(limit.by(), request, facts);
             Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe() }
         };
-        self.applying(facts, plans).map(count).collect()
+        let places = self.places.iter().map(|(limit, identity)| (&**limit, *identity));
+        self.applying(facts, plans).chain(places).map(count).collect()
     }
 
     fn applying<'a>(&'a self, facts: &Facts, plans: &'a [Arc<Limit>]) -> impl Iterator<Item = (&'a Limit, u128)> {
@@ -364,6 +428,7 @@ mod tests {
 
     fn token(authenticator: &str, subject: &str) -> Identity {
         Identity {
+            credential: crate::policy::principal::Credential::Token,
             authenticator: authenticator.into(),
             subject: Some(subject.into()),
             consumer: None,

@@ -106,7 +106,7 @@ impl Weighter<Box<[u8]>, Remembered> for ByBytes {
 
 /// About how many bytes an identity takes.
 fn weigh(identity: &Identity) -> usize {
-    let Identity { authenticator: _, subject, consumer: _, key_id, scopes, roles, claims, headers } = identity;
+    let Identity { credential: _, authenticator: _, subject, consumer: _, key_id, scopes, roles, claims, headers } = identity;
     let words = |list: &[String]| list.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
     size_of::<Identity>()
         + subject.as_ref().map_or(0, String::len)
@@ -127,6 +127,7 @@ mod tests {
 
     fn identity(subject: &str) -> Arc<Identity> {
         Arc::new(Identity {
+            credential: crate::policy::principal::Credential::Token,
             authenticator: "idp".into(),
             subject: Some(subject.to_owned()),
             consumer: None,

@@ -34,7 +34,7 @@ pub struct WebSocketSettings {
     /// Origins of the pages that may open one, such as `https://shop.example`, and `none` for clients that say no origin, which are no
     /// browsers. Others get 403, code `origin-refused`. Default: anybody whom the route admits.
     pub origins: Option<At<Vec<At<String>>>>,
-    /// Whether the tunnel is closed when the token that opened it expires.
+    /// Whether the tunnel is closed when the token or the certificate that opened it expires.
     #[serde(default)]
     pub close_at_expiry: bool,
 }
@@ -62,8 +62,8 @@ const LONGEST_IDLE: Duration = Duration::from_secs(7 * 24 * 3600);
 // === impl WebSocket ===
 
 impl WebSocket {
-    /// `takes_tokens`: whether a token can open the route, or need not.
-    pub fn compile(settings: &At<WebSocketSettings>, takes_tokens: bool) -> Result<Self, Vec<Diagnostic>> {
+    /// `expires`: whether what opens the route can expire, or need not.
+    pub fn compile(settings: &At<WebSocketSettings>, expires: bool) -> Result<Self, Vec<Diagnostic>> {
         let WebSocketSettings { idle, origins, close_at_expiry } = &settings.value;
         let mut wrong = Vec::new();
         if idle.is_none() && origins.is_none() && !close_at_expiry {
@@ -74,10 +74,11 @@ impl WebSocket {
             let message = format!("`{}` is out of range: expected 1ms to {}", idle.value, Period(LONGEST_IDLE));
             wrong.push(Diagnostic::at(&idle.place, "out-of-range", message));
         }
-        if *close_at_expiry && !takes_tokens {
-            let message = "`close_at_expiry` has no effect here: the route takes no token, and nothing else expires";
+        if *close_at_expiry && !expires {
+            let message = "`close_at_expiry` has no effect here: the route takes neither tokens nor certificates, and nothing else expires";
             wrong.push(
-                Diagnostic::at(&settings.place, "inert", message).help("remove it, or name an authenticator of kind `jwt` in `auth`"),
+                Diagnostic::at(&settings.place, "inert", message)
+                    .help("remove it, or name an authenticator of kind `jwt` or `client_certificate` in `auth`"),
             );
         }
         let origins = origins.as_ref().map(|origins| Origins::compile(origins, &mut wrong));

@@ -86,6 +86,8 @@ pub struct Line<'a> {
     pub total_us: Option<u64>,
     pub upstream_us: Option<u64>,
     pub gateway_us: Option<u64>,
+    /// Microseconds that a limit has delayed it.
+    pub waited_us: Option<u64>,
     pub user_agent: &'a [u8],
     /// How a call of gRPC ended.
     pub grpc_status: &'a str,
@@ -182,6 +184,7 @@ impl Line<'_> {
             total_us,
             upstream_us,
             gateway_us,
+            waited_us,
             user_agent,
             grpc_status,
             closed_by,
@@ -227,6 +230,7 @@ impl Line<'_> {
         fields.number(r#","total_us":"#, total_us);
         fields.number(r#","upstream_us":"#, upstream_us);
         fields.number(r#","gateway_us":"#, gateway_us);
+        fields.number(r#","waited_us":"#, waited_us);
         fields.long(r#","user_agent":"#, user_agent);
         fields.short(r#","grpc_status":"#, grpc_status.as_bytes());
         fields.short(r#","closed_by":"#, closed_by.as_bytes());
@@ -444,6 +448,7 @@ mod tests {
             total_us: Some(30),
             upstream_us: Some(20),
             gateway_us: Some(10),
+            waited_us: Some(7),
             user_agent: b"curl/8",
             grpc_status: "RESOURCE_EXHAUSTED",
             closed_by: "client",
@@ -458,7 +463,7 @@ mod tests {
                 r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
                 r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","subject":"u1","status":429,"#,
                 r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","upstream":"orders","target":"10.0.0.7:8080","#,
-                r#""attempts":2,"bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
+                r#""attempts":2,"bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
                 r#""would_refuse":["scope-missing","address-refused"]}"#,
                 "\n"
             )

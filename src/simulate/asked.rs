@@ -3,12 +3,16 @@
 //! Decides what such a description may leave out. Judges no request.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::NoRequest;
 use crate::ctx::Scheme;
+use crate::listen::tls::facts::ClientCertificate;
+use crate::policy::client_certificate::facts::described;
 
 /// A request without a connection.
 #[derive(Clone, Debug)]
@@ -19,8 +23,19 @@ pub struct Asked {
     pub from: IpAddr,
     /// Stand for a verified token.
     pub claims: Option<Value>,
+    /// What the client shows when it connects.
+    pub certificate: Option<Shown>,
     /// Stands for a key of this consumer.
     pub consumer: Option<String>,
+}
+
+/// A certificate of a client's.
+#[derive(Clone, Debug)]
+pub enum Shown {
+    /// It was verified, and says this.
+    Described(Arc<ClientCertificate>),
+    /// To be verified as the listener does it.
+    Chain(Vec<CertificateDer<'static>>),
 }
 
 /// How the request itself is described.
@@ -53,6 +68,7 @@ struct Line {
     listener: Option<String>,
     from: Option<IpAddr>,
     claims: Option<Map<String, Value>>,
+    certificate: Option<Value>,
     consumer: Option<String>,
 }
 
@@ -68,16 +84,16 @@ enum Headers {
 impl Asked {
     /// A request from somebody, to the first listener.
     pub fn of(said: Said) -> Asked {
-        Asked { said, listener: None, from: SOMEBODY, claims: None, consumer: None }
+        Asked { said, listener: None, from: SOMEBODY, claims: None, certificate: None, consumer: None }
     }
 
     /// One line of a file of requests, a JSON object: `url`, and optionally `method`, `headers` (a mapping, or a list of pairs where a
-    /// name occurs twice), `listener`, `from`, `claims`, `consumer`; or `head`, the bytes as text, with `scheme`.
+    /// name occurs twice), `listener`, `from`, `claims`, `certificate`, `consumer`; or `head`, the bytes as text, with `scheme`.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn from_json(text: &str) -> Result<Asked, NoRequest> {
-        let Line { method, url, headers, head, scheme, listener, from, claims, consumer } =
+        let Line { method, url, headers, head, scheme, listener, from, claims, certificate, consumer } =
             serde_json::from_str(text).map_err(|e| e.to_string())?;
         let said = match (head, url) {
             (Some(head), None) if method.is_none() && headers.is_none() => {
@@ -93,7 +109,11 @@ impl Asked {
             }
             _ => return Err("expected either `url`, with `method` and `headers`, or `head`, with `scheme`".to_owned()),
         };
-        Ok(Asked { said, listener, from: from.unwrap_or(SOMEBODY), claims: claims.map(Value::Object), consumer })
+        let certificate = match certificate {
+            None => None,
+            Some(told) => Some(Shown::Described(described(&told)?.into())),
+        };
+        Ok(Asked { said, listener, from: from.unwrap_or(SOMEBODY), claims: claims.map(Value::Object), certificate, consumer })
     }
 }
 

@@ -130,10 +130,16 @@ fn limits(gateway: &Gateway, outcome: &Outcome) -> Vec<Value> {
     let told = facts.charges.iter().map(|charge| {
         json!({
             "limit": charge.limit.to_string(), "key_kind": charge.key_kind, "key": of(&charge.limit).map(|of| of.key.clone()), "rate": of(&charge.limit).map(|of| of.rate.clone()),
-            "size": charge.size, "remaining": charge.remaining, "retry_after": charge.retry_after,
+            "size": charge.size, "remaining": charge.remaining, "retry_after": charge.retry_after, "wait_ms": charge.wait_ms,
         })
     });
-    told.collect()
+    let places = facts.places.iter().map(|place| {
+        json!({
+            "limit": place.limit.to_string(), "key_kind": place.key_kind, "key": of(&place.limit).map(|of| of.key.clone()),
+            "rate": of(&place.limit).map(|of| of.rate.clone()), "size": place.most, "remaining": place.most - place.taken, "retry_after": 0,
+        })
+    });
+    told.chain(places).collect()
 }
 
 /// Header fields that the upstream gets and the client did not send, and the other way round.
@@ -153,8 +159,8 @@ fn difference(gateway: &Gateway, before: &HeaderMap, after: &HeaderMap) -> (Vec<
 pub fn shown(gateway: &Gateway, name: &HeaderName, value: &HeaderValue) -> String {
     let carries = |name: &HeaderName| {
         gateway.authenticators.iter().any(|one| match one.carrier() {
-            Carrier::Header(header) => header == *name,
-            Carrier::Parameter(_) => false,
+            Some(Carrier::Header(header)) => header == *name,
+            Some(Carrier::Parameter(_)) | None => false,
         })
     };
     if value.is_sensitive() {
@@ -203,7 +209,8 @@ pub fn text(told: &Value) -> String {
         let what = format!("{} by {}: {} of {} left", str(&limit["limit"]), str(&limit["key"]), limit["remaining"], limit["size"]);
         let wait = limit["retry_after"].as_u64().filter(|wait| *wait > 0);
         let rate = limit["rate"].as_str().filter(|rate| rate.contains(' ')).map(|rate| format!(" ({rate})")).unwrap_or_default();
-        what + &rate + &wait.map(|wait| format!(", the next in {wait} s")).unwrap_or_default()
+        let delay = limit["wait_ms"].as_u64().filter(|wait| *wait > 0).map(|wait| format!(", waits {wait} ms")).unwrap_or_default();
+        what + &rate + &delay + &wait.map(|wait| format!(", the next in {wait} s")).unwrap_or_default()
     };
     say("limits", rows(&told["limits"]).iter().map(limit).collect());
     say("shadow", rows(&told["would_refuse"]).iter().map(|code| format!("would refuse: {}", str(code))).collect());

@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{Asked, Outcome, SOMEBODY, Said, Verdict, simulate};
+use super::{Asked, Outcome, SOMEBODY, Said, Shown, Verdict, simulate};
 use crate::config::document::{ExpectSettings, TestRequestSettings, TestSettings};
 use crate::config::plan::Gateway;
 use crate::config::types::At;
 use crate::policy::buckets::Buckets;
+use crate::policy::client_certificate::facts::described;
 
 /// One test that was run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ fn redact(gateway: &Gateway, why: String) -> String {
 
 fn run(gateway: &Gateway, buckets: &Buckets, test: &TestSettings) -> Result<(), String> {
     let TestSettings { request, expect } = test;
-    let TestRequestSettings { method, url, headers, listener, from, claims, consumer, times } = request;
+    let TestRequestSettings { method, url, headers, listener, from, claims, certificate, consumer, times } = request;
     let asked = Asked {
         said: Said::Described {
             method: method.as_ref().map_or("GET".to_owned(), |method| method.value.clone()),
@@ -50,6 +51,13 @@ fn run(gateway: &Gateway, buckets: &Buckets, test: &TestSettings) -> Result<(), 
         listener: listener.as_ref().map(|name| name.value.clone()),
         from: from.as_ref().map_or(SOMEBODY, |from| from.value),
         claims: claims.as_ref().map(|claims| claims.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect()),
+        certificate: match certificate {
+            None => None,
+            Some(told) => {
+                let told = told.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
+                Some(Shown::Described(described(&serde_json::Value::Object(told))?.into()))
+            }
+        },
         consumer: consumer.as_ref().map(|name| name.value.clone()),
     };
     let times = times.as_ref().map_or(1, |times| times.value.max(1));

@@ -20,7 +20,7 @@ use sluice::policy::authenticators::Method;
 use sluice::simulate::{Asked, Said, Verdict, run_tests, simulate, tell};
 use sluice::state::State;
 
-use super::harness::{Answer, Gateway as Running, Step, Upstream, eventually};
+use super::harness::{Answer, Ca, Gateway as Running, Step, Upstream, eventually};
 use super::keys::{Signer, hs256};
 
 use self::policies::POLICIES;
@@ -90,6 +90,13 @@ fn load(text: &str) -> Result<Gateway, String> {
     }
     let folder = tempfile::tempdir().expect("a folder can be made");
     std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/keys/jwks.json"), folder.path().join("jwks.json")).expect("it is there");
+    if text.contains("main.pem") {
+        let (ours, clients) = (Ca::new("Test"), Ca::new("Clients"));
+        let main = ours.server(&["h"]);
+        for (name, text) in [("main.pem", &main.chain), ("main.key", &main.key), ("clients.pem", &clients.pem)] {
+            std::fs::write(folder.path().join(name), text).expect("a file can be written");
+        }
+    }
     let text = text.replace("{other}", OTHER_KEYS);
     let file = folder.path().join("sluice.yaml");
     std::fs::write(&file, &text).expect("a file can be written");
@@ -121,7 +128,7 @@ fn fill(text: &str) -> String {
     text
 }
 
-/// A request in short: `GET http://h/p | name: value | from=1.2.3.4 | listener=l | consumer=c | claims={..}`, or a whole head.
+/// A request in short: `GET http://h/p | name: value | from=1.2.3.4 | listener=l | consumer=c | claims={..} | certificate={..}`, or a whole head.
 fn asked(short: &str) -> Asked {
     let short = &fill(short);
     if short.contains("\r\n") {
@@ -131,8 +138,10 @@ fn asked(short: &str) -> Asked {
     let (method, url) = parts.next().and_then(|first| first.split_once(' ')).expect("a method and a URL");
     let (mut headers, mut line) = (Vec::new(), Map::new());
     for part in parts {
-        match part.split_once('=').filter(|(name, _)| ["from", "listener", "consumer", "claims"].contains(name)) {
-            Some(("claims", claims)) => drop(line.insert("claims".to_owned(), serde_json::from_str(claims).expect("claims are JSON"))),
+        match part.split_once('=').filter(|(name, _)| ["from", "listener", "consumer", "claims", "certificate"].contains(name)) {
+            Some((name @ ("claims" | "certificate"), claims)) => {
+                line.insert(name.to_owned(), serde_json::from_str(claims).expect("claims are JSON"));
+            }
             Some((name, value)) => drop(line.insert(name.to_owned(), value.into())),
             None => headers.push(part.split_once(": ").expect("a header has a name and a value")),
         }
@@ -281,7 +290,7 @@ routes: { r: { match: { path: / }, auth: [j], upstream: u } }",
     let gateway = gateway.expect("it is sound");
     let memories = gateway.authenticators.iter().filter_map(|one| match &one.method {
         Method::Jwt(jwt) => Some(jwt.memory().capacity()),
-        Method::ApiKey(_) => None,
+        Method::ApiKey(_) | Method::ClientCertificate(_) => None,
     });
     assert_eq!(memories.collect::<Vec<_>>(), [2 << 20]);
 }

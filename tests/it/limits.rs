@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 use serde_json::json;
 
+use super::harness::http2::{Http2, get_fields};
 use super::harness::*;
 
 /// One route with a quota of the month, and a state folder that outlives the process.
@@ -78,4 +79,118 @@ fn a_process_that_is_killed_has_kept_what_it_counted_some_seconds_before() {
     let gateway = Gateway::start(&text);
     gateway.stderr_line("quotas start anew");
     assert_eq!(calls(&gateway, "a", 1), [204]);
+}
+
+/// A route with a limit, before an upstream that answers `/held` when the gate is open, and the rest at once.
+fn before(limit: &str) -> (Gateway, Gate) {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::script(move |request| {
+        let mut steps = vec![Step::ReadBody];
+        if request.target.starts_with("/held") {
+            steps.push(Step::WaitFor(held.clone()));
+        }
+        steps.extend(Answer::ok("done").steps());
+        steps
+    });
+    let text = format!(
+        "server: {{ threads: 2, settle: 0s }}\nlisteners: {{ public: {{ address: \"127.0.0.1:{{port}}\", protocols: [http1, http2] }} }}\n\
+         admin: {{ address: \"127.0.0.1:{{admin}}\" }}\nlimits: {{ one: {{ {limit} }} }}\nupstreams: {{ u: {{ targets: [\"{}\"] }} }}\n\
+         routes: {{ r: {{ match: {{ path: /** }}, auth: public, limits: [one], upstream: u }} }}\n",
+        upstream.address()
+    );
+    let gateway = Gateway::start(&text);
+    // It lives as long as the test.
+    std::mem::forget(upstream);
+    (gateway, gate)
+}
+
+fn waits_for(gateway: &Gateway, series: &str, count: f64) {
+    eventually(series, || (gateway.metric(series) == count).then_some(()));
+}
+
+const HELD: &str = "sluice_limit_held{limit=\"one\"}";
+const WAITING: &str = "sluice_limit_waiting{limit=\"one\"}";
+
+#[test]
+fn places_are_taken_by_requests_at_once_and_come_back_whatever_ends_them() {
+    let (gateway, gate) = before("concurrent: 2, by: [client_ip]");
+    let ask = |path: &str| {
+        let mut client = gateway.client();
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n"));
+        client
+    };
+    let (mut one, two) = (ask("/held/1"), ask("/held/2"));
+    waits_for(&gateway, HELD, 2.0);
+    let refused = gateway.get("/third", &[]);
+    assert_eq!((refused.status, refused.code().as_str(), refused.header("retry-after")), (429, "concurrency-limited", Some("1")));
+    assert_eq!((&refused.json()["limit"], &refused.json()["key"]), (&json!("one"), &json!("client_ip")));
+    let line = gateway.log_line_where(|line| line["status"] == 429);
+    assert_eq!((&line["code"], &line["limit"], &line["key"]), (&json!("concurrency-limited"), &json!("one"), &json!("client_ip")));
+    assert_eq!(gateway.metric("sluice_limited_total{limit=\"one\",key=\"client_ip\"}"), 1.0);
+    // Its client leaves.
+    two.reset();
+    waits_for(&gateway, HELD, 1.0);
+    assert_eq!(gateway.get("/third", &[]).status, 200);
+    // A stream of HTTP/2 is reset, and one whose whole connection goes.
+    for whole in [false, true] {
+        let mut client = Http2::connect(gateway.address());
+        client.ask(1, &get_fields("/held/h2", &[]));
+        waits_for(&gateway, HELD, 2.0);
+        if !whole {
+            client.reset(1, 8);
+            waits_for(&gateway, HELD, 1.0);
+        }
+        drop(client);
+        waits_for(&gateway, HELD, 1.0);
+    }
+    gate.open();
+    assert_eq!(one.read().status, 200);
+    // A client that has its answer has its place again: one after the other on many connections, with one place in use at a time.
+    waits_for(&gateway, HELD, 0.0);
+    let mut clients: Vec<_> = (0..20).map(|_| gateway.client()).collect();
+    assert!((0..10).all(|_| clients.iter_mut().all(|client| client.get("/quick", &[]).status == 200)));
+    assert_eq!(gateway.metric("sluice_limited_total{limit=\"one\",key=\"client_ip\"}"), 1.0);
+}
+
+#[test]
+fn a_limit_that_delays_refuses_nobody_who_can_wait_and_says_how_long_it_was() {
+    let (gateway, _) = before("rate: 20/s, burst: 1, throttle: { wait: 5s }, by: [global]");
+    let mut clients: Vec<_> = (0..6).map(|_| gateway.client()).collect();
+    clients.iter_mut().for_each(|client| _ = client.send("GET /quick HTTP/1.1\r\nhost: h\r\n\r\n"));
+    assert!(clients.iter_mut().all(|client| client.read().status == 200));
+    // The first found a token; a busy machine may give one to another.
+    let delayed = gateway.metric("sluice_limit_delayed_total{limit=\"one\"}");
+    assert!((1.0..=5.0).contains(&delayed), "{delayed}");
+    let lines = gateway.log_lines(6);
+    let waited: Vec<u64> = lines.iter().filter_map(|line| line["waited_us"].as_u64()).collect();
+    assert_eq!(waited.len() as f64, delayed, "{lines:?}");
+    assert!(lines.iter().all(|line| line["total_us"].as_u64().unwrap() >= line["waited_us"].as_u64().unwrap_or(0)));
+    waits_for(&gateway, WAITING, 0.0);
+}
+
+#[test]
+fn who_would_wait_too_long_or_be_one_too_many_is_refused_and_who_leaves_gives_his_place_back() {
+    let (gateway, _) = before("rate: 1/m, burst: 1, throttle: { wait: 60s, waiting: 1 }, by: [client_ip]");
+    assert_eq!(gateway.get("/quick", &[]).status, 200);
+    // Once over HTTP/1 and once over HTTP/2: the second could not wait unless the first had given its token and its place back.
+    for is_h2 in [false, true, false] {
+        let mut one = gateway.client();
+        let mut two = Http2::connect(gateway.address());
+        match is_h2 {
+            false => _ = one.send("GET /quick HTTP/1.1\r\nhost: h\r\n\r\n"),
+            true => _ = two.ask(1, &get_fields("/quick", &[])),
+        }
+        waits_for(&gateway, WAITING, 1.0);
+        let refused = gateway.get("/quick", &[]);
+        assert_eq!((refused.status, refused.code().as_str()), (429, "rate-limited"));
+        assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() <= 120);
+        match is_h2 {
+            false => one.reset(),
+            true => _ = two.reset(1, 8),
+        }
+        waits_for(&gateway, WAITING, 0.0);
+    }
+    let line = gateway.log_line_where(|line| line["status"] == 499);
+    assert_eq!(line["code"], "client-gone");
 }

@@ -1,8 +1,7 @@
 //! TLS to upstreams: whom they have to be, what is shown to them, whose connections are shared, what is told when it fails.
 
-use crate::harness::certs::{Authority, Certified};
 use crate::harness::h2_upstream::{H2Upstream, field};
-use crate::harness::{Config, Gateway, Nginx, eventually};
+use crate::harness::{Ca, Config, Gateway, Leaf, Nginx, eventually};
 
 const CONFIG: &str = r#"
 server: { threads: 1, watch: true }
@@ -15,23 +14,23 @@ routes:
 
 /// What the tests share: one folder with everything in it.
 struct Setup {
-    authority: Authority,
+    authority: Ca,
     dir: tempfile::TempDir,
 }
 
 impl Setup {
     fn new() -> Setup {
-        Setup { authority: Authority::new("tests"), dir: tempfile::tempdir().unwrap() }
+        Setup { authority: Ca::new("tests"), dir: tempfile::tempdir().unwrap() }
     }
 
-    fn put(&self, name: &str, certified: &Certified) -> (String, String) {
+    fn put(&self, name: &str, certified: &Leaf) -> (String, String) {
         let (chain, key) = (self.dir.path().join(format!("{name}.pem")), self.dir.path().join(format!("{name}.key")));
         std::fs::write(&chain, &certified.chain).unwrap();
         std::fs::write(&key, &certified.key).unwrap();
         (chain.display().to_string(), key.display().to_string())
     }
 
-    fn nginx(&self, certified: &Certified, more: &str) -> (Nginx, u16) {
+    fn nginx(&self, certified: &Leaf, more: &str) -> (Nginx, u16) {
         let (chain, key) = self.put("nginx", certified);
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap().port();
         let server = format!(
@@ -42,7 +41,7 @@ impl Setup {
         (Nginx::start(&server), port)
     }
 
-    fn h2(&self, certified: &Certified, more: &[&str]) -> H2Upstream {
+    fn h2(&self, certified: &Leaf, more: &[&str]) -> H2Upstream {
         let (chain, key) = self.put("h2", certified);
         H2Upstream::start(&[&["--certificate", &chain, "--key", &key], more].concat())
     }
@@ -94,7 +93,7 @@ fn a_large_body_passes_both_ways_over_tls() {
 #[test]
 fn every_failure_of_a_handshake_has_its_reason() {
     let setup = Setup::new();
-    let other = Authority::new("other");
+    let other = Ca::new("other");
     let good = || setup.authority.issue(&["127.0.0.1"]);
     let mut wrong = Vec::new();
     for (name, certified, nginx, protocol, tls, reason) in [
@@ -188,7 +187,7 @@ fn a_target_that_asks_for_a_certificate_gets_it() {
 fn upstreams_with_different_identities_share_no_connection() {
     let setup = Setup::new();
     let upstream = setup.h2(&setup.authority.issue(&["127.0.0.1", "spiffe://prod/orders"]), &[]);
-    let other = Authority::new("other");
+    let other = Ca::new("other");
     let config = r#"
 server: { threads: 1 }
 listeners: { public: { address: "127.0.0.1:{port}" } }
@@ -223,7 +222,7 @@ fn a_reload_reads_the_files_again_and_leaves_old_connections_alone() {
     assert_eq!(gateway.get("/a", &[]).header("x-connection"), Some("0"));
     let ca = gateway.dir().join("ca.pem");
     // The file is watched. The pooled connection is of another identity.
-    std::fs::write(&ca, Authority::new("other").pem).unwrap();
+    std::fs::write(&ca, Ca::new("other").pem).unwrap();
     eventually("the new authority is asked", || (gateway.get("/b", &[]).status == 502).then_some(()));
     std::fs::write(&ca, "nothing").unwrap();
     eventually("it is refused", || gateway.stderr().contains("holds no certificates").then_some(()));
@@ -236,7 +235,7 @@ fn a_reload_reads_the_files_again_and_leaves_old_connections_alone() {
 fn a_target_is_checked_over_tls_too() {
     let setup = Setup::new();
     let upstream = setup.h2(&setup.authority.issue(&["127.0.0.1"]), &[]);
-    for (ca, is_well) in [(setup.authority.pem.clone(), true), (Authority::new("other").pem, false)] {
+    for (ca, is_well) in [(setup.authority.pem.clone(), true), (Ca::new("other").pem, false)] {
         let config = CONFIG.replace("{more}", ", health: { path: /healthz, every: 100ms, timeout: 100ms }");
         let gateway = Gateway::config(&config).var("up", &upstream.address).var("protocol", "h2").var("tls", "").file("ca.pem", ca).start();
         eventually("it is checked", || {

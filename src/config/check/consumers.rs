@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Index;
 use crate::config::diagnostic::{Diagnostic, Place};
-use crate::policy::authn::{AuthSettings, ConsumerKeySettings, ConsumerSettings};
+use crate::policy::authn::{AuthSettings, AuthenticatorSettings, ConsumerKeySettings, ConsumerSettings};
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     let takes_keys = index.document.routes.iter().any(|(_, route)| match &route.own.auth.value {
@@ -58,12 +58,18 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
                     .help("name an authenticator of kind `api_key` in the `auth` of a route"),
             );
         }
-        if keys.is_empty() && !identities.is_empty() && !scopes.is_empty() {
+        let is_of =
+            |name: &str, wanted: fn(&AuthenticatorSettings) -> bool| index.authenticators.get(name).is_none_or(|found| wanted(found));
+        let has_certificates = identities.iter().any(|identity| is_of(&identity.authenticator, |found| found.client_certificate.is_some()));
+        if keys.is_empty() && !identities.is_empty() && !has_certificates && !scopes.is_empty() {
             errors.push(
                 Diagnostic::at(
                     &name.place,
                     "inert",
-                    format!("the `scopes` of `{}` have no effect: it has no keys, and tokens bring their own", name.value),
+                    format!(
+                        "the `scopes` of `{}` have no effect: it has neither keys nor certificates, and tokens bring their own",
+                        name.value
+                    ),
                 )
                 .help("remove `scopes`, or give it keys"),
             );
@@ -72,12 +78,12 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             if !index.refer("authenticators", &identity.authenticator, errors) {
                 continue;
             }
-            if index.authenticators.get(identity.authenticator.as_str()).is_some_and(|a| a.jwt.is_none()) {
+            if !is_of(&identity.authenticator, |found| found.jwt.is_some() || found.client_certificate.is_some()) {
                 errors.push(Diagnostic::at(
                     &identity.authenticator.place,
                     "wrong-kind",
                     format!(
-                        "`{}` checks API keys, which have no claims: expected an authenticator of kind `jwt`",
+                        "`{}` checks API keys, which have no claims: expected an authenticator of kind `jwt` or `client_certificate`",
                         identity.authenticator.value
                     ),
                 ));
@@ -87,7 +93,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
                 errors.push(Diagnostic::at(
                     &identity.is.place,
                     "shared-identity",
-                    format!("the same claim makes a token `{other}`'s already: it would be two consumers"),
+                    format!("the same claim makes a caller `{other}` already: it would be two consumers"),
                 ));
             }
         }

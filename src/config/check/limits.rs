@@ -20,6 +20,10 @@ enum Caller {
     Anonymous,
     Token,
     ApiKey,
+    /// With a certificate; whether it is always a consumer's.
+    Certificate {
+        consumer: bool,
+    },
 }
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
@@ -172,8 +176,10 @@ fn can_come_up_empty(
         !limit.by.iter().any(|by| match (&by.value, caller) {
             (By::ClientIp | By::Global, _) => true,
             (By::Header(header), _) => has_header(header),
-            (By::Subject, Caller::Token) => true,
+            (By::Subject, Caller::Token | Caller::Certificate { .. }) => true,
             (By::Consumer | By::ApiKey, Caller::ApiKey) => true,
+            (By::Consumer, Caller::Certificate { consumer }) => *consumer,
+            (By::ApiKey, Caller::Certificate { .. }) => false,
             (By::Consumer | By::ApiKey, Caller::Token | Caller::Anonymous) | (By::Subject, Caller::ApiKey | Caller::Anonymous) => false,
         })
     })?;
@@ -182,6 +188,7 @@ fn can_come_up_empty(
         Caller::Anonymous => format!("an unknown caller of `{name}`"),
         Caller::Token => format!("a caller of `{name}` with a token"),
         Caller::ApiKey => format!("a caller of `{name}` with an API key"),
+        Caller::Certificate { .. } => format!("a caller of `{name}` with a certificate"),
     };
     let told = match by.as_slice() {
         [only] => format!("{only}, which {who} may not have"),
@@ -209,7 +216,11 @@ fn callers(index: &Index<'_>, route: &RouteSettings, effective: &Effective<'_>, 
             }
             for name in names {
                 let authenticator = index.authenticators.get(name.as_str())?;
-                callers.push(if authenticator.api_key.is_some() { Caller::ApiKey } else { Caller::Token });
+                callers.push(match &authenticator.client_certificate {
+                    Some(by) => Caller::Certificate { consumer: !by.any_certificate },
+                    None if authenticator.api_key.is_some() => Caller::ApiKey,
+                    None => Caller::Token,
+                });
             }
         }
     }

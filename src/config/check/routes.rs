@@ -6,7 +6,9 @@ use super::Index;
 use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::document::{PolicySettings, RouteOwnSettings, RouteSettings};
 use crate::config::effective::{Effective, Giver};
-use crate::policy::authn::AuthSettings;
+use crate::policy::authn::{AuthSettings, AuthenticatorSettings};
+use crate::policy::client_certificate::bad_fact;
+use crate::policy::client_certificate::facts::FACTS;
 use crate::policy::{Shadow, Written};
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
@@ -93,18 +95,27 @@ fn authorisation(index: &Index<'_>, name: &str, route: &RouteSettings, effective
             );
         }
         AuthSettings::AnyOf(names) => {
-            let only_keys =
-                names.iter().all(|name| index.authenticators.get(name.as_str()).is_some_and(|a| a.api_key.is_some() && a.jwt.is_none()));
-            let key = if allow.settings.roles.is_some() { "roles" } else { "claims" };
-            if only_keys && (allow.settings.roles.is_some() || allow.settings.claims.is_some()) {
-                errors.push(
-                    Diagnostic::at(
-                        &allow.settings.place,
-                        "never-allowed",
-                        format!("API keys have no {key}, and `{name}` takes nothing else: nobody could call it"),
-                    )
-                    .help("use `scopes`, which consumers have too"),
-                );
+            let all = |of: fn(&AuthenticatorSettings) -> bool| {
+                names.iter().all(|name| index.authenticators.get(name.as_str()).is_some_and(|one| of(one)))
+            };
+            let (roles, claims) = (allow.settings.roles.is_some(), allow.settings.claims.is_some());
+            let told = if roles && all(|one| one.jwt.is_none()) {
+                Some(if all(|one| one.api_key.is_some()) { "API keys have no roles" } else { "API keys and certificates have no roles" })
+            } else if claims && all(|one| one.api_key.is_some() && one.jwt.is_none()) {
+                Some("API keys have no claims")
+            } else {
+                None
+            };
+            if let Some(told) = told {
+                let message = format!("{told}, and `{name}` takes nothing else: nobody could call it");
+                errors.push(Diagnostic::at(&allow.settings.place, "never-allowed", message).help("use `scopes`, which consumers have too"));
+            }
+            if let Some(claims) = &allow.settings.claims
+                && all(|one| one.client_certificate.is_some())
+            {
+                let of = |claim: &str| claim.split('/').find(|step| !step.is_empty()).unwrap_or_default().to_owned();
+                let unknown = claims.keys().filter(|claim| !FACTS.contains(&of(claim).as_str()));
+                errors.extend(unknown.map(|claim| bad_fact(claim, &claims.place, &[])));
             }
         }
     }

@@ -3,10 +3,11 @@
 use super::{Index, headers};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::document::{ExpectSettings, TestRequestSettings, TestSettings};
+use crate::policy::client_certificate::facts::described;
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     for (name, TestSettings { request, expect }) in &index.document.tests {
-        let TestRequestSettings { method, url, headers, listener, from: _, claims, consumer, times } = request;
+        let TestRequestSettings { method, url, headers, listener, from: _, claims, certificate, consumer, times } = request;
         if let Some(method) = method
             && http::Method::from_bytes(method.as_bytes()).is_err()
         {
@@ -42,6 +43,12 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
                 )
                 .help("`claims` stands for a token, `consumer` for an API key"),
             );
+        }
+        if let Some(certificate) = certificate {
+            let told = certificate.iter().map(|(name, value)| (name.clone(), value.0.clone())).collect();
+            if let Err(why) = described(&serde_json::Value::Object(told)) {
+                errors.push(Diagnostic::at(&certificate.place, "bad-value", format!("this describes no certificate: {why}")));
+            }
         }
         if let Some(times) = times
             && !(1..=100_000).contains(&times.value)

@@ -32,6 +32,15 @@ pub(super) fn check(document: &Document, errors: &mut Vec<Diagnostic>) {
     for burst in document.limits.iter().map(|(_, l)| &l.burst).chain(document.plans.iter().map(|(_, p)| &p.burst)) {
         range(burst, 1..=u32::MAX, errors);
     }
+    for throttle in document.limits.iter().filter_map(|(_, limit)| limit.throttle.as_ref()) {
+        range(&throttle.waiting, 1..=100_000, errors);
+        if !(1..=60_000).contains(&throttle.wait.value.0.as_millis()) {
+            errors.push(out_of_range(&throttle.wait, "from 1ms to 60s"));
+        }
+    }
+    for (_, limit) in &document.limits {
+        range(&limit.concurrent, 1..=1_000_000, errors);
+    }
     document.upstreams.iter().for_each(|(_, settings)| upstream(settings, errors));
     document.bundles.iter().for_each(|(_, settings)| policies(settings, errors));
     document.defaults.iter().for_each(|defaults| policies(&defaults.policies, errors));
@@ -183,8 +192,12 @@ fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
 }
 
 fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &mut Vec<Diagnostic>) {
-    let AuthenticatorSettings { jwt, api_key } = settings;
-    let kinds = [("jwt", jwt.as_ref().map(|_| &name.place)), ("api_key", api_key.as_ref().map(|_| &name.place))];
+    let AuthenticatorSettings { jwt, api_key, client_certificate } = settings;
+    let kinds = [
+        ("jwt", jwt.as_ref().map(|_| &name.place)),
+        ("api_key", api_key.as_ref().map(|_| &name.place)),
+        ("client_certificate", client_certificate.as_ref().map(|_| &name.place)),
+    ];
     one_of(&format!("`{}`", name.value), &name.place, &kinds, false, errors);
     if let Some(jwt) = jwt {
         not_empty(&jwt.audiences, &jwt.audiences.place, "values of `aud`", errors);

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::PROVIDER;
+use super::clients::{Clients, ClientsSettings};
 use super::names::Names;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::interpolate::read_bytes_beside;
@@ -27,6 +28,8 @@ pub struct CertificateSettings {
     pub key: At<String>,
     /// A DER file with an OCSP answer, which is stapled. It is not refreshed: whoever fetches it replaces the file.
     pub ocsp: Option<At<String>>,
+    /// Certificates of clients that ask for a name of this certificate. Default: as the listener says for all of its certificates.
+    pub client_certificates: Option<ClientsSettings>,
 }
 
 /// A certificate that can be served.
@@ -39,14 +42,25 @@ pub struct Certificate {
     /// Seconds since 1970.
     pub not_after: i64,
     pub(super) key: Arc<CertifiedKey>,
+    /// Whose certificates are believed from clients that were shown this one.
+    pub(super) clients: Option<Arc<Clients>>,
 }
 
 // === impl Certificate ===
 
 impl Certificate {
-    pub fn compile(name: &str, settings: &CertificateSettings) -> Result<Certificate, Vec<Diagnostic>> {
-        let CertificateSettings { chain, key, ocsp } = settings;
+    /// `clients` is what the listener says of all.
+    pub(super) fn compile(
+        name: &str,
+        settings: &CertificateSettings,
+        clients: Option<&Arc<Clients>>,
+    ) -> Result<Certificate, Vec<Diagnostic>> {
+        let CertificateSettings { chain, key, ocsp, client_certificates } = settings;
         let mut wrong = Vec::new();
+        let clients = match client_certificates {
+            None => clients.cloned(),
+            Some(own) => Clients::compile(own).map(Arc::new).map_err(|more| wrong.extend(more)).ok(),
+        };
         let read_chain = keep(certificates(chain, "certificate chain"), &mut wrong);
         let read_key = keep(private_key(key), &mut wrong);
         let staple = ocsp.as_ref().and_then(|file| keep(staple(file), &mut wrong));
@@ -63,8 +77,19 @@ impl Certificate {
             Ok(_) if !wrong.is_empty() => Err(wrong),
             Ok(mut certified) => {
                 certified.ocsp = staple;
-                let Names { dns, addresses, not_after, subject: _, common_name: _, uris: _, emails: _, not_before: _ } = names;
-                Ok(Certificate { name: name.into(), dns, addresses, not_after, key: Arc::new(certified) })
+                let Names {
+                    dns,
+                    addresses,
+                    not_after,
+                    subject: _,
+                    common_name: _,
+                    issuer: _,
+                    serial: _,
+                    uris: _,
+                    emails: _,
+                    not_before: _,
+                } = names;
+                Ok(Certificate { name: name.into(), dns, addresses, not_after, key: Arc::new(certified), clients })
             }
             Err(rustls::Error::InconsistentKeys(_)) => {
                 let message = format!("key `{}` does not belong to the first certificate of `{}`", key.value, chain.value);
@@ -76,6 +101,11 @@ impl Certificate {
                 Err(wrong)
             }
         }
+    }
+
+    /// What clients that were shown it must show in turn; none where they are not asked.
+    pub fn clients(&self) -> Option<&Arc<Clients>> {
+        self.clients.as_ref()
     }
 
     /// Whole days until it expires; negative once it has.

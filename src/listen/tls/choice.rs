@@ -82,7 +82,7 @@ impl Choice {
         if wrong.is_empty() && is_complete { Ok(choice) } else { Err(wrong) }
     }
 
-    pub(super) fn all(&self) -> &[Arc<Certificate>] {
+    pub fn all(&self) -> &[Arc<Certificate>] {
         &self.all
     }
 
@@ -97,8 +97,18 @@ impl Choice {
         found.or(self.default)
     }
 
-    /// The certificate for a client that asked for this name, or for none.
-    fn shown(&self, server_name: Option<&str>) -> Option<usize> {
+    /// The certificate for a request's host: see [`covers`](Self::covers).
+    pub fn for_host(&self, host: &str) -> Option<&Arc<Certificate>> {
+        self.of(host).map(|index| &self.all[index])
+    }
+
+    /// The certificate that a client is shown which asks for this name, or for none.
+    pub fn for_name(&self, server_name: Option<&str>) -> Option<&Arc<Certificate>> {
+        self.shown(server_name).map(|index| &self.all[index])
+    }
+
+    /// Its place among all.
+    pub(super) fn shown(&self, server_name: Option<&str>) -> Option<usize> {
         match server_name {
             Some(name) => self.of(name),
             None => self.default.or((self.all.len() == 1).then_some(0)),

@@ -1,6 +1,6 @@
 //! Decides which certificates of clients are believed: signed by one of the listener's CAs, in time, and on none of its lists.
 //!
-//! Does not decide what a client may do with it: see `policy/client_certificate.rs`.
+//! Does not decide what a client may do with it: see `policy/client_certificate/`.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use super::facts::ClientCertificate;
 use super::names::Names;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
+use crate::policy::client_certificate::Callers;
 
 /// Certificates of clients.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -90,17 +91,25 @@ impl Clients {
 
     /// Whether a chain is believed now: what was verified once may have expired, or been revoked since.
     pub fn believes(&self, chain: &[CertificateDer<'_>]) -> bool {
-        match chain.split_first() {
-            None => !self.is_required,
-            Some((leaf, rest)) => self.verifier.verify_client_cert(leaf, rest, UnixTime::now()).is_ok(),
-        }
+        if chain.is_empty() { !self.is_required } else { self.judge(chain).is_ok() }
+    }
+
+    /// Verifies a chain, the client's own certificate first.
+    ///
+    /// # Errors
+    /// Why it is not believed.
+    pub fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), rustls::Error> {
+        let (leaf, rest) = chain.split_first().ok_or(rustls::Error::NoCertificatesPresented)?;
+        self.verifier.verify_client_cert(leaf, rest, UnixTime::now()).map(|_| ())
     }
 }
 
 /// What a certificate says of a client.
 pub fn describe(leaf: &[u8]) -> Option<ClientCertificate> {
-    let Names { subject, common_name, dns, uris, emails, addresses: _, not_before: _, not_after } = Names::of(leaf)?;
+    let Names { subject, common_name, issuer, serial, dns, uris, emails, addresses: _, not_before: _, not_after } = Names::of(leaf)?;
     let mut fingerprint = [0; 32];
     fingerprint.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf).as_ref());
-    Some(ClientCertificate { subject, common_name, dns, uris, emails, fingerprint: Some(fingerprint), not_after })
+    let fingerprint = Some(fingerprint);
+    let callers = Callers::default();
+    Some(ClientCertificate { subject, common_name, issuer, serial, dns, uris, emails, fingerprint, not_after, is_told: false, callers })
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 
 use super::clients::Clients;
+use crate::policy::client_certificate::Callers;
 
 /// The TLS of one connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,8 +39,16 @@ pub struct ClientCertificate {
     pub emails: Vec<String>,
     /// The SHA-256 of the certificate; none where a load balancer has told of it.
     pub fingerprint: Option<[u8; 32]>,
+    /// As RFC 4514 writes it, such as `CN=Clients`.
+    pub issuer: String,
+    /// In hex, without leading zeros.
+    pub serial: String,
     /// Seconds since 1970.
     pub not_after: i64,
+    /// A load balancer has told of it: it was not verified here.
+    pub is_told: bool,
+    /// Who its bearer is to those authenticators that have looked at it.
+    pub callers: Callers,
 }
 
 /// What a client has shown of itself, for when other CAs are believed than when it did.

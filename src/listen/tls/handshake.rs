@@ -7,14 +7,15 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 
+use rustls::server::Acceptor;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::ReadBuf;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
-use super::Tls;
 use super::clients::describe;
 use super::facts::{Proof, TlsFacts};
+use super::{Handshakes, Tls};
 use crate::listen::stream::Socket;
 use crate::reply::problem::Kind;
 use crate::report::metrics::series::Handshake;
@@ -51,12 +52,24 @@ pub(in crate::listen) async fn shake<S: Socket>(socket: S, tls: &Tls) -> Result<
         let start = start.filled().to_vec();
         return Ok(Shaken::Http(socket, start));
     }
-    let stream = TlsAcceptor::from(tls.config.clone()).accept(socket).await.map_err(|error| reason(&error))?;
+    let stream = match &tls.handshakes {
+        Handshakes::Alike(config) => TlsAcceptor::from(config.clone()).accept(socket).await,
+        Handshakes::ByCertificate(configs) => match LazyConfigAcceptor::new(Acceptor::default(), socket).await {
+            Ok(begun) => {
+                // The certificate is chosen by the same name again; one that changes on the way is refused by rustls.
+                let shown = tls.choice.shown(begun.client_hello().server_name());
+                let config = shown.map_or(configs.first(), |index| configs.get(index)).ok_or(Handshake::UnknownName)?;
+                begun.into_stream(config.clone()).await
+            }
+            Err(error) => Err(error),
+        },
+    }
+    .map_err(|error| reason(&error))?;
     let (_, session) = stream.get_ref();
     let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     let chain = session.peer_certificates().unwrap_or_default();
     let (mut client, mut proof) = (None, None);
-    if let Some(clients) = &tls.clients {
+    if let Some(clients) = tls.clients(session.server_name()) {
         // What a ticket remembers was verified when it was sealed.
         if is_resumed && !clients.believes(chain) {
             return Err(Handshake::ClientCertificate);

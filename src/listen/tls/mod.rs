@@ -41,7 +41,7 @@ pub struct TlsSettings {
     pub default: Option<At<String>>,
     /// The oldest version that clients may speak: `1.2` (default) or `1.3`.
     pub minimum: Option<At<Minimum>>,
-    /// Certificates of clients.
+    /// Certificates of clients, for all certificates that do not say it themselves.
     pub client_certificates: Option<ClientsSettings>,
 }
 
@@ -58,8 +58,18 @@ pub enum Minimum {
 #[derive(Debug)]
 pub struct Tls {
     pub(crate) choice: Arc<Choice>,
-    pub clients: Option<Arc<Clients>>,
-    config: Arc<ServerConfig>,
+    /// Whether any client is asked for a certificate.
+    asks: bool,
+    handshakes: Handshakes,
+}
+
+/// What a handshake is done with.
+#[derive(Debug)]
+pub(in crate::listen) enum Handshakes {
+    /// The same for every client.
+    Alike(Arc<ServerConfig>),
+    /// By the certificate that the client is shown, in their order; the first also for who is shown none.
+    ByCertificate(Box<[Arc<ServerConfig>]>),
 }
 
 /// The one provider of cryptography.
@@ -84,12 +94,6 @@ impl Tls {
         let TlsSettings { certificates, default, minimum, client_certificates } = settings;
         let mut wrong = Vec::new();
         let mut read = Vec::new();
-        for (name, settings) in certificates {
-            match Certificate::compile(name, settings) {
-                Ok(certificate) => read.push(Arc::new(certificate)),
-                Err(more) => wrong.extend(more),
-            }
-        }
         let clients = client_certificates.as_ref().and_then(|settings| match Clients::compile(settings) {
             Ok(clients) => Some(Arc::new(clients)),
             Err(more) => {
@@ -97,6 +101,19 @@ impl Tls {
                 None
             }
         });
+        if let Some(all) = client_certificates
+            && !certificates.is_empty()
+            && certificates.values().all(|one| one.client_certificates.is_some())
+        {
+            let message = "`client_certificates` of the listener has no effect: each of its certificates has its own";
+            wrong.push(Diagnostic::at(&all.ca.place, "inert", message));
+        }
+        for (name, settings) in certificates {
+            match Certificate::compile(name, settings, clients.as_ref()) {
+                Ok(certificate) => read.push(Arc::new(certificate)),
+                Err(more) => wrong.extend(more),
+            }
+        }
         let is_complete = read.len() == certificates.len();
         let choice = match Choice::compile(read, certificates, default.as_ref(), is_complete) {
             Ok(choice) => Arc::new(choice),
@@ -112,23 +129,41 @@ impl Tls {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let builder = ServerConfig::builder_with_provider(PROVIDER.clone())
-            .with_protocol_versions(versions)
-            .map_err(|error| vec![Diagnostic::nowhere("tls-file", format!("TLS cannot be set up: {error}"))])?;
-        let builder = match &clients {
-            Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
-            None => builder.with_no_client_auth(),
+        let set_up = |clients: Option<&Arc<Clients>>| {
+            let builder = ServerConfig::builder_with_provider(PROVIDER.clone())
+                .with_protocol_versions(versions)
+                .map_err(|error| vec![Diagnostic::nowhere("tls-file", format!("TLS cannot be set up: {error}"))])?;
+            let builder = match clients {
+                Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
+                None => builder.with_no_client_auth(),
+            };
+            let mut config = builder.with_cert_resolver(choice.clone());
+            let spoken = [(protocols.http2, &b"h2"[..]), (protocols.http1, b"http/1.1")];
+            config.alpn_protocols = spoken.iter().filter(|(is_spoken, _)| *is_spoken).map(|(_, name)| name.to_vec()).collect();
+            // The server's order: it puts what is fast on this machine first.
+            config.ignore_client_order = true;
+            // All that is needed to resume is in the ticket, so that any number of clients can.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            // A ticket of one context is nothing in another; that one name's ticket is nothing for another is rustls' to see to.
+            let context = clients.map(|clients| clients.digest);
+            config.ticketer = Arc::new(Ticketer::new(keys.clone(), context));
+            Ok::<_, Vec<Diagnostic>>(Arc::new(config))
         };
-        let mut config = builder.with_cert_resolver(choice.clone());
-        let spoken = [(protocols.http2, &b"h2"[..]), (protocols.http1, b"http/1.1")];
-        config.alpn_protocols = spoken.iter().filter(|(is_spoken, _)| *is_spoken).map(|(_, name)| name.to_vec()).collect();
-        // The server's order: it puts what is fast on this machine first.
-        config.ignore_client_order = true;
-        // All that is needed to resume is in the ticket, so that any number of clients can.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        let context = clients.as_ref().map(|clients| clients.digest);
-        config.ticketer = Arc::new(Ticketer::new(keys.clone(), context));
-        Ok(Tls { choice, clients, config: Arc::new(config) })
+        let all = choice.all();
+        let digest = |certificate: &Certificate| certificate.clients.as_ref().map(|clients| clients.digest);
+        let handshakes = match all.split_first() {
+            Some((first, rest)) if rest.iter().any(|other| digest(other) != digest(first)) => {
+                Handshakes::ByCertificate(all.iter().map(|one| set_up(one.clients.as_ref())).collect::<Result<_, _>>()?)
+            }
+            first => Handshakes::Alike(set_up(first.and_then(|(first, _)| first.clients.as_ref()))?),
+        };
+        let asks = all.iter().any(|one| one.clients.is_some());
+        Ok(Tls { choice, asks, handshakes })
+    }
+
+    /// Whose certificates are believed from a client that asked for this name, or for none; none where it was not asked for one.
+    pub fn clients(&self, server_name: Option<&str>) -> Option<&Arc<Clients>> {
+        if self.asks { self.choice.for_name(server_name)?.clients.as_ref() } else { None }
     }
 
     /// The certificates, for whoever watches that they do not expire.

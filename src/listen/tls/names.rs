@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use x509_parser::asn1_rs::ToDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::objects::{oid_registry, oid2abbrev};
@@ -16,6 +17,10 @@ pub struct Names {
     /// As RFC 4514 writes it, such as `CN=orders,O=Example`.
     pub subject: String,
     pub common_name: Option<String>,
+    /// As RFC 4514 writes it.
+    pub issuer: String,
+    /// In hex, without leading zeros.
+    pub serial: String,
     /// In lower case.
     pub dns: Vec<String>,
     pub uris: Vec<String>,
@@ -36,7 +41,9 @@ impl Names {
             return None;
         }
         let mut names = Names {
-            subject: subject(certificate.subject()),
+            subject: written(certificate.subject()),
+            issuer: written(certificate.issuer()),
+            serial: serial(certificate.raw_serial()),
             common_name: common_name(certificate.subject()),
             not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
@@ -68,8 +75,19 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
-/// The last RDN first, as RFC 4514 section 2.1 has it. What is no text is written as `#`.
-fn subject(name: &X509Name<'_>) -> String {
+fn serial(bytes: &[u8]) -> String {
+    let digits = hex(bytes);
+    let short = digits.trim_start_matches('0');
+    if short.is_empty() { "0".to_owned() } else { short.to_owned() }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The last RDN first, as RFC 4514 section 2.1 has it. What is no text is `#` and its DER in hex (section 2.4). Two names are written
+/// alike only where they are.
+fn written(name: &X509Name<'_>) -> String {
     let parts: Vec<_> = name.iter_rdn().collect();
     let mut text = String::new();
     for rdn in parts.into_iter().rev() {
@@ -86,14 +104,17 @@ fn subject(name: &X509Name<'_>) -> String {
             text.push('=');
             match attribute.as_str() {
                 Ok(value) => escape(value, &mut text),
-                Err(_) => text.push('#'),
+                Err(_) => {
+                    text.push('#');
+                    text.push_str(&hex(&attribute.attr_value().to_der_vec().unwrap_or_default()));
+                }
             }
         }
     }
     text
 }
 
-/// RFC 4514 section 2.4, and no controls.
+/// RFC 4514 section 2.4; controls too are written in hex.
 fn escape(value: &str, text: &mut String) {
     let last = value.chars().count().saturating_sub(1);
     for (at, c) in value.chars().enumerate() {
@@ -101,7 +122,7 @@ fn escape(value: &str, text: &mut String) {
             ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=' => text.extend(['\\', c]),
             ' ' if at == 0 || at == last => text.extend(['\\', c]),
             '#' if at == 0 => text.extend(['\\', c]),
-            c if c.is_control() => text.push_str("\\00"),
+            c if c.is_control() => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text.push_str(&format!("\\{byte:02X}"))),
             c => text.push(c),
         }
     }

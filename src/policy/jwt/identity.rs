@@ -12,9 +12,9 @@ use crate::config::types::At;
 use crate::policy::Stop;
 use crate::policy::claims::{ClaimPath, has_text, words};
 use crate::policy::forward::{Forward, bad_claim};
-use crate::policy::principal::{Consumer, Identity};
+use crate::policy::principal::{Consumer, Credential, Identity};
 
-/// Tokens that are a consumer's: those in which `claim` is `value`.
+/// Tokens, or certificates, that are a consumer's: those in which `claim` is `value`.
 #[derive(Clone, Debug)]
 pub struct TokenOf {
     pub claim: ClaimPath,
@@ -84,7 +84,8 @@ impl Reading {
         let headers = self.forward.headers(&claims).map_err(|why| CLAIMS.because(why))?;
         let is_of = |of: &&TokenOf| of.claim.find(&claims).is_some_and(|value| has_text(value, &of.value));
         let consumer = self.tokens_of.iter().find(is_of).map(|of| of.consumer.clone());
-        Ok(Identity { authenticator: self.authenticator.clone(), subject, consumer, key_id: None, scopes, roles, claims, headers })
+        let (credential, authenticator) = (Credential::Token, self.authenticator.clone());
+        Ok(Identity { credential, authenticator, subject, consumer, key_id: None, scopes, roles, claims, headers })
     }
 
     /// Text that differs where identities would: consumers hold an index of their plan's limit, which a reload may move.

@@ -202,7 +202,11 @@ impl Writer {
         if self.whole == Whole::Long && !is_long(&known) {
             return false;
         }
-        let rest = state.used_then(now);
+        // What those who wait here have taken ahead is not the next process's to wait for.
+        let rest = match known.kind() {
+            Kind::Bucket => state.used_then(now).min(known.full()),
+            Kind::Fixed | Kind::Sliding => state.used_then(now),
+        };
         let list = &mut self.list;
         let index = *self.paces.entry(state.pace).or_insert_with(|| {
             list.push(known);
@@ -306,7 +310,7 @@ mod tests {
 
     fn ask(buckets: &Buckets, caller: u64, pace: &Pace, now: u64) -> Verdict {
         let key = buckets.key(1, 0, &[&caller.to_le_bytes()]);
-        buckets.charge(now, &[Asking { identity: 1, key, pace, bounds: Bounds::default() }]).verdicts[0]
+        buckets.charge(now, &[Asking { identity: 1, key, pace, bounds: Bounds::default(), patience: 0 }]).verdicts[0]
     }
 
     /// A thousand callers, each of whom has used some of ten.
@@ -354,7 +358,7 @@ mod tests {
     fn admitted(buckets: &Buckets, pace: &Pace, now: u64, rest: u64) -> usize {
         let bounds = Bounds { end: now + rest, length: pace.per() };
         let key = buckets.key(1, 0, &[b"caller"]);
-        (0..100).filter(|_| buckets.charge(now, &[Asking { identity: 1, key, pace, bounds }]).is_admitted).count()
+        (0..100).filter(|_| buckets.charge(now, &[Asking { identity: 1, key, pace, bounds, patience: 0 }]).is_admitted).count()
     }
 
     #[test]

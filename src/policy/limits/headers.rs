@@ -78,7 +78,7 @@ mod tests {
 
     fn charge(limit: &str, remaining: u32) -> Charge {
         let limit = limit.into();
-        Charge { limit, key_kind: "client_ip", size: 100, window: 60, remaining, reset: 8, next: 1, retry_after: 0 }
+        Charge { limit, key_kind: "client_ip", size: 100, window: 60, remaining, reset: 8, next: 1, retry_after: 0, wait_ms: 0 }
     }
 
     fn lines(charges: &[Charge]) -> Vec<String> {

@@ -7,18 +7,34 @@ use super::window::{Bounds, Counted};
 /// Where one limit stands, and after one more request, where it fits.
 #[derive(Clone, Copy, Debug)]
 pub enum Level {
-    Bucket { used: Span, after: Option<Span> },
-    Window { counted: Counted, after: Option<Counted>, bounds: Bounds },
+    Bucket {
+        used: Span,
+        after: Option<Span>,
+        /// Nanoseconds that the request may wait, and has to.
+        patience: u64,
+        wait: u64,
+    },
+    Window {
+        counted: Counted,
+        after: Option<Counted>,
+        bounds: Bounds,
+    },
 }
 
 // === impl Level ===
 
 impl Level {
-    pub fn of(state: &State, now: u64, pace: &Pace, bounds: Bounds) -> Level {
+    pub fn of(state: &State, now: u64, pace: &Pace, bounds: Bounds, patience: u64) -> Level {
         match pace.kind() {
             Kind::Bucket => {
                 let used = state.used(now, pace);
-                Level::Bucket { used, after: pace.charge(used) }
+                match patience {
+                    0 => Level::Bucket { used, after: pace.charge(used), patience, wait: 0 },
+                    _ => {
+                        let late = pace.charge_late(used, patience);
+                        Level::Bucket { used, after: late.map(|(after, _)| after), patience, wait: late.map_or(0, |(_, wait)| wait) }
+                    }
+                }
             }
             Kind::Fixed | Kind::Sliding => {
                 let counted = Counted::read(state, now, pace, bounds);
@@ -29,15 +45,23 @@ impl Level {
 
     pub fn fits(&self) -> bool {
         match self {
-            Level::Bucket { used: _, after } => after.is_some(),
+            Level::Bucket { used: _, after, patience: _, wait: _ } => after.is_some(),
             Level::Window { counted: _, after, bounds: _ } => after.is_some(),
+        }
+    }
+
+    /// Nanoseconds that a request which fits has to wait.
+    pub fn wait(&self) -> u64 {
+        match self {
+            Level::Bucket { used: _, after: _, patience: _, wait } => *wait,
+            Level::Window { .. } => 0,
         }
     }
 
     /// What is written where the request was admitted.
     pub fn state(&self, now: u64, pace: &Pace) -> State {
         match *self {
-            Level::Bucket { used, after } => State::at(now, after.unwrap_or(used), pace),
+            Level::Bucket { used, after, patience: _, wait: _ } => State::at(now, after.unwrap_or(used), pace),
             Level::Window { counted, after, bounds } => after.unwrap_or(counted).state(pace, bounds),
         }
     }
@@ -45,9 +69,9 @@ impl Level {
     /// What is said, and the whole seconds until the request would fit; 0 where it does.
     pub fn verdict(&self, is_admitted: bool, now: u64, pace: &Pace) -> (Reading, u64) {
         match *self {
-            Level::Bucket { used, after } => {
+            Level::Bucket { used, after, patience, wait: _ } => {
                 let shown = if is_admitted { after.unwrap_or(used) } else { used };
-                (pace.read(shown), if after.is_some() { 0 } else { pace.retry_after(used) })
+                (pace.read(shown), if after.is_some() { 0 } else { pace.retry_after(used, patience) })
             }
             Level::Window { counted, after, bounds } => {
                 let shown = if is_admitted { after.unwrap_or(counted) } else { counted };

@@ -3,17 +3,20 @@
 //! Decides which settings make no sense. Does not count: see `buckets.rs`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::handover::is_long;
 use super::pace::{Kind, LONGEST, Pace};
 use super::period::Periods;
 use super::quota::Quota;
+use super::throttle::{Throttle, ThrottleSettings};
 use super::window::Bounds;
 use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::types::{At, Rate};
 use crate::ctx::Now;
 use crate::policy::buckets::identity;
 use crate::policy::rate_limit::{By, LimitSettings, Per, PlanSettings, Stage, Window};
+use crate::report::metrics::series::LimitSeries;
 
 /// One limit. A plan is a limit by consumer over all routes.
 #[derive(Clone, Debug)]
@@ -26,6 +29,10 @@ pub struct Limit {
     /// Of what counts in windows.
     periods: Option<Periods>,
     is_quota: bool,
+    /// How many at once, where that is what is limited.
+    places: Option<u32>,
+    throttle: Option<Throttle>,
+    series: Arc<LimitSeries>,
     /// The quota of a plan that has a rate, too.
     beside: Option<Arc<Limit>>,
     by: Vec<By>,
@@ -55,9 +62,9 @@ pub struct Callers {
 
 impl Limit {
     pub fn compile(name: &str, settings: &LimitSettings) -> Result<Limit, Vec<Diagnostic>> {
-        let LimitSettings { rate, quota, burst, window, time_zone, by, per, stage } = settings;
+        let LimitSettings { rate, quota, concurrent, burst, throttle, window, time_zone, by, per, stage } = settings;
         let mut mistakes = Vec::new();
-        let counting = Counting { rate, quota, burst, window: window.as_ref(), time_zone };
+        let counting = Counting { rate, quota, concurrent, burst, throttle: throttle.as_ref(), window: window.as_ref(), time_zone };
         let measure = counting.compile(name, &by.place).map_err(|mistake| mistakes.push(mistake));
         if by.is_empty() {
             let message = "`by` is empty: expected at least one key, such as `client_ip`";
@@ -82,13 +89,16 @@ impl Limit {
             }
         }
         match measure {
-            Ok(Measure { rate, pace, periods, is_quota }) if mistakes.is_empty() => Ok(Limit {
+            Ok(Measure { rate, pace, periods, is_quota, places }) if mistakes.is_empty() => Ok(Limit {
                 name: name.into(),
                 what: What::Limit,
                 rate,
                 pace,
                 periods,
                 is_quota,
+                places,
+                throttle: throttle.as_ref().map(|throttle| Throttle::new(throttle)),
+                series: Arc::new(LimitSeries::new(name)),
                 beside: None,
                 by: by.iter().map(|key| key.value.clone()).collect(),
                 per: *per,
@@ -105,20 +115,40 @@ impl Limit {
         // Told where plans are checked, with the place of its name.
         let Some(place) = place else { return Err(Vec::new()) };
         let make = |name: Arc<str>, measure: Measure, beside: Option<Arc<Limit>>| {
-            let Measure { rate, pace, periods, is_quota } = measure;
+            let Measure { rate, pace, periods, is_quota, places } = measure;
+            let series = Arc::new(LimitSeries::new(&name));
             let identity = identity("plan", &name, None);
             let by = vec![By::Consumer];
-            Limit { name, what: What::Plan, rate, pace, periods, is_quota, beside, by, per: None, stage: None, identity }
+            Limit {
+                name,
+                what: What::Plan,
+                rate,
+                pace,
+                periods,
+                is_quota,
+                places,
+                throttle: None,
+                series,
+                beside,
+                by,
+                per: None,
+                stage: None,
+                identity,
+            }
         };
         let one = |counting: Counting<'_>| counting.compile(name, place).map_err(|mistake| vec![mistake]);
-        let quota_of = |burst| one(Counting { rate: &None, quota, burst, window: None, time_zone });
+        let quota_of = |burst| one(Counting { rate: &None, quota, concurrent: &None, throttle: None, burst, window: None, time_zone });
         match (rate, quota) {
             (Some(_), Some(_)) => {
                 let beside = make(quota_name(name).into(), quota_of(&None)?, None);
-                let own = one(Counting { rate, quota: &None, burst, window: None, time_zone: &None })?;
+                let own = one(Counting { rate, quota: &None, concurrent: &None, throttle: None, burst, window: None, time_zone: &None })?;
                 Ok(make(name.into(), own, Some(Arc::new(beside))))
             }
-            (Some(_), None) => Ok(make(name.into(), one(Counting { rate, quota, burst, window: None, time_zone })?, None)),
+            (Some(_), None) => Ok(make(
+                name.into(),
+                one(Counting { rate, quota, concurrent: &None, throttle: None, burst, window: None, time_zone })?,
+                None,
+            )),
             (None, _) => Ok(make(name.into(), quota_of(burst)?, None)),
         }
     }
@@ -138,6 +168,9 @@ impl Limit {
 
     /// How it counts, for people.
     pub fn describe(&self) -> String {
+        if self.places.is_some() {
+            return self.rate.to_string();
+        }
         let zone = self.periods.as_ref().and_then(Periods::zone).map(|zone| format!(" in {zone}")).unwrap_or_default();
         let quota = if self.is_quota { "quota of " } else { "" };
         let kind = match (self.pace.kind(), self.is_quota) {
@@ -146,6 +179,26 @@ impl Limit {
             (Kind::Bucket, _) | (Kind::Fixed, true) => "",
         };
         format!("{quota}{}{kind}{zone}", self.rate)
+    }
+
+    /// Counts in these series, which outlive snapshots.
+    pub fn with_series(mut self, series: Arc<LimitSeries>) -> Limit {
+        series.shows(self.places.is_some(), self.throttle.is_some());
+        self.series = series;
+        self
+    }
+
+    pub fn series(&self) -> &Arc<LimitSeries> {
+        &self.series
+    }
+
+    /// How many requests may be on their way at once, where that is what is limited.
+    pub fn places(&self) -> Option<u32> {
+        self.places
+    }
+
+    pub fn throttle(&self) -> Option<&Throttle> {
+        self.throttle.as_ref()
     }
 
     /// Whether it is a quota, whose end is another refusal than that of a rate.
@@ -222,6 +275,8 @@ pub fn quota_name(plan: &str) -> String {
 struct Counting<'a> {
     rate: &'a Option<At<Rate>>,
     quota: &'a Option<At<Quota>>,
+    concurrent: &'a Option<At<u32>>,
+    throttle: Option<&'a At<ThrottleSettings>>,
     burst: &'a Option<At<u32>>,
     window: Option<&'a At<Window>>,
     time_zone: &'a Option<At<String>>,
@@ -233,18 +288,40 @@ struct Measure {
     pace: Pace,
     periods: Option<Periods>,
     is_quota: bool,
+    places: Option<u32>,
 }
 
 // === impl Counting ===
 
 impl Counting<'_> {
     fn compile(self, name: &str, place: &Place) -> Result<Measure, Diagnostic> {
-        let Counting { rate, quota, burst, window, time_zone } = self;
+        let Counting { rate, quota, concurrent, throttle, burst, window, time_zone } = self;
         let inert = |place: &Place, message: &str, help: &str| Diagnostic::at(place, "inert", message.to_owned()).help(help.to_owned());
         if let Some(burst) = burst
             && (window.is_some() || quota.is_some())
         {
             return Err(inert(&burst.place, "a window has no `burst`: all of its requests may come at once", "remove it"));
+        }
+        if let Some(throttle) = throttle
+            && (rate.is_none() || window.is_some())
+        {
+            let message = "only a `rate` without a `window` can be waited for: its bucket gains tokens all the time";
+            return Err(inert(&throttle.place, message, "remove it"));
+        }
+        if let Some(At { value: most, place }) = concurrent {
+            let others = [rate.as_ref().map(|at| &at.place), quota.as_ref().map(|at| &at.place)];
+            if let Some(other) = others.into_iter().flatten().next() {
+                let message = format!("`{name}` says `concurrent` and how many in a time: expected one of them");
+                let help = "make two limits and name both where the one is used";
+                return Err(Diagnostic::at(other, "limit-rate-and-quota", message).help(help));
+            }
+            let useless = [burst.as_ref().map(|at| &at.place), window.map(|at| &at.place), time_zone.as_ref().map(|at| &at.place)];
+            if let Some(useless) = useless.into_iter().flatten().next() {
+                return Err(inert(useless, "requests at once are not counted in any time", "remove it"));
+            }
+            let pace = Pace::of_windows(Kind::Fixed, *most, Duration::from_secs(1));
+            let pace = pace.ok_or_else(|| Diagnostic::at(place, "out-of-range", "`0` is not a number of places: expected at least 1"))?;
+            return Ok(Measure { rate: format!("{most} at once").into(), pace, periods: None, is_quota: false, places: Some(*most) });
         }
         let kind = window.map(|window| window.value);
         if let Some(zone) = time_zone
@@ -254,8 +331,10 @@ impl Counting<'_> {
             return Err(inert(&zone.place, message, "remove it"));
         }
         match (rate, quota) {
-            (None, None) => Err(Diagnostic::at(place, "limit-without-rate", format!("`{name}` says neither `rate` nor `quota`"))
-                .help("add one, such as `rate: 100/m` or `quota: 10000/day`")),
+            (None, None) => {
+                Err(Diagnostic::at(place, "limit-without-rate", format!("`{name}` says neither `rate`, `quota` nor `concurrent`"))
+                    .help("add one, such as `rate: 100/m`, `quota: 10000/day` or `concurrent: 10`"))
+            }
             (Some(_), Some(quota)) => {
                 Err(Diagnostic::at(&quota.place, "limit-rate-and-quota", format!("`{name}` says `rate` and `quota`: expected one of them"))
                     .help("make two limits and name both where the one is used"))
@@ -273,7 +352,7 @@ impl Counting<'_> {
                     Some(Window::Fixed) => windowed(Kind::Fixed)?,
                     Some(Window::Sliding) => windowed(Kind::Sliding)?,
                 };
-                Ok(Measure { rate: text, pace, periods, is_quota: false })
+                Ok(Measure { rate: text, pace, periods, is_quota: false, places: None })
             }
             (None, Some(At { value: quota, place })) => {
                 let measure = quota.unit.measure();
@@ -294,7 +373,7 @@ impl Counting<'_> {
                 };
                 let pace = Pace::of_windows(kind, quota.count, measure)
                     .ok_or_else(|| Diagnostic::at(place, "limit-too-slow", format!("{quota} cannot be counted")))?;
-                Ok(Measure { rate: quota.to_string().into(), pace, periods: Some(periods), is_quota: true })
+                Ok(Measure { rate: quota.to_string().into(), pace, periods: Some(periods), is_quota: true, places: None })
             }
         }
     }
@@ -333,7 +412,18 @@ pub(in crate::policy) mod tests {
     pub fn settings(rate: &str, by: &[By]) -> LimitSettings {
         let by = at(3, by.iter().map(|by| at(3, by.clone())).collect());
         let rate = Some(at(1, Rate::parse(rate).unwrap()));
-        LimitSettings { rate, quota: None, burst: None, window: None, time_zone: None, by, per: None, stage: None }
+        LimitSettings {
+            rate,
+            quota: None,
+            concurrent: None,
+            throttle: None,
+            burst: None,
+            window: None,
+            time_zone: None,
+            by,
+            per: None,
+            stage: None,
+        }
     }
 
     pub fn limit(name: &str, rate: &str, by: &[By]) -> Arc<Limit> {

@@ -8,6 +8,8 @@ pub(super) mod level;
 pub mod limit;
 pub mod pace;
 pub mod period;
+pub mod places;
 pub mod quota;
 pub(super) mod table;
+pub mod throttle;
 pub mod window;

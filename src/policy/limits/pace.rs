@@ -148,9 +148,23 @@ impl Pace {
         (after <= self.full).then_some(after)
     }
 
-    /// Whole seconds, rounded up and at least 1, until a request fits that does not fit now.
-    pub fn retry_after(&self, used: Span) -> u64 {
-        used.plus(self.step, self.count).minus(self.full, self.count).seconds().max(1)
+    /// The same of one who may wait so many nanoseconds: the used part, and how long it has to.
+    pub fn charge_late(&self, used: Span, patience: u64) -> Option<(Span, u64)> {
+        let after = used.plus(self.step, self.count);
+        let late = after.minus(self.full, self.count);
+        let wait = late.ns + u64::from(late.frac > 0);
+        (wait <= patience).then_some((after, wait))
+    }
+
+    /// The used part where one request is taken back.
+    pub fn refund(&self, used: Span) -> Span {
+        used.minus(self.step, self.count)
+    }
+
+    /// Whole seconds, rounded up and at least 1, until a request fits, or may wait, that does not now.
+    pub fn retry_after(&self, used: Span, patience: u64) -> u64 {
+        let late = used.plus(self.step, self.count).minus(self.full, self.count);
+        late.minus(Span { ns: patience, frac: 0 }, self.count).seconds().max(1)
     }
 
     pub fn read(&self, used: Span) -> Reading {
@@ -317,7 +331,7 @@ pub(in crate::policy) mod tests {
                 let context = format!("seed {seed}, step {step}: {count} per {per} ns, bucket of {size}");
                 let after = pace.charge(used);
                 if after.is_none() {
-                    let wait = u128::from(pace.retry_after(used));
+                    let wait = u128::from(pace.retry_after(used, 0));
                     assert_eq!(wait, model.until(model.per).max(1), "{context}");
                 }
                 assert_eq!(after.is_some(), model.take(), "{context}");

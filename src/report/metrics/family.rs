@@ -57,6 +57,9 @@ families! { ALL:
     WEBSOCKET_BYTES = Counter "sluice_websocket_bytes_total" ["route", "direction"] "Bytes through WebSockets from (in) and to (out) clients, as they pass.";
     WEBSOCKET_DURATION = Histogram "sluice_websocket_duration_seconds" ["route"] "Time from the handshake to the end of a WebSocket.";
     LIMITED = Counter "sluice_limited_total" ["limit", "key"] "Requests that a limit or plan refused, by what it counted by.";
+    LIMIT_HELD = Gauge "sluice_limit_held" ["limit"] "Places of a limit on requests at once that are taken, of all callers.";
+    LIMIT_WAITING = Gauge "sluice_limit_waiting" ["limit"] "Requests that a limit delays now.";
+    LIMIT_DELAYED = Counter "sluice_limit_delayed_total" ["limit"] "Requests that a limit has delayed.";
     IN_FLIGHT = Gauge "sluice_requests_in_flight" ["listener"] "Requests begun and not yet ended.";
     BYTES = Counter "sluice_bytes_total" ["listener", "direction"] "Bytes of bodies from (in) and to (out) clients.";
     HEAD_REFUSALS = Counter "sluice_head_refusals_total" ["listener", "code"] "Request heads refused before they were a request.";

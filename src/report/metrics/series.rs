@@ -3,7 +3,7 @@
 //! Decides which counter an event belongs to. Does not name the metrics (`family.rs`) and does not look anything up by name:
 //! whoever counts holds the series since its configuration was loaded.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use super::family::Samples;
 use super::route::{ByKind, CLASSES, class_of};
@@ -104,6 +104,14 @@ pub enum Failure {
 pub struct LimitSeries {
     name: Box<str>,
     by_key: [AtomicU64; KEYS.len()],
+    /// Places that are taken now.
+    pub held: AtomicU64,
+    /// Requests that wait now.
+    pub waiting: AtomicU64,
+    /// Requests that had to wait.
+    pub delayed: AtomicU64,
+    has_places: AtomicBool,
+    has_waiting: AtomicBool,
 }
 
 /// What limits count by; the last is for any that is not among them.
@@ -293,7 +301,7 @@ impl Failure {
 // === impl LimitSeries ===
 
 impl LimitSeries {
-    pub(super) fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         LimitSeries { name: name.into(), ..LimitSeries::default() }
     }
 
@@ -301,6 +309,30 @@ impl LimitSeries {
     pub fn refused(&self, key: &str) {
         let at = KEYS.iter().position(|known| *known == key).unwrap_or(KEYS.len() - 1);
         self.by_key[at].fetch_add(1, Relaxed);
+    }
+
+    /// What is shown of it, even at 0.
+    pub fn shows(&self, places: bool, waiting: bool) {
+        self.has_places.store(places, Relaxed);
+        self.has_waiting.store(waiting, Relaxed);
+    }
+
+    pub(super) fn holds(&self, samples: &mut Samples) {
+        if self.has_places.load(Relaxed) {
+            samples.put(&[&self.name], self.held.load(Relaxed) as f64);
+        }
+    }
+
+    pub(super) fn waits(&self, samples: &mut Samples) {
+        if self.has_waiting.load(Relaxed) {
+            samples.put(&[&self.name], self.waiting.load(Relaxed) as f64);
+        }
+    }
+
+    pub(super) fn delays(&self, samples: &mut Samples) {
+        if self.has_waiting.load(Relaxed) {
+            samples.put(&[&self.name], self.delayed.load(Relaxed) as f64);
+        }
     }
 
     pub(super) fn refusals(&self, samples: &mut Samples) {

@@ -48,6 +48,12 @@ pub const KEYS: &[(&str, Proof)] = &[
     ("listeners.*.tls.certificates.*.chain", Test("each_name_gets_its_certificate_and_an_unknown_one_none")),
     ("listeners.*.tls.certificates.*.key", Test("a_replaced_certificate_is_shown_to_new_connections_and_a_broken_pair_to_nobody")),
     ("listeners.*.tls.certificates.*.ocsp", Test("the_ocsp_answer_of_the_file_is_stapled")),
+    ("listeners.*.tls.certificates.*.client_certificates.ca", Test("each_certificate_has_clients_of_its_own_and_no_way_leads_past_them")),
+    ("listeners.*.tls.certificates.*.client_certificates.crl", Test("each_certificate_has_clients_of_its_own_and_no_way_leads_past_them")),
+    (
+        "listeners.*.tls.certificates.*.client_certificates.required",
+        Test("each_certificate_has_clients_of_its_own_and_no_way_leads_past_them"),
+    ),
     ("listeners.*.tls.default", Test("an_unknown_name_gets_the_default_certificate_where_there_is_one")),
     ("listeners.*.tls.minimum", Test("what_is_older_than_the_minimum_is_refused")),
     ("listeners.*.tls.client_certificates.ca", Test("a_required_certificate_must_be_there_signed_in_time_and_not_revoked")),
@@ -243,6 +249,20 @@ pub const KEYS: &[(&str, Proof)] = &[
         ),
     ),
     (
+        "authenticators.*.client_certificate.any_certificate",
+        Differs(
+            "listeners: { l: { address: 127.0.0.1:1, tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: clients.pem, required: false } } } }\nauthenticators: { m: { client_certificate: { [[any_certificate: true||any_certificate: false]] } } }\nconsumers: { c: { identities: [{ authenticator: m, claim: uri, is: \"a:b\" }] } }\nroutes: { r: { match: { path: /a }, auth: [m], upstream: u } }",
+            &["GET https://h/a | certificate={\"uri\": \"c:d\"}"],
+        ),
+    ),
+    (
+        "authenticators.*.client_certificate.forward",
+        Differs(
+            "listeners: { l: { address: 127.0.0.1:1, tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: clients.pem, required: false } } } }\nauthenticators: { m: { client_certificate: { any_certificate: true[[, forward: { x-who: uri }||]] } } }\nroutes: { r: { match: { path: /a }, auth: [m], upstream: u } }",
+            &["GET https://h/a | certificate={\"uri\": \"c:d\"}"],
+        ),
+    ),
+    (
         "consumers.*.keys[].sha256",
         Differs(
             "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"[[9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08||8f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08]]\" }] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
@@ -312,6 +332,9 @@ pub const KEYS: &[(&str, Proof)] = &[
             &["GET http://h/a?key=test | x-api-key: test", "GET http://h/a?key=test | x-api-key: test"],
         ),
     ),
+    ("limits.*.concurrent", Test("places_are_taken_by_requests_at_once_and_come_back_whatever_ends_them")),
+    ("limits.*.throttle.wait", Test("a_limit_that_delays_refuses_nobody_who_can_wait_and_says_how_long_it_was")),
+    ("limits.*.throttle.waiting", Test("who_would_wait_too_long_or_be_one_too_many_is_refused_and_who_leaves_gives_his_place_back")),
     (
         "limits.*.quota",
         Differs(
@@ -514,6 +537,13 @@ routes: { r: { match: { path: / }, auth: public, upstream: u } }",
         "tests.*.request.from",
         Differs(
             "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub } } }, k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }] } }\nlimits: { one: { rate: 1/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1 }, m: { address: 127.0.0.1:2 } }\nroutes: { r: { listeners: [l], match: { path: /a, methods: [GET] }, auth: [j, k], limits: [one], upstream: u }, s: { listeners: [l, m], match: { path: /b, headers: { x-a: b } }, auth: public, ip_filter: { deny: [10.0.0.0/8] }, respond: { status: 200, body: ok } } }\ntests: { t: { request: { url: http://h/b, headers: { x-a: b }[[, from: 10.0.0.1||]] }, expect: { status: 403 } } }",
+            &[],
+        ),
+    ),
+    (
+        "tests.*.request.certificate",
+        Differs(
+            "listeners: { l: { address: 127.0.0.1:1, tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: clients.pem, required: false } } } }\nauthenticators: { m: { client_certificate: { any_certificate: true } } }\nroutes: { r: { match: { path: /a }, auth: [m], upstream: u } }\ntests: { t: { request: { url: https://h/a[[, certificate: { uri: \"c:d\" }||]] }, expect: { allowed: true } } }",
             &[],
         ),
     ),

@@ -5,7 +5,6 @@
 // A module of tests uses some of it; none uses all.
 #![allow(dead_code, unused_imports)]
 
-pub mod certs;
 mod client;
 mod gateway;
 pub mod h11;

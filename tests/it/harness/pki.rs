@@ -62,6 +62,18 @@ impl Ca {
         self.sign(params)
     }
 
+    /// For either side of a connection between servers, with these host names, addresses and URIs.
+    pub fn issue(&self, names: &[&str]) -> Leaf {
+        self.sign(of_servers(names))
+    }
+
+    /// One of these that has expired.
+    pub fn issue_expired(&self, names: &[&str]) -> Leaf {
+        let mut params = of_servers(names);
+        params.not_after = date_time_ymd(2020, 1, 1);
+        self.sign(params)
+    }
+
     /// For a client of this common name; `serial` is by what it can be revoked.
     pub fn client(&self, name: &str, serial: u64, more: &[SanType]) -> Leaf {
         let mut params = params(&[], ExtendedKeyUsagePurpose::ClientAuth);
@@ -95,6 +107,15 @@ impl Ca {
         };
         list.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
+}
+
+fn of_servers(names: &[&str]) -> CertificateParams {
+    let (uris, hosts): (Vec<&str>, Vec<&str>) = names.iter().copied().partition(|name| name.contains("://"));
+    let mut params = params(&hosts, ExtendedKeyUsagePurpose::ServerAuth);
+    params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+    params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().expect("a URI is ASCII"))));
+    params.distinguished_name.push(DnType::CommonName, names.first().copied().unwrap_or("nobody"));
+    params
 }
 
 fn params(names: &[&str], usage: ExtendedKeyUsagePurpose) -> CertificateParams {

@@ -1,0 +1,253 @@
+//! Callers who are known by their certificates: over both versions of HTTP, resumed or not, and by no other way.
+
+use std::process::{Command, Output, Stdio};
+
+use rcgen::SanType;
+
+use super::harness::*;
+
+const TEXT: &str = r#"
+server: { threads: 2, settle: 0s }
+listeners:
+  public:
+    address: "127.0.0.1:{port}"
+    tls:
+      certificates: { main: { chain: main.pem, key: main.key } }
+      client_certificates: { ca: clients.pem, crl: clients.crl, required: false }
+authenticators:
+  mesh:
+    client_certificate:
+      forward: { x-consumer: consumer, x-client-uri: uri, x-client-dns: dns, x-client-subject: subject, x-client-cert: fingerprint, x-client-serial: serial }
+  keys: { api_key: { header: x-api-key } }
+consumers:
+  acme:
+    identities: [{ authenticator: mesh, claim: uri, is: "spiffe://example/acme" }, { authenticator: mesh, claim: email, is: ops@acme.example }]
+    scopes: [read]
+  beta:
+    keys: [{ sha256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
+    identities: [{ authenticator: mesh, claim: fingerprint, is: "{beta}" }]
+limits:
+  each: { rate: 3/h, by: [consumer, client_ip] }
+upstreams: { up: { targets: ["{up}"] } }
+routes:
+  mesh: { match: { path: /mesh/** }, auth: [mesh, keys], upstream: up }
+  read: { match: { path: /read }, auth: [mesh], allow: { scopes: [read] }, upstream: up }
+  orders: { match: { path: /orders }, auth: [mesh], allow: { claims: { dns: [orders.example] } }, upstream: up }
+  few: { match: { path: /few }, auth: [mesh], limits: [each], upstream: up }
+  open: { match: { path: /open }, auth: public, upstream: up }
+tests:
+  acme is let in:
+    request: { url: https://main.example/read, certificate: { uri: "spiffe://example/acme", dns: [a.example] } }
+    expect: { allowed: true, upstream_headers: { x-consumer: acme, x-client-dns: a.example } }
+  its mail is enough: { request: { url: https://main.example/read, certificate: { email: ops@acme.example } }, expect: { allowed: true } }
+  others are not: { request: { url: https://main.example/read, certificate: { uri: "spiffe://example/acme/" } }, expect: { status: 401, code: certificate-unknown } }
+  nobody is not: { request: { url: https://main.example/read }, expect: { status: 401, code: credentials-missing } }
+  it must be the right one: { request: { url: https://main.example/orders, certificate: { uri: "spiffe://example/acme" } }, expect: { status: 403, code: claim-mismatch } }
+  a time comes when it is over: { request: { url: https://main.example/mesh/a, certificate: { uri: "spiffe://example/acme", not_after: 1500000000 } }, expect: { status: 401, code: certificate-expired } }
+"#;
+
+struct Setup {
+    gateway: Gateway,
+    upstream: Upstream,
+    ca: Ca,
+}
+
+fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().unwrap())
+}
+
+fn dns(text: &str) -> SanType {
+    SanType::DnsName(text.try_into().unwrap())
+}
+
+fn setup() -> Setup {
+    let (ca, clients, others) = (Ca::new("Test"), Ca::new("Clients"), Ca::new("Others"));
+    let main = ca.server(&["main.example"]);
+    let acme = clients.client("acme", 0x0a1b, &[uri("spiffe://example/acme"), dns("orders.example")]);
+    let beta = clients.client("beta", 2, &[]);
+    let gone = clients.client("gone", 3, &[uri("spiffe://example/acme")]);
+    let nobody = clients.client("acme", 4, &[uri("spiffe://example/nobody"), dns("spiffe://example/acme")]);
+    let foreign = others.client("acme", 1, &[uri("spiffe://example/acme")]);
+    let fingerprint = fingerprint(&beta);
+    let upstream = Upstream::start();
+    let mut config = Gateway::config(TEXT)
+        .var("up", upstream.address())
+        .var("beta", fingerprint)
+        .file("main.pem", main.chain)
+        .file("main.key", main.key)
+        .file("ca.pem", ca.pem.clone())
+        .file("clients.pem", clients.pem.clone())
+        .file("clients.crl", clients.revoke(&[3]));
+    for (name, leaf) in [("acme", acme), ("beta", beta), ("gone", gone), ("nobody", nobody), ("foreign", foreign)] {
+        config = config.file(&format!("{name}.pem"), leaf.chain).file(&format!("{name}.key"), leaf.key);
+    }
+    Setup { gateway: config.start(), upstream, ca }
+}
+
+/// As openssl prints it, with colons.
+fn fingerprint(leaf: &Leaf) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &leaf.der());
+    digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+}
+
+impl Setup {
+    fn curl(&self, path: &str, who: Option<&str>, more: &[&str]) -> Output {
+        let port = self.gateway.address().port();
+        let mut command = Command::new("curl");
+        command.args(["-s", "-i", "--max-time", "20", "--cacert", "ca.pem", "--resolve", &format!("main.example:{port}:127.0.0.1")]);
+        if let Some(who) = who {
+            command.args(["--cert", &format!("{who}.pem"), "--key", &format!("{who}.key")]);
+        }
+        let url = format!("https://main.example:{port}{path}");
+        command.args(more).arg(url).current_dir(self.gateway.dir()).output().expect("curl can be run")
+    }
+
+    /// Status and body; 0 where there was no answer.
+    fn ask(&self, path: &str, who: Option<&str>, more: &[&str]) -> (u16, String) {
+        let text = String::from_utf8(self.curl(path, who, more).stdout).unwrap();
+        let status = text.split(' ').nth(1).map_or(0, |status| status.parse().unwrap());
+        (status, text)
+    }
+
+    fn s_client(&self, path: &str, more: &[&str]) -> String {
+        let address = self.gateway.address().to_string();
+        let output = Command::new("openssl")
+            .args(["s_client", "-connect", &address, "-servername", "main.example", "-CAfile", "ca.pem", "-ign_eof"])
+            .args(more)
+            .current_dir(self.gateway.dir())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .and_then(|mut child| {
+                use std::io::Write;
+                let request = format!("GET {path} HTTP/1.1\r\nHost: main.example\r\nConnection: close\r\n\r\n");
+                let _ = child.stdin.take().unwrap().write_all(request.as_bytes());
+                child.wait_with_output()
+            })
+            .expect("openssl can be run");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+}
+
+#[test]
+fn a_certificate_is_a_consumers_over_both_versions_of_http_and_its_facts_reach_the_upstream() {
+    let setup = setup();
+    let lie = ["-H", "x-consumer: root", "-H", "X_Client_Uri: spiffe://example/root", "-H", "x-client-serial: 1"];
+    for version in ["--http1.1", "--http2"] {
+        let (status, text) = setup.ask("/mesh/a", Some("acme"), &[&[version][..], &lie].concat());
+        assert_eq!(status, 200, "{text}");
+        let sent = setup.upstream.requests().pop().unwrap();
+        for (name, value) in [
+            ("x-consumer", "acme"),
+            ("x-client-uri", "spiffe://example/acme"),
+            ("x-client-dns", "orders.example"),
+            ("x-client-subject", "O=Example,CN=acme"),
+            ("x-client-serial", "a1b"),
+        ] {
+            assert_eq!(sent.all(name), [value], "{version} {name}");
+        }
+        assert_eq!(sent.header("x-client-cert").map(str::len), Some(64));
+        assert!(sent.header("x_client_uri").is_none(), "{sent:?}");
+        // A route that asks nobody believes nobody.
+        assert_eq!(setup.ask("/open", Some("acme"), &[&[version][..], &lie].concat()).0, 200);
+        let sent = setup.upstream.requests().pop().unwrap();
+        assert!(["x-consumer", "x_client_uri", "x-client-serial"].iter().all(|name| sent.header(name).is_none()), "{sent:?}");
+    }
+    let line = setup.gateway.log_line_where(|line| line["path"] == "/mesh/a" && line["protocol"] == "HTTP/2.0");
+    assert_eq!((&line["consumer"], &line["subject"]), (&"acme".into(), &"spiffe://example/acme".into()));
+    assert_eq!(setup.ask("/mesh/a", Some("beta"), &[]).0, 200, "by its fingerprint");
+    assert_eq!(setup.upstream.requests().pop().unwrap().header("x-consumer"), Some("beta"));
+}
+
+#[test]
+fn who_shows_no_certificate_another_or_one_that_does_not_hold_is_not_let_in() {
+    let setup = setup();
+    let (status, text) = setup.ask("/mesh/a", None, &[]);
+    assert!(status == 401 && text.contains("credentials-missing") && text.contains("ClientCertificate realm="), "{text}");
+    // The next way to authenticate is asked where there is no certificate ...
+    assert_eq!(setup.ask("/mesh/a", None, &["-H", "x-api-key: test"]).0, 200);
+    // ... but not where there is one that is nobody's.
+    for more in [&[][..], &["-H", "x-api-key: test"]] {
+        let (status, text) = setup.ask("/mesh/a", Some("nobody"), more);
+        assert!(status == 401 && text.contains("certificate-unknown"), "{text}");
+        assert!(!text.contains("spiffe"), "a client is told nothing but that: {text}");
+    }
+    let line = setup.gateway.log_line_where(|line| line["code"] == "certificate-unknown");
+    let reason = line["reason"].as_str().unwrap();
+    assert!(
+        reason.starts_with("no consumer has this identity of `mesh`: subject `O=Example,CN=acme`, uri `spiffe://example/nobody`"),
+        "{reason}"
+    );
+    assert!(line["consumer"].is_null(), "{line}");
+    for bad in ["foreign", "gone"] {
+        let refused = setup.curl("/mesh/a", Some(bad), &[]);
+        assert!(!refused.status.success() && refused.stdout.is_empty(), "{bad}: {refused:?}");
+    }
+    assert_eq!(setup.gateway.metric(r#"sluice_refusals_total{policy="auth",code="certificate-unknown"}"#), 2.0);
+}
+
+#[test]
+fn scopes_claims_and_limits_go_by_the_certificate() {
+    let setup = setup();
+    assert_eq!(setup.ask("/read", Some("acme"), &[]).0, 200);
+    let (status, text) = setup.ask("/read", Some("beta"), &[]);
+    assert!(status == 403 && text.contains("scope-missing") && !text.contains("Bearer"), "{text}");
+    assert_eq!(setup.ask("/orders", Some("acme"), &[]).0, 200);
+    assert_eq!(setup.ask("/orders", Some("beta"), &[]).0, 403);
+    let asked = |who: &str| (0..4).map(|_| setup.ask("/few", Some(who), &[]).0).collect::<Vec<_>>();
+    assert_eq!(asked("acme"), [200, 200, 200, 429]);
+    assert_eq!(asked("beta"), [200, 200, 200, 429], "another consumer, the same address");
+}
+
+#[test]
+fn a_resumed_session_is_still_the_same_caller() {
+    let setup = setup();
+    let own = ["-cert", "acme.pem", "-key", "acme.key"];
+    for version in ["-tls1_2", "-tls1_3"] {
+        let first = setup.s_client("/read", &[&[version, "-sess_out", "session"][..], &own].concat());
+        assert!(first.contains("New, TLS") && first.contains("HTTP/1.1 200"), "{first}");
+        let again = setup.s_client("/read", &[version, "-sess_in", "session"]);
+        assert!(again.contains("Reused, TLS") && again.contains("HTTP/1.1 200"), "{again}");
+        assert_eq!(setup.upstream.requests().pop().unwrap().header("x-consumer"), Some("acme"));
+    }
+}
+
+#[test]
+fn a_reload_of_consumers_changes_who_an_open_connection_is() {
+    let mut setup = setup();
+    let leaf = Leaf {
+        chain: std::fs::read_to_string(setup.gateway.dir().join("acme.pem")).unwrap(),
+        key: std::fs::read_to_string(setup.gateway.dir().join("acme.key")).unwrap(),
+    };
+    let mut client = TlsClient::connect(setup.gateway.address(), "main.example", &setup.ca, Some(&leaf)).unwrap();
+    assert_eq!(client.get("main.example", "/read").unwrap().0, 200);
+    let (without_tests, _) = TEXT.split_once("tests:").unwrap();
+    setup.gateway.reload(&without_tests.replace("is: \"spiffe://example/acme\"", "is: \"spiffe://example/other\""));
+    assert_eq!(client.get("main.example", "/read").unwrap().0, 401);
+    setup.gateway.reload(TEXT);
+    assert_eq!(client.get("main.example", "/read").unwrap().0, 200);
+}
+
+#[test]
+fn explain_verifies_a_certificate_as_the_listener_does() {
+    let setup = setup();
+    let explain = |url: &str, certificate: &str| {
+        let output = setup.gateway.sluice(&["explain", "sluice.yaml", url, "--certificate", certificate]);
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let told = explain("https://main.example/read", "acme.pem");
+    assert!(told.contains("consumer   acme") && told.contains("x-client-serial: a1b"), "{told}");
+    let told = explain("https://main.example/read", "beta.pem");
+    assert!(told.contains("403 scope-missing"), "{told}");
+    for bad in ["foreign.pem", "gone.pem"] {
+        let told = explain("https://main.example/read", bad);
+        assert!(told.contains("`public` does not believe the certificate, the TLS handshake fails"), "{told}");
+    }
+    let told = explain("https://main.example/read", r#"{"uri": "spiffe://example/acme"}"#);
+    assert!(told.contains("consumer   acme"), "{told}");
+    for (bad, why) in [("none.pem", "none.pem:"), ("acme.key", "holds no certificate"), (r#"{"uris": []}"#, "unknown field `uris`")] {
+        let told = explain("https://main.example/read", bad);
+        assert!(told.contains(why), "{told}");
+    }
+}
