@@ -45,6 +45,11 @@ pub fn unknown_key<'a>(place: &Place, key: &str, known: impl IntoIterator<Item =
             .help("nothing may stand in the file that has no effect: remove it until it is");
     }
     let diagnostic = Diagnostic::at(place, "unknown-key", format!("`{key}` is not a key here"));
+    if let Some((_, _, home)) =
+        ELSEWHERE.iter().find(|(name, beside, _)| *name == key && known.clone().into_iter().any(|other| other == *beside))
+    {
+        return diagnostic.help(format!("it belongs {home}"));
+    }
     if ROUTE_ITSELF.contains(&key) && known.clone().into_iter().any(|other| other == "limits") {
         return diagnostic.help(format!("only a route says `{key}`, for itself"));
     }
@@ -54,6 +59,10 @@ pub fn unknown_key<'a>(place: &Place, key: &str, known: impl IntoIterator<Item =
     }
 }
 
+/// Keys that are looked for in the wrong place, each with a key that stands beside it there, and where they belong.
+const ELSEWHERE: &[(&str, &str, &str)] =
+    &[("tls", "listeners", "under a listener or an upstream"), ("quota", "upstream", "under a limit or a plan")];
+
 /// Keys that only routes have and that people look for in bundles and defaults.
 const ROUTE_ITSELF: &[&str] = &["auth", "listeners", "match"];
 
@@ -61,13 +70,8 @@ const ROUTE_ITSELF: &[&str] = &["auth", "listeners", "match"];
 const NOT_BUILT: &[(&str, &str)] = &[
     ("acme", "certificates"),
     ("http3", "connections"),
-    ("tls", "watch"),
-    ("tls", "listeners"),
-    ("proxy_protocol", "connections"),
     ("cache", "limits"),
     ("cache", "listeners"),
-    ("quota", "rate"),
-    ("quota", "limits"),
     ("compress", "limits"),
     ("transform", "limits"),
     ("validate", "limits"),

@@ -52,7 +52,7 @@ const MOST_ALIASED: usize = 100_000;
 const DEEPEST: usize = 64;
 
 /// Reads a text. All that can be told in one go is told: several duplicate keys, several tags; a syntax error ends the reading.
-pub fn parse(source: &Arc<Source>) -> Result<Node, Vec<Diagnostic>> {
+pub fn parse(source: &Arc<Source>) -> Result<(Node, Vec<Diagnostic>), Vec<Diagnostic>> {
     Builder::new(source, MOST_NODES).run()
 }
 
@@ -87,6 +87,8 @@ struct Builder<'a> {
     aliased: usize,
     most: usize,
     errors: Vec<Diagnostic>,
+    /// What is wrong and leaves a tree to go on with.
+    repeated: Vec<Diagnostic>,
 }
 
 // === impl Node ===
@@ -116,10 +118,20 @@ impl Node {
 
 impl<'a> Builder<'a> {
     fn new(source: &'a Arc<Source>, most: usize) -> Self {
-        Builder { source, open: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0, aliased: 0, most, errors: Vec::new() }
+        Builder {
+            source,
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            root: None,
+            nodes: 0,
+            aliased: 0,
+            most,
+            errors: Vec::new(),
+            repeated: Vec::new(),
+        }
     }
 
-    fn run(mut self) -> Result<Node, Vec<Diagnostic>> {
+    fn run(mut self) -> Result<(Node, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut options = Options::default();
         options.disallow_directives = true;
         let source = Arc::clone(self.source);
@@ -198,8 +210,11 @@ impl<'a> Builder<'a> {
             }
         }
         match self.root {
-            _ if !self.errors.is_empty() => Err(self.errors),
-            Some(node) if !node.is_null() => Ok(node),
+            _ if !self.errors.is_empty() => {
+                self.errors.append(&mut self.repeated);
+                Err(self.errors)
+            }
+            Some(node) if !node.is_null() => Ok((node, self.repeated)),
             _ => {
                 let place = Place { source: Arc::clone(self.source), line: 1, column: 1, width: 1 };
                 Err(vec![Diagnostic::at(
@@ -276,7 +291,7 @@ impl<'a> Builder<'a> {
                         node.place = key.place.clone();
                     }
                     if let Some(line) = first_seen(&mut open.seen, entries, &key) {
-                        self.errors.push(
+                        self.repeated.push(
                             Diagnostic::at(&key.place, "duplicate-key", format!("`{}` is written twice in this mapping", key.text))
                                 .help(format!("it is already there on line {line}; keep one of the two")),
                         );
@@ -407,11 +422,11 @@ mod tests {
     }
 
     fn node(text: &str) -> Node {
-        parse(&source(text)).unwrap_or_else(|errors| panic!("{errors:?}"))
+        parse(&source(text)).unwrap_or_else(|errors| panic!("{errors:?}")).0
     }
 
     fn codes(text: &str) -> Vec<(&'static str, u32, u32)> {
-        let errors = parse(&source(text)).expect_err(text);
+        let errors = parse(&source(text)).map_or_else(|errors| errors, |(_, repeated)| repeated);
         errors.iter().map(|e| (e.code, e.place.as_ref().unwrap().line, e.place.as_ref().unwrap().column)).collect()
     }
 
@@ -464,7 +479,7 @@ mod tests {
     fn all_duplicate_keys_are_told_each_with_the_line_of_the_first() {
         assert_eq!(codes("a: 1\nb: 1\na: 2\nb: 3\n"), [("duplicate-key", 3, 1), ("duplicate-key", 4, 1)]);
         let many: String = (0..40).map(|n| format!("k{n}: 1\n")).collect();
-        let errors = parse(&source(&format!("{many}k3: 2\nk39: 2\n"))).unwrap_err();
+        let (_, errors) = parse(&source(&format!("{many}k3: 2\nk39: 2\n"))).unwrap();
         assert_eq!(errors.len(), 2);
         assert!(errors[0].help.as_deref().unwrap().contains("line 4;") && errors[1].help.as_deref().unwrap().contains("line 40;"));
     }

@@ -273,7 +273,7 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
         location: LOCATIONS.iter().any(|name| head.headers.contains_key(name)).then(|| Way {
             scheme: ctx.facts.scheme,
             host: ctx.facts.target.authority(),
-            target: &target.address.text,
+            targets: relay.upstream.pool.targets(),
             sent_host: rewrite.map_or(ctx.facts.target.authority(), |rewrite| {
                 rewrite.sent_host(ctx.facts.target.authority(), target.host_header.to_str().unwrap_or_default())
             }),

@@ -34,15 +34,19 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
     let query = facts.target.query().map(|query| cut(query, &gateway.credential_parameters));
     let asked = outcome.head.as_ref().map(|head| {
         let mark = if query.is_some() { "?" } else { "" };
-        let (scheme, host, path) = (facts.scheme.as_str(), facts.target.authority(), facts.target.path());
+        let scheme = facts.scheme.as_str();
+        if let Some(sent) = &facts.as_sent {
+            return format!("{} {scheme}://{}{}", head.method, String::from_utf8_lossy(&sent.host), String::from_utf8_lossy(&sent.path));
+        }
+        let (host, path) = (facts.target.authority(), facts.target.path());
         format!("{} {scheme}://{host}{path}{mark}{}", head.method, query.as_deref().unwrap_or_default())
     });
     let mut told = json!({
         "request": asked,
         "listener": gateway.listeners.get(facts.listener).map(|listener| listener.name.to_string()),
         "client": facts.client.to_string(),
-        "host": facts.target.host(),
-        "path": facts.target.path(),
+        "host": facts.as_sent.as_ref().map_or(facts.target.host().into(), |sent| String::from_utf8_lossy(&sent.host)),
+        "path": facts.as_sent.as_ref().map_or(facts.target.path().into(), |sent| String::from_utf8_lossy(&sent.path)),
         "query": query,
         "route": route.map(|route| route.name.to_string()),
         "lost": lost(gateway, outcome),
@@ -55,6 +59,23 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
         "would_refuse": facts.would_refuse.to_vec(),
         "allowed": outcome.is_allowed(),
     });
+    tell_verdict(gateway, outcome, route, &mut told);
+    hide_interpolated(gateway, &mut told);
+    told
+}
+
+/// Whatever interpolation put into the file is shown nowhere, wherever it has got to.
+fn hide_interpolated(gateway: &Gateway, told: &mut Value) {
+    match told {
+        Value::String(text) => *text = gateway.sources.iter().fold(std::mem::take(text), |text, source| source.without_interpolated(text)),
+        Value::Array(all) => all.iter_mut().for_each(|one| hide_interpolated(gateway, one)),
+        Value::Object(all) => all.values_mut().for_each(|one| hide_interpolated(gateway, one)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, told: &mut Value) {
+    let facts = &outcome.facts;
     match &outcome.verdict {
         Verdict::Relayed { upstream, head } => {
             let before = outcome.head.as_ref().map(|head| head.headers.clone()).unwrap_or_default();
@@ -86,7 +107,6 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
             told["answer_headers"] = headers.iter().map(|(name, value)| json!([name.as_str(), shown(gateway, name, value)])).collect();
         }
     }
-    told
 }
 
 /// What tells the request apart from others, and the target that has its key while it works and is not overloaded.

@@ -30,6 +30,7 @@ mod proxy_protocol;
 mod readme;
 mod relay;
 mod reload;
+mod schema;
 mod stalled;
 mod stop;
 mod streaming;
