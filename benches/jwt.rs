@@ -79,10 +79,12 @@ fn authenticator(algorithm: JwtAlgorithm, pem: Option<String>, memory: u64) -> J
         max_lifetime: None,
         scope_claim: None,
         role_claim: None,
+        plan: None,
+        tags: Default::default(),
         forward: [("x-user-id".to_owned(), at("sub".to_owned()))].into(),
         pass: false,
     };
-    Jwt::compile(&at("idp".to_owned()), &settings, Vec::new(), memory).unwrap()
+    Jwt::compile(&at("idp".to_owned()), &settings, Default::default(), memory).unwrap()
 }
 
 fn tokens(criterion: &mut Criterion) {

@@ -67,6 +67,12 @@ pub struct Status {
     pub last_reload: Option<ReloadStatus>,
     pub listeners: BTreeMap<String, ListenerStatus>,
     pub upstreams: BTreeMap<String, Vec<TargetStatus>>,
+    /// Those of identity providers, by authenticator.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub key_sets: BTreeMap<String, KeySetStatus>,
+    /// Files that are read again while the gateway runs: `consumers`, `revocation`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub lists: BTreeMap<String, ListStatus>,
 }
 
 /// The configuration that runs.
@@ -99,6 +105,33 @@ pub struct TargetStatus {
     /// When it became so; none where it has been so since the start.
     pub since: Option<Moment>,
     pub requests_in_flight: u64,
+}
+
+/// A provider's key set.
+#[derive(Debug, Serialize)]
+pub struct KeySetStatus {
+    pub from: String,
+    pub keys: usize,
+    /// When the set that is in use was fetched; none where there is none.
+    pub fetched: Option<Moment>,
+    pub age_s: Option<u64>,
+    pub next_fetch: Moment,
+    /// `ok`, or why the last attempt failed.
+    pub last_result: String,
+    /// Attempts that failed since the last that did not.
+    pub failures: u32,
+}
+
+/// A file of lines that is read again whenever it changes.
+#[derive(Debug, Serialize)]
+pub struct ListStatus {
+    pub file: String,
+    pub entries: usize,
+    /// When what is in use was read.
+    pub read: Moment,
+    pub age_s: u64,
+    /// `ok`, or why what stands in the file now is not in use.
+    pub last_result: String,
 }
 
 /// Milliseconds since 1970, shown as RFC 3339.
@@ -198,6 +231,8 @@ pub(crate) mod tests {
                     vec![TargetStatus { address: "10.0.0.7:80".to_owned(), healthy: false, since: Some(Moment(0)), requests_in_flight: 1 }],
                 )]
                 .into(),
+                key_sets: BTreeMap::new(),
+                lists: BTreeMap::new(),
             }
         }
     }

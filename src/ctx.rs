@@ -55,6 +55,8 @@ pub struct Facts {
     pub as_sent: Option<Box<AsSent>>,
     /// Index of the route in the snapshot; `None` until one is chosen and where none matches.
     pub route: Option<usize>,
+    /// Which of the route's upstreams: 0 is the default.
+    pub chosen: usize,
     /// Where in `target.path` the `{rest}` of the matched pattern begins.
     pub rest: Option<usize>,
     /// Where in `target.path` each `{name}` of the matched pattern stands, in the pattern's order.
@@ -176,6 +178,7 @@ impl Facts {
             peer_is_trusted: false,
             target: Target::default(),
             route: None,
+            chosen: 0,
             rest: None,
             as_sent: None,
             captures: Captures::default(),

@@ -10,7 +10,7 @@ use crate::entry;
 use crate::entry::ROUTE_NOT_FOUND;
 use crate::policy::buckets::Buckets;
 use crate::policy::credential::cut;
-use crate::policy::{Answer, Counting, Request, Stop};
+use crate::policy::{Answer, Counting, Request, Shadow, Stop};
 use crate::reply::problem::Problem;
 
 /// What happens to a request that nothing refused.
@@ -72,6 +72,11 @@ pub async fn decide<'g>(
         return Err(Problem::new(&ROUTE_NOT_FOUND).into());
     };
     route.policies.judge(&request, facts, Counting { buckets, plans: &gateway.plans }).await?;
+    if let Some(others) = &route.others
+        && !route.policies.shadows(Shadow::Auth)
+    {
+        facts.chosen = others.choice.of(facts.identity.as_deref());
+    }
     match &route.action {
         Action::Upstream(_) => Ok(Decision::Relay(route)),
         Action::Respond(fixed) if fixed.code.is_some() => Ok(Decision::Fixed(route)),

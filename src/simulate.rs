@@ -185,7 +185,7 @@ fn parse(raw: &[u8]) -> Result<RequestHeader, NoRequest> {
 }
 
 fn relayed(gateway: &Gateway, route: &Route, facts: &Facts, head: &RequestHeader) -> Result<Verdict, NoRequest> {
-    let Action::Upstream(relay) = &route.action else { return Err("a route without an upstream".to_owned()) };
+    let Some(relay) = route.relay(facts.chosen) else { return Err("a route without an upstream".to_owned()) };
     let mut head = Box::new(head.clone());
     let is_chunked = head.headers.contains_key(header::TRANSFER_ENCODING);
     let version = head.version;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use http::HeaderName;
 
 use self::route::Parts;
+use super::check::tags::named as named_tags;
 use super::diagnostic::{self, Diagnostic};
 use super::document::{Document, RouteSettings, ServerSettings};
 use super::effective::{Given, Resolver};
@@ -23,15 +24,18 @@ use super::types::{Period, Size};
 use crate::entry::client_ip::Clients;
 use crate::entry::route::{RouteMatch, Table};
 use crate::listen::Listener;
-use crate::policy::authenticators;
+use crate::policy::authenticators::{self, Sections};
 use crate::policy::limits::limit::{Limit, quota_name};
 use crate::policy::rate_limit::RateLimits;
+use crate::policy::tag_book::TagBook;
 use crate::relay::strip::StripSet;
 use crate::relay::upstream::Upstream;
 use crate::report::metrics::series::LimitSeries;
 use crate::report::writer::To;
 use crate::state::State;
 
+/// The default of `server.pool`.
+const POOL: usize = 1024;
 /// The default of `server.limits_memory`.
 const LIMITS_MEMORY: Size = Size::mib(64);
 /// The default of `server.drain`.
@@ -194,14 +198,16 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
             Some((name.as_str(), Arc::new(wrong.keep(Limit::compile(name, limit))?.with_series(state.metrics.limit(name)))))
         })
         .collect();
-    let plan_of = |name: &str| document.plans.iter().position(|(plan, _)| plan.as_str() == name);
-    let known = authenticators::compile(
-        &document.authenticators,
-        &document.consumers,
-        &plan_of,
-        server.tokens_memory,
-        earlier.map(|earlier| &earlier.authenticators),
-    );
+    let plan_names: Vec<Arc<str>> = document.plans.iter().map(|(name, _)| name.as_str().into()).collect();
+    let sections = Sections {
+        authenticators: &document.authenticators,
+        consumers: &document.consumers,
+        consumers_from: document.consumers_from.as_ref(),
+        revocation: document.revocation.as_ref(),
+        plans: &plan_names,
+        book: Arc::new(TagBook::new(named_tags(&document), &state.metrics)),
+    };
+    let known = authenticators::compile(&sections, server.tokens_memory, earlier.map(|earlier| &earlier.authenticators));
     let authenticators = wrong.keep(known).unwrap_or_default();
     let upstreams = upstreams(&document, state, &mut wrong);
     let listeners = listeners(&document, &limits, state, &mut wrong);
@@ -273,10 +279,11 @@ fn fingerprint(document: &Document) -> String {
 
 fn server(settings: Option<&ServerSettings>) -> Server {
     let absent = ServerSettings::default();
-    let ServerSettings { threads, drain, settle, state, watch, limits_memory, tokens_memory } = settings.unwrap_or(&absent);
+    let ServerSettings { threads, pool, drain, settle, state, watch, limits_memory, tokens_memory } = settings.unwrap_or(&absent);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Server {
         threads: threads.as_ref().map_or(cores, |threads| usize::from(threads.value)),
+        pool: pool.as_ref().map_or(POOL, |pool| pool.value as usize),
         drain: drain.as_ref().map_or(DRAIN, |drain| drain.value).0,
         settle: settle.as_ref().map_or(SETTLE, |settle| settle.value).0,
         state: state.as_ref().map(|folder| folder.place.source.path.parent().unwrap_or(Path::new("")).join(&folder.value)),

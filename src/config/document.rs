@@ -17,11 +17,15 @@ use crate::listen::ListenerSettings;
 use crate::policy::Shadow;
 use crate::policy::authn::{AuthSettings, AuthenticatorSettings, ConsumerSettings};
 use crate::policy::authz::AllowSettings;
+use crate::policy::consumers::ConsumersFromSettings;
 use crate::policy::cors::CorsSettings;
+use crate::policy::https::HttpsSettings;
 use crate::policy::ip_filter::IpFilterSettings;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
+use crate::policy::revocation::RevocationSettings;
 use crate::policy::validate::BodySettings;
 use crate::policy::websocket::WebSocketSettings;
+use crate::relay::choice::GoesTo;
 use crate::relay::rewrite::{RequestHeadersSettings, RewriteSettings};
 use crate::relay::timeouts::RouteTimeoutsSettings;
 use crate::relay::translate::grpc_web::GrpcSettings;
@@ -39,6 +43,8 @@ pub struct Document {
     pub clients: Option<ClientsSettings>,
     pub authenticators: Named<AuthenticatorSettings>,
     pub consumers: Named<ConsumerSettings>,
+    pub consumers_from: Option<At<ConsumersFromSettings>>,
+    pub revocation: Option<At<RevocationSettings>>,
     pub plans: Named<PlanSettings>,
     pub limits: Named<LimitSettings>,
     pub upstreams: Named<UpstreamSettings>,
@@ -56,6 +62,9 @@ pub struct Document {
 pub struct ServerSettings {
     /// Worker threads. Default: the cores this process may use.
     pub threads: Option<At<u16>>,
+    /// How many connections to upstreams each worker keeps for later requests, those of all upstreams together; one more closes that which has rested
+    /// longest. Cannot change in place. 1 to 100000; default 1024.
+    pub pool: Option<At<u32>>,
     /// How long started requests may take after a stop. Default 30s.
     pub drain: Option<At<Period>>,
     /// Time between `/readyz` going false and the listeners closing. Default 1s.
@@ -87,6 +96,8 @@ pub struct AdminSettings {
 pub struct PolicySettings {
     /// Which client addresses may call.
     pub ip_filter: Option<At<IpFilterSettings>>,
+    /// Requests that come without TLS, on a listener that has none or, as a trusted proxy says, to that.
+    pub https: Option<At<HttpsSettings>>,
     /// Cross-origin requests.
     pub cors: Option<At<CorsSettings>>,
     /// WebSockets.
@@ -119,7 +130,7 @@ pub struct DefaultsSettings {
     pub place: super::diagnostic::Place,
     /// Names in `bundles`.
     pub bundles: Vec<At<String>>,
-    pub upstream: Option<At<String>>,
+    pub upstream: Option<At<GoesTo>>,
     pub policies: PolicySettings,
 }
 
@@ -131,7 +142,7 @@ pub struct DefaultsOwnSettings {
     #[serde(rename = "use", default)]
     pub bundles: Vec<At<String>>,
     /// A name in `upstreams`, for every route that says neither `upstream`, `respond` nor `redirect`.
-    pub upstream: Option<At<String>>,
+    pub upstream: Option<At<GoesTo>>,
 }
 
 /// A route: which requests, who may call, what happens to them.
@@ -157,8 +168,8 @@ pub struct RouteOwnSettings {
     /// Names in `bundles` whose policies apply; replaces the list of the defaults.
     #[serde(rename = "use")]
     pub bundles: Option<At<Vec<At<String>>>>,
-    /// A name in `upstreams`. Exactly one of `upstream`, `respond` and `redirect`.
-    pub upstream: Option<At<String>>,
+    /// A name in `upstreams`, or one for each value of a tag of the caller. Exactly one of `upstream`, `respond` and `redirect`.
+    pub upstream: Option<At<GoesTo>>,
     /// A fixed answer.
     pub respond: Option<At<RespondSettings>>,
     /// A redirect.

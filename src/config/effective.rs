@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use super::document::{DefaultsSettings, Document, PolicySettings, RouteSettings};
 use super::types::At;
 use crate::policy::Shadow;
+use crate::relay::choice::GoesTo;
 
 /// Where a policy was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct Effective<'a> {
     /// Who may have given a policy, the nearest first.
     givers: Vec<(Giver<'a>, &'a PolicySettings)>,
     /// The route's own, or that of the defaults where it has no other way to answer.
-    pub upstream: Option<&'a At<String>>,
+    pub upstream: Option<&'a At<GoesTo>>,
 }
 
 /// Finds bundles by name; made once for a document.

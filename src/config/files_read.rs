@@ -60,12 +60,17 @@ pub fn look_again(known: &Looks, config: &Path) -> Looks {
 }
 
 fn look(path: &Path) -> Option<Look> {
-    std::fs::metadata(path).ok().as_ref().map(Look::of)
+    Look::at(path)
 }
 
 // === impl Look ===
 
 impl Look {
+    /// How a file looks now; none where it is not there.
+    pub fn at(path: &Path) -> Option<Look> {
+        std::fs::metadata(path).ok().as_ref().map(Look::of)
+    }
+
     fn of(meta: &Metadata) -> Look {
         Look {
             file: (meta.dev(), meta.ino()),

@@ -191,7 +191,7 @@ pub fn read_bytes_beside(place: &Place, path: &str) -> Result<Vec<u8>, String> {
 }
 
 /// An error of the system in words, without its number.
-pub(super) fn why(error: &std::io::Error) -> String {
+pub fn why(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
         std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),

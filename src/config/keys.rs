@@ -44,6 +44,11 @@ pub fn unknown_key<'a>(place: &Place, key: &str, known: impl IntoIterator<Item =
         return Diagnostic::at(place, "not-built", format!("`{key}` is not built yet"))
             .help("nothing may stand in the file that has no effect: remove it until it is");
     }
+    if let Some((_, _, help)) =
+        NOT_SUPPORTED.iter().find(|(name, beside, _)| *name == key && known.clone().into_iter().any(|other| other == *beside))
+    {
+        return Diagnostic::at(place, "not-supported", format!("`{key}` is not supported")).help(*help);
+    }
     let diagnostic = Diagnostic::at(place, "unknown-key", format!("`{key}` is not a key here"));
     if let Some((_, _, home)) =
         ELSEWHERE.iter().find(|(name, beside, _)| *name == key && known.clone().into_iter().any(|other| other == *beside))
@@ -62,14 +67,22 @@ pub fn unknown_key<'a>(place: &Place, key: &str, known: impl IntoIterator<Item =
 /// Keys that are looked for in the wrong place, each with a key that stands beside it there, and where they belong.
 const ELSEWHERE: &[(&str, &str, &str)] =
     &[("tls", "listeners", "under a listener or an upstream"), ("quota", "upstream", "under a limit or a plan")];
+/// What is said of a word that is none of `known`, where it is one that people look for.
+pub fn not_supported(word: &str, known: &[&str]) -> Option<&'static str> {
+    NOT_SUPPORTED.iter().find(|(name, beside, _)| *name == word && known.contains(beside)).map(|(_, _, help)| *help)
+}
+
+/// Keys and words that people look for and that are left out on purpose, each with one that stands beside it, and what to do instead.
+const NOT_SUPPORTED: &[(&str, &str, &str)] =
+    &[("acme", "certificates", ACME), ("acme", "chain", ACME), ("http3", "connections", HTTP3), ("http3", "http2", HTTP3)];
+const ACME: &str = "let a client of ACME, such as certbot or lego, write the files of `chain` and `key`; with `server.watch` a renewal takes effect by itself";
+const HTTP3: &str = "clients use HTTP/2 or HTTP/1.1 where HTTP/3 is not offered; a load balancer before this gateway can offer it";
 
 /// Keys that only routes have and that people look for in bundles and defaults.
 const ROUTE_ITSELF: &[&str] = &["auth", "listeners", "match"];
 
 /// Keys that will come, each with a key that stands beside it: the same word elsewhere is simply unknown.
 const NOT_BUILT: &[(&str, &str)] = &[
-    ("acme", "certificates"),
-    ("http3", "connections"),
     ("cache", "limits"),
     ("cache", "listeners"),
     ("compress", "limits"),
@@ -82,7 +95,7 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
     ("mtls", "jwt"),
-    ("tags", "identities"),
+    ("redis", "file"),
     ("budget", "attempts"),
     ("conditions", "attempts"),
     ("breaker", "targets"),

@@ -24,6 +24,7 @@ use crate::policy::buckets::Buckets;
 use crate::policy::limits::limit::Limit;
 use crate::policy::rate_limit::RateLimits;
 use crate::relay::balance::hash_by::HashKeys;
+use crate::relay::choice::Choice;
 use crate::relay::head::HeadPlan;
 use crate::relay::pool::Pool;
 use crate::relay::strip::StripSet;
@@ -72,6 +73,8 @@ pub struct Gateway {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     pub threads: usize,
+    /// Connections to upstreams at rest, of each worker.
+    pub pool: usize,
     pub drain: Duration,
     pub settle: Duration,
     pub watch: bool,
@@ -106,6 +109,8 @@ pub struct Route {
     pub policies: Policies,
     pub response: ResponseHeaders,
     pub action: Action,
+    /// More ways than the one in `action`, where a tag of the caller chooses.
+    pub others: Option<Box<Others>>,
     pub series: Arc<RouteSeries>,
     /// What `sluice routes` shows.
     pub shown: Shown,
@@ -116,6 +121,13 @@ pub enum Action {
     Upstream(Box<Relay>),
     Respond(Fixed),
     Redirect(Redirect),
+}
+
+/// The ways to other upstreams than the default.
+pub struct Others {
+    pub choice: Choice,
+    /// In the order of the choice's values.
+    pub relays: Vec<Relay>,
 }
 
 /// The way to an upstream.
@@ -151,10 +163,11 @@ pub struct Shown {
 // === impl Route ===
 
 impl Route {
-    /// The way to its upstream, where it has one.
-    pub fn relay(&self) -> Option<&Relay> {
+    /// The way to the upstream that was chosen (see [`Facts::chosen`](crate::ctx::Facts::chosen)), where it has one.
+    pub fn relay(&self, chosen: usize) -> Option<&Relay> {
         match &self.action {
-            Action::Upstream(relay) => Some(relay),
+            Action::Upstream(relay) if chosen == 0 => Some(relay),
+            Action::Upstream(_) => self.others.as_ref()?.relays.get(chosen - 1),
             Action::Respond(_) | Action::Redirect(_) => None,
         }
     }

@@ -12,6 +12,7 @@ use serde::de::{DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, V
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::diagnostic::{Diagnostic, Place};
+use super::keys::not_supported;
 use super::read_error::{ReadError, What, address, in_words, short};
 use super::suggest;
 use super::types::{AT, TEXT_OR_LIST};
@@ -321,6 +322,9 @@ impl<'de> Deserializer<'de> for Reader<'de> {
         let all = || words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         let expected = if words.len() == 1 { all() } else { format!("one of {}", all()) };
         let scalar = self.scalar(&expected)?;
+        if let Some(help) = not_supported(&scalar.text, words) {
+            return Err(ReadError::new("not-supported", format!("`{}` is not supported: expected {expected}", scalar.text)).help(help));
+        }
         if !words.contains(&scalar.text.as_str()) {
             let error = ReadError::new("unknown-word", format!("found `{}`: expected {expected}", short(&scalar.text)));
             return Err(match suggest::nearest(&scalar.text, words.iter().copied()) {

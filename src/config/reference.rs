@@ -14,7 +14,9 @@ use super::load::SECTIONS;
 use crate::entry::client_ip::ClientsSettings;
 use crate::listen::ListenerSettings;
 use crate::policy::authn::{AuthenticatorSettings, ConsumerSettings};
+use crate::policy::consumers::ConsumersFromSettings;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
+use crate::policy::revocation::RevocationSettings;
 use crate::relay::upstream::UpstreamSettings;
 use crate::report::access_log::AccessLogSettings;
 
@@ -116,6 +118,8 @@ fn collect() -> (Vec<Section>, Value, Map<String, Value>) {
             "clients" => (false, of::<ClientsSettings>(g), None),
             "authenticators" => (true, of::<AuthenticatorSettings>(g), None),
             "consumers" => (true, of::<ConsumerSettings>(g), None),
+            "consumers_from" => (false, of::<ConsumersFromSettings>(g), None),
+            "revocation" => (false, of::<RevocationSettings>(g), None),
             "plans" => (true, of::<PlanSettings>(g), None),
             "limits" => (true, of::<LimitSettings>(g), None),
             "upstreams" => (true, of::<UpstreamSettings>(g), None),

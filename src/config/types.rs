@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use super::diagnostic::Place;
+use crate::report::civil::{parse_rfc3339, rfc3339};
 
 /// A value and where it was written. The reader fills in the place; see `read.rs`.
 #[derive(Clone, Debug)]
@@ -31,6 +32,10 @@ pub struct Period(pub Duration);
 /// A number of bytes such as `64KiB`, `1MiB` or plain `512`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
+
+/// A moment such as `2027-01-31` (its beginning, in UTC) or `2027-01-31T12:00:00Z`, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub u64);
 
 /// So many requests in a period: `100/m`, `10/s`, `5/5m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +170,27 @@ macro_rules! written_as {
 written_as!(Period, "time", "^[0-9]+(ms|s|m|h)$", "a time: expected a number and a unit, such as `250ms`, `5s`, `1m` or `1h`");
 written_as!(Size, "size", "^[0-9]+(B|KiB|MiB|GiB)?$", "a size: expected a number and a unit, such as `64KiB` or `1MiB`");
 written_as!(Rate, "rate", "^[0-9]+/([0-9]+)?(ms|s|m|h)$", "a rate: expected a count and a unit or duration, such as `10/s` or `5/5m`");
+
+written_as!(
+    Moment,
+    "moment",
+    "^[0-9]{4}-[0-9]{2}-[0-9]{2}([Tt][0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2}))?$",
+    "a moment: expected a date or a date and time with its zone, such as `2027-01-31` or `2027-01-31T12:00:00Z`"
+);
+
+// === impl Moment ===
+
+impl Moment {
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_rfc3339(text).map(Moment)
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&rfc3339(self.0)))
+    }
+}
 
 // === impl Period ===
 

@@ -1,6 +1,6 @@
 //! The way to an upstream and back: chooses, connects, and what passes. What is decided is decided in `relay`; what fails is told in `fail.rs`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,14 +17,18 @@ use smallvec::SmallVec;
 use super::{Ctx, call, is_websocket, stuck};
 use crate::clock;
 use crate::config::plan::{Relay, Route};
+use crate::listen::address::LOCAL;
+use crate::listen::conn::ConnInfo;
 use crate::policy::limits;
+use crate::relay::address::Spot;
 use crate::relay::balance::{Wanted, choose as choose_target};
 use crate::relay::connect::Link;
 use crate::relay::framing::make_plain;
 use crate::relay::h2_fault::bounded;
 use crate::relay::hop_by_hop::without_hop_by_hop;
-use crate::relay::peer::peer as make_peer;
+use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
+use crate::relay::proxied::OnBehalf;
 use crate::relay::send::make_head;
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
@@ -37,7 +41,7 @@ use crate::reply::location::Way;
 pub struct Attempts {
     pub number: u8,
     pub(super) chosen: Option<Chosen>,
-    pub(super) tried: SmallVec<[SocketAddr; 4]>,
+    pub(super) tried: SmallVec<[Spot; 4]>,
     /// What tells it apart from other requests, where the upstream goes by that.
     key: Option<u64>,
     /// The next attempt opens a connection of its own.
@@ -117,7 +121,7 @@ pub fn is_unfit(session: &Session, ctx: &Ctx) -> bool {
 pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
     let (pool, idle) = (relay.upstream.pool.clone(), relay.timeouts.idle);
-    let attempts = &mut ctx.attempts;
+    let Ctx { attempts, facts, conn, .. } = ctx;
     let Some(chosen) = &attempts.chosen else { return Err(no_relay()) };
     attempts.number += 1;
     attempts.wants_http1 = is_websocket(session);
@@ -130,9 +134,25 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     };
     attempts.is_h2 = speaks == Protocol::H2;
     attempts.link = None;
-    let mut peer = make_peer(&pool, chosen, std::mem::take(&mut attempts.is_fresh), speaks);
+    let fresh = std::mem::take(&mut attempts.is_fresh);
+    let client = pool.upstream.proxy_protocol.and_then(|_| on_behalf(session, conn.as_deref(), facts.client));
+    let mut peer = make_peer(&pool, chosen, Want { fresh, speaks, now: attempts.began, client });
     peer.options.write_timeout = Some(idle);
     Ok(peer)
+}
+
+/// Who the upstream is told that the request is from. Nobody: a process of this machine that has no address.
+fn on_behalf(session: &Session, conn: Option<&ConnInfo>, client: IpAddr) -> Option<OnBehalf> {
+    let peer = conn?.peer;
+    if peer == LOCAL && client == peer.ip() {
+        return None;
+    }
+    let here = session.server_addr().and_then(|addr| addr.as_inet()).copied();
+    let here = here
+        .unwrap_or_else(|| SocketAddr::new(if client.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }, 0));
+    // Behind a proxy that is trusted the address is that of its client, whose port nobody says.
+    let port = if client == peer.ip() { peer.port() } else { 0 };
+    Some(OnBehalf { client: SocketAddr::new(client, port), here: SocketAddr::new(here.ip().to_canonical(), here.port()) })
 }
 
 /// A connection was made or taken from the pool.

@@ -34,7 +34,8 @@ pub struct Call {
 impl Call {
     /// A request of HTTP/1 to a route that translates nothing is not even looked at.
     pub fn of(session: &Session, route: Option<&Route>) -> Option<Box<Call>> {
-        let web = route.and_then(Route::relay).is_some_and(|relay| relay.grpc_web);
+        // All upstreams of a route are translated for, or none.
+        let web = route.and_then(|route| route.relay(0)).is_some_and(|relay| relay.grpc_web);
         let head = session.req_header();
         if !web && head.version != http::Version::HTTP_2 {
             return None;

@@ -102,6 +102,8 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         upstream_path: attempts.rewritten.as_deref().unwrap_or_default().as_bytes(),
         route: route.map_or("", |route| &route.name),
         consumer: identity.and_then(|identity| identity.consumer.as_ref()).map_or("", |consumer| &consumer.name),
+        plan: identity.and_then(|identity| identity.plan()).map_or("", |(name, _)| name),
+        tags_of: identity,
         subject: identity.and_then(|identity| identity.subject.as_deref()).unwrap_or_default(),
         status: match refused {
             // 499 as nginx counts it: the client left before it had an answer.
@@ -148,6 +150,9 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         && let Some(series) = ctx.gateway.limit_series.get(&**limit)
     {
         series.refused(key);
+    }
+    for tag in identity.into_iter().flat_map(|identity| identity.tags()) {
+        tag.series.done(refused.is_some() || facts.responded.is_some());
     }
     let series = route.map_or(&ctx.gateway.unmatched, |route| &route.series);
     let outcome = match (refused, &facts.responded, status) {
@@ -247,6 +252,7 @@ impl Drop for Ctx {
     /// A request whose task panicked, or was cut at the end of a drain, has no hook left that could report it, and it is in flight no more.
     fn drop(&mut self) {
         if self.has_begun && !self.is_reported {
+            self.attempts.stop_clock();
             let (is_cut, is_stuck) = self.conn.as_ref().map_or((false, false), |conn| (conn.listener.is_cut(), conn.deadline.is_stuck()));
             // What had passed is known; the head and the session are gone.
             let (told, sent) = if is_stuck {
@@ -257,7 +263,10 @@ impl Drop for Ctx {
                     true => (&DRAIN_ENDED, None),
                     false => (&INTERNAL_ERROR, Some("the request's task ended early".to_owned())),
                 });
-                (self.attempts.is_tunnel.then_some(101), if self.attempts.is_tunnel { self.attempts.received } else { 0 })
+                match self.attempts.has_answer {
+                    true => (self.attempts.status, self.attempts.received),
+                    false => (None, 0),
+                }
             };
             let received = if told.is_some() { self.attempts.sent } else { 0 };
             match self.spoken.take() {

@@ -47,7 +47,7 @@ pub struct Ctx {
     /// The line has been written; a context that is dropped before that belonged to a request that panicked.
     is_reported: bool,
     has_begun: bool,
-    /// What the log says of a request with a body, should its session be gone by then.
+    /// What the log says of the head, should its session be gone by then.
     spoken: Option<stuck::Spoken>,
 }
 
@@ -89,7 +89,7 @@ impl Ctx {
 
     fn relay(&self) -> Option<(&Route, &Relay)> {
         let route = self.route()?;
-        Some((route, route.relay()?))
+        Some((route, route.relay(self.facts.chosen)?))
     }
 }
 
@@ -105,6 +105,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     ctx.facts.arrive(slot, conn.peer, conn.scheme, now);
     ctx.facts.tls.clone_from(&conn.tls);
     ctx.conn = Some(conn);
+    ctx.spoken = Some(stuck::Spoken { method: session.req_header().method.clone(), version: session.req_header().version, agent: None });
     ctx.enter();
     if !ctx.conn.as_ref().is_none_or(|conn| conn.is_believed()) {
         Box::pin(write::refuse(session, ctx, &Problem::new(&CERTIFICATE_OUTDATED))).await?;

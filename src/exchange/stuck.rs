@@ -13,19 +13,21 @@ use crate::relay::tunnel::in_tunnel;
 use crate::reply::problem::{Kind, Problem};
 use crate::report::metrics::series::Failure;
 
-/// Of the head of a request that has a body.
+/// What the log says of a head.
 #[derive(Clone, Debug)]
 pub struct Spoken {
     pub method: Method,
     pub version: Version,
+    /// Of a request that has a body only.
     pub agent: Option<HeaderValue>,
 }
 
 /// A piece of a body is on its way to an upstream.
 pub(super) fn note_asked(session: &Session, ctx: &mut Ctx) {
-    if ctx.spoken.is_none() {
-        let head = session.req_header();
-        ctx.spoken = Some(Spoken { method: head.method.clone(), version: head.version, agent: head.headers.get(USER_AGENT).cloned() });
+    if let Some(spoken) = &mut ctx.spoken
+        && spoken.agent.is_none()
+    {
+        spoken.agent = session.req_header().headers.get(USER_AGENT).cloned();
     }
 }
 

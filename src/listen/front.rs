@@ -79,6 +79,18 @@ enum Waited {
     Over(Option<Dropped>),
 }
 
+/// Ready once the time for a drain of a listener is over.
+pub(super) type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// See [`Cut`].
+pub(super) fn cut(conn: &ConnInfo) -> Cut {
+    let mut cutting = conn.listener.cutting();
+    Box::pin(async move {
+        // An error means that the listener itself is gone.
+        let _ = cutting.wait_for(|cut| *cut).await;
+    })
+}
+
 /// What of the waiting outlives a request.
 struct Waiting<'a, F> {
     alarm: Alarm,
@@ -88,6 +100,8 @@ struct Waiting<'a, F> {
     watch: ShutdownWatch,
     known: Known,
     is_closing: bool,
+    /// Ready once the time for a drain of its listener is over; made when that has begun.
+    cut: Option<Cut>,
     /// When the first head must be complete; `None` for later ones.
     first: Option<Instant>,
 }
@@ -130,6 +144,7 @@ where
             watch: conn.closing.clone(),
             known: Known::default(),
             is_closing: false,
+            cut: None,
             first: Some(Instant::now() + conn.listener.peek().deadlines.header),
         };
         let back = Back::new();
@@ -158,7 +173,8 @@ where
             };
             conn.begin_request(&request.head, bounds);
             let session = Http1::new(stream, back.clone(), request, deadlines.body);
-            unless_stuck(&conn.deadline, self.proxy.process_new_http(ServerSession::new_custom(session), &conn.closing)).await;
+            let exchange = self.proxy.process_new_http(ServerSession::new_custom(session), &conn.closing);
+            unless_stuck(&conn.deadline, exchange, |cx| waiting.poll_cut(cx, &conn)).await;
             stream = match back.take() {
                 Some(Returned::Kept(stream, None)) => stream,
                 Some(Returned::Kept(mut stream, Some(limit))) => match Box::pin(stream.skip_body(limit)).await {
@@ -261,6 +277,22 @@ impl<F: Future<Output = ()>> Waiting<'_, F> {
             }
         })
         .await
+    }
+
+    /// Ready where what is being answered may go on no longer. A tunnel ends by itself then, with a word to its client.
+    fn poll_cut(&mut self, cx: &mut Context<'_>, conn: &ConnInfo) -> Poll<()> {
+        // The usual case: nobody has said anything, and whoever does will wake this task.
+        if !self.is_closing {
+            let is_known = self.known.has(cx);
+            if is_known && matches!(self.watch.has_changed(), Ok(false)) {
+                return Poll::Pending;
+            }
+            self.is_closing = *self.watch.borrow() || (!is_known && self.closing.as_mut().poll(cx).is_ready());
+        }
+        if !self.is_closing || conn.is_tunnel() {
+            return Poll::Pending;
+        }
+        self.cut.get_or_insert_with(|| cut(conn)).as_mut().poll(cx)
     }
 
     fn is_closing(&mut self, cx: &mut Context<'_>) -> bool {

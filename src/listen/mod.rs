@@ -205,13 +205,15 @@ impl Listener {
 
 /// Who comes over a Unix socket has no address that could be counted by, unless a load balancer says so.
 fn local_without_addresses(settings: &ListenerSettings, mistakes: &mut Vec<Diagnostic>) {
-    let Some(connections) = settings.connections.as_ref().filter(|_| settings.address.is_unix() && settings.proxy_protocol.is_none())
-    else {
+    if !settings.address.is_unix() || settings.proxy_protocol.is_some() {
         return;
-    };
-    let per_address = connections.per_address.as_ref().map(|written| ("per_address", &written.place));
-    let rate = connections.rate_per_address.as_ref().map(|written| ("rate_per_address", &written.place));
-    for (key, place) in [per_address, rate].into_iter().flatten() {
+    }
+    let connections = settings.connections.as_ref();
+    let per_address = connections.and_then(|all| all.per_address.as_ref()).map(|written| ("per_address", &written.place));
+    let rate = connections.and_then(|all| all.rate_per_address.as_ref()).map(|written| ("rate_per_address", &written.place));
+    let handshakes = settings.tls.as_ref().and_then(|tls| tls.handshakes_per_address.as_ref());
+    let handshakes = handshakes.map(|written| ("handshakes_per_address", &written.place));
+    for (key, place) in [per_address, rate, handshakes].into_iter().flatten() {
         let message = format!("`{key}` has no effect: who comes over a Unix socket has no address");
         mistakes.push(Diagnostic::at(place, "inert", message).help("a load balancer can say who its clients are: `proxy_protocol`"));
     }

@@ -105,7 +105,8 @@ async fn steps<S: Socket>(admitted: Admitted<S>) -> Result<Opened<S>, Option<Dro
     let Some(tls) = conn.listener.settings().tls.clone() else {
         return Ok(Opened::Plain(ClientStream::new(socket, permit, Arc::new(conn)), Version::Http1));
     };
-    let shaken = shake(socket, &tls).await;
+    let may_begin = || listener.may_shake(&conn, tls.handshakes_per_address);
+    let shaken = shake(socket, &tls, may_begin).await;
     conn.listener.caps.note_handshake(match &shaken {
         Ok(Shaken::Tls(_, facts, _)) if facts.is_resumed => Handshake::Resumed,
         Ok(Shaken::Tls(..)) => Handshake::Full,
@@ -118,6 +119,7 @@ async fn steps<S: Socket>(admitted: Admitted<S>) -> Result<Opened<S>, Option<Dro
             Ok(Opened::Tls(ClientStream::new(stream, permit, conn), Version::Http1))
         }
         Ok(Shaken::Http(socket, head)) => Ok(Opened::Refused(ClientStream::new(socket, permit, Arc::new(conn)), &TLS_EXPECTED, head)),
+        Err(Handshake::TooFast) => Err(Some(Dropped::HandshakesPerAddress)),
         Err(_) => Err(Some(Dropped::Tls)),
     }
 }

@@ -11,9 +11,11 @@ use tokio::sync::watch;
 
 use super::Listener;
 use super::caps::{Caps, Full, Hold, Open, Permit};
+use super::conn::ConnInfo;
 use super::heads::Held;
 use super::newcomers::Newcomers;
 use crate::clock;
+use crate::config::types::Rate;
 use crate::report::metrics::series::{Dropped, ListenerSeries};
 
 /// A listener that is open, shared by the accept loops of all threads and by its connections.
@@ -27,6 +29,7 @@ pub struct RunningListener {
     pub(super) caps: Arc<Caps>,
     pub(super) open: Arc<Open>,
     pub(super) newcomers: Newcomers,
+    handshakes: Newcomers,
     pub(super) heads: Held,
     accepting: watch::Sender<bool>,
     closing: watch::Sender<bool>,
@@ -50,6 +53,7 @@ impl RunningListener {
             caps: Caps::counted_in(series),
             open,
             newcomers: Newcomers::default(),
+            handshakes: Newcomers::default(),
             heads: Held::default(),
             accepting: watch::Sender::new(true),
             closing: watch::Sender::new(false),
@@ -88,6 +92,11 @@ impl RunningListener {
         }
         permit.count(address, bounds).map_err(Full::reason)?;
         Ok(permit)
+    }
+
+    /// Whether one more TLS handshake may begin. Who comes over a Unix socket has no address, unless a load balancer has told one.
+    pub(super) fn may_shake(&self, conn: &ConnInfo, rate: Rate) -> bool {
+        (conn.balancer.is_none() && self.address.is_unix()) || self.handshakes.admit(conn.peer.ip(), rate, clock::mono())
     }
 
     /// How many connections are open on it.

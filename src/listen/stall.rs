@@ -1,23 +1,30 @@
-//! Runs an exchange, and gives it up where its upstream takes nothing more of the request.
+//! Runs an exchange, and gives it up where its upstream takes nothing more of the request, or its listener is cut.
 //!
-//! Decides when it looks. Does not decide how long that may take (`relay/deadline.rs`), nor what the client and the log are told
-//! (`exchange/stuck.rs`). From outside, because Pingora polls neither side of such an exchange but the one that says nothing.
+//! Decides when it looks. Does not decide how long that may take (`relay/deadline.rs`, `server/stop.rs`), nor what the client and the log are
+//! told (`exchange/stuck.rs`, `exchange/finish.rs`). From outside, because Pingora polls neither side of such an exchange but the one that says nothing.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
-use std::task::{Poll, ready};
+use std::task::{Context, Poll, ready};
 
 use super::alarm::Alarm;
 use crate::clock;
 use crate::relay::deadline::Deadline;
 
-/// What `exchange` gives; none where it was given up. It is dropped by then.
-pub(super) async fn unless_stuck<F: Future>(deadline: &Deadline, exchange: F) -> Option<F::Output> {
+/// What `exchange` gives; none where it was given up. It is dropped by then. `poll_cut` is ready where nothing may go on any more.
+pub(super) async fn unless_stuck<F: Future>(
+    deadline: &Deadline,
+    exchange: F,
+    mut poll_cut: impl FnMut(&mut Context<'_>) -> Poll<()>,
+) -> Option<F::Output> {
     let mut exchange = pin!(exchange);
     let mut alarm = Alarm::default();
     poll_fn(|cx| {
         if let Poll::Ready(done) = exchange.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
+        }
+        if poll_cut(cx).is_ready() {
+            return Poll::Ready(None);
         }
         let Some(at) = deadline.taken_by() else { return Poll::Pending };
         ready!(alarm.poll_past(cx, clock::instant(at)));
@@ -39,8 +46,15 @@ mod tests {
     async fn what_stands_still_is_given_up() {
         let deadline = Deadline::default();
         deadline.await_taken(clock::mono(), SOON);
-        assert_eq!(unless_stuck(&deadline, std::future::pending::<()>()).await, None);
+        assert_eq!(unless_stuck(&deadline, std::future::pending::<()>(), |_| Poll::Pending).await, None);
         assert!(deadline.is_stuck());
+    }
+
+    #[tokio::test]
+    async fn what_is_cut_is_given_up_though_nothing_is_stuck() {
+        let deadline = Deadline::default();
+        assert_eq!(unless_stuck(&deadline, std::future::pending::<()>(), |_| Poll::Ready(())).await, None);
+        assert!(!deadline.is_stuck());
     }
 
     #[tokio::test]
@@ -59,7 +73,7 @@ mod tests {
             }
             7
         };
-        assert_eq!(unless_stuck(&deadline, exchange).await, Some(7));
+        assert_eq!(unless_stuck(&deadline, exchange, |_| Poll::Pending).await, Some(7));
         assert!(!deadline.is_stuck());
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use std::sync::Arc;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -12,11 +11,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Stop;
+use super::consumers::{ListedConsumers, Owned};
 use super::credential::{self, Found};
 use super::forward::header_names;
-use super::principal::{Consumer, Credential, Identity};
+use super::key_table::KeyTable;
+use super::principal::{Credential, Identity, KeyId};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::types::At;
+use crate::config::types::{At, Moment};
 use crate::reply::problem::{Kind, Problem};
 
 pub static KEY_MALFORMED: Kind = Kind {
@@ -31,6 +32,13 @@ pub static KEY_UNKNOWN: Kind = Kind {
     status: 401,
     error: "Unauthorized",
     about: "The key is none of any consumer's. It was removed, mistyped, or belongs to another environment.",
+};
+
+pub static KEY_EXPIRED: Kind = Kind {
+    code: "key-expired",
+    status: 401,
+    error: "Unauthorized",
+    about: "The key is a consumer's, but its `expires` has passed. The log says when.",
 };
 
 /// Keys of consumers, in a header or a query parameter.
@@ -67,8 +75,11 @@ pub struct KeyFormatSettings {
 pub struct ApiKey {
     carrier: Carrier,
     format: Format,
-    /// Every consumer's keys, in the order of their hashes.
-    keys: Vec<(KeyHash, Arc<Identity>)>,
+    name: Arc<str>,
+    /// Every consumer's keys that the configuration holds.
+    keys: KeyTable<Arc<Identity>>,
+    /// Those of a file beside it. Their identities are made when they are asked for: a million take too much room.
+    listed: Option<Arc<ListedConsumers>>,
     headers: Vec<HeaderName>,
     pass: bool,
     challenge: HeaderValue,
@@ -115,14 +126,19 @@ pub fn hash_key(key: &[u8]) -> KeyHash {
 
 /// The public name of a key: the first 16 hex digits of its hash.
 pub fn key_id(hash: &KeyHash) -> String {
-    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    KeyId::of(hash).to_string()
 }
 
 // === impl ApiKey ===
 
 impl ApiKey {
     /// `keys`: those of all consumers, none twice, in the order in which they were written.
-    pub fn compile(name: &At<String>, settings: &ApiKeySettings, keys: &[(KeyHash, Arc<Consumer>)]) -> Result<Self, Vec<Diagnostic>> {
+    pub fn compile(
+        name: &At<String>,
+        settings: &ApiKeySettings,
+        keys: &[(KeyHash, Owned)],
+        listed: Option<&Arc<ListedConsumers>>,
+    ) -> Result<Self, Vec<Diagnostic>> {
         let ApiKeySettings { header, query, format, forward, pass } = settings;
         let mut wrong = Vec::new();
         let carrier = read_carrier(name, header.as_ref(), query.as_ref(), &mut wrong);
@@ -140,12 +156,12 @@ impl ApiKey {
             .collect();
         let name_text: Arc<str> = name.value.as_str().into();
         let mut table = Vec::with_capacity(keys.len());
-        for (hash, consumer) in keys {
-            match identify(&name_text, hash, consumer, &headers) {
+        for (hash, owned) in keys {
+            match identify(&name_text, hash, owned, &headers) {
                 Some(identity) => table.push((*hash, Arc::new(identity))),
                 None => {
-                    let message =
-                        format!("`{}` forwards the consumer's name, but `{}` cannot be a header's value", name.value, consumer.name);
+                    let consumer = &owned.consumer.name;
+                    let message = format!("`{}` forwards the consumer's name, but `{consumer}` cannot be a header's value", name.value);
                     let told = Diagnostic::at(&name.place, "consumer-name", message);
                     if !wrong.contains(&told) {
                         wrong.push(told);
@@ -154,36 +170,50 @@ impl ApiKey {
             }
         }
         let (Some(carrier), true) = (carrier, wrong.is_empty()) else { return Err(wrong) };
-        table.sort_by_key(|(hash, _)| *hash);
+        let Ok(keys) = KeyTable::new(table) else {
+            return Err(vec![Diagnostic::at(&name.place, "duplicate-key", "a key is listed twice")]);
+        };
         let challenge = match &carrier {
             Carrier::Header(name) => format!("ApiKey in=\"header\", name=\"{name}\""),
             Carrier::Parameter(name) => format!("ApiKey in=\"query\", name=\"{name}\""),
         };
         let challenge = HeaderValue::from_str(&challenge).expect("names of headers and parameters are visible ASCII");
-        Ok(ApiKey { carrier, format, keys: table, headers, pass: *pass, challenge })
+        Ok(ApiKey { carrier, format, name: name_text, keys, listed: listed.cloned(), headers, pass: *pass, challenge })
     }
 
-    /// Whose key the request carries; `Missing` where it carries none.
-    pub fn identify(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Found<Arc<Identity>>, Stop> {
+    /// Whose key the request carries at `now`, in milliseconds since 1970; `Missing` where it carries none.
+    pub fn identify(&self, headers: &HeaderMap, query: Option<&str>, now: u64) -> Result<Found<Arc<Identity>>, Stop> {
         match &self.carrier {
             Carrier::Header(name) => match credential::header(headers, name) {
-                Found::One(key) => self.look_up(key).map(Found::One),
+                Found::One(key) => self.look_up(key, now).map(Found::One),
                 Found::Missing => Ok(Found::Missing),
                 Found::Ambiguous => Ok(Found::Ambiguous),
             },
             Carrier::Parameter(name) => match credential::parameter(query, name) {
-                Found::One(key) => self.look_up(&key).map(Found::One),
+                Found::One(key) => self.look_up(&key, now).map(Found::One),
                 Found::Missing => Ok(Found::Missing),
                 Found::Ambiguous => Ok(Found::Ambiguous),
             },
         }
     }
 
-    /// As if the first key of this consumer had been sent.
-    pub fn assume(&self, consumer: &str) -> Result<Arc<Identity>, Stop> {
-        let is_its = |identity: &&Arc<Identity>| identity.consumer.as_ref().is_some_and(|own| own.name == consumer);
-        let found = self.keys.iter().map(|(_, identity)| identity).find(is_its);
-        found.cloned().ok_or_else(|| self.refuse(&KEY_UNKNOWN, "The key is unknown.", format!("consumer `{consumer}` has no keys")))
+    /// As if this consumer's key that is accepted longest had been sent.
+    pub fn assume(&self, consumer: &str, now: u64) -> Result<Arc<Identity>, Stop> {
+        let is_its = |identity: &&Arc<Identity>| identity.consumer.as_ref().is_some_and(|own| *own.name == *consumer);
+        let own = self.keys.iter().map(|(_, identity)| identity).filter(is_its);
+        let own = own.max_by_key(|identity| identity.expires.unwrap_or(u64::MAX)).cloned();
+        let found = match (own, &self.listed) {
+            (Some(own), _) => Some(own),
+            (None, Some(listed)) => {
+                let held = listed.held();
+                held.list.key_of(consumer).and_then(|(hash, owned)| identify(&self.name, hash, owned, &self.headers)).map(Arc::new)
+            }
+            (None, None) => None,
+        };
+        match found {
+            Some(identity) => self.in_force(identity, now),
+            None => Err(self.refuse(&KEY_UNKNOWN, "The key is unknown.", format!("consumer `{consumer}` has no keys"))),
+        }
     }
 
     pub fn carrier(&self) -> &Carrier {
@@ -205,7 +235,7 @@ impl ApiKey {
         &self.challenge
     }
 
-    fn look_up(&self, key: &[u8]) -> Result<Arc<Identity>, Stop> {
+    fn look_up(&self, key: &[u8], now: u64) -> Result<Arc<Identity>, Stop> {
         let malformed = |reason: String| self.refuse(&KEY_MALFORMED, "The key is malformed.", reason);
         if key.is_empty() || key.len() > LONGEST {
             return Err(malformed(format!("has {} bytes, expected 1 to {LONGEST}", key.len())));
@@ -222,16 +252,26 @@ impl ApiKey {
             return Err(malformed(format!("has {} characters, expected {length}", key.len())));
         }
         let hash = hash_key(key);
-        // What an attacker could time is the search for a hash, whose digits they cannot choose; the comparison that counts takes the same time always.
-        let at = self.keys.partition_point(|(own, _)| own[..8] < hash[..8]);
-        let candidates = self.keys[at..].iter().take_while(|(own, _)| own[..8] == hash[..8]);
-        let found = candidates.fold(
-            None,
-            |found, (own, identity)| {
-                if verify_slices_are_equal(own, &hash).is_ok() { Some(identity) } else { found }
-            },
-        );
-        found.cloned().ok_or_else(|| self.refuse(&KEY_UNKNOWN, "The key is unknown.", format!("no consumer has key {}", key_id(&hash))))
+        let found = self.keys.find(&hash).cloned().or_else(|| {
+            let held = self.listed.as_ref()?.held();
+            Some(Arc::new(identify(&self.name, &hash, held.list.find(&hash)?, &self.headers)?))
+        });
+        match found {
+            Some(identity) => self.in_force(identity, now),
+            None => Err(self.refuse(&KEY_UNKNOWN, "The key is unknown.", format!("no consumer has key {}", key_id(&hash)))),
+        }
+    }
+
+    fn in_force(&self, identity: Arc<Identity>, now: u64) -> Result<Arc<Identity>, Stop> {
+        match identity.expires.filter(|expires| now >= *expires) {
+            None => Ok(identity),
+            Some(expires) => {
+                let whose = identity.consumer.as_ref().map_or("", |consumer| &consumer.name);
+                let reason =
+                    format!("key {} of `{whose}` has expired at {}", identity.key_id.as_deref().unwrap_or_default(), Moment(expires));
+                Err(self.refuse(&KEY_EXPIRED, "The key has expired.", reason))
+            }
+        }
     }
 
     fn refuse(&self, kind: &'static Kind, detail: &'static str, reason: String) -> Stop {
@@ -240,18 +280,18 @@ impl ApiKey {
 }
 
 /// `None` where the consumer's name cannot be a header's value.
-fn identify(authenticator: &Arc<str>, hash: &KeyHash, consumer: &Arc<Consumer>, headers: &[HeaderName]) -> Option<Identity> {
+fn identify(authenticator: &Arc<str>, hash: &KeyHash, owned: &Owned, headers: &[HeaderName]) -> Option<Identity> {
+    let Owned { consumer, expires } = owned;
     let headers = headers.iter().map(|name| Some((name.clone(), HeaderValue::from_str(&consumer.name).ok()?))).collect::<Option<_>>()?;
     Some(Identity {
         credential: Credential::ApiKey,
         authenticator: authenticator.clone(),
-        subject: None,
         consumer: Some(consumer.clone()),
-        key_id: Some(key_id(hash)),
+        key_id: Some(KeyId::of(hash)),
         scopes: consumer.scopes.clone(),
-        roles: Vec::new(),
-        claims: serde_json::Value::Null,
         headers,
+        expires: *expires,
+        ..Identity::default()
     })
 }
 
@@ -318,7 +358,8 @@ fn read_format(authenticator: &At<String>, settings: &KeyFormatSettings, wrong: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::fixtures::{at, at_text, codes, head, refusal};
+    use crate::policy::fixtures::{NOW, at, at_text, codes, head, refusal};
+    use crate::policy::principal::Consumer;
 
     const KEY: &str = "sk_0123456789abcdef";
 
@@ -331,21 +372,22 @@ mod tests {
         ApiKeySettings { format: Some(format), ..settings() }
     }
 
-    fn consumer(name: &str) -> Arc<Consumer> {
-        Arc::new(Consumer { name: name.to_owned(), plan: None, scopes: vec!["orders:read".to_owned()] })
+    fn consumer(name: &str) -> Owned {
+        let consumer = Consumer { name: name.into(), scopes: ["orders:read".to_owned()].into(), ..Consumer::default() };
+        Owned { consumer: Arc::new(consumer), expires: None }
     }
 
     fn compile(settings: &ApiKeySettings) -> Result<ApiKey, Vec<Diagnostic>> {
         let keys: Vec<_> = (0..100).map(|n| (hash_key(format!("other{n}").as_bytes()), consumer("other"))).collect();
         let keys = [keys, vec![(hash_key(KEY.as_bytes()), consumer("acme"))]].concat();
-        ApiKey::compile(&at_text("partners"), settings, &keys)
+        ApiKey::compile(&at_text("partners"), settings, &keys, None)
     }
 
     /// The consumer's name, `none` or `several`, or the code and reason of the refusal.
     fn told(keys: &ApiKey, line: &str, headers: &[(&str, &str)]) -> String {
         let head = head(line, headers);
-        match keys.identify(&head.headers, head.uri.query()) {
-            Ok(Found::One(identity)) => identity.consumer.as_ref().unwrap().name.clone(),
+        match keys.identify(&head.headers, head.uri.query(), NOW * 1000) {
+            Ok(Found::One(identity)) => identity.consumer.as_ref().unwrap().name.to_string(),
             Ok(Found::Missing) => "none".to_owned(),
             Ok(Found::Ambiguous) => "several".to_owned(),
             Err(stop) => {
@@ -373,7 +415,7 @@ mod tests {
         let id = key_id(&hash_key(b"sk_wrong"));
         assert_eq!(told(&keys, "GET /", &[("x-api-key", "sk_wrong")]), format!("key-unknown: no consumer has key {id}"));
         assert_eq!(told(&keys, "GET /", &[("x-api-key", &KEY.to_uppercase())]).split(':').next(), Some("key-unknown"));
-        let problem = refusal(keys.look_up(b"sk_wrong").map(drop));
+        let problem = refusal(keys.look_up(b"sk_wrong", 0).map(drop));
         assert_eq!(problem.headers[0], (WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey in=\"header\", name=\"x-api-key\"")));
     }
 
@@ -382,10 +424,28 @@ mod tests {
         let mut near = hash_key(KEY.as_bytes());
         near[31] ^= 1;
         let keys = [(near, consumer("near")), (hash_key(KEY.as_bytes()), consumer("acme"))];
-        let both = ApiKey::compile(&at_text("partners"), &settings(), &keys).unwrap();
+        let both = ApiKey::compile(&at_text("partners"), &settings(), &keys, None).unwrap();
         assert_eq!(told(&both, "GET /", &[("x-api-key", KEY)]), "acme");
-        let only_near = ApiKey::compile(&at_text("partners"), &settings(), &keys[..1]).unwrap();
+        let only_near = ApiKey::compile(&at_text("partners"), &settings(), &keys[..1], None).unwrap();
         assert!(told(&only_near, "GET /", &[("x-api-key", KEY)]).starts_with("key-unknown"));
+    }
+
+    #[test]
+    fn a_key_is_refused_from_the_moment_at_which_it_expires() {
+        let expires =
+            |key: &str, seconds: u64| (hash_key(key.as_bytes()), Owned { expires: Some((NOW + seconds) * 1000), ..consumer("acme") });
+        let keys = ApiKey::compile(&at_text("partners"), &settings(), &[expires("old", 10), expires("new", 20)], None).unwrap();
+        let verdict = |key: &str, ms: u64| match keys.look_up(key.as_bytes(), NOW * 1000 + ms) {
+            Ok(_) => "accepted".to_owned(),
+            Err(stop) => refusal(Err(stop)).reason.unwrap(),
+        };
+        assert_eq!((verdict("old", 9_999), verdict("new", 19_999)), ("accepted".to_owned(), "accepted".to_owned()));
+        let id = key_id(&hash_key(b"old"));
+        assert_eq!(verdict("old", 10_000), format!("key {id} of `acme` has expired at 2025-01-01T00:00:10.000Z"));
+        // The one that is accepted longest stands for the consumer.
+        assert!(keys.assume("acme", (NOW + 15) * 1000).is_ok());
+        let problem = refusal(keys.assume("acme", (NOW + 20) * 1000).map(drop));
+        assert_eq!((problem.kind.code, problem.kind.status), ("key-expired", 401));
     }
 
     #[test]
@@ -413,19 +473,19 @@ mod tests {
     fn an_identity_has_the_scopes_of_its_consumer_and_carries_its_name() {
         let forward = [("X-Client-ID".to_owned(), at_text("consumer"))].into();
         let keys = compile(&ApiKeySettings { forward, ..settings() }).unwrap();
-        let identity = keys.look_up(KEY.as_bytes()).unwrap();
+        let identity = keys.look_up(KEY.as_bytes(), 0).unwrap();
         assert_eq!(identity.headers, [(HeaderName::from_static("x-client-id"), HeaderValue::from_static("acme"))]);
-        assert_eq!(identity.scopes, ["orders:read"]);
+        assert_eq!(*identity.scopes, ["orders:read"]);
         assert_eq!(identity.key_id.as_deref(), Some(key_id(&hash_key(KEY.as_bytes())).as_str()));
         assert_eq!(identity.key_id.as_ref().unwrap().len(), 16);
-        assert!(Arc::ptr_eq(&identity, &keys.look_up(KEY.as_bytes()).unwrap()), "made once, then shared");
+        assert!(Arc::ptr_eq(&identity, &keys.look_up(KEY.as_bytes(), 0).unwrap()), "made once, then shared");
     }
 
     #[test]
     fn a_consumer_can_stand_for_its_key() {
         let keys = compile(&settings()).unwrap();
-        assert_eq!(keys.assume("acme").unwrap().consumer.as_ref().unwrap().name, "acme");
-        assert_eq!(refusal(keys.assume("nobody").map(drop)).reason.unwrap(), "consumer `nobody` has no keys");
+        assert_eq!(*keys.assume("acme", 0).unwrap().consumer.as_ref().unwrap().name, *"acme");
+        assert_eq!(refusal(keys.assume("nobody", 0).map(drop)).reason.unwrap(), "consumer `nobody` has no keys");
     }
 
     #[test]
@@ -443,7 +503,7 @@ mod tests {
         let forward = [("x-client".to_owned(), at_text("consumer"))].into();
         let odd = ApiKeySettings { forward, ..settings() };
         assert_eq!(
-            codes(ApiKey::compile(&at_text("k"), &odd, &[([0; 32], consumer("a\nb")), ([1; 32], consumer("a\nb"))])),
+            codes(ApiKey::compile(&at_text("k"), &odd, &[([0; 32], consumer("a\nb")), ([1; 32], consumer("a\nb"))], None)),
             ["consumer-name"]
         );
     }

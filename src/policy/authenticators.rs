@@ -2,21 +2,23 @@
 //!
 //! Decides which names and keys go together. Does not decide what a route asks for: see `authn.rs`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::HeaderName;
 use http::header::AUTHORIZATION;
 
-use super::api_key::{self, ApiKey, Carrier, KeyHash};
-use super::authn::{AuthenticatorSettings, ConsumerIdentitySettings, ConsumerKeySettings, ConsumerSettings};
-use super::authz::{bad_scope, is_scope};
-use super::claims::ClaimPath;
-use super::client_certificate::{self, ByCertificate};
-use super::forward::{Forward, IdentityHeaders, bad_claim};
+use super::api_key::{ApiKey, Carrier};
+use super::authn::{AuthenticatorSettings, ConsumerSettings};
+use super::client_certificate::ByCertificate;
+use super::consumers::{ConsumersFromSettings, ListedConsumers};
+use super::forward::{Forward, IdentityHeaders};
 use super::jwt::published::Published;
-use super::jwt::{Jwt, TokenOf};
+use super::jwt::{Jwt, Who};
+use super::known::{Known, bad_list};
+use super::list_file::Follow;
 use super::principal::Consumer;
+use super::revocation::{self, RevocationSettings, Revocations};
+use super::tag_book::TagBook;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Named};
 
@@ -27,6 +29,19 @@ pub struct Authenticators {
     consumers: Vec<Arc<Consumer>>,
     identity_headers: IdentityHeaders,
     credential_parameters: Vec<Box<str>>,
+    listed: Option<Arc<ListedConsumers>>,
+    revocations: Option<Arc<Revocations>>,
+}
+
+/// The sections that say who may be known, and what they refer to.
+pub struct Sections<'a> {
+    pub authenticators: &'a Named<AuthenticatorSettings>,
+    pub consumers: &'a Named<ConsumerSettings>,
+    pub consumers_from: Option<&'a At<ConsumersFromSettings>>,
+    pub revocation: Option<&'a At<RevocationSettings>>,
+    /// The names of all plans, in order.
+    pub plans: &'a [Arc<str>],
+    pub book: Arc<TagBook>,
 }
 
 /// One authenticator, shared by the routes that name it.
@@ -40,42 +55,48 @@ pub struct Authenticator {
 #[derive(Debug)]
 pub enum Method {
     Jwt(Box<Jwt>),
-    ApiKey(ApiKey),
+    ApiKey(Box<ApiKey>),
     ClientCertificate(Box<ByCertificate>),
 }
 
 /// Memory for remembered tokens where the configuration says nothing, in bytes.
 pub const TOKENS_MEMORY: u64 = 16 << 20;
 
-/// Compiles the sections `authenticators` and `consumers`.
+/// Compiles the sections about who calls.
 ///
-/// `plan` finds the limit of a plan by its name. `tokens_memory` is shared by all token authenticators, in bytes. From an
-/// `earlier` snapshot they take over the tokens they remember, where nothing has changed that those depend on.
-pub fn compile(
-    authenticators: &Named<AuthenticatorSettings>,
-    consumers: &Named<ConsumerSettings>,
-    plan: &dyn Fn(&str) -> Option<usize>,
-    tokens_memory: u64,
-    earlier: Option<&Authenticators>,
-) -> Result<Authenticators, Vec<Diagnostic>> {
+/// `tokens_memory` is shared by all token authenticators, in bytes. From an `earlier` snapshot they take over the tokens they remember,
+/// where nothing has changed that those depend on, and what was read of files that have not changed.
+pub fn compile(sections: &Sections<'_>, tokens_memory: u64, earlier: Option<&Authenticators>) -> Result<Authenticators, Vec<Diagnostic>> {
+    let Sections { authenticators, consumers: _, consumers_from, revocation, plans, book } = sections;
     let mut wrong = Vec::new();
-    let known = Known::read(consumers, authenticators, plan, &mut wrong);
+    let known = Known::read(sections, &mut wrong);
+    let listed = consumers_from.and_then(|from| known.listed(from, sections, earlier, &mut wrong));
+    let revocations = revocation.and_then(|revocation| {
+        let names = authenticators.iter().map(|(name, _)| name.value.clone()).collect();
+        let file = &revocation.value.file;
+        let opened = Revocations::open(&file.place, file, revocation::Around(names));
+        opened.map(Arc::new).map_err(|why| wrong.push(bad_list(file, &why))).ok()
+    });
     let token_authenticators = authenticators.iter().filter(|(_, settings)| settings.jwt.is_some()).count() as u64;
     let share = tokens_memory / token_authenticators.max(1);
-    let mut all = Authenticators { consumers: known.consumers, ..Authenticators::default() };
+    let mut all = Authenticators { consumers: known.consumers, listed, revocations, ..Authenticators::default() };
     let mut tokens_of = known.tokens_of;
-    for (name, settings) in authenticators {
+    for (name, settings) in *authenticators {
         let AuthenticatorSettings { jwt, api_key, client_certificate } = settings;
-        let of = tokens_of.remove(name.value.as_str()).unwrap_or_default();
+        let own_tokens = tokens_of.remove(name.value.as_str()).unwrap_or_default();
         let compiled = match (jwt, api_key, client_certificate) {
-            (Some(jwt), None, None) => Jwt::compile(name, jwt, of, share).map(|mut jwt| {
-                if let Some(earlier) = earlier.and_then(|earlier| earlier.find_jwt(name)) {
-                    jwt.inherit(earlier);
-                }
-                Method::Jwt(Box::new(jwt))
-            }),
-            (None, Some(keys), None) => ApiKey::compile(name, keys, &known.keys).map(Method::ApiKey),
-            (None, None, Some(by)) => ByCertificate::compile(name, by, of).map(|by| Method::ClientCertificate(Box::new(by))),
+            (Some(jwt), None, None) => {
+                Jwt::compile(name, jwt, Who { tokens_of: own_tokens, plans, book: book.clone() }, share).map(|mut jwt| {
+                    if let Some(earlier) = earlier.and_then(|earlier| earlier.find_jwt(name)) {
+                        jwt.inherit(earlier);
+                    }
+                    Method::Jwt(Box::new(jwt))
+                })
+            }
+            (None, Some(keys), None) => {
+                ApiKey::compile(name, keys, &known.keys, all.listed.as_ref()).map(|keys| Method::ApiKey(Box::new(keys)))
+            }
+            (None, None, Some(by)) => ByCertificate::compile(name, by, own_tokens).map(|by| Method::ClientCertificate(Box::new(by))),
             (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) | (None, None, None) => {
                 let message =
                     format!("`{}` is of no kind or of two: expected exactly one of `jwt`, `api_key` and `client_certificate`", name.value);
@@ -87,7 +108,7 @@ pub fn compile(
             Err(more) => wrong.extend(more),
         }
     }
-    for (name, _) in authenticators {
+    for (name, _) in *authenticators {
         if let Some(Method::ApiKey(keys)) = all.find(name).map(|authenticator| &authenticator.method)
             && let Carrier::Header(header) = keys.carrier()
             && all.identity_headers.matches(header)
@@ -127,12 +148,24 @@ impl Authenticators {
         &self.credential_parameters
     }
 
+    /// The consumers of a file.
+    pub fn listed(&self) -> Option<&Arc<ListedConsumers>> {
+        self.listed.as_ref()
+    }
+
+    pub fn revocations(&self) -> Option<&Arc<Revocations>> {
+        self.revocations.as_ref()
+    }
+
+    /// The files that are read again while the gateway runs, by the names that metrics and the status have for them.
+    pub fn lists(&self) -> Vec<(&'static str, Arc<dyn Follow>)> {
+        let consumers = self.listed.iter().map(|list| ("consumers", list.clone() as Arc<dyn Follow>));
+        consumers.chain(self.revocations.iter().map(|list| ("revocation", list.clone() as Arc<dyn Follow>))).collect()
+    }
+
     /// The key sets that are fetched from providers, each with the name of its authenticator.
     pub fn published(&self) -> impl Iterator<Item = (&str, &Arc<Published>)> {
-        self.list.iter().filter_map(|one| match &one.method {
-            Method::Jwt(jwt) => Some((one.name.as_str(), jwt.published()?)),
-            Method::ApiKey(_) | Method::ClientCertificate(_) => None,
-        })
+        self.list.iter().filter_map(|one| Some((one.name.as_str(), one.published()?)))
     }
 
     fn find_jwt(&self, name: &str) -> Option<&Jwt> {
@@ -162,6 +195,14 @@ impl Authenticators {
 // === impl Authenticator ===
 
 impl Authenticator {
+    /// The key set that it fetches from a provider.
+    pub fn published(&self) -> Option<&Arc<Published>> {
+        match &self.method {
+            Method::Jwt(jwt) => jwt.published(),
+            Method::ApiKey(_) | Method::ClientCertificate(_) => None,
+        }
+    }
+
     /// The header that carries the credential, or the parameter; none where it was shown when the connection began.
     pub fn carrier(&self) -> Option<Carrier> {
         match &self.method {
@@ -191,144 +232,13 @@ impl Authenticator {
     }
 }
 
-/// Who is known, by key and by claim.
-#[derive(Default)]
-struct Known<'a> {
-    consumers: Vec<Arc<Consumer>>,
-    keys: Vec<(KeyHash, Arc<Consumer>)>,
-    /// By the name of the authenticator.
-    tokens_of: HashMap<&'a str, Vec<TokenOf>>,
-}
-
-// === impl Known ===
-
-impl<'a> Known<'a> {
-    fn read(
-        consumers: &'a Named<ConsumerSettings>,
-        authenticators: &Named<AuthenticatorSettings>,
-        plan: &dyn Fn(&str) -> Option<usize>,
-        wrong: &mut Vec<Diagnostic>,
-    ) -> Self {
-        let mut known = Known::default();
-        let takes_keys = authenticators.iter().any(|(_, settings)| settings.api_key.is_some());
-        for (name, settings) in consumers {
-            let ConsumerSettings { keys, identities, plan: plan_name, scopes } = settings;
-            let mut tell = |code, message: String| wrong.push(Diagnostic::at(&name.place, code, message));
-            let it = &name.value;
-            if keys.is_empty() && identities.is_empty() {
-                tell("consumer-unreachable", format!("`{it}` has neither `keys` nor `identities`: nobody can be it"));
-            } else if keys.is_empty() && !has_certificates(identities, authenticators) && !scopes.is_empty() {
-                tell("consumer-scopes", format!("`{it}` has `scopes` but neither `keys` nor certificates: tokens bring their own scopes"));
-            }
-            if !keys.is_empty() && !takes_keys {
-                tell("consumer-keys", format!("`{it}` has `keys`, but no authenticator takes API keys"));
-            }
-            for scope in scopes.iter().filter(|scope| !is_scope(scope)) {
-                tell("bad-scope", bad_scope(scope));
-            }
-            let plan = plan_name.as_ref().and_then(|plan_name| match plan(plan_name) {
-                Some(index) => Some((plan_name.value.clone(), index)),
-                None => {
-                    wrong.push(Diagnostic::at(&plan_name.place, "unknown-name", format!("`{}` is not a plan", plan_name.value)));
-                    None
-                }
-            });
-            let consumer = Arc::new(Consumer { name: it.clone(), plan, scopes: scopes.clone() });
-            known.add_keys(&consumer, keys, wrong);
-            known.add_identities(&consumer, identities, authenticators, wrong);
-            known.consumers.push(consumer);
-        }
-        known
-    }
-
-    fn add_keys(&mut self, consumer: &Arc<Consumer>, keys: &[ConsumerKeySettings], wrong: &mut Vec<Diagnostic>) {
-        for ConsumerKeySettings { sha256 } in keys {
-            let mut tell = |code, message: &str, help: &str| wrong.push(Diagnostic::at(&sha256.place, code, message).help(help));
-            match api_key::parse_hash(sha256) {
-                None => tell("key-hash", "not a SHA-256: expected 64 hex digits", "`sluice key hash` prints it"),
-                Some(hash) if hash == api_key::hash_key(b"") => {
-                    tell("key-hash", "this is the SHA-256 of nothing: no key has it", "`sluice key hash` prints that of a key");
-                }
-                Some(hash) if self.keys.iter().any(|(other, _)| *other == hash) => {
-                    tell(
-                        "duplicate-key",
-                        "this key is listed twice: it would belong to two consumers, or twice to one",
-                        "remove one of them",
-                    );
-                }
-                Some(hash) => self.keys.push((hash, consumer.clone())),
-            }
-        }
-    }
-
-    fn add_identities(
-        &mut self,
-        consumer: &Arc<Consumer>,
-        identities: &'a [ConsumerIdentitySettings],
-        authenticators: &Named<AuthenticatorSettings>,
-        wrong: &mut Vec<Diagnostic>,
-    ) {
-        for ConsumerIdentitySettings { authenticator, claim, is } in identities {
-            let mut value = is.value.clone();
-            match authenticators.iter().find(|(name, _)| name.value == authenticator.value) {
-                None => {
-                    let message = format!("`{}` is not an authenticator", authenticator.value);
-                    wrong.push(Diagnostic::at(&authenticator.place, "unknown-name", message));
-                }
-                Some((_, settings)) if settings.client_certificate.is_some() => {
-                    if !client_certificate::facts::FACTS.contains(&claim.as_str()) {
-                        wrong.push(client_certificate::bad_fact(claim, &claim.place, &[]));
-                        continue;
-                    }
-                    match client_certificate::facts::spelled(claim, is) {
-                        Ok(spelled) => value = spelled,
-                        Err(expected) => {
-                            let message = format!("`{}` is the `{}` of no certificate: expected {expected}", is.value, claim.value);
-                            wrong.push(Diagnostic::at(&is.place, "bad-value", message));
-                        }
-                    }
-                }
-                Some((_, settings)) if settings.jwt.is_none() => {
-                    let message = format!("`{}` reads neither tokens nor certificates: its callers have no claims", authenticator.value);
-                    wrong.push(
-                        Diagnostic::at(&authenticator.place, "identity-without-tokens", message)
-                            .help("name an authenticator of kind `jwt` or `client_certificate`"),
-                    );
-                }
-                Some(_) => {}
-            }
-            let Some(path) = ClaimPath::parse(claim) else {
-                wrong.push(bad_claim(claim));
-                continue;
-            };
-            let list = self.tokens_of.entry(authenticator.value.as_str()).or_default();
-            if list.iter().any(|other| other.claim == path && other.value == value) {
-                wrong.push(taken_twice(is));
-            } else {
-                list.push(TokenOf { claim: path, value, consumer: consumer.clone() });
-            }
-        }
-    }
-}
-
-/// Whether a certificate could be this consumer's.
-fn has_certificates(identities: &[ConsumerIdentitySettings], authenticators: &Named<AuthenticatorSettings>) -> bool {
-    identities.iter().any(|identity| {
-        let found = authenticators.iter().find(|(name, _)| name.value == identity.authenticator.value);
-        found.is_some_and(|(_, settings)| settings.client_certificate.is_some())
-    })
-}
-
-fn taken_twice(is: &At<String>) -> Diagnostic {
-    Diagnostic::at(&is.place, "duplicate-identity", "who has this claim is a consumer already, and cannot be two")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
     use crate::policy::api_key::{ApiKeySettings, hash_key};
+    use crate::policy::authn::{ConsumerIdentitySettings, ConsumerKeySettings};
     use crate::policy::fixtures::{NOW, at_text, codes};
     use crate::policy::jwt::JwtAlgorithm;
     use crate::policy::jwt::fixtures::{Signer, jwt_settings};
@@ -350,15 +260,20 @@ mod tests {
             is: at_text(is),
         };
         ConsumerSettings {
-            keys: keys.iter().map(|hash| ConsumerKeySettings { sha256: at_text(hash) }).collect(),
+            keys: keys.iter().map(|hash| ConsumerKeySettings { sha256: at_text(hash), expires: None }).collect(),
             identities: identities.iter().map(identity).collect(),
             plan: None,
             scopes: Vec::new(),
+            tags: Default::default(),
         }
     }
 
     fn hash(key: &str) -> String {
         hash_key(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn sections<'a>(authenticators: &'a Named<AuthenticatorSettings>, consumers: &'a Named<ConsumerSettings>) -> Sections<'a> {
+        Sections { authenticators, consumers, consumers_from: None, revocation: None, plans: &[], book: Default::default() }
     }
 
     fn compiled(
@@ -367,7 +282,7 @@ mod tests {
     ) -> Result<Authenticators, Vec<Diagnostic>> {
         let authenticators = authenticators.iter().map(|(name, settings)| (at_text(name), settings.clone())).collect();
         let consumers = consumers.iter().map(|(name, settings)| (at_text(name), settings.clone())).collect();
-        compile(&authenticators, &consumers, &|_| None, TOKENS_MEMORY, None)
+        compile(&sections(&authenticators, &consumers), TOKENS_MEMORY, None)
     }
 
     #[test]
@@ -418,7 +333,7 @@ mod tests {
         };
         let load = |names: &[&str], earlier: Option<&Authenticators>| {
             let authenticators = names.iter().map(|name| (at_text(name), tokens(&signer))).collect();
-            compile(&authenticators, &Vec::new(), &|_| None, TOKENS_MEMORY, earlier).unwrap()
+            compile(&sections(&authenticators, &Vec::new()), TOKENS_MEMORY, earlier).unwrap()
         };
         let first = load(&["idp"], None);
         assert_eq!(signatures(&first), 1);

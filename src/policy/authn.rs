@@ -1,6 +1,7 @@
 //! Decides who calls: the first of a route's authenticators whose credential is present decides. Does not verify: see `jwt/`, `api_key.rs` and
 //! `client_certificate/`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
@@ -14,9 +15,10 @@ use super::client_certificate::{self, ClientCertificateSettings};
 use super::credential::{self, Found};
 use super::jwt::JwtSettings;
 use super::principal::Identity;
+use super::revocation::Revocations;
 use super::{Policy, Request, Stop};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::types::{At, TEXT_OR_LIST};
+use crate::config::types::{At, Moment, TEXT_OR_LIST};
 use crate::ctx::{Asking, Facts};
 use crate::reply::problem::{Kind, Problem};
 
@@ -61,6 +63,9 @@ pub struct ConsumerSettings {
     /// What its keys and certificates may do; tokens bring their own scopes.
     #[serde(default)]
     pub scopes: Vec<String>,
+    /// Words about it, such as `version: v2`: `allow`, limits and the choice of an upstream may ask for them, and the access log has them.
+    #[serde(default)]
+    pub tags: BTreeMap<String, At<String>>,
 }
 
 /// One API key.
@@ -69,6 +74,8 @@ pub struct ConsumerSettings {
 pub struct ConsumerKeySettings {
     /// The SHA-256 of the key in hex, as `sluice key hash` prints it.
     pub sha256: At<String>,
+    /// When it is no longer accepted, such as `2027-01-31` or `2027-01-31T12:00:00Z`. Default: never.
+    pub expires: Option<At<Moment>>,
 }
 
 /// A claim by which a token or a certificate is recognised as a consumer's.
@@ -99,6 +106,7 @@ pub struct Auth {
     challenges: Vec<HeaderValue>,
     headers: Vec<HeaderName>,
     parameters: Vec<Box<str>>,
+    revocations: Option<Arc<Revocations>>,
 }
 
 /// RFC 6750 section 3: what to send where nothing was sent.
@@ -133,12 +141,15 @@ impl Auth {
                 None => list.push(found.clone()),
             }
         }
-        if wrong.is_empty() { Ok(Auth::any_of(list).cutting(authenticators)) } else { Err(wrong) }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        Ok(Auth { revocations: authenticators.revocations().cloned(), ..Auth::any_of(list).cutting(authenticators) })
     }
 
     /// Anybody may call.
     pub fn public() -> Self {
-        Auth { any_of: None, challenges: Vec::new(), headers: Vec::new(), parameters: Vec::new() }
+        Auth { any_of: None, challenges: Vec::new(), headers: Vec::new(), parameters: Vec::new(), revocations: None }
     }
 
     /// A key in a parameter stays out of every upstream's log, also where this route does not ask for it; only a route whose own
@@ -197,9 +208,14 @@ impl Auth {
         let authenticator = self.authenticators().iter().find(|one| *one.name == *identity.authenticator)?;
         match &authenticator.method {
             Method::Jwt(jwt) => jwt.end(&identity.claims),
-            Method::ApiKey(_) => None,
+            Method::ApiKey(_) => identity.expires,
             Method::ClientCertificate(by) => by.end(&identity.claims),
         }
+    }
+
+    /// What is no longer accepted, where there is a list of it.
+    pub fn revocations(&self) -> Option<&Arc<Revocations>> {
+        self.revocations.as_ref()
     }
 
     /// In order; none where the route is public.
@@ -223,6 +239,13 @@ impl Auth {
         for authenticator in list {
             match find(authenticator, request, facts).await? {
                 Found::One(identity) => {
+                    if let Some(revocations) = &self.revocations {
+                        let challenge = match &authenticator.method {
+                            Method::ApiKey(keys) => Some(keys.challenge()),
+                            Method::Jwt(_) | Method::ClientCertificate(_) => None,
+                        };
+                        revocations.judge(&identity, challenge)?;
+                    }
                     facts.identity = Some(identity);
                     return Ok(());
                 }
@@ -280,8 +303,8 @@ async fn find(authenticator: &Authenticator, request: &Request<'_>, facts: &Fact
             },
         },
         Method::ApiKey(keys) => match &facts.assumed_consumer {
-            Some(consumer) => keys.assume(consumer).map(Found::One),
-            None => keys.identify(headers, request.head.uri.query()),
+            Some(consumer) => keys.assume(consumer, facts.now.unix_ms).map(Found::One),
+            None => keys.identify(headers, request.head.uri.query(), facts.now.unix_ms),
         },
         Method::ClientCertificate(by) => by.identify(facts.tls.as_deref(), facts.now.unix_ms),
     }
@@ -359,7 +382,7 @@ mod tests {
 
     use super::*;
     use crate::policy::api_key::hash_key;
-    use crate::policy::authenticators::{TOKENS_MEMORY, compile};
+    use crate::policy::authenticators::{Sections, TOKENS_MEMORY, compile};
     use crate::policy::fixtures::{NOW, at, at_text, codes, facts, head, judge, refusal};
     use crate::policy::jwt::JwtAlgorithm;
     use crate::policy::jwt::fixtures::{Signer, jwt_settings};
@@ -389,13 +412,21 @@ mod tests {
             (at_text("plain"), keys(Some("authorization"), None, true)),
         ];
         let acme = ConsumerSettings {
-            keys: vec![ConsumerKeySettings { sha256: at(hex(&hash_key(KEY.as_bytes()))) }],
+            keys: vec![ConsumerKeySettings { sha256: at(hex(&hash_key(KEY.as_bytes()))), expires: None }],
             identities: vec![ConsumerIdentitySettings { authenticator: at_text("idp"), claim: at_text("tenant"), is: at_text("acme") }],
             plan: Some(at_text("gold")),
             scopes: vec!["orders:read".to_owned()],
+            tags: BTreeMap::new(),
         };
-        let plan = |name: &str| (name == "gold").then_some(7);
-        (compile(&authenticators, &vec![(at_text("acme"), acme)], &plan, TOKENS_MEMORY, None).unwrap(), signer)
+        let sections = Sections {
+            authenticators: &authenticators,
+            consumers: &vec![(at_text("acme"), acme)],
+            consumers_from: None,
+            revocation: None,
+            plans: &["gold".into()],
+            book: Arc::default(),
+        };
+        (compile(&sections, TOKENS_MEMORY, None).unwrap(), signer)
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -477,9 +508,9 @@ mod tests {
         let by_token = call(&auth(&all, &["idp"]).unwrap(), "GET /", &[("authorization", &token)]).unwrap();
         for identity in [&by_key, &by_token] {
             let consumer = identity.consumer.as_ref().unwrap();
-            assert_eq!((consumer.name.as_str(), consumer.plan.as_ref()), ("acme", Some(&("gold".to_owned(), 7))));
+            assert_eq!((&*consumer.name, consumer.plan.as_ref()), ("acme", Some(&("gold".into(), 0))));
         }
-        assert_eq!(by_key.scopes, ["orders:read"]);
+        assert_eq!(*by_key.scopes, ["orders:read"]);
         assert!(by_token.scopes.is_empty(), "a token brings its own scopes");
         let other =
             format!("Bearer {}", signer.token(&json!({ "iss": "https://idp.example", "aud": "orders", "exp": NOW + 60, "tenant": "acm" })));
@@ -495,7 +526,7 @@ mod tests {
         judge(&auth, &head("GET /", &[]), &mut facts).unwrap();
         let identity = facts.identity.take().unwrap();
         assert_eq!((identity.subject.as_deref(), identity.scopes.len(), identity.headers.len()), (Some("u1"), 2, 1));
-        assert_eq!(identity.consumer.as_ref().unwrap().name, "acme");
+        assert_eq!(*identity.consumer.as_ref().unwrap().name, *"acme");
 
         facts.assumed = Some(Arc::new(json!({ "sub": "u1", "exp": NOW - 3 })));
         let problem = refusal(judge(&auth, &head("GET /", &[]), &mut facts));

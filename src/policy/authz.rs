@@ -39,6 +39,13 @@ pub static CLAIM_MISMATCH: Kind = Kind {
     about: "The caller's token or certificate lacks a claim that the route's `allow.claims` demands, or the claim has another value.",
 };
 
+pub static TAG_MISMATCH: Kind = Kind {
+    code: "tag-mismatch",
+    status: 403,
+    error: "Forbidden",
+    about: "The caller lacks a tag that the route's `allow.tags` demands, or the tag has another value.",
+};
+
 /// What a caller must have. All that are written must hold.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +57,8 @@ pub struct AllowSettings {
     /// Claims and the values of which each must have one; a claim is a name or a JSON Pointer. Certificates have those of
     /// `client_certificate`.
     pub claims: Option<At<BTreeMap<String, OneOrMany>>>,
+    /// Tags and the values of which each must have one; of consumers, or of tokens by their claims.
+    pub tags: Option<At<BTreeMap<String, OneOrMany>>>,
 }
 
 /// One value or a list of them.
@@ -108,15 +117,16 @@ pub struct Allow {
     scopes: Vec<String>,
     roles: Vec<String>,
     claims: Vec<(ClaimPath, Vec<String>)>,
+    tags: Vec<(String, Vec<String>)>,
     /// `Bearer error="insufficient_scope", scope="..."`.
     challenge: HeaderValue,
 }
 
 /// What is wrong with it by itself, wherever it is written.
 pub fn check(allow: &At<AllowSettings>, errors: &mut Vec<Diagnostic>) {
-    let AllowSettings { scopes, roles, claims } = &allow.value;
-    if scopes.is_none() && roles.is_none() && claims.is_none() {
-        let message = "this asks for nothing: expected at least one of `scopes`, `roles` and `claims`";
+    let AllowSettings { scopes, roles, claims, tags } = &allow.value;
+    if scopes.is_none() && roles.is_none() && claims.is_none() && tags.is_none() {
+        let message = "this asks for nothing: expected at least one of `scopes`, `roles`, `claims` and `tags`";
         errors.push(Diagnostic::at(&allow.place, "inert", message));
     }
     for (list, what) in [(scopes, "scopes"), (roles, "roles")] {
@@ -127,6 +137,9 @@ pub fn check(allow: &At<AllowSettings>, errors: &mut Vec<Diagnostic>) {
     if let Some(claims) = claims.as_ref().filter(|claims| claims.is_empty()) {
         errors.push(Diagnostic::at(&claims.place, "inert", "this asks for nothing: expected claims and their values"));
     }
+    if let Some(tags) = tags.as_ref().filter(|tags| tags.is_empty()) {
+        errors.push(Diagnostic::at(&tags.place, "inert", "this asks for nothing: expected tags and their values"));
+    }
 }
 
 // === impl Allow ===
@@ -134,10 +147,11 @@ pub fn check(allow: &At<AllowSettings>, errors: &mut Vec<Diagnostic>) {
 impl Allow {
     /// `auth` is who may call the same route: demands that none of them can meet are mistakes.
     pub fn compile(settings: &At<AllowSettings>, auth: &Auth) -> Result<Self, Vec<Diagnostic>> {
-        let AllowSettings { scopes, roles, claims } = &settings.value;
+        let AllowSettings { scopes, roles, claims, tags } = &settings.value;
         let mut wrong = Vec::new();
-        if scopes.is_none() && roles.is_none() && claims.is_none() {
-            wrong.push(Diagnostic::at(&settings.place, "allow-empty", "`allow` demands nothing: expected `scopes`, `roles` or `claims`"));
+        if scopes.is_none() && roles.is_none() && claims.is_none() && tags.is_none() {
+            let message = "`allow` demands nothing: expected `scopes`, `roles`, `claims` or `tags`";
+            wrong.push(Diagnostic::at(&settings.place, "allow-empty", message));
         } else if auth.is_public() {
             wrong.push(
                 Diagnostic::at(&settings.place, "allow-without-auth", "nobody can meet `allow`: the route is public")
@@ -187,12 +201,13 @@ impl Allow {
             scopes => format!("Bearer error=\"insufficient_scope\", scope=\"{}\"", scopes.join(" ")),
         };
         let challenge = HeaderValue::from_str(&challenge).expect("scopes are visible ASCII without quotes");
-        Ok(Allow { scopes, roles: list(roles), claims: compiled, challenge })
+        let tags = tags.iter().flat_map(|tags| &tags.value).map(|(name, values)| (name.clone(), values.0.clone())).collect();
+        Ok(Allow { scopes, roles: list(roles), claims: compiled, tags, challenge })
     }
 
     /// Judges who calls. A caller who is not known (possible only where `auth` is shadowed) has nothing.
     pub fn decide(&self, identity: Option<&Identity>) -> Result<(), Stop> {
-        let held = identity.map_or(&[][..], |identity| &identity.scopes);
+        let held = identity.map_or(&[][..], |identity| &identity.scopes[..]);
         if let Some(missing) = self.scopes.iter().find(|scope| !held.contains(scope)) {
             let problem = Problem::new(&SCOPE_MISSING)
                 .detail(format!("The scope `{missing}` is needed."))
@@ -213,6 +228,14 @@ impl Allow {
                 let found = if value.is_some() { "is another" } else { "is missing" };
                 let reason = format!("claim `{}` {found}, expected {}", claim.as_str(), shown(values));
                 return Err(Problem::new(&CLAIM_MISMATCH).reason(reason).into());
+            }
+        }
+        for (name, values) in &self.tags {
+            let tag = identity.and_then(|identity| identity.tag(name));
+            if !tag.is_some_and(|tag| values.iter().any(|value| **value == *tag.value)) {
+                let found = tag.map_or("is missing".to_owned(), |tag| format!("is `{}`", tag.value));
+                let reason = format!("tag `{name}` {found}, expected {}", shown(values));
+                return Err(Problem::new(&TAG_MISMATCH).reason(reason).into());
             }
         }
         Ok(())
@@ -258,6 +281,7 @@ mod tests {
 
     use super::*;
     use crate::policy::fixtures::{at, codes, place, refusal};
+    use crate::policy::principal::KeyId;
 
     fn texts(words: &[&str]) -> Vec<String> {
         words.iter().map(|word| (*word).to_owned()).collect()
@@ -266,7 +290,7 @@ mod tests {
     fn settings(scopes: &[&str], roles: &[&str], claims: &[(&str, &[&str])]) -> At<AllowSettings> {
         let list = |words: &[&str]| (!words.is_empty()).then(|| at(texts(words)));
         let claims = claims.iter().map(|(name, values)| ((*name).to_owned(), OneOrMany(texts(values)))).collect::<BTreeMap<_, _>>();
-        at(AllowSettings { scopes: list(scopes), roles: list(roles), claims: (!claims.is_empty()).then(|| at(claims)) })
+        at(AllowSettings { scopes: list(scopes), roles: list(roles), claims: (!claims.is_empty()).then(|| at(claims)), tags: None })
     }
 
     fn allow(scopes: &[&str], roles: &[&str], claims: &[(&str, &[&str])]) -> Allow {
@@ -278,12 +302,10 @@ mod tests {
             credential: Credential::Token,
             authenticator: "idp".into(),
             subject: Some("u1".into()),
-            consumer: None,
-            key_id: None,
-            scopes: texts(scopes),
+            scopes: texts(scopes).into(),
             roles: texts(roles),
             claims,
-            headers: Vec::new(),
+            ..Identity::default()
         }
     }
 
@@ -299,7 +321,7 @@ mod tests {
 
     #[test]
     fn keys_are_not_told_about_bearer_tokens() {
-        let key = Identity { credential: Credential::ApiKey, key_id: Some("0123456789abcdef".into()), ..caller(&[], &[], Value::Null) };
+        let key = Identity { credential: Credential::ApiKey, key_id: Some(KeyId::of(&[0; 32])), ..caller(&[], &[], Value::Null) };
         let problem = refusal(allow(&["a"], &[], &[]).decide(Some(&key)));
         assert_eq!(problem.kind.code, "scope-missing");
         assert!(problem.headers.is_empty());
@@ -343,7 +365,7 @@ mod tests {
     fn demands_that_say_nothing_or_that_nobody_meets_are_mistakes() {
         let tokens = Auth::tokens_for_tests();
         assert_eq!(codes(Allow::compile(&settings(&[], &[], &[]), &tokens)), ["allow-empty"]);
-        let empty = AllowSettings { scopes: Some(at(vec![])), roles: Some(at(vec![])), claims: Some(at(BTreeMap::new())) };
+        let empty = AllowSettings { scopes: Some(at(vec![])), roles: Some(at(vec![])), claims: Some(at(BTreeMap::new())), tags: None };
         assert_eq!(codes(Allow::compile(&At { value: empty, place: place() }, &tokens)), ["allow-empty", "allow-empty", "allow-empty"]);
         assert_eq!(
             codes(Allow::compile(&settings(&["a b", "c\""], &[], &[("/~", &["x"])]), &tokens)),

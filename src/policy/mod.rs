@@ -9,16 +9,24 @@ pub mod authenticators;
 pub mod authn;
 pub mod authz;
 pub mod buckets;
+pub mod claimed;
 pub mod claims;
 pub mod client_certificate;
+pub mod consumers;
 pub mod cors;
 pub mod credential;
 pub mod forward;
+pub mod https;
 pub mod ip_filter;
 pub mod jwt;
+pub mod key_table;
+mod known;
 pub mod limits;
+pub mod list_file;
 pub mod principal;
 pub mod rate_limit;
+pub mod revocation;
+pub mod tag_book;
 pub mod token_memory;
 pub mod validate;
 pub mod websocket;
@@ -37,6 +45,7 @@ use self::authn::Auth;
 use self::authz::Allow;
 use self::buckets::Buckets;
 use self::cors::Cors;
+use self::https::Https;
 use self::ip_filter::IpFilter;
 use self::limits::limit::Limit;
 use self::rate_limit::{RateLimits, Stage};
@@ -91,6 +100,7 @@ pub struct Counting<'a> {
 /// The policies of one route, a slot each, in the order in which they are asked.
 pub struct Policies {
     pub ip_filter: Option<IpFilter>,
+    pub https: Option<Https>,
     pub cors: Option<Cors>,
     pub websocket: Option<WebSocket>,
     pub limits_before_auth: RateLimits,
@@ -107,6 +117,7 @@ pub struct Policies {
 #[serde(rename_all = "snake_case")]
 pub enum Shadow {
     IpFilter,
+    Https,
     Cors,
     Websocket,
     Auth,
@@ -118,10 +129,13 @@ pub enum Shadow {
 /// What policies refuse with, beside the key of each.
 pub static KINDS: &[(&str, &Kind)] = &[
     ("ip_filter", &ip_filter::ADDRESS_REFUSED),
+    ("https", &https::HTTPS_REQUIRED),
     ("cors", &cors::CORS_REFUSED),
     ("websocket", &websocket::ORIGIN_REFUSED),
     ("auth", &authn::CREDENTIALS_AMBIGUOUS),
     ("auth", &authn::CREDENTIALS_MISSING),
+    ("auth", &revocation::CREDENTIAL_REVOKED),
+    ("auth", &api_key::KEY_EXPIRED),
     ("auth", &api_key::KEY_MALFORMED),
     ("auth", &api_key::KEY_UNKNOWN),
     ("auth", &client_certificate::CERTIFICATE_EXPIRED),
@@ -143,6 +157,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("allow", &authz::CLAIM_MISMATCH),
     ("allow", &authz::ROLE_MISSING),
     ("allow", &authz::SCOPE_MISSING),
+    ("allow", &authz::TAG_MISMATCH),
     ("limits", &rate_limit::KIND),
     ("limits", &limits::quota::QUOTA_EXCEEDED),
     ("limits", &limits::places::CONCURRENCY_LIMITED),
@@ -176,6 +191,7 @@ impl PolicySettings {
     pub fn written(&self) -> Vec<Written<'_>> {
         let PolicySettings {
             ip_filter,
+            https,
             cors,
             websocket,
             allow,
@@ -191,6 +207,7 @@ impl PolicySettings {
         } = self;
         let all = [
             written("ip_filter", ip_filter, ip_filter::check),
+            written("https", https, https::check),
             written("cors", cors, cors::check),
             written("websocket", websocket, |_, _| {}).map(Written::needing_upstream),
             written("allow", allow, authz::check),
@@ -230,6 +247,7 @@ impl Policies {
     pub fn compile(route: ForRoute<'_>, wrong: &mut Wrong) -> Option<Policies> {
         let ForRoute { name, methods, auth, limits, given } = route;
         let ip_filter = wrong.compile(given.given(|all| &all.ip_filter), IpFilter::compile);
+        let https = given.given(|all| &all.https).map(|https| Https::compile(https.settings, given.shadows(Shadow::Https)));
         let cors = wrong.compile(given.given(|all| &all.cors), |cors| Cors::compile(cors, methods));
         let body = wrong.compile(given.given(|all| &all.body), |body| BodyLimit::compile(body));
         let auth = auth?;
@@ -240,6 +258,7 @@ impl Policies {
         let allow = wrong.compile(given.given(|all| &all.allow), |allow| Allow::compile(allow, &auth));
         Some(Policies {
             ip_filter,
+            https,
             cors,
             websocket,
             limits_before_auth: RateLimits::for_route(name, limits, Some(Stage::BeforeAuth)),
@@ -255,6 +274,8 @@ impl Policies {
     pub async fn judge(&self, request: &Request<'_>, facts: &mut Facts, counting: Counting<'_>) -> Result<(), Stop> {
         // Cheap, and independent of everything else.
         self.run(Shadow::IpFilter, &self.ip_filter, request, facts).await?;
+        // Before whatever looks at the request: what is plain may have been changed on the way.
+        self.run(Shadow::Https, &self.https, request, facts).await?;
         // Before authentication: a preflight carries no credentials, and refusals need the headers too.
         self.run(Shadow::Cors, &self.cors, request, facts).await?;
         // Before authentication: a browser sends the credentials of its user with a handshake from any page.
@@ -298,6 +319,7 @@ impl Shadow {
     pub fn as_str(self) -> &'static str {
         match self {
             Shadow::IpFilter => "ip_filter",
+            Shadow::Https => "https",
             Shadow::Cors => "cors",
             Shadow::Websocket => "websocket",
             Shadow::Auth => "auth",

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -14,12 +15,14 @@ use serde::{Deserialize, Deserializer, de};
 
 use smallvec::SmallVec;
 
+use super::authz::OneOrMany;
 use super::buckets::{Asking, Buckets};
 use super::limits::key::Key;
 pub use super::limits::limit::{Callers, Limit, What};
 use super::limits::places::{self, CONCURRENCY_LIMITED, Place};
 use super::limits::quota::{QUOTA_EXCEEDED, Quota};
 use super::limits::throttle::{ThrottleSettings, Waiting};
+use super::principal::is_tag_name;
 use super::{Request, Stop, limits};
 use crate::config::types::{At, Rate};
 use crate::ctx::Facts;
@@ -47,6 +50,9 @@ pub struct LimitSettings {
     pub time_zone: Option<At<String>>,
     /// What is counted by; the first of the list that the request has.
     pub by: At<Vec<At<By>>>,
+    /// Only callers with these tags are counted, each with one of these values, such as `{ kind: agent }`. Default: everybody.
+    #[serde(rename = "for")]
+    pub for_tags: Option<At<BTreeMap<String, OneOrMany>>>,
     /// `route`: every route that names the limit has buckets of its own.
     pub per: Option<Per>,
     /// `before_auth`: judged before authentication; only by client address, header or global.
@@ -67,12 +73,13 @@ pub struct PlanSettings {
     pub time_zone: Option<At<String>>,
 }
 
-/// What a limit counts by: `consumer`, `subject`, `api_key`, `client_ip` (v6 by /64), `header:NAME` or `global`.
+/// What a limit counts by: `consumer`, `subject`, `api_key`, `tag:NAME`, `client_ip` (v6 by /64), `header:NAME` or `global`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
     Consumer,
     Subject,
     ApiKey,
+    Tag(Box<str>),
     ClientIp,
     Header(http::HeaderName),
     Global,
@@ -279,7 +286,9 @@ impl RateLimits {
     }
 
     fn applying<'a>(&'a self, facts: &Facts, plans: &'a [Arc<Limit>]) -> impl Iterator<Item = (&'a Limit, u128)> {
-        let own = self.limits.iter().map(|(limit, identity)| (&**limit, *identity));
+        let identity = facts.identity.as_deref();
+        let own =
+            self.limits.iter().filter(move |(limit, _)| limit.for_tags.admits(identity)).map(|(limit, identity)| (&**limit, *identity));
         let plan = if self.with_plan { plan_of(facts, plans) } else { None };
         let beside = plan.and_then(|plan| plan.beside()).map(|quota| &**quota);
         own.chain(plan.into_iter().chain(beside).map(|plan| (plan, plan.identity(None))))
@@ -288,7 +297,7 @@ impl RateLimits {
 
 /// An identity may be remembered from before a reload, when its plan stood elsewhere: the index is a hint, the name decides.
 fn plan_of<'a>(facts: &Facts, plans: &'a [Arc<Limit>]) -> Option<&'a Limit> {
-    let (name, index) = facts.identity.as_ref()?.consumer.as_ref()?.plan.as_ref()?;
+    let (name, index) = facts.identity.as_ref()?.plan()?;
     let is_it = |plan: &&Arc<Limit>| plan.what() == What::Plan && **plan.name() == **name;
     plans.get(*index).filter(is_it).or_else(|| plans.iter().find(is_it)).map(|plan| &**plan)
 }
@@ -329,6 +338,7 @@ impl By {
             By::Consumer => "consumer",
             By::Subject => "subject",
             By::ApiKey => "api_key",
+            By::Tag(_) => "tag",
             By::ClientIp => "client_ip",
             By::Header(_) => "header",
             By::Global => "global",
@@ -339,6 +349,7 @@ impl By {
     pub fn written(&self) -> Cow<'static, str> {
         match self {
             By::Header(name) => Cow::Owned(format!("header:{name}")),
+            By::Tag(name) => Cow::Owned(format!("tag:{name}")),
             By::Consumer | By::Subject | By::ApiKey | By::ClientIp | By::Global => Cow::Borrowed(self.kind()),
         }
     }
@@ -346,7 +357,7 @@ impl By {
     /// Whether it is known only once somebody was authenticated.
     pub fn needs_identity(&self) -> bool {
         match self {
-            By::Consumer | By::Subject | By::ApiKey => true,
+            By::Consumer | By::Subject | By::ApiKey | By::Tag(_) => true,
             By::ClientIp | By::Header(_) | By::Global => false,
         }
     }
@@ -361,11 +372,12 @@ impl<'de> Deserialize<'de> for By {
             "api_key" => By::ApiKey,
             "client_ip" => By::ClientIp,
             "global" => By::Global,
+            other if other.strip_prefix("tag:").is_some_and(is_tag_name) => By::Tag(other["tag:".len()..].into()),
             other => match other.strip_prefix("header:").map(|name| http::HeaderName::from_bytes(name.as_bytes())) {
                 Some(Ok(name)) => By::Header(name),
                 _ => {
                     return Err(de::Error::custom(format_args!(
-                        "`{text}` is not a key of limits: expected `consumer`, `subject`, `api_key`, `client_ip`, `header:NAME` or `global`"
+                        "`{text}` is not a key of limits: expected `consumer`, `subject`, `api_key`, `tag:NAME`, `client_ip`, `header:NAME` or `global`"
                     )));
                 }
             },
@@ -381,7 +393,7 @@ impl JsonSchema for By {
         "By".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(consumer|subject|api_key|client_ip|global|header:.+)$" })
+        json_schema!({ "type": "string", "pattern": "^(consumer|subject|api_key|client_ip|global|tag:.+|header:.+)$" })
     }
 }
 
@@ -427,23 +439,14 @@ mod tests {
     }
 
     fn token(authenticator: &str, subject: &str) -> Identity {
-        Identity {
-            credential: crate::policy::principal::Credential::Token,
-            authenticator: authenticator.into(),
-            subject: Some(subject.into()),
-            consumer: None,
-            key_id: None,
-            scopes: Vec::new(),
-            roles: Vec::new(),
-            claims: serde_json::Value::Null,
-            headers: Vec::new(),
-        }
+        Identity { authenticator: authenticator.into(), subject: Some(subject.into()), ..Identity::default() }
     }
 
     fn api_key(consumer: &str, key: &str, plan: Option<(&str, usize)>) -> Identity {
         let plan = plan.map(|(name, index)| (name.into(), index));
-        let consumer = Consumer { name: consumer.into(), plan, scopes: Vec::new() };
-        Identity { subject: None, consumer: Some(Arc::new(consumer)), key_id: Some(key.into()), ..token("keys", "") }
+        let consumer = Consumer { name: consumer.into(), plan, ..Consumer::default() };
+        let key_id = Some(crate::policy::principal::KeyId::of(&crate::policy::api_key::hash_key(key.as_bytes())));
+        Identity { subject: None, consumer: Some(Arc::new(consumer)), key_id, ..token("keys", "") }
     }
 
     fn plan(name: &str, rate: &str) -> Arc<Limit> {

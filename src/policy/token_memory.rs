@@ -106,11 +106,25 @@ impl Weighter<Box<[u8]>, Remembered> for ByBytes {
 
 /// About how many bytes an identity takes.
 fn weigh(identity: &Identity) -> usize {
-    let Identity { credential: _, authenticator: _, subject, consumer: _, key_id, scopes, roles, claims, headers } = identity;
+    let Identity {
+        credential: _,
+        authenticator: _,
+        subject,
+        consumer: _,
+        key_id: _,
+        scopes,
+        roles,
+        claims,
+        headers,
+        claimed_plan: _,
+        claimed_tags,
+        expires: _,
+        cleared: _,
+    } = identity;
     let words = |list: &[String]| list.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
     size_of::<Identity>()
         + subject.as_ref().map_or(0, String::len)
-        + key_id.as_ref().map_or(0, String::len)
+        + claimed_tags.iter().map(|tag| size_of_val(tag) + 32 + tag.name.len() + tag.value.len()).sum::<usize>()
         + words(scopes)
         + words(roles)
         + footprint(claims)
@@ -130,12 +144,8 @@ mod tests {
             credential: crate::policy::principal::Credential::Token,
             authenticator: "idp".into(),
             subject: Some(subject.to_owned()),
-            consumer: None,
-            key_id: None,
-            scopes: Vec::new(),
-            roles: Vec::new(),
             claims: json!({ "sub": subject }),
-            headers: Vec::new(),
+            ..Identity::default()
         })
     }
 

@@ -1,9 +1,12 @@
-//! Decides what a target's address is, as it is written: a literal or a name, and a port.
+//! Decides what a target's address is, as it is written: a literal or a name, and a port, or the path of a Unix socket.
 //!
 //! Does not resolve names: see `discovery.rs`.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::SocketAddr as SocketPath;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderValue;
@@ -11,9 +14,10 @@ use http::HeaderValue;
 /// Where a target listens. Two addresses are the same target if their texts are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// `host:port`, host names in lower case, IPv6 in brackets: what logs, metrics and `Host` show.
+    /// `host:port`, host names in lower case, IPv6 in brackets, or `unix:/path`: what logs and metrics show.
     pub text: Arc<str>,
     pub host: Host,
+    /// 0 for a Unix socket.
     pub port: u16,
 }
 
@@ -22,13 +26,26 @@ pub struct Address {
 pub enum Host {
     Ip(IpAddr),
     Name(Arc<str>),
+    /// A Unix socket.
+    Path(Arc<Path>),
+}
+
+/// One place that a target can be reached at, small enough to be passed about. Two are the same exactly where they are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Spot {
+    Ip(SocketAddr),
+    /// The target's own socket; the number is its path's.
+    Socket(u64),
 }
 
 // === impl Address ===
 
 impl Address {
-    /// `host:port`, `address:port` or `[v6]:port`; the reason where it is none of them.
+    /// `host:port`, `address:port`, `[v6]:port` or `unix:/path`; the reason where it is none of them.
     pub fn parse(text: &str) -> Result<Address, &'static str> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Address::parse_path(path);
+        }
         if text.contains("://") {
             return Err("a scheme does not belong here");
         }
@@ -57,16 +74,41 @@ impl Address {
         Ok(Address::new(Host::Name(name.into()), port))
     }
 
+    fn parse_path(path: &str) -> Result<Address, &'static str> {
+        if !path.starts_with('/') || path.ends_with('/') {
+            return Err("the path of a socket begins with `/`, and does not end with it");
+        }
+        if path.chars().any(char::is_control) {
+            return Err("a control character is in the path");
+        }
+        // The standard library knows how long one may be.
+        SocketPath::from_pathname(path).map_err(|_| "the path is longer than that of a socket may be")?;
+        Ok(Address::new(Host::Path(Path::new(path).into()), 0))
+    }
+
+    /// Where a Unix socket is; none for everything else.
+    pub fn socket(&self) -> Option<(Spot, SocketPath)> {
+        let Host::Path(path) = &self.host else { return None };
+        let mut hasher = DefaultHasher::new();
+        path.hash(&mut hasher);
+        Some((Spot::Socket(hasher.finish()), SocketPath::from_pathname(path).ok()?))
+    }
+
     fn new(host: Host, port: u16) -> Address {
         let text = match &host {
             Host::Ip(ip) => SocketAddr::new(*ip, port).to_string(),
             Host::Name(name) => format!("{name}:{port}"),
+            Host::Path(path) => format!("unix:{}", path.display()),
         };
         Address { text: text.into(), host, port }
     }
 
-    /// What `Host` says where a route asks for the target's own name (RFC 9110 section 7.2: without the default port).
+    /// What `Host` says where a route asks for the target's own name (RFC 9110 section 7.2: without the default port). A Unix socket has none:
+    /// `localhost`, as others say it.
     pub fn host_header(&self) -> HeaderValue {
+        if matches!(self.host, Host::Path(_)) {
+            return HeaderValue::from_static("localhost");
+        }
         let shown = self.text.strip_suffix(":80").unwrap_or(&self.text);
         HeaderValue::from_str(shown).expect("addresses are made of visible ASCII only")
     }
@@ -109,6 +151,22 @@ mod tests {
         }
         assert_eq!(Address::parse("[::1]:80").unwrap().host, Host::Ip("::1".parse().unwrap()));
         assert_eq!(Address::parse("A.b:80").unwrap().host, Host::Name("a.b".into()));
+    }
+
+    #[test]
+    fn a_unix_socket_is_a_path() {
+        let address = Address::parse("unix:/run/App one.sock").unwrap();
+        assert_eq!((&*address.text, address.port), ("unix:/run/App one.sock", 0));
+        assert_eq!(address.host_header(), "localhost");
+        let spot = |text: &str| Address::parse(text).unwrap().socket().map(|(spot, _)| spot);
+        assert_eq!(spot("unix:/run/a.sock"), spot("unix:/run/a.sock"));
+        assert_ne!(spot("unix:/run/a.sock"), spot("unix:/run/b.sock"));
+        assert_eq!(spot("a:80"), None);
+        let long = format!("unix:/{}", "x".repeat(107));
+        for text in ["unix:", "unix:run/a.sock", "unix:@a", "unix:/run/", "unix:/a\nb", "unix:/a\0b", "unix://run/", &long] {
+            assert!(Address::parse(text).is_err(), "{text}");
+        }
+        assert!(Address::parse(&long[..long.len() - 1]).is_ok());
     }
 
     #[test]

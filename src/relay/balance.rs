@@ -9,7 +9,6 @@ pub mod hash_by;
 pub mod latency;
 mod maglev;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -17,6 +16,7 @@ use parking_lot::Mutex;
 
 use self::draw::Draw;
 use self::maglev::Maglev;
+use super::address::Spot;
 use super::pool::Pool;
 use super::target::{Chosen, Target};
 use super::upstream::Balance;
@@ -51,7 +51,7 @@ pub enum Picker {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wanted<'a> {
     /// Addresses at which this request has failed already.
-    pub tried: &'a [SocketAddr],
+    pub tried: &'a [Spot],
     /// What tells it apart from others, where the upstream goes by that.
     pub key: Option<u64>,
     /// Nanoseconds on the monotonic clock.
@@ -106,7 +106,7 @@ pub fn owner(pool: &Pool, key: u64) -> Option<&Arc<Target>> {
 }
 
 /// A counter that also steps over what is out, so that the neighbour of a dead target gets no double share.
-fn pick_even(cursor: &AtomicUsize, targets: &[Arc<Target>], tried: &[SocketAddr]) -> Option<usize> {
+fn pick_even(cursor: &AtomicUsize, targets: &[Arc<Target>], tried: &[Spot]) -> Option<usize> {
     if !tried.is_empty() {
         // Another attempt takes nobody's turn: it would lead the next request to the target that has just failed.
         let start = cursor.load(Relaxed);
@@ -123,7 +123,7 @@ fn pick_even(cursor: &AtomicUsize, targets: &[Arc<Target>], tried: &[SocketAddr]
 }
 
 /// Everyone gains its weight, the richest goes and pays what all gained: exact shares, spread evenly (as nginx does).
-fn pick_smooth(weights: &[u16], current: &mut [i64], targets: &[Arc<Target>], tried: &[SocketAddr]) -> Option<usize> {
+fn pick_smooth(weights: &[u16], current: &mut [i64], targets: &[Arc<Target>], tried: &[Spot]) -> Option<usize> {
     let (mut total, mut best) = (0, None::<usize>);
     for (index, target) in targets.iter().enumerate() {
         if !target.can_take(tried) {
@@ -145,7 +145,7 @@ fn pick_smooth(weights: &[u16], current: &mut [i64], targets: &[Arc<Target>], tr
 fn pick_better<C: PartialOrd>(
     draw: &Draw,
     targets: &[Arc<Target>],
-    tried: &[SocketAddr],
+    tried: &[Spot],
     cost: impl Fn(usize, usize) -> C,
     mut random: impl FnMut() -> u64,
 ) -> Option<usize> {
@@ -155,13 +155,7 @@ fn pick_better<C: PartialOrd>(
 }
 
 /// Drawing again keeps the shares of those that are left; the scan is for the case that nearly all are out.
-fn pick_any(
-    draw: &Draw,
-    targets: &[Arc<Target>],
-    tried: &[SocketAddr],
-    not: Option<usize>,
-    mut random: impl FnMut() -> u64,
-) -> Option<usize> {
+fn pick_any(draw: &Draw, targets: &[Arc<Target>], tried: &[Spot], not: Option<usize>, mut random: impl FnMut() -> u64) -> Option<usize> {
     let count = targets.len();
     let is_able = |index: &usize| Some(*index) != not && targets[*index].can_take(tried);
     (0..16).map(|_| draw.index(random())).find(is_able).or_else(|| {
@@ -172,7 +166,7 @@ fn pick_any(
 
 /// The owner of a key, or who stands in for it: always the same, as long as they work and are not full. Where all that were asked are
 /// full, the first of them that works.
-fn pick_keyed(table: &Maglev, key: u64, targets: &[Arc<Target>], tried: &[SocketAddr], is_full: impl Fn(usize) -> bool) -> Option<usize> {
+fn pick_keyed(table: &Maglev, key: u64, targets: &[Arc<Target>], tried: &[Spot], is_full: impl Fn(usize) -> bool) -> Option<usize> {
     let mut full = None;
     for index in (0..16).map(|n| table.index(key, n)) {
         if !targets[index].can_take(tried) {

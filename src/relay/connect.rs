@@ -1,4 +1,4 @@
-//! Opens the connections to upstreams that Pingora cannot open: those with TLS by our own client.
+//! Opens the connections to upstreams that Pingora cannot open: those with TLS by our own client, and those that name a client first.
 //!
 //! Decides what a failed handshake is called. Does not decide whom a target has to be: see `tls.rs`.
 //!
@@ -9,7 +9,6 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
@@ -22,11 +21,13 @@ use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::{Error, ErrorType, Result};
 use rustls::{AlertDescription, CertificateError};
 use tokio::io::{AsyncWriteExt, copy, split};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::address::Spot;
+use super::open::{Raw, open};
 use super::protocol::Protocol;
 use super::target::Target;
 use super::tls::UpstreamTls;
@@ -44,10 +45,21 @@ pub static TLS_FAILED: Kind = Kind {
 pub struct Tls {
     pub tls: UpstreamTls,
     pub target: Arc<Target>,
-    pub addr: SocketAddr,
+    pub spot: Spot,
     pub within: Duration,
     /// What Pingora will speak on it.
     pub speaks: Protocol,
+    /// What comes before the handshake.
+    pub first: Vec<u8>,
+}
+
+/// Opens one that has no TLS, but something that comes first.
+#[derive(Debug)]
+pub struct Plain {
+    pub target: Arc<Target>,
+    pub spot: Spot,
+    pub within: Duration,
+    pub first: Vec<u8>,
 }
 
 /// Why a handshake failed, in words for the operator.
@@ -102,34 +114,20 @@ impl Link {
     }
 }
 
-/// Connects and shakes hands within a time each.
+/// Connects and shakes hands within a time each. `first`: see [`open`].
 pub async fn connect(
     tls: &UpstreamTls,
     target: &Target,
-    addr: SocketAddr,
+    spot: Spot,
     within: Duration,
     speaks: Protocol,
-) -> Result<TlsStream<TcpStream>> {
-    let tcp = match timeout(within, TcpStream::connect(addr)).await {
-        Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, "connecting")),
-        Ok(Err(error)) => {
-            let kind = match error.kind() {
-                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => ErrorType::ConnectNoRoute,
-                _ => ErrorType::ConnectError,
-            };
-            return Err(Error::because(kind, "connecting", error));
-        }
-        Ok(Ok(tcp)) => tcp,
-    };
-    let _ = tcp.set_nodelay(true);
-    let _ = socket2::SockRef::from(&tcp).set_tcp_keepalive(
-        &socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4),
-    );
+    first: &[u8],
+) -> Result<TlsStream<Raw>> {
+    let raw = open(target, spot, within, first).await?;
     let fault = |text: String| Error::because(ErrorType::TLSHandshakeFailure, "in the handshake", Fault(text));
     let name = tls.name_for(&target.address).map_err(fault)?;
     let connector = TlsConnector::from(tls.config(speaks));
-    match timeout(within, connector.connect(name, tcp)).await {
+    match timeout(within, connector.connect(name, raw)).await {
         Err(_) => {
             Err(Error::because(ErrorType::TLSHandshakeTimedout, "in the handshake", Fault(format!("no TLS handshake within {within:?}"))))
         }
@@ -139,7 +137,7 @@ pub async fn connect(
 }
 
 /// Whether HTTP/2 was chosen in the handshake.
-pub fn is_h2(stream: &TlsStream<TcpStream>) -> bool {
+pub fn is_h2(stream: &TlsStream<Raw>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(b"h2")
 }
 
@@ -178,7 +176,7 @@ fn in_words(error: &io::Error) -> String {
 #[async_trait]
 impl L4Connect for Tls {
     async fn connect(&self, _: &PingoraAddr) -> Result<Stream> {
-        let stream = connect(&self.tls, &self.target, self.addr, self.within, self.speaks).await?;
+        let stream = connect(&self.tls, &self.target, self.spot, self.within, self.speaks, &self.first).await?;
         let is_h2 = is_h2(&stream);
         let wants_h2 = self.speaks == Protocol::H2;
         if wants_h2 {
@@ -196,8 +194,15 @@ impl L4Connect for Tls {
     }
 }
 
+#[async_trait]
+impl L4Connect for Plain {
+    async fn connect(&self, _: &PingoraAddr) -> Result<Stream> {
+        open(&self.target, self.spot, self.within, &self.first).await.map(Stream::from)
+    }
+}
+
 /// Carries what passes between Pingora and the target, until either ends it.
-async fn carry(tls: TlsStream<TcpStream>, pingora: UnixStream, fd: RawFd, link: Arc<Link>, target: Arc<Target>) {
+async fn carry(tls: TlsStream<Raw>, pingora: UnixStream, fd: RawFd, link: Arc<Link>, target: Arc<Target>) {
     let (mut from_target, mut to_target) = split(tls);
     let (mut from_pingora, mut to_pingora) = pingora.into_split();
     let answers = copy(&mut from_target, &mut to_pingora);

@@ -285,8 +285,9 @@ mod tests {
     mod in_pingora {
         use super::*;
         use crate::relay::balance::choose;
-        use crate::relay::peer::peer;
+        use crate::relay::peer::{Want, peer};
         use crate::relay::pool::{Pool, Pools};
+        use crate::relay::protocol::Protocol;
         use crate::relay::upstream::Upstream;
         use crate::relay::upstream::tests::settings;
         use async_trait::async_trait;
@@ -391,7 +392,8 @@ mod tests {
             type CTX = ();
             fn new_ctx(&self) {}
             async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora_core::Result<Box<HttpPeer>> {
-                Ok(peer(&self.pool, &choose(&self.pool, Default::default(), || 0).unwrap(), false, crate::relay::protocol::Protocol::Http1))
+                let want = Want { fresh: false, speaks: Protocol::Http1, now: 0, client: None };
+                Ok(peer(&self.pool, &choose(&self.pool, Default::default(), || 0).unwrap(), want))
             }
             async fn request_body_filter(
                 &self,

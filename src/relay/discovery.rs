@@ -112,6 +112,7 @@ pub async fn resolve_first(pools: &[Arc<Pool>], resolver: &Resolver) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::address::Spot;
     use crate::relay::health::watch;
     use crate::relay::pool::Pools;
     use crate::relay::upstream::Upstream;
@@ -139,7 +140,7 @@ mod tests {
         let (first, watched) = (pool("localhost:8080"), pool("localhost:8080"));
         let resolver = Resolver::system();
         resolve_first(std::slice::from_ref(&first), &resolver).await;
-        assert_eq!(first.targets()[0].endpoints()[0].addr, "127.0.0.1:8080".parse().unwrap());
+        assert_eq!(first.targets()[0].endpoints()[0].addr, Spot::Ip("127.0.0.1:8080".parse().unwrap()));
         let _watch = watch(&watched, &resolver);
         while !watched.targets()[0].is_usable() {
             tokio::task::yield_now().await;

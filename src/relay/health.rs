@@ -2,18 +2,17 @@
 //!
 //! Does not decide which target a request gets: see `balance.rs`. Requests themselves are not judged here.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::address::Host;
+use super::address::{Host, Spot};
 use super::connect::{connect, is_h2};
 use super::discovery::{self, Resolver};
+use super::open::open;
 use super::pool::Pool;
 use super::protocol::Protocol;
 use super::target::{Endpoint, Target};
@@ -143,7 +142,7 @@ async fn check_one(upstream: &Upstream, target: &Target, endpoint: &Endpoint, he
     let reason = verdict.as_ref().err().cloned();
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);
     let turn = target.observe(endpoint, verdict, health.thresholds(), unix_ms);
-    let (upstream, addr) = (&target.upstream, endpoint.addr);
+    let (upstream, addr) = (&target.upstream, target.shown(endpoint.addr));
     match turn {
         None => {}
         Some(Turn::Up) => log::info!("upstream {upstream}: target {} ({addr}) is healthy again", target.address),
@@ -160,16 +159,23 @@ fn jittered(every: Duration, random: u64) -> Duration {
 }
 
 /// One check. The reason where it failed.
-async fn probe(upstream: &Upstream, target: &Target, addr: SocketAddr, check: &Check) -> Result<(), String> {
-    let host = &*target.address.text;
+async fn probe(upstream: &Upstream, target: &Target, spot: Spot, check: &Check) -> Result<(), String> {
+    let host = match target.socket {
+        Some(_) => "localhost",
+        None => &*target.address.text,
+    };
+    let within = upstream.timeouts.connect;
+    // On nobody's behalf.
+    let first = upstream.proxy_protocol.map(|version| version.header(None)).unwrap_or_default();
+    let failed = |e: Box<pingora_core::Error>| match &e.cause {
+        Some(_) => e.root_cause().to_string(),
+        None => format!("no connection within {within:?}"),
+    };
     let Some(tls) = &upstream.tls else {
-        let stream = TcpStream::connect(addr).await.map_err(|e| format!("connect: {e}"))?;
+        let stream = open(target, spot, within, &first).await.map_err(|e| format!("connect: {}", failed(e)))?;
         return ask(stream, check, "http", host, upstream.protocol == Protocol::H2).await;
     };
-    let stream = connect(tls, target, addr, upstream.timeouts.connect, upstream.protocol).await.map_err(|e| match &e.cause {
-        Some(_) => e.root_cause().to_string(),
-        None => format!("no connection within {:?}", upstream.timeouts.connect),
-    })?;
+    let stream = connect(tls, target, spot, within, upstream.protocol, &first).await.map_err(failed)?;
     let is_h2 = is_h2(&stream);
     if upstream.protocol == Protocol::H2 && !is_h2 {
         return Err("the target does not speak the protocol that is asked for".to_owned());
@@ -261,6 +267,7 @@ mod tests {
     use crate::relay::pool::Pools;
     use crate::relay::upstream::tests::{at, settings};
     use crate::relay::upstream::{HealthSettings, Upstream};
+    use std::net::SocketAddr;
     use tokio::net::TcpListener;
 
     const TWO_AND_THREE: Thresholds = Thresholds { unhealthy_after: 2, healthy_after: 3 };
@@ -339,7 +346,7 @@ mod tests {
     async fn ask_plain(addr: SocketAddr, check: &Check) -> Result<(), String> {
         let upstream = Upstream::compile("orders", &settings(&[(&addr.to_string(), 1)])).unwrap();
         let target = Target::new("orders".into(), upstream.targets[0].address.clone(), Arc::default());
-        probe(&upstream, &target, addr, check).await
+        probe(&upstream, &target, Spot::Ip(addr), check).await
     }
 
     const GET: fn() -> Check = || Check::Get("/healthz".into());

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod balance;
+pub mod choice;
 pub mod connect;
 pub mod deadline;
 pub mod discovery;
@@ -11,10 +12,13 @@ pub mod h2_fault;
 pub mod head;
 pub mod health;
 pub mod hop_by_hop;
+pub mod open;
 pub mod peer;
 pub mod pool;
 pub mod protocol;
+pub mod proxied;
 pub mod retry;
+pub mod reuse;
 pub mod rewrite;
 pub mod send;
 pub mod strip;

@@ -11,14 +11,28 @@ use pingora_core::protocols::TcpKeepalive;
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
-use super::connect::Tls;
+use super::address::Spot;
+use super::connect::{Plain, Tls};
 use super::pool::Pool;
 use super::protocol::Protocol;
+use super::proxied::OnBehalf;
 use super::target::Chosen;
 use super::upstream::Upstream;
 
-/// Below the 60 s after which many servers close an idle connection, so that they rarely close one that is being reused.
-const POOLED: Duration = Duration::from_secs(55);
+/// What one attempt wants of its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Want {
+    /// The previous attempt died on a pooled connection, so this one opens its own.
+    pub fresh: bool,
+    pub speaks: Protocol,
+    /// On the monotonic clock.
+    pub now: u64,
+    /// For an upstream that is told.
+    pub client: Option<OnBehalf>,
+}
+
+/// Pingora's timers make nothing of none at all.
+const NO_REST: Duration = Duration::from_millis(1);
 
 /// Keys of what connections with TLS are known by; of no meaning outside this process.
 static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -34,7 +48,7 @@ pub(super) fn template(upstream: &Upstream) -> HttpPeer {
     // has come, and it makes a timer for each read. `deadline.rs` keeps both.
     options.read_timeout = None;
     options.write_timeout = Some(timeouts.idle);
-    options.idle_timeout = Some(POOLED);
+    options.idle_timeout = Some(upstream.reuse.idle);
     options.tcp_keepalive = Some(TcpKeepalive {
         idle: Duration::from_secs(60),
         interval: Duration::from_secs(15),
@@ -55,31 +69,39 @@ pub(super) fn template(upstream: &Upstream) -> HttpPeer {
     peer
 }
 
-/// The peer for one attempt. `fresh`: the previous attempt died on a pooled connection, so this one opens its own.
-pub fn peer(pool: &Pool, chosen: &Chosen, fresh: bool, speaks: Protocol) -> Box<HttpPeer> {
+/// The peer for one attempt.
+pub fn peer(pool: &Pool, chosen: &Chosen, want: Want) -> Box<HttpPeer> {
+    let Want { fresh, speaks, now, client } = want;
     let mut peer = Box::new(pool.template.clone());
-    peer._address = PingoraAddr::Inet(chosen.addr());
-    peer.group_key = chosen.target().present_key();
-    let upstream = &pool.upstream;
+    let (target, spot, upstream) = (chosen.target(), chosen.addr(), &pool.upstream);
+    match (spot, &target.socket) {
+        (Spot::Ip(addr), _) => peer._address = PingoraAddr::Inet(addr),
+        (Spot::Socket(_), Some(path)) => peer._address = PingoraAddr::Unix(path.clone()),
+        // Only targets that have a socket have such a spot.
+        (Spot::Socket(_), None) => {}
+    }
+    peer.group_key = target.present_key();
+    if upstream.reuse.age.is_some() {
+        peer.group_key = KEYS.hash_one((peer.group_key, upstream.reuse.generation(peer.group_key, now)));
+    }
     if upstream.protocol == Protocol::Auto && speaks == Protocol::H2 {
         upstream.http2.apply(&mut peer.options);
     }
+    let first = upstream.proxy_protocol.map(|version| version.header(client)).unwrap_or_default();
+    let is_own = upstream.proxy_protocol.is_some() || upstream.reuse.idle.is_zero();
     if let Some(tls) = &upstream.tls {
         // What Pingora compares to the other end of a pooled connection, and what passes for any: the real address is in the key.
-        peer._address = PingoraAddr::Inet(SocketAddr::from((Ipv4Addr::UNSPECIFIED, chosen.addr().port())));
-        peer.group_key = KEYS.hash_one((peer.group_key, tls.identity, chosen.addr(), speaks == Protocol::H2));
-        peer.options.custom_l4 = Some(Arc::new(Tls {
-            tls: tls.clone(),
-            target: chosen.target().clone(),
-            addr: chosen.addr(),
-            within: upstream.timeouts.connect,
-            speaks,
-        }));
+        peer._address = PingoraAddr::Inet(SocketAddr::from((Ipv4Addr::UNSPECIFIED, target.address.port)));
+        peer.group_key = KEYS.hash_one((peer.group_key, tls.identity, spot, speaks == Protocol::H2));
+        let (target, within) = (target.clone(), upstream.timeouts.connect);
+        peer.options.custom_l4 = Some(Arc::new(Tls { tls: tls.clone(), target, spot, within, speaks, first }));
+    } else if !first.is_empty() {
+        peer.options.custom_l4 = Some(Arc::new(Plain { target: target.clone(), spot, within: upstream.timeouts.connect, first }));
     }
-    if fresh {
-        // Under another key nothing is pooled; without idle time nothing will be.
-        peer.group_key = !peer.group_key;
-        peer.options.idle_timeout = Some(Duration::ZERO);
+    if fresh || is_own {
+        // Under a key that nobody else has nothing is pooled; without idle time nothing will be.
+        peer.group_key = fastrand::u64(..);
+        peer.options.idle_timeout = Some(NO_REST);
     }
     peer
 }
@@ -88,7 +110,7 @@ pub fn peer(pool: &Pool, chosen: &Chosen, fresh: bool, speaks: Protocol) -> Box<
 mod tests {
     use super::*;
     use crate::config::types::Period;
-    use crate::relay::balance::choose;
+    use crate::relay::balance::{Wanted, choose};
     use crate::relay::pool::Pools;
     use crate::relay::upstream::TimeoutsSettings;
     use crate::relay::upstream::tests::{at, settings};
@@ -104,25 +126,77 @@ mod tests {
         Pools::default().adopt(&Arc::new(Upstream::compile(name, &written).unwrap()))
     }
 
+    const WANT: Want = Want { fresh: false, speaks: Protocol::Http1, now: 0, client: None };
+
+    fn first(pool: &Pool, want: Want) -> Box<HttpPeer> {
+        peer(pool, &choose(pool, Default::default(), || 0).unwrap(), want)
+    }
+
+    fn with(more: impl FnOnce(&mut crate::relay::upstream::UpstreamSettings)) -> Arc<Pool> {
+        let mut written = settings(&[("unix:/run/a.sock", 1)]);
+        more(&mut written);
+        Pools::default().adopt(&Arc::new(Upstream::compile("orders", &written).unwrap()))
+    }
+
     #[test]
     fn a_peer_has_the_chosen_address_and_the_timeouts_that_are_not_kept_elsewhere() {
-        let pool = pool("orders");
-        let chosen = choose(&pool, Default::default(), || 0).unwrap();
-        let peer = peer(&pool, &chosen, false, Protocol::Http1);
+        let peer = first(&pool("orders"), WANT);
         assert_eq!(peer._address, PingoraAddr::Inet("10.0.0.1:8080".parse().unwrap()));
         assert_eq!(peer.options.connection_timeout, Some(Duration::from_secs(2)));
         assert_eq!(peer.options.total_connection_timeout, Some(Duration::from_secs(2)));
         assert_eq!(peer.options.read_timeout, None);
         assert_eq!(peer.options.write_timeout, Some(Duration::from_secs(4)));
-        assert_eq!(peer.options.idle_timeout, Some(POOLED));
+        assert_eq!(peer.options.idle_timeout, Some(Duration::from_secs(55)));
+        assert!(peer.options.custom_l4.is_none());
     }
 
     #[test]
     fn upstreams_with_the_same_address_never_share_connections() {
         let (orders, billing) = (pool("orders"), pool("billing"));
-        let hash = |pool: &Pool, fresh| peer(pool, &choose(pool, Default::default(), || 0).unwrap(), fresh, Protocol::Http1).reuse_hash();
+        let hash = |pool: &Pool, fresh| first(pool, Want { fresh, ..WANT }).reuse_hash();
         assert_eq!(hash(&orders, false), hash(&orders, false));
         assert_ne!(hash(&orders, false), hash(&billing, false));
         assert_ne!(hash(&orders, false), hash(&orders, true));
+    }
+
+    #[test]
+    fn a_unix_socket_is_a_peer_and_two_never_share_connections() {
+        let both = |turn: u64| {
+            let written = settings(&[("unix:/run/a.sock", 1), ("unix:/run/b.sock", 1)]);
+            let pool = Pools::default().adopt(&Arc::new(Upstream::compile("orders", &written).unwrap()));
+            let chosen = choose(&pool, Wanted::default(), || 0).unwrap();
+            peer(
+                &pool,
+                &if turn == 0 { chosen } else { choose(&pool, Wanted { tried: &[chosen.addr()], ..Wanted::default() }, || 0).unwrap() },
+                WANT,
+            )
+        };
+        let (a, b) = (both(0), both(1));
+        assert_eq!([&a, &b].map(|peer| peer._address.to_string()), ["/run/a.sock", "/run/b.sock"]);
+        assert_ne!(a.reuse_hash(), b.reuse_hash());
+        assert_eq!(a.reuse_hash(), both(0).reuse_hash());
+    }
+
+    #[test]
+    fn a_connection_that_names_a_client_or_may_not_rest_is_nobody_elses() {
+        use crate::relay::proxied::ProxyVersion;
+        use crate::relay::reuse::PoolSettings;
+        let named = with(|written| written.proxy_protocol = Some(at(ProxyVersion::V2)));
+        let hasty = with(|written| written.pool = Some(at(PoolSettings { idle: Some(at(Period::seconds(0))), age: None })));
+        for (pool, is_opened_here) in [(named, true), (hasty, false)] {
+            let (one, other) = (first(&pool, WANT), first(&pool, WANT));
+            assert_ne!(one.reuse_hash(), other.reuse_hash());
+            assert_eq!(one.options.idle_timeout, Some(NO_REST));
+            assert_eq!(one.options.custom_l4.is_some(), is_opened_here);
+        }
+    }
+
+    #[test]
+    fn a_connection_is_found_until_it_is_too_old() {
+        use crate::relay::reuse::PoolSettings;
+        let pool = with(|written| written.pool = Some(at(PoolSettings { idle: None, age: Some(at(Period::seconds(10))) })));
+        let at = |seconds: u64| first(&pool, Want { now: seconds * 1_000_000_000, ..WANT }).reuse_hash();
+        let changes = (0..40).filter(|second| at(*second) != at(second + 1)).count();
+        assert_eq!(changes, 4, "once in ten seconds");
     }
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::upstream::in_range;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::types::{At, Period};
+use crate::config::types::{At, Period, Size};
 use crate::reply::problem::Kind;
 
 /// What is spoken to an upstream.
@@ -35,6 +35,10 @@ pub struct UpstreamHttp2Settings {
     /// How often a connection is asked whether it still lives; one that does not answer within 5s is closed. 1s to 1h. Default: never.
     /// Servers of gRPC take more than one in five minutes for an attack, unless they are told otherwise.
     pub ping: Option<At<Period>>,
+    /// How much of one answer may be under way before the client has read it; of all answers on a connection four times as much. Where both sides
+    /// of a call send at once, a whole message of the server's has to fit. 64KiB to 64MiB; default 5MiB, which is more than a message of gRPC may
+    /// have unless both sides agree on more.
+    pub window: Option<At<Size>>,
 }
 
 /// Likewise, as it runs.
@@ -42,6 +46,8 @@ pub struct UpstreamHttp2Settings {
 pub struct Http2 {
     pub streams: u16,
     pub ping: Option<Duration>,
+    /// Bytes.
+    pub window: u32,
 }
 
 pub static UPGRADE_UNSUPPORTED: Kind = Kind {
@@ -51,10 +57,11 @@ pub static UPGRADE_UNSUPPORTED: Kind = Kind {
     about: "A WebSocket was asked for on a route whose upstream speaks HTTP/2 (`protocol: h2`), which does not carry it.",
 };
 
-/// What one stream may have under way to us before it waits for the client to read (RFC 9113 section 5.2).
-const STREAM_WINDOW: u32 = 1 << 20;
-/// The same for all streams of a connection.
-const CONNECTION_WINDOW: u32 = 4 << 20;
+/// What one stream may have under way to us before it waits for the client to read (RFC 9113 section 5.2). Pingora writes a piece of a request
+/// and sends on an answer one after the other: a server that reads nothing until it has sent its message must get rid of it meanwhile.
+const WINDOW: u32 = 5 << 20;
+/// So many times that for all streams of a connection.
+const STREAMS_AT_ONCE: u32 = 4;
 
 // === impl Protocol ===
 
@@ -83,10 +90,20 @@ impl Protocol {
 
 impl Http2 {
     fn compile(settings: Option<&At<UpstreamHttp2Settings>>, wrong: &mut Vec<Diagnostic>) -> Http2 {
-        let Some(UpstreamHttp2Settings { streams, ping }) = settings.map(|settings| &settings.value) else { return Http2::default() };
-        if let (Some(settings), None, None) = (settings, streams, ping) {
-            wrong.push(Diagnostic::at(&settings.place, "inert", "this says nothing: expected at least one of `streams` and `ping`"));
+        let Some(UpstreamHttp2Settings { streams, ping, window }) = settings.map(|settings| &settings.value) else {
+            return Http2::default();
+        };
+        if let (Some(settings), None, None, None) = (settings, streams, ping, window) {
+            let message = "this says nothing: expected at least one of `streams`, `ping` and `window`";
+            wrong.push(Diagnostic::at(&settings.place, "inert", message));
         }
+        let window = window.as_ref().map_or(WINDOW, |window| {
+            if !(64 << 10..=64 << 20).contains(&window.value.0) {
+                let message = format!("`{}` is out of range: expected 64KiB to 64MiB", window.value);
+                wrong.push(Diagnostic::at(&window.place, "out-of-range", message));
+            }
+            u32::try_from(window.value.0).unwrap_or(WINDOW)
+        });
         let streams = streams.as_ref().map_or(DEFAULT_STREAMS, |streams| {
             if !(1..=1000).contains(&streams.value) {
                 let message = format!("`{}` is out of range: expected 1 to 1000", streams.value);
@@ -95,7 +112,7 @@ impl Http2 {
             streams.value
         });
         let ping = ping.as_ref().map(|ping| in_range(Some(ping), ping.value, Period::seconds(1), Period::seconds(3600), wrong));
-        Http2 { streams, ping }
+        Http2 { streams, ping, window }
     }
 
     /// Says it to Pingora.
@@ -104,8 +121,8 @@ impl Http2 {
         // Pingora's own default is one: each request a connection.
         options.max_h2_streams = usize::from(self.streams);
         options.h2_ping_interval = self.ping;
-        options.h2_stream_window_size = Some(STREAM_WINDOW);
-        options.h2_connection_window_size = Some(CONNECTION_WINDOW);
+        options.h2_stream_window_size = Some(self.window);
+        options.h2_connection_window_size = Some(self.window.saturating_mul(STREAMS_AT_ONCE));
     }
 }
 
@@ -113,7 +130,7 @@ const DEFAULT_STREAMS: u16 = 100;
 
 impl Default for Http2 {
     fn default() -> Self {
-        Http2 { streams: DEFAULT_STREAMS, ping: None }
+        Http2 { streams: DEFAULT_STREAMS, ping: None, window: WINDOW }
     }
 }
 
@@ -138,6 +155,7 @@ mod tests {
     #[test]
     fn what_cannot_take_effect_is_refused() {
         let http2 = |streams: Option<u16>, ping: Option<u64>| UpstreamHttp2Settings {
+            window: None,
             streams: streams.map(at),
             ping: ping.map(Period::seconds).map(at),
         };
@@ -146,7 +164,7 @@ mod tests {
         assert_eq!(compile(Some(Protocol::H2), Some(http2(None, None)), false).1, ["inert"]);
         assert_eq!(compile(Some(Protocol::H2), Some(http2(Some(0), Some(0))), false).1, ["out-of-range", "out-of-range"]);
         let (compiled, wrong) = compile(Some(Protocol::H2), Some(http2(Some(7), Some(9))), false);
-        assert_eq!(compiled, (Protocol::H2, Http2 { streams: 7, ping: Some(Duration::from_secs(9)) }));
+        assert_eq!(compiled, (Protocol::H2, Http2 { streams: 7, ping: Some(Duration::from_secs(9)), window: WINDOW }));
         assert!(wrong.is_empty());
     }
 }

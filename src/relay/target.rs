@@ -6,6 +6,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
+use std::os::unix::net::SocketAddr as SocketPath;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::address::{Address, Host};
+use super::address::{Address, Host, Spot};
 use super::balance::latency::Latency;
 use super::connect::Learnt;
 use super::health::{Thresholds, Tracker, Turn};
@@ -32,6 +33,8 @@ pub struct Target {
     pub host_header: HeaderValue,
     /// Where the target chooses the protocol.
     pub learnt: Learnt,
+    /// Where it is a Unix socket.
+    pub socket: Option<SocketPath>,
     endpoints: Endpoints,
     /// Whether any endpoint is healthy; kept beside them so that choosing reads one word.
     usable: AtomicBool,
@@ -62,7 +65,7 @@ enum Endpoints {
 /// One address of a target.
 #[derive(Debug)]
 pub struct Endpoint {
-    pub addr: SocketAddr,
+    pub addr: Spot,
     healthy: AtomicBool,
     state: Mutex<State>,
 }
@@ -89,7 +92,8 @@ pub struct TargetReport {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointReport {
-    pub address: SocketAddr,
+    /// An address and a port, or `unix:/path`.
+    pub address: String,
     pub healthy: bool,
     /// Milliseconds since 1970; 0 where it never turned.
     pub since_unix_ms: u64,
@@ -100,7 +104,7 @@ pub struct EndpointReport {
 #[derive(Debug)]
 pub struct Chosen {
     target: Arc<Target>,
-    addr: SocketAddr,
+    addr: Spot,
 }
 
 // === impl TargetReport ===
@@ -120,15 +124,20 @@ impl Target {
         let mut hasher = DefaultHasher::new();
         (&*upstream, &*address.text).hash(&mut hasher);
         let group_key = hasher.finish();
+        let socket = address.socket();
         let endpoints = match address.host {
-            Host::Ip(ip) => Endpoints::Fixed([Arc::new(Endpoint::new(SocketAddr::new(ip, address.port)))]),
-            Host::Name(_) => Endpoints::Resolved(ArcSwap::from_pointee(Vec::new())),
+            Host::Ip(ip) => Endpoints::Fixed([Arc::new(Endpoint::new(Spot::Ip(SocketAddr::new(ip, address.port))))]),
+            Host::Name(_) | Host::Path(_) => match &socket {
+                Some((spot, _)) => Endpoints::Fixed([Arc::new(Endpoint::new(*spot))]),
+                None => Endpoints::Resolved(ArcSwap::from_pointee(Vec::new())),
+            },
         };
         let usable = AtomicBool::new(matches!(endpoints, Endpoints::Fixed(_)));
         Target {
             upstream,
             host_header: address.host_header(),
             learnt: Learnt::default(),
+            socket: socket.map(|(_, path)| path),
             address,
             group_key,
             endpoints,
@@ -154,6 +163,14 @@ impl Target {
     /// Requests that were sent and are not done.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// An address of it in words.
+    pub fn shown(&self, spot: Spot) -> String {
+        match spot {
+            Spot::Ip(addr) => addr.to_string(),
+            Spot::Socket(_) => self.address.to_string(),
+        }
     }
 
     /// What connections of the present generation are known by.
@@ -184,7 +201,7 @@ impl Target {
     }
 
     /// Whether a request that has failed at the addresses in `tried` can be sent here.
-    pub(super) fn can_take(&self, tried: &[SocketAddr]) -> bool {
+    pub(super) fn can_take(&self, tried: &[Spot]) -> bool {
         if tried.is_empty() {
             return self.is_usable();
         }
@@ -192,7 +209,7 @@ impl Target {
     }
 
     /// Takes the next healthy address that is not in `tried`, and counts the request as in flight.
-    pub(super) fn take(self: &Arc<Self>, tried: &[SocketAddr]) -> Option<Chosen> {
+    pub(super) fn take(self: &Arc<Self>, tried: &[Spot]) -> Option<Chosen> {
         let addr = self.with_endpoints(|endpoints| match endpoints {
             [] => None,
             [only] => Some(only).filter(|e| e.is_healthy() && !tried.contains(&e.addr)).map(|e| e.addr),
@@ -214,14 +231,14 @@ impl Target {
         let Endpoints::Resolved(current) = &self.endpoints else { return false };
         let _changing = self.changing.lock();
         let old = current.load();
-        let mut wanted: Vec<SocketAddr> = addresses.iter().map(|ip| SocketAddr::new(*ip, self.address.port)).collect();
+        let mut wanted: Vec<Spot> = addresses.iter().map(|ip| Spot::Ip(SocketAddr::new(*ip, self.address.port))).collect();
         // Name servers shuffle their answers: sorted, the same set is no change.
         wanted.sort_unstable();
         wanted.dedup();
         if wanted.iter().eq(old.iter().map(|e| &e.addr)) {
             return false;
         }
-        let keep = |addr: &SocketAddr| old.iter().find(|e| e.addr == *addr).cloned();
+        let keep = |addr: &Spot| old.iter().find(|e| e.addr == *addr).cloned();
         let new: Vec<_> = wanted.iter().map(|addr| keep(addr).unwrap_or_else(|| Arc::new(Endpoint::new(*addr)))).collect();
         current.store(Arc::new(new));
         self.refresh();
@@ -273,20 +290,20 @@ impl Target {
             target: self.address.to_string(),
             in_flight: self.in_flight(),
             chosen: self.chosen.load(Relaxed),
-            endpoints: self.with_endpoints(|endpoints| endpoints.iter().map(|e| e.report()).collect()),
+            endpoints: self.with_endpoints(|endpoints| endpoints.iter().map(|e| e.report(self.shown(e.addr))).collect()),
         }
     }
 
     /// Takes over what another process knew of this target: resolved addresses and their health. Requests in flight stay there.
     pub fn restore(&self, known: &TargetReport) {
-        let addresses: Vec<_> = known.endpoints.iter().map(|e| e.address.ip()).collect();
+        let addresses: Vec<_> = known.endpoints.iter().filter_map(|e| e.address.parse::<SocketAddr>().ok()).map(|addr| addr.ip()).collect();
         if !addresses.is_empty() {
             self.replace_addresses(&addresses);
         }
         let _changing = self.changing.lock();
         self.with_endpoints(|endpoints| {
             for endpoint in endpoints {
-                let Some(known) = known.endpoints.iter().find(|k| k.address == endpoint.addr) else { continue };
+                let Some(known) = known.endpoints.iter().find(|k| k.address == self.shown(endpoint.addr)) else { continue };
                 let tracker = Tracker::known(known.healthy);
                 *endpoint.state.lock() = State { tracker, since: known.since_unix_ms, reason: known.reason.clone() };
                 endpoint.healthy.store(known.healthy, Relaxed);
@@ -299,7 +316,7 @@ impl Target {
 // === impl Endpoint ===
 
 impl Endpoint {
-    fn new(addr: SocketAddr) -> Endpoint {
+    fn new(addr: Spot) -> Endpoint {
         Endpoint { addr, healthy: AtomicBool::new(true), state: Mutex::default() }
     }
 
@@ -307,9 +324,9 @@ impl Endpoint {
         self.healthy.load(Relaxed)
     }
 
-    fn report(&self) -> EndpointReport {
+    fn report(&self, shown: String) -> EndpointReport {
         let state = self.state.lock();
-        EndpointReport { address: self.addr, healthy: self.is_healthy(), since_unix_ms: state.since, reason: state.reason.clone() }
+        EndpointReport { address: shown, healthy: self.is_healthy(), since_unix_ms: state.since, reason: state.reason.clone() }
     }
 }
 
@@ -321,7 +338,7 @@ impl Chosen {
     }
 
     /// Where to connect to.
-    pub fn addr(&self) -> SocketAddr {
+    pub fn addr(&self) -> Spot {
         self.addr
     }
 }
@@ -354,7 +371,7 @@ mod tests {
         assert!(!named.is_usable());
         assert!(named.take(&[]).is_none());
         assert!(named.replace_addresses(&ips(&["10.0.0.1"])));
-        assert_eq!(named.take(&[]).unwrap().addr(), "10.0.0.1:80".parse().unwrap());
+        assert_eq!(named.take(&[]).unwrap().addr(), Spot::Ip("10.0.0.1:80".parse().unwrap()));
     }
 
     #[test]
@@ -365,7 +382,7 @@ mod tests {
         assert_eq!(target.observe(&first, Err("refused".into()), AT_ONCE, 7), Some(Turn::Down));
         assert!(!target.replace_addresses(&ips(&["10.0.0.2", "10.0.0.1"])), "another order is no change");
         assert!(target.replace_addresses(&ips(&["10.0.0.1", "10.0.0.3"])));
-        let healthy: Vec<_> = target.endpoints().iter().map(|e| (e.addr.to_string(), e.is_healthy())).collect();
+        let healthy: Vec<_> = target.endpoints().iter().map(|e| (target.shown(e.addr), e.is_healthy())).collect();
         assert_eq!(healthy, [("10.0.0.1:80".to_owned(), false), ("10.0.0.3:80".to_owned(), true)]);
         assert!(target.replace_addresses(&ips(&["10.0.0.1"])));
         assert!(!target.is_usable(), "the only address left is unhealthy");

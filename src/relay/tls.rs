@@ -176,6 +176,11 @@ impl UpstreamTls {
         }
     }
 
+    /// Whether a target needs no name of its own.
+    pub fn has_name(&self) -> bool {
+        self.server_name.is_some()
+    }
+
     /// What is asked for at a target.
     pub fn name_for(&self, address: &Address) -> Result<ServerName<'static>, String> {
         if let Some(name) = &self.server_name {
@@ -183,6 +188,8 @@ impl UpstreamTls {
         }
         match &address.host {
             Host::Ip(ip) => Ok(ServerName::from(*ip)),
+            // Not where it compiled: `upstream.rs` wants a name for them.
+            Host::Path(_) => Err("a Unix socket has no name that a certificate can have: expected `tls.server_name`".to_owned()),
             Host::Name(name) => {
                 // A last dot says that the name is whole; no certificate has it.
                 let name = name.trim_end_matches('.').to_owned();

@@ -13,6 +13,8 @@ use serde::{Deserialize, Deserializer, de};
 use super::address::Address;
 use super::balance::hash_by::HashBy;
 use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
+use super::proxied::ProxyVersion;
+use super::reuse::{PoolSettings, Reuse};
 use super::tls::{UpstreamTls, UpstreamTlsSettings};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
@@ -21,7 +23,7 @@ use crate::config::types::{At, Period};
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpstreamSettings {
-    /// Where it runs: `host:port`, or `{ address: host:port, weight: 2 }`. Names are resolved in the background, again and again.
+    /// Where it runs: `host:port` or `unix:/path`, or `{ address: host:port, weight: 2 }`. Names are resolved in the background, again and again.
     pub targets: At<Vec<At<TargetSettings>>>,
     /// What is spoken to the targets. Default `http1`.
     pub protocol: Option<At<Protocol>>,
@@ -29,6 +31,10 @@ pub struct UpstreamSettings {
     pub http2: Option<At<UpstreamHttp2Settings>>,
     /// TLS towards the targets, and whom they have to be. Without it, plain connections.
     pub tls: Option<At<UpstreamTlsSettings>>,
+    /// Tells targets the client's address before anything else, by the PROXY protocol: `v1` or `v2`. Each request then has a connection of its own.
+    pub proxy_protocol: Option<At<ProxyVersion>>,
+    /// How connections are kept for later requests.
+    pub pool: Option<At<PoolSettings>>,
     /// How a target is chosen. Default `round_robin`.
     pub balance: Option<At<Balance>>,
     /// With `balance: hash`: what requests are told apart by, the first of the list that a request has: `header:NAME`, `cookie:NAME`,
@@ -45,7 +51,7 @@ pub struct UpstreamSettings {
 /// One place where an upstream runs.
 #[derive(Clone, Debug)]
 pub struct TargetSettings {
-    /// `host:port` or `address:port`.
+    /// `host:port`, `address:port` or `unix:/path`.
     pub address: At<String>,
     /// Its share of the requests relative to the others. Default 1.
     pub weight: NonZeroU16,
@@ -114,6 +120,9 @@ pub struct Upstream {
     pub protocol: Protocol,
     pub http2: Http2,
     pub tls: Option<UpstreamTls>,
+    /// Whether targets are told the client's address.
+    pub proxy_protocol: Option<ProxyVersion>,
+    pub reuse: Reuse,
     pub balance: Balance,
     /// What `Balance::Hash` goes by; else empty.
     pub hash_by: Box<[HashBy]>,
@@ -163,11 +172,15 @@ pub struct Timeouts {
 impl Upstream {
     /// Compiles what the user wrote. All mistakes at once.
     pub fn compile(name: &str, settings: &UpstreamSettings) -> Result<Upstream, Vec<Diagnostic>> {
-        let UpstreamSettings { targets, protocol, http2, tls, balance, hash_by, health, timeouts, retries } = settings;
+        let UpstreamSettings { targets, protocol, http2, tls, proxy_protocol, pool, balance, hash_by, health, timeouts, retries } =
+            settings;
         let mut wrong = Vec::new();
-        let targets = compile_targets(targets, &mut wrong);
+        let members = compile_targets(targets, &mut wrong);
         let (protocol, http2) = Protocol::compile(protocol.as_ref(), http2.as_ref(), tls.is_some(), &mut wrong);
         let tls = tls.as_ref().and_then(|tls| UpstreamTls::compile(tls, protocol).map_err(|found| wrong.extend(found)).ok());
+        nameless(targets, &members, tls.as_ref(), &mut wrong);
+        let proxy_protocol = proxy_protocol.as_ref().map(|version| version.value);
+        let reuse = Reuse::compile(pool.as_ref(), proxy_protocol.is_some(), &mut wrong);
         let health = health.as_ref().map(|settings| Health::compile(settings, &mut wrong));
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
         let attempts = match retries {
@@ -185,7 +198,20 @@ impl Upstream {
         }
         let balance = balance.as_ref().map_or(Balance::RoundRobin, |balance| balance.value);
         let hash_by = hash_by.iter().flat_map(|by| &by.value).map(|by| by.value.clone()).collect();
-        Ok(Upstream { name: name.into(), targets, protocol, http2, tls, balance, hash_by, health, timeouts, attempts })
+        Ok(Upstream {
+            name: name.into(),
+            targets: members,
+            protocol,
+            http2,
+            tls,
+            proxy_protocol,
+            reuse,
+            balance,
+            hash_by,
+            health,
+            timeouts,
+            attempts,
+        })
     }
 }
 
@@ -203,7 +229,7 @@ fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mut Vec<Diagn
         match Address::parse(&address.value) {
             Err(why) => wrong.push(
                 Diagnostic::at(&address.place, "bad-target", format!("not a target: {why}"))
-                    .help("expected `host:port`, `address:port` or `[v6 address]:port`, such as `orders.internal:8080`"),
+                    .help("expected `host:port`, `address:port`, `[v6 address]:port` or `unix:/path`, such as `orders.internal:8080`"),
             ),
             Ok(parsed) if !seen.insert(parsed.text.clone()) => {
                 let message = "this target is listed twice: expected each once";
@@ -213,6 +239,14 @@ fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mut Vec<Diagn
         }
     }
     members
+}
+
+/// With TLS a target has to be somebody, and a Unix socket names nobody.
+fn nameless(targets: &At<Vec<At<TargetSettings>>>, members: &[Member], tls: Option<&UpstreamTls>, wrong: &mut Vec<Diagnostic>) {
+    if tls.is_some_and(|tls| !tls.has_name()) && members.iter().any(|member| member.address.socket().is_some()) {
+        let message = "a Unix socket has no name that a certificate could be for: expected `tls.server_name`";
+        wrong.push(Diagnostic::at(&targets.place, "upstream-tls", message));
+    }
 }
 
 // === impl Health ===
@@ -331,7 +365,7 @@ impl JsonSchema for TargetSettings {
             {
                 "type": "object",
                 "properties": {
-                    "address": { "type": "string", "description": "`host:port` or `address:port`." },
+                    "address": { "type": "string", "description": "`host:port`, `address:port` or `unix:/path`." },
                     "weight": { "type": "integer", "minimum": 1, "maximum": 65535, "description": "Its share of the requests relative to the others. Default 1." }
                 },
                 "required": ["address"],
@@ -362,6 +396,8 @@ pub(crate) mod tests {
             protocol: None,
             http2: None,
             tls: None,
+            proxy_protocol: None,
+            pool: None,
             balance: None,
             hash_by: None,
             health: None,

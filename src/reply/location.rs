@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::ctx::Scheme;
+use crate::relay::address::Spot;
 use crate::relay::rewrite::{HostRewrite, Rewrite};
 use crate::relay::target::Target;
 
@@ -56,7 +57,10 @@ impl Way<'_> {
             let host = target.address.text.rsplit_once(':').map_or(&*target.address.text, |(host, _)| host);
             same_host(authority, &target.address.text, scheme)
                 || (!is_public && authority.eq_ignore_ascii_case(host))
-                || target.endpoints().iter().any(|endpoint| same_host(authority, &endpoint.addr.to_string(), scheme))
+                || target.endpoints().iter().any(|endpoint| match endpoint.addr {
+                    Spot::Ip(addr) => same_host(authority, &addr.to_string(), scheme),
+                    Spot::Socket(_) => false,
+                })
         })
     }
 

@@ -11,6 +11,7 @@ use super::json::{push_escaped_bounded, push_string, push_string_bounded};
 use super::writer::{Sink, To};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
+use crate::policy::principal::Identity;
 use crate::text::AddressText;
 
 /// One JSON line a request.
@@ -65,7 +66,11 @@ pub struct Line<'a> {
     pub upstream_path: &'a [u8],
     pub route: &'a str,
     pub consumer: &'a str,
+    /// The name of the caller's plan.
+    pub plan: &'a str,
     pub subject: &'a str,
+    /// Whose tags are written.
+    pub tags_of: Option<&'a Identity>,
     /// What the client was answered; none where it got no answer.
     pub status: Option<u16>,
     /// Code of the gateway's own answer, such as `rate-limited`.
@@ -170,7 +175,9 @@ impl Line<'_> {
             upstream_path,
             route,
             consumer,
+            plan,
             subject,
+            tags_of,
             status,
             code,
             reason,
@@ -216,7 +223,9 @@ impl Line<'_> {
         }
         fields.short(r#","route":"#, route.as_bytes());
         fields.short(r#","consumer":"#, consumer.as_bytes());
+        fields.short(r#","plan":"#, plan.as_bytes());
         fields.short(r#","subject":"#, subject.as_bytes());
+        fields.tags(tags_of);
         fields.number(r#","status":"#, status.map(u64::from));
         fields.short(r#","code":"#, code.as_bytes());
         fields.long(r#","reason":"#, reason.as_bytes());
@@ -249,6 +258,20 @@ impl Fields<'_> {
 
     fn short(&mut self, name: &str, text: &[u8]) {
         self.bounded(name, text, SHORT);
+    }
+
+    /// Names and values are short words without quotes.
+    fn tags(&mut self, of: Option<&Identity>) {
+        let mut before = r#","tags":{""#;
+        for tag in of.into_iter().flat_map(Identity::tags) {
+            for part in [before, &tag.name, r#"":""#, &tag.value, "\""] {
+                self.name(part);
+            }
+            before = ",\"";
+        }
+        if before.len() == 2 {
+            self.name("}");
+        }
     }
 
     fn long(&mut self, name: &str, text: &[u8]) {
@@ -376,6 +399,7 @@ mod tests {
     use super::super::json::CUT;
     use super::*;
     use crate::config::diagnostic::{Place, Source};
+    use crate::policy::principal::Tag;
     use serde_json::Value;
     use std::sync::Arc;
 
@@ -415,6 +439,8 @@ mod tests {
 
     #[test]
     fn a_full_line_has_every_field_in_its_order() {
+        let tag = |name: &str, value: &str| Tag { name: name.into(), value: value.into(), series: Default::default() };
+        let caller = Identity { claimed_tags: [tag("tier", "pro"), tag("version", "v2")].into(), ..Identity::default() };
         let line = Line {
             unix_ms: 1_700_000_000_042,
             request_id: b"01hf",
@@ -434,7 +460,9 @@ mod tests {
             upstream_path: b"/orders/1?a=b",
             route: "orders",
             consumer: "acme",
+            plan: "gold",
             subject: "u1",
+            tags_of: Some(&caller),
             status: Some(429),
             code: "rate-limited",
             reason: "100 of 100 used",
@@ -461,7 +489,7 @@ mod tests {
                 r#""protocol":"HTTP/1.1","client":"2001:db8::1","#,
                 r#""tls_version":"1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","server_name":"api.example.com","client_subject":"CN=orders","#,
                 r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
-                r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","subject":"u1","status":429,"#,
+                r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","plan":"gold","subject":"u1","tags":{"tier":"pro","version":"v2"},"status":429,"#,
                 r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","upstream":"orders","target":"10.0.0.7:8080","#,
                 r#""attempts":2,"bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
                 r#""would_refuse":["scope-missing","address-refused"]}"#,

@@ -59,6 +59,55 @@ fn put(room: &mut [u8], mut number: u32) {
     }
 }
 
+/// Reads `2027-01-31`, `2027-01-31T12:00:00Z` or the same with a fraction and an offset (RFC 3339), as milliseconds since 1970.
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    let number = |text: Option<&str>, digits: usize| {
+        text.filter(|text| text.len() == digits && text.bytes().all(|b| b.is_ascii_digit())).and_then(|text| text.parse::<i64>().ok())
+    };
+    let (date, time) = match text.split_once(['T', 't']) {
+        Some((date, time)) => (date, Some(time)),
+        None => (text, None),
+    };
+    let (year, month, day) = (number(date.get(..4), 4)?, number(date.get(5..7), 2)?, number(date.get(8..), 2)?);
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let lengths = [31, if is_leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let longest = *lengths.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
+    if date.as_bytes()[4] != b'-' || date.as_bytes()[7] != b'-' || !(1..=longest).contains(&day) {
+        return None;
+    }
+    // The years count from March: see `Civil::from_unix_ms`.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = y * 365 + y.div_euclid(4) - y.div_euclid(100) + y.div_euclid(400) + (153 * m + 2) / 5 + day - 1 - 719_468;
+    let mut all = days * 86_400_000;
+    if let Some(time) = time {
+        let (clock, zone) = time.split_at(time.find(['Z', 'z', '+', '-'])?);
+        let (clock, fraction) = clock.split_once('.').map_or((clock, None), |(clock, fraction)| (clock, Some(fraction)));
+        let (hour, minute, second) = (number(clock.get(..2), 2)?, number(clock.get(3..5), 2)?, number(clock.get(6..), 2)?);
+        if clock.as_bytes()[2] != b':' || clock.as_bytes()[5] != b':' || hour > 23 || minute > 59 || second > 60 {
+            return None;
+        }
+        let millis = match fraction {
+            None => 0,
+            Some(digits) if !digits.is_empty() && digits.len() <= 9 && digits.bytes().all(|b| b.is_ascii_digit()) => {
+                format!("{digits:0<3}")[..3].parse::<i64>().ok()?
+            }
+            Some(_) => return None,
+        };
+        let offset = match zone {
+            "Z" | "z" => 0,
+            _ => {
+                let (hours, minutes) = (number(zone.get(1..3), 2)?, number(zone.get(4..), 2)?);
+                if zone.as_bytes()[3] != b':' || hours > 23 || minutes > 59 {
+                    return None;
+                }
+                (hours * 60 + minutes) * if zone.starts_with('-') { -1 } else { 1 }
+            }
+        };
+        all += hour * 3_600_000 + (minute - offset) * 60_000 + second * 1_000 + millis;
+    }
+    u64::try_from(all).ok().filter(|all| *all <= LAST)
+}
+
 // === impl Civil ===
 
 impl Civil {
@@ -130,6 +179,38 @@ mod tests {
                 (true, false) => (year, month + 1, 1),
                 (true, true) => (year + 1, 1, 1),
             };
+        }
+    }
+
+    #[test]
+    fn moments_are_read_as_they_are_written() {
+        for ms in [0, 951_782_400_000, 1_709_164_800_000, 1_735_689_600_123, 4_102_444_799_999] {
+            let text = String::from_utf8(rfc3339(ms).to_vec()).unwrap();
+            assert_eq!(parse_rfc3339(&text), Some(ms), "{text}");
+        }
+        assert_eq!(parse_rfc3339("2025-01-01"), Some(1_735_689_600_000));
+        assert_eq!(parse_rfc3339("2025-01-01T02:30:00.5+02:30"), Some(1_735_689_600_500));
+        assert_eq!(parse_rfc3339("2024-12-31t22:00:00-02:00"), Some(1_735_689_600_000));
+        for text in [
+            "",
+            "2025",
+            "2025-1-1",
+            "2025-13-01",
+            "2025-02-29",
+            "2025-01-00",
+            "2025-01-01T",
+            "2025-01-01T00:00:00",
+            "2025-01-01T24:00:00Z",
+            "2025-01-01 00:00:00Z",
+            "2025-01-01T00:00Z",
+            "2025-01-01T00:00:00.Z",
+            "2025/01/01",
+            "1969-12-31",
+            "2025-01-01T00:00:00+0200",
+            "+025-01-01",
+            "2025-01-0é",
+        ] {
+            assert_eq!(parse_rfc3339(text), None, "{text}");
         }
     }
 }

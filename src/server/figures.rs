@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::admin::{ConfigStatus, Figures, ListenerStatus, Moment, ReloadStatus, Status, TargetStatus};
+use crate::admin::{ConfigStatus, Figures, KeySetStatus, ListStatus, ListenerStatus, Moment, ReloadStatus, Status, TargetStatus};
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::listen::address::Address;
@@ -17,6 +17,7 @@ use crate::listen::running::RunningListener;
 use crate::policy::authenticators::Method;
 use crate::policy::jwt::MemoryUses;
 use crate::policy::jwt::published::Published;
+use crate::policy::list_file::Follow;
 use crate::report::metrics::family;
 use crate::report::metrics::family::Samples;
 use crate::state::State;
@@ -141,6 +142,20 @@ pub fn register(shown: &Arc<Shown>) {
         samples.put(&[name, "asked"], published.counts.wished.load(Relaxed) as f64);
         samples.put(&[name, "held-back"], published.counts.held_back.load(Relaxed) as f64);
     });
+    let lists = |family, put: fn(&dyn Follow, &str, &mut Samples)| {
+        let me = shown.clone();
+        metrics.source(family, move |samples| {
+            for (name, list) in me.gateway.load().authenticators.lists() {
+                put(&*list, name, samples);
+            }
+        });
+    };
+    lists(&family::LIST_ENTRIES, |list, name, samples| samples.put(&[name], list.shown().entries as f64));
+    lists(&family::LIST_READ, |list, name, samples| samples.put(&[name], list.shown().read as f64 / 1_000.0));
+    lists(&family::LIST_READS, |list, name, samples| {
+        samples.put(&[name, "ok"], list.counts().read.load(Relaxed) as f64);
+        samples.put(&[name, "failed"], list.counts().failed.load(Relaxed) as f64);
+    });
     let me = shown.clone();
     metrics.source(&family::LIMITER_BUCKETS, move |samples| samples.put(&[], me.gateway.load().buckets.figures().in_use as f64));
     let me = shown.clone();
@@ -203,6 +218,36 @@ impl Figures for Shown {
                 })
                 .collect(),
             upstreams,
+            key_sets: gateway.authenticators.published().map(|(name, published)| (name.to_owned(), key_set(published))).collect(),
+            lists: gateway.authenticators.lists().into_iter().map(|(name, list)| (name.to_owned(), list_status(&*list))).collect(),
         }
+    }
+}
+
+fn key_set(published: &Published) -> KeySetStatus {
+    let shown = published.shown();
+    KeySetStatus {
+        from: published.source.origin.to_string(),
+        keys: shown.keys,
+        fetched: shown.fetched.map(Moment),
+        age_s: shown.fetched.map(|fetched| clock::now().unix_ms.saturating_sub(fetched) / 1_000),
+        next_fetch: Moment(shown.next),
+        last_result: match (shown.trouble, shown.fetched) {
+            (Some(why), _) => why,
+            (None, Some(_)) => "ok".to_owned(),
+            (None, None) => "not fetched yet".to_owned(),
+        },
+        failures: shown.failures,
+    }
+}
+
+fn list_status(list: &dyn Follow) -> ListStatus {
+    let shown = list.shown();
+    ListStatus {
+        file: list.path().display().to_string(),
+        entries: shown.entries,
+        read: Moment(shown.read),
+        age_s: clock::now().unix_ms.saturating_sub(shown.read) / 1_000,
+        last_result: shown.trouble.unwrap_or_else(|| "ok".to_owned()),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::figures::Shown;
+use super::lists::Lists;
 use super::running::Running;
 use crate::clock;
 use crate::config::plan::Gateway;
@@ -22,6 +23,8 @@ const FIRST_FETCH: Duration = Duration::from_secs(5);
 pub struct KeySets {
     pub store: Option<Arc<Store>>,
     keepers: Vec<Keeper>,
+    /// What is read again of files.
+    lists: Lists,
     /// Says that the process is ready, once there are keys.
     readiness: Option<JoinHandle<()>>,
 }
@@ -51,6 +54,7 @@ impl KeySets {
     pub fn look_after(&mut self, gateway: &Gateway) {
         // The old ones first: two would ask at the same time.
         self.keepers.clear();
+        self.lists = Lists::follow(gateway);
         self.keepers = gateway.authenticators.published().map(|(_, published)| keep(published, self.store.clone())).collect();
     }
 
@@ -71,6 +75,7 @@ impl KeySets {
     /// Fetches no more, and says nothing more of readiness.
     pub fn stop(&mut self) {
         self.keepers.clear();
+        self.lists = Lists::default();
         if let Some(readiness) = self.readiness.take() {
             readiness.abort();
         }

@@ -5,6 +5,7 @@
 mod figures;
 mod handover;
 mod keys;
+mod lists;
 mod passed;
 mod quotas;
 mod refusals;

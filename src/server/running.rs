@@ -90,11 +90,11 @@ impl Running {
     ) -> Result<Running, String> {
         let output = Output::open(gateway.access_log.clone()).map_err(|e| format!("access_log: {e}"))?;
         let sink = Arc::new(Sink::start(output, ROOM).map_err(|e| format!("access_log: {e}"))?);
-        let threads = gateway.server.threads;
+        let (threads, pool) = (gateway.server.threads, gateway.server.pool);
         let gateway = Arc::new(ArcSwap::from_pointee(gateway));
         let refuse: Arc<dyn Refuse> = Arc::new(Refusals { gateway: gateway.clone(), sink: sink.clone() });
         let proxy = Proxy { gateway: gateway.clone(), sink: sink.clone() };
-        let workers = Workers::start(threads, &proxy, &refuse).map_err(|e| format!("cannot start the workers: {e}"))?;
+        let workers = Workers::start(threads, pool, &proxy, &refuse).map_err(|e| format!("cannot start the workers: {e}"))?;
         let (open, snapshot) = (Arc::new(Open::default()), gateway.load_full());
         let mut take = |address: Address| {
             let inherited = inherited.as_mut().and_then(|inherited| inherited.take(&address.to_string()));
@@ -233,6 +233,9 @@ impl Running {
         let now = self.gateway.load_full();
         if gateway.server.threads != now.server.threads {
             return Err("`server.threads` cannot change in place: use `sluice upgrade`, or restart\n".to_owned());
+        }
+        if gateway.server.pool != now.server.pool {
+            return Err("`server.pool` cannot change in place: use `sluice upgrade`, or restart\n".to_owned());
         }
         let mut fresh = Vec::new();
         for (slot, plan) in gateway.listeners.iter().enumerate() {

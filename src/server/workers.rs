@@ -29,24 +29,24 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Upstream connections that a worker keeps idle, over all upstreams.
-const POOL: usize = 1024;
 /// Pingora's own bound on attempts; ours are counted per request and never more.
 const MOST_ATTEMPTS: usize = 4;
 
 // === impl Workers ===
 
 impl Workers {
+    /// `pool`: as many connections to upstreams as each keeps at rest.
+    ///
     /// # Errors
     /// Where a thread or its runtime cannot be made.
-    pub fn start(count: usize, proxy: &Proxy, refuse: &Arc<dyn Refuse>) -> std::io::Result<Workers> {
+    pub fn start(count: usize, pool: usize, proxy: &Proxy, refuse: &Arc<dyn Refuse>) -> std::io::Result<Workers> {
         let mut workers = Workers { inboxes: Vec::new(), threads: Vec::new() };
         for index in 0..count {
             let (inbox, work) = mpsc::unbounded_channel();
             let (proxy, refuse) = (proxy.clone(), refuse.clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                runtime.block_on(work_off(work, proxy, refuse));
+                runtime.block_on(work_off(work, pool, proxy, refuse));
             })?;
             workers.inboxes.push(inbox);
             workers.threads.push(thread);
@@ -87,8 +87,8 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(1));
 }
 
-async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, proxy: Proxy, refuse: Arc<dyn Refuse>) {
-    let conf = ServerConf { threads: 1, max_retries: MOST_ATTEMPTS, upstream_keepalive_pool_size: POOL, ..ServerConf::default() };
+async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, pool: usize, proxy: Proxy, refuse: Arc<dyn Refuse>) {
+    let conf = ServerConf { threads: 1, max_retries: MOST_ATTEMPTS, upstream_keepalive_pool_size: pool, ..ServerConf::default() };
     let front = Front::new(Arc::new(http_proxy(&Arc::new(conf), proxy)), refuse);
     while let Some((socket, listener, hold)) = work.recv().await {
         let front = front.clone();

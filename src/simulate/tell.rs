@@ -16,6 +16,7 @@ use crate::config::types::Period;
 use crate::ctx::Facts;
 use crate::policy::Request;
 use crate::policy::api_key::Carrier;
+use crate::policy::authenticators::Authenticator;
 use crate::policy::credential::{cut, hide};
 use crate::policy::websocket::is_handshake;
 use crate::relay::balance::owner;
@@ -53,7 +54,13 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
         "policies": facts.trail.iter().flatten().map(|step| json!({
             "policy": step.policy, "verdict": step.verdict, "note": step.note,
         })).collect::<Vec<_>>(),
+        "revocation": route.and_then(|route| route.policies.auth.revocations()).map(|list| {
+            json!({ "file": list.path().display().to_string(), "entries": list.shown().entries })
+        }),
+        "key_sets": route.map(key_sets).unwrap_or_default(),
         "consumer": identity.and_then(|identity| identity.consumer.as_ref()).map(|consumer| consumer.name.clone()),
+        "plan": identity.and_then(|identity| identity.plan()).map(|(name, _)| name.to_string()),
+        "tags": identity.map(|identity| identity.tags().map(|tag| (tag.name.to_string(), json!(*tag.value))).collect::<serde_json::Map<_, _>>()),
         "subject": identity.and_then(|identity| identity.subject.clone()),
         "limits": limits(gateway, outcome),
         "would_refuse": facts.would_refuse.to_vec(),
@@ -76,20 +83,27 @@ fn hide_interpolated(gateway: &Gateway, told: &mut Value) {
 
 fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, told: &mut Value) {
     let facts = &outcome.facts;
+    let identity = facts.identity.as_deref();
     match &outcome.verdict {
         Verdict::Relayed { upstream, head } => {
             let before = outcome.head.as_ref().map(|head| head.headers.clone()).unwrap_or_default();
             let (added, removed) = difference(gateway, &before, &head.headers);
             told["upstream"] = json!(upstream);
+            if let Some(others) = route.and_then(|route| route.others.as_ref()) {
+                told["upstream_because"] = json!(others.choice.because(identity));
+            }
             told["upstream_path"] = json!(head.uri.path_and_query().map(|path| hidden(gateway, path.as_str())));
             told["headers"] = json!({ "added": added, "removed": removed });
-            if let Some((route, relay)) = route.and_then(|route| route.relay().map(|relay| (route, relay))) {
+            if let Some((route, relay)) = route.and_then(|route| route.relay(facts.chosen).map(|relay| (route, relay))) {
                 if relay.has_own_timeouts {
                     let Timeouts { connect: _, response, idle } = relay.timeouts;
                     told["timeouts"] = json!({ "response": Period(response).to_string(), "idle": Period(idle).to_string() });
                 }
                 if relay.upstream.pool.upstream.balance == Balance::Hash {
                     told["balance"] = balance(route, relay, outcome.head.as_ref(), facts);
+                }
+                if let Some(version) = relay.upstream.pool.upstream.proxy_protocol {
+                    told["proxy_protocol"] = json!({ "version": version.to_string(), "client": facts.client.to_string() });
                 }
                 if outcome.head.as_ref().is_some_and(|head| is_handshake(head)) {
                     told["websocket"] = websocket(route, relay, facts);
@@ -99,7 +113,7 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
         Verdict::Answered { status, code, headers, body: _ } => {
             told["status"] = json!(status);
             told["code"] = json!(code);
-            let web = route.and_then(Route::relay).is_some_and(|relay| relay.grpc_web);
+            let web = route.and_then(|route| route.relay(0)).is_some_and(|relay| relay.grpc_web);
             if code.is_some() && outcome.head.as_ref().is_some_and(|head| Speech::of(head, web).is_some()) {
                 told["grpc_status"] = json!(Status::of_http(*status).name());
             }
@@ -114,6 +128,15 @@ fn balance(route: &Route, relay: &Relay, head: Option<&RequestHeader>, facts: &F
     let key = head.and_then(|head| relay.hash.key(route, &head.headers, facts));
     let target = key.and_then(|(key, _)| owner(&relay.upstream.pool, key)).map(|target| target.address.to_string());
     json!({ "by": key.map(|(_, by)| by.to_string()), "target": target })
+}
+
+/// The key sets of providers that a route's authenticators verify with. Nobody is asked here, so their age is not known.
+fn key_sets(route: &Route) -> Vec<Value> {
+    let published = |one: &Authenticator| {
+        let published = one.published()?;
+        Some(json!({ "authenticator": one.name, "keys": published.source.told(), "age": Value::Null }))
+    };
+    route.policies.auth.authenticators().iter().filter_map(|one| published(one)).collect()
 }
 
 /// How long a tunnel would live.
@@ -223,8 +246,16 @@ pub fn text(told: &Value) -> String {
     let width = steps.iter().map(|step| str(&step["policy"]).len()).max().unwrap_or(0);
     let step = |step: &Value| format!("{:<width$}  {:<12}  {}", str(&step["policy"]), str(&step["verdict"]), str(&step["note"]));
     say("policies", steps.iter().map(step).collect());
+    if let Some(file) = told["revocation"]["file"].as_str() {
+        say("revocation", vec![format!("{file}, as it is now: {} entries", told["revocation"]["entries"])]);
+    }
+    let set = |set: &Value| format!("{}: {}; their age is not known here: see `/status`", str(&set["authenticator"]), str(&set["keys"]));
+    say("key sets", rows(&told["key_sets"]).iter().map(set).collect());
     say("consumer", vec![str(&told["consumer"])]);
     say("subject", vec![str(&told["subject"])]);
+    say("plan", vec![str(&told["plan"])]);
+    let tag = |(name, value): (&String, &Value)| format!("{name}: {}", str(value));
+    say("tags", told["tags"].as_object().map(|tags| tags.iter().map(tag).collect()).unwrap_or_default());
     let limit = |limit: &Value| {
         let what = format!("{} by {}: {} of {} left", str(&limit["limit"]), str(&limit["key"]), limit["remaining"], limit["size"]);
         let wait = limit["retry_after"].as_u64().filter(|wait| *wait > 0);
@@ -234,7 +265,8 @@ pub fn text(told: &Value) -> String {
     };
     say("limits", rows(&told["limits"]).iter().map(limit).collect());
     say("shadow", rows(&told["would_refuse"]).iter().map(|code| format!("would refuse: {}", str(code))).collect());
-    say("upstream", vec![str(&told["upstream"])]);
+    let because = told["upstream_because"].as_str().map(|because| format!(", by {because}")).unwrap_or_default();
+    say("upstream", vec![told["upstream"].as_str().map(|upstream| format!("{upstream}{because}")).unwrap_or_default()]);
     if let Some(balance) = told.get("balance") {
         let target = str(&balance["target"]);
         say(
@@ -248,6 +280,9 @@ pub fn text(told: &Value) -> String {
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
         say("timeouts", vec![format!("response {}, idle {}", str(&timeouts["response"]), str(&timeouts["idle"]))]);
+    }
+    if let Some(proxied) = told.get("proxy_protocol") {
+        say("told first", vec![format!("PROXY protocol {}: client {}", str(&proxied["version"]), str(&proxied["client"]))]);
     }
     if let Some(websocket) = told.get("websocket") {
         let until = websocket["until"].as_str().map(|until| format!(", closed at {until} when the token expires"));

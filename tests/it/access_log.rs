@@ -16,7 +16,8 @@ authenticators:
   idp: { jwt: { issuer: test, audiences: [test], algorithms: [ES256], keys: { inline: '{jwks}' } } }
   partners: { api_key: { query: api_key } }
 consumers:
-  acme: { keys: [{ sha256: "e2a8dd67d3fbf4e6b92dabfaab2ce4a3c09c7efb5d3ea1ba2f1cd1d0a2bb5bd3" }], identities: [{ authenticator: idp, claim: tenant, is: acme }] }
+  acme: { keys: [{ sha256: "e2a8dd67d3fbf4e6b92dabfaab2ce4a3c09c7efb5d3ea1ba2f1cd1d0a2bb5bd3" }], identities: [{ authenticator: idp, claim: tenant, is: acme }], plan: gold, tags: { version: v2 } }
+plans: { gold: { rate: 1000/s } }
 limits:
   once: { rate: 1/h, by: [client_ip], stage: before_auth }
 upstreams:

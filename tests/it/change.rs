@@ -1,4 +1,5 @@
-//! Twenty reloads and five upgrades under clients of every kind, of HTTP/1.1, HTTP/2, WebSocket and gRPC: none of them notices.
+//! Twenty reloads and five upgrades under clients of every kind, of HTTP/1.1, HTTP/2, WebSocket and gRPC, with and without TLS: none of them
+//! notices.
 //!
 //! An error is: a connection refused or reset, an answer that is not the right one, an answer cut short, or an unannounced close. A
 //! close is announced by `Connection: close` in the answer before it. The one close that needs no announcement is that of a connection
@@ -19,17 +20,21 @@ const TEXT: &str = r#"
 server: { threads: 2, settle: 0s, drain: 10m }
 listeners:
   public: { address: "127.0.0.1:{port}", deadlines: { body: 20s } }
+  secure: { address: "127.0.0.1:{port:secure}", tls: { certificates: { shop: { chain: shop.pem, key: shop.key } } } }
 limits:
   each: { rate: 1/h, burst: 100, by: [global] }
 upstreams:
   calls: { targets: ["{calls}"], protocol: h2, timeouts: { connect: 10s, response: 20s, idle: 2m } }
   echo: { targets: ["{echo}"], health: { path: /, every: 5s }, timeouts: { connect: 10s, response: 20s, idle: 2m } }
 routes:
-  counted: { match: { path: /counted }, auth: public, limits: [each], respond: { status: 204 } }
-  calls: { match: { path: /echo.Echo/** }, auth: public, upstream: calls }
-  all: { match: { path: /** }, auth: public, upstream: echo }
+  counted: { listeners: [public, secure], match: { path: /counted }, auth: public, limits: [each], respond: { status: 204 } }
+  calls: { listeners: [public, secure], match: { path: /echo.Echo/** }, auth: public, upstream: calls }
+  all: { listeners: [public, secure], match: { path: /** }, auth: public, upstream: echo }
 access_log: { to: "{dir}/access.log" }
 "#;
+
+/// What the certificate is for.
+const NAME: &str = "shop.example";
 
 /// No answer may rest on a connection for longer than this, or its close is the client's own fault.
 const LINGER: Duration = Duration::from_millis(1_400);
@@ -44,6 +49,8 @@ struct Counts {
     slow: AtomicUsize,
     uploads: AtomicUsize,
     frames: AtomicUsize,
+    secure: AtomicUsize,
+    secure_frames: AtomicUsize,
     rested: AtomicUsize,
     errors: Mutex<Vec<String>>,
 }
@@ -53,8 +60,9 @@ impl Counts {
         !self.is_over.load(SeqCst)
     }
 
-    fn served(&self) -> [usize; 5] {
-        [&self.keep_alive, &self.new, &self.slow, &self.uploads, &self.frames].map(|count| count.load(SeqCst))
+    fn served(&self) -> [usize; 7] {
+        let Counts { keep_alive, new, slow, uploads, frames, secure, secure_frames, .. } = self;
+        [keep_alive, new, slow, uploads, frames, secure, secure_frames].map(|count| count.load(SeqCst))
     }
 
     fn error(&self, who: &str, what: impl std::fmt::Debug) {
@@ -107,6 +115,17 @@ fn alone(address: SocketAddr, counts: &Counts, target: &str, done: &AtomicUsize)
     }
 }
 
+/// Requests with handshakes of their own, none of them resumed.
+fn alone_with_tls(address: SocketAddr, counts: &Counts, ca: &Ca) {
+    while counts.goes_on() {
+        match TlsClient::connect(address, NAME, ca, None).and_then(|mut client| client.get(NAME, "/quick")) {
+            Ok((200, text)) if text.ends_with("ok") => _ = counts.secure.fetch_add(1, SeqCst),
+            other => counts.error("with TLS", other),
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// 300 KB in thirty pieces over a second and a half, again and again.
 fn upload(address: SocketAddr, counts: &Counts) {
     let piece = [b'x'; 10_000];
@@ -128,13 +147,11 @@ fn upload(address: SocketAddr, counts: &Counts) {
 }
 
 /// A WebSocket whose process may be replaced; it lives until the test ends.
-struct Tunnel(TcpStream);
+struct Tunnel<S>(S);
 
-impl Tunnel {
-    fn open(address: SocketAddr) -> Tunnel {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let head = "GET /socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+impl<S: Read + Write> Tunnel<S> {
+    fn open(mut stream: S) -> Tunnel<S> {
+        let head = "GET /socket HTTP/1.1\r\nHost: shop.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = Vec::new();
@@ -157,13 +174,13 @@ impl Tunnel {
     }
 }
 
-fn tunnel(mut tunnel: Tunnel, counts: &Counts) {
+fn tunnel<S: Read + Write>(mut tunnel: Tunnel<S>, counts: &Counts, done: &AtomicUsize) {
     for number in 0.. {
         if !counts.goes_on() {
             return;
         }
         match tunnel.echo(number) {
-            Ok(true) => _ = counts.frames.fetch_add(1, SeqCst),
+            Ok(true) => _ = done.fetch_add(1, SeqCst),
             other => return counts.error("socket", other),
         }
         thread::sleep(Duration::from_millis(50));
@@ -187,10 +204,21 @@ fn twenty_reloads_and_five_upgrades_are_noticed_by_no_client() {
     let answers = Answers::parse("/quick: { body: ok }\n/slow: { body: ok, delay: 3s }\n").unwrap();
     let echo = Echo::start("127.0.0.1:0", answers).unwrap();
     let calls = PythonServer::start("grpc_server.py", &[]);
-    let mut gateway = Gateway::config(TEXT).var("echo", echo.address()).var("calls", calls.address()).own_program().start();
-    let (address, counts) = (gateway.address(), &Counts::default());
+    let ca = &Ca::new("Test");
+    let leaf = ca.server(&[NAME]);
+    let config = Gateway::config(TEXT).var("echo", echo.address()).var("calls", calls.address()).own_program();
+    let config = config.file("shop.pem", leaf.chain).file("shop.key", leaf.key).file("ca.pem", ca.pem.clone());
+    let mut gateway = config.start();
+    let (address, secure, counts) = (gateway.address(), gateway.address_of("secure"), &Counts::default());
     // A call that lives in the first process to the end, and calls of HTTP/2 one after the other, which go to whichever process serves.
-    let [stream, unaries] = ["stream", "unaries"].map(|what| PythonClient::start("grpc_client.py", &[what, &address.to_string(), "{}"]));
+    // Both without TLS and with it.
+    let authority = gateway.dir().join("ca.pem").display().to_string();
+    let calls = ["stream", "unaries"].map(|what| {
+        let plain = PythonClient::start("grpc_client.py", &[what, &address.to_string(), "{}"]);
+        let with_tls = PythonClient::start("grpc_client.py", &[what, &secure.to_string(), "{}", &authority, NAME]);
+        [plain, with_tls]
+    });
+    let [streams, unaries] = calls;
     let mut pids = vec![gateway.pid()];
     let (mut reloads, mut upgrades, begin) = (0, 0, Instant::now());
     let mut asked = 0;
@@ -210,6 +238,7 @@ fn twenty_reloads_and_five_upgrades_are_noticed_by_no_client() {
                 clients.spawn(|| alone(address, counts, "/slow", &counts.slow));
                 clients.spawn(|| alone(address, counts, "/slow", &counts.slow));
                 clients.spawn(|| upload(address, counts));
+                clients.spawn(|| alone_with_tls(secure, counts, ca));
                 while counts.goes_on() {
                     thread::sleep(Duration::from_millis(10));
                 }
@@ -217,8 +246,12 @@ fn twenty_reloads_and_five_upgrades_are_noticed_by_no_client() {
         });
         let changes = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for (round, binary) in [Binary::Good, Binary::Dies, Binary::Good, Binary::Hangs, Binary::Good].into_iter().enumerate() {
-                let socket = Tunnel::open(address);
-                scope.spawn(move || tunnel(socket, counts));
+                let plain = TcpStream::connect(address).unwrap();
+                plain.set_read_timeout(Some(PATIENCE)).unwrap();
+                let socket = Tunnel::open(plain);
+                scope.spawn(move || tunnel(socket, counts, &counts.frames));
+                let socket = Tunnel::open(TlsClient::connect(secure, NAME, ca, None).unwrap());
+                scope.spawn(move || tunnel(socket, counts, &counts.secure_frames));
                 for step in 0..4 {
                     // Every other one is bad, each in its own way; the good ones change something, too.
                     let text = TEXT.replace("every: 5s", &format!("every: {}s", 5 + round + step));
@@ -255,10 +288,14 @@ fn twenty_reloads_and_five_upgrades_are_noticed_by_no_client() {
             pids.dedup();
             assert_eq!(pids.len(), 4, "three other processes have served");
             assert!(counts.announced.load(SeqCst) > 0);
-            let told = stream.said_after_input();
-            assert!(told["error"].is_null() && told["count"].as_u64() > Some(20), "{told}");
-            let told = unaries.said_after_input();
-            assert!(told["errors"].as_array().is_some_and(Vec::is_empty) && told["count"].as_u64() > Some(20), "{told}");
+            for stream in streams {
+                let told = stream.said_after_input();
+                assert!(told["error"].is_null() && told["count"].as_u64() > Some(20), "{told}");
+            }
+            for unaries in unaries {
+                let told = unaries.said_after_input();
+                assert!(told["errors"].as_array().is_some_and(Vec::is_empty) && told["count"].as_u64() > Some(20), "{told}");
+            }
             let mut alive = gateway.processes();
             alive.sort_unstable();
             assert_eq!(alive, pids, "a process lives as long as one of its tunnels");
@@ -274,16 +311,18 @@ fn twenty_reloads_and_five_upgrades_are_noticed_by_no_client() {
     assert_eq!((reloads, upgrades), (20, 5), "the plan was carried out");
     println!("20 reloads, 10 of them refused, and 5 upgrades, 2 of them refused, in {:.1} s", begin.elapsed().as_secs_f64());
     let show = |count: &AtomicUsize| count.load(SeqCst);
-    let Counts { is_over: _, keep_alive, announced, new, slow, uploads, frames, rested, errors } = counts;
+    let Counts { is_over: _, keep_alive, announced, new, slow, uploads, frames, secure, secure_frames, rested, errors } = counts;
     println!(
-        "keep-alive {} (connections told to go {}, ended at rest {}), new connections {}, 3 s requests {}, uploads {}, frames {}",
+        "keep-alive {} (connections told to go {}, ended at rest {}), new connections {}, 3 s requests {}, uploads {}, frames {}, with TLS {} handshakes and {} frames",
         show(keep_alive),
         show(announced),
         show(rested),
         show(new),
         show(slow),
         show(uploads),
-        show(frames)
+        show(frames),
+        show(secure),
+        show(secure_frames)
     );
     let errors = errors.lock().unwrap();
     assert!(errors.is_empty(), "{errors:#?}");

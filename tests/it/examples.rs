@@ -84,6 +84,8 @@ fn example(name: &str, replaced: &[(&str, SocketAddr)]) -> Config {
     Gateway::config(&text)
         .env("JWT_SECRET", SECRET)
         .file("keys/jwks.json", file("keys/jwks.json"))
+        .file("keys/consumers.jsonl", file("keys/consumers.jsonl"))
+        .file("keys/revoked.jsonl", file("keys/revoked.jsonl"))
         .file("keys/quickstart.json", file("keys/quickstart.json"))
         .file("internal-token", file("internal-token"))
 }

@@ -279,7 +279,7 @@ fn messages_of_four_mebibytes_and_compressed_ones_pass() {
     let setup = start("");
     let told = setup.ask("large", &json!({}));
     let expected = json!({
-        "unary": true, "server_stream": [true, true, true], "client_stream": (12 << 20).to_string(), "bidi": [true, true],
+        "unary": true, "server_stream": [true, true, true], "client_stream": (12 << 20).to_string(), "bidi": [true, true, true, true],
         "compressed": true, "deflated": true,
     });
     assert_eq!(told, expected);

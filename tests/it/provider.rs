@@ -1,5 +1,6 @@
 //! Key sets that are fetched from providers: a real one, and a stand-in that misbehaves on command.
 
+use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -358,4 +359,67 @@ fn a_place_for_keys_that_others_could_write_is_refused() {
         .replace("state: state", &format!("state: \"{}\"", folder.path().display()));
     let failure = Gateway::config(&text).var("issuer", ISSUER).try_start().err().unwrap();
     assert!(failure.stderr.contains("can be written by others"), "{}", failure.stderr);
+}
+
+/// A proxy that opens tunnels wherever it is asked to; counts them.
+fn tunnelling() -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let seen = asked.clone();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let Ok(client) = client else { break };
+            let seen = seen.clone();
+            std::thread::spawn(move || tunnel(client, &seen));
+        }
+    });
+    (address, asked)
+}
+
+fn tunnel(mut client: std::net::TcpStream, seen: &Mutex<Vec<String>>) -> Option<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).ok()?;
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).ok()?;
+    let target = head.strip_prefix("CONNECT ")?.split(' ').next()?.to_owned();
+    let mut server = std::net::TcpStream::connect(&target).ok()?;
+    seen.lock().unwrap().push(target);
+    client.write_all(b"HTTP/1.1 200 Connection established\r\nVia: 1.1 test\r\n\r\n").ok()?;
+    let (mut from_client, mut to_server) = (client.try_clone().ok()?, server.try_clone().ok()?);
+    std::thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+    std::io::copy(&mut server, &mut client).ok()?;
+    Some(())
+}
+
+#[test]
+fn a_provider_over_https_is_reached_through_a_tunnel_of_the_proxy_and_shown_in_the_status() {
+    let oidc = Oidc::start();
+    let (proxy, tunnels) = tunnelling();
+    let keys = format!("discovery: \"{{issuer}}/.well-known/openid-configuration\", ca: ca.pem, proxy: \"http://{proxy}\"");
+    let gateway = Gateway::config(&config(&keys, "")).var("issuer", oidc.issuer()).file("ca.pem", oidc.ca()).start();
+    assert_eq!(ask(&gateway, &oidc.token("urn:jwt")), told(204, ""));
+    let server = oidc.issuer().replace("https://", "");
+    // The document, and the key set that it names.
+    assert_eq!(*tunnels.lock().unwrap(), [server.clone(), server]);
+    let status = gateway.status()["key_sets"]["idp"].clone();
+    assert_eq!((&status["keys"], &status["last_result"], &status["failures"]), (&json!(1), &json!("ok"), &json!(0)), "{status}");
+    assert!(status["age_s"].as_u64().is_some_and(|age| age < 600), "{status}");
+    assert!(status["next_fetch"].as_str() > status["fetched"].as_str(), "{status}");
+    let explained = gateway.sluice(&["explain", "sluice.yaml", "http://a/orders"]);
+    let text = String::from_utf8_lossy(&explained.stdout);
+    let line = format!("idp: found by {}/.well-known/openid-configuration every 1m to 1h; their age is not known here", oidc.issuer());
+    assert!(text.contains(&line), "{text}");
+}
+
+#[test]
+fn the_status_says_why_a_key_set_is_missing() {
+    let provider = Upstream::answering(Answer::new(500));
+    let gateway = behind(&provider, "").start();
+    let status = gateway.status()["key_sets"]["idp"].clone();
+    assert_eq!((&status["keys"], &status["fetched"], &status["age_s"]), (&json!(0), &json!(null), &json!(null)));
+    assert!(status["last_result"].as_str().unwrap().ends_with("status 500"), "{status}");
+    assert!(status["failures"].as_u64().unwrap() >= 1, "{status}");
 }

@@ -137,6 +137,25 @@ fn plain_http_on_a_tls_listener_is_told_so_and_silence_is_closed() {
 }
 
 #[test]
+fn an_address_that_begins_handshakes_too_fast_is_closed_and_counted() {
+    let ca = Ca::new("Test");
+    let gateway = config(&ca, "handshakes_per_address: 3/h").start();
+    // Who only looks whether somebody listens, or speaks plain, costs none.
+    for _ in 0..5 {
+        drop(Client::connect(gateway.address()));
+        assert_eq!(gateway.get("/", &[]).code(), "tls-expected");
+    }
+    let from = |address: &str| curl(&gateway, "main.example", &["--interface", address]).map(|(status, _)| status);
+    assert_eq!([from("127.0.0.1"), from("127.0.0.1"), from("127.0.0.1")], [Ok(200); 3]);
+    // A reset, in the middle of what curl takes for the handshake.
+    assert_eq!([from("127.0.0.1"), from("127.0.0.1")], [Err(35); 2]);
+    assert_eq!(from("127.0.0.3"), Ok(200), "another address has its own");
+    let dropped = || gateway.metric(r#"sluice_connections_dropped_total{listener="public",reason="handshakes_per_address"}"#);
+    eventually("the count", || (dropped() == 2.0).then_some(()));
+    assert_eq!(gateway.metric(r#"sluice_tls_handshakes_total{listener="public",result="too_fast"}"#), 2.0);
+}
+
+#[test]
 fn what_is_older_than_the_minimum_is_refused() {
     let ca = Ca::new("Test");
     let gateway = config(&ca, r#"minimum: "1.3""#).start();

@@ -14,11 +14,24 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             names.iter().any(|name| index.authenticators.get(name.as_str()).is_none_or(|a| a.api_key.is_some()))
         }
     });
+    if let Some(from) = index.document.consumers_from.as_ref().filter(|_| !takes_keys && !index.broken.anything()) {
+        let message = "`consumers_from` has no effect: no route takes API keys";
+        errors.push(Diagnostic::at(&from.place, "inert", message).help("name an authenticator of kind `api_key` in the `auth` of a route"));
+    }
+    if let Some(revocation) = &index.document.revocation
+        && index.document.routes.iter().all(|(_, route)| matches!(route.own.auth.value, AuthSettings::Public))
+        && !index.broken.anything()
+    {
+        let message = "`revocation` has no effect: every route is public";
+        errors.push(Diagnostic::at(&revocation.place, "inert", message).help("remove it, or name authenticators in the `auth` of a route"));
+    }
     let mut owners: HashMap<String, (&str, Place)> = HashMap::new();
     let mut recognised: HashMap<(&str, &str, &str), &str> = HashMap::new();
     for (name, consumer) in &index.document.consumers {
-        let ConsumerSettings { keys, identities, plan: _, scopes } = consumer;
-        if keys.is_empty() && identities.is_empty() {
+        let ConsumerSettings { keys, identities, plan: _, scopes, tags: _ } = consumer;
+        // A line of a file may give it keys.
+        let may_have_keys = !keys.is_empty() || index.document.consumers_from.is_some();
+        if !may_have_keys && identities.is_empty() {
             errors.push(
                 Diagnostic::at(
                     &name.place,
@@ -28,7 +41,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
                 .help("add the hash of a key (`sluice key new` makes both), or a claim of its tokens"),
             );
         }
-        for ConsumerKeySettings { sha256 } in keys {
+        for ConsumerKeySettings { sha256, expires: _ } in keys {
             let hash = sha256.to_ascii_lowercase();
             if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
                 errors.push(
@@ -61,7 +74,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         let is_of =
             |name: &str, wanted: fn(&AuthenticatorSettings) -> bool| index.authenticators.get(name).is_none_or(|found| wanted(found));
         let has_certificates = identities.iter().any(|identity| is_of(&identity.authenticator, |found| found.client_certificate.is_some()));
-        if keys.is_empty() && !identities.is_empty() && !has_certificates && !scopes.is_empty() {
+        if !may_have_keys && !identities.is_empty() && !has_certificates && !scopes.is_empty() {
             errors.push(
                 Diagnostic::at(
                     &name.place,

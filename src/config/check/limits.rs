@@ -107,6 +107,10 @@ fn before_auth(name: &str, limit: &LimitSettings, errors: &mut Vec<Diagnostic>) 
         None => return,
         Some(Stage::BeforeAuth) => {}
     }
+    if let Some(tags) = &limit.for_tags {
+        let message = format!("`{name}` is judged before authentication, where no tags are known");
+        errors.push(Diagnostic::at(&tags.place, "limit-stage", message).help("remove `for`, or `stage`"));
+    }
     for by in &limit.by.value {
         if needs_caller(by) {
             errors.push(
@@ -150,13 +154,14 @@ fn useless_keys(limit: &LimitSettings, errors: &mut Vec<Diagnostic>) {
 fn spelled(by: &By) -> String {
     match by {
         By::Header(name) => format!("header:{name}"),
+        By::Tag(name) => format!("tag:{name}"),
         By::Consumer | By::Subject | By::ApiKey | By::ClientIp | By::Global => by.kind().to_owned(),
     }
 }
 
 fn needs_caller(by: &By) -> bool {
     match by {
-        By::Consumer | By::Subject | By::ApiKey => true,
+        By::Consumer | By::Subject | By::ApiKey | By::Tag(_) => true,
         By::ClientIp | By::Header(_) | By::Global => false,
     }
 }
@@ -176,12 +181,22 @@ fn can_come_up_empty(
     let has_header = |header: &http::HeaderName| {
         route.own.matches.headers.iter().any(|(name, value)| name.eq_ignore_ascii_case(header.as_str()) && value.value != "absent")
     };
+    let has_tag = |tag: &str| match &route.own.auth.value {
+        AuthSettings::Public => false,
+        AuthSettings::AnyOf(names) => names.iter().all(|name| {
+            let jwt = index.authenticators.get(name.as_str()).and_then(|settings| settings.jwt.as_ref());
+            jwt.is_none_or(|jwt| jwt.tags.contains_key(tag))
+        }),
+    };
     let caller = callers(index, route, effective, limit)?.into_iter().find(|caller| {
         !limit.by.iter().any(|by| match (&by.value, caller) {
             (By::ClientIp | By::Global, _) => true,
             (By::Header(header), _) => has_header(header),
             (By::Subject, Caller::Token | Caller::Certificate { .. }) => true,
             (By::Consumer | By::ApiKey, Caller::ApiKey) => true,
+            // It has a default where every authenticator of the route makes it from a claim.
+            (By::Tag(tag), Caller::Token) => has_tag(tag),
+            (By::Tag(_), Caller::ApiKey | Caller::Certificate { .. } | Caller::Anonymous) => false,
             (By::Consumer, Caller::Certificate { consumer }) => *consumer,
             (By::ApiKey, Caller::Certificate { .. }) => false,
             (By::Consumer | By::ApiKey, Caller::Token | Caller::Anonymous) | (By::Subject, Caller::ApiKey | Caller::Anonymous) => false,
@@ -239,7 +254,7 @@ fn on_listeners(index: &Index<'_>, on_routes: &HashSet<&str>, errors: &mut Vec<D
             for by in &limit.by.value {
                 match &by.value {
                     By::ClientIp | By::Global => {}
-                    By::Consumer | By::Subject | By::ApiKey | By::Header(_) => errors.push(
+                    By::Consumer | By::Subject | By::ApiKey | By::Tag(_) | By::Header(_) => errors.push(
                         Diagnostic::at(
                             &used.place,
                             "limit-stage",
@@ -252,6 +267,11 @@ fn on_listeners(index: &Index<'_>, on_routes: &HashSet<&str>, errors: &mut Vec<D
                         .help(format!("give the listener `{}` a limit of its own", listener.value)),
                     ),
                 }
+            }
+            if limit.for_tags.is_some() {
+                let message =
+                    format!("`{}` is `for` callers with tags, but limits of a listener are judged before anybody is known", used.value);
+                errors.push(Diagnostic::at(&used.place, "limit-stage", message).help("name it in the `limits` of routes"));
             }
             if limit.per.is_some() {
                 errors.push(Diagnostic::at(

@@ -11,6 +11,7 @@ mod limits;
 mod names;
 mod routes;
 mod state;
+pub mod tags;
 mod tests_section;
 pub mod values;
 
@@ -44,12 +45,13 @@ pub fn check_partial(document: &Document, broken: &Broken) -> Vec<Diagnostic> {
     let mut errors = Vec::new();
     values::check(document, &mut errors);
     headers::check(document, &mut errors);
-    https::check(document, &mut errors);
     names::check(&index, &mut errors);
+    https::check(&index, &mut errors);
     routes::check(&index, &mut errors);
     limits::check(&index, &mut errors);
     consumers::check(&index, &mut errors);
     balance::check(&index, &mut errors);
+    tags::check(&index, &mut errors);
     state::check(&index, &mut errors);
     tests_section::check(&index, &mut errors);
     // Last: the others say what is used.

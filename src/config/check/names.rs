@@ -5,6 +5,7 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::document::{DefaultsSettings, PolicySettings};
 use crate::config::types::{At, Named};
 use crate::policy::authn::AuthSettings;
+use crate::relay::choice::GoesTo;
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     let document = index.document;
@@ -16,13 +17,20 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             index.refer("plans", plan, errors);
         }
     }
+    for (_, settings) in &document.authenticators {
+        if let Some(plan) = settings.jwt.as_ref().and_then(|jwt| jwt.plan.as_ref()) {
+            index.refer("plans", &plan.value.default, errors);
+        }
+    }
     for (_, bundle) in &document.bundles {
         policies(index, bundle, errors);
     }
     if let Some(DefaultsSettings { place: _, bundles, upstream, policies: defaults }) = &document.defaults {
         refer_all(index, "bundles", bundles, errors);
         if let Some(upstream) = upstream {
-            index.refer("upstreams", upstream, errors);
+            for name in GoesTo::upstreams(upstream) {
+                index.refer("upstreams", &name, errors);
+            }
         }
         policies(index, defaults, errors);
     }
@@ -38,7 +46,9 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             refer_all(index, "bundles", bundles, errors);
         }
         if let Some(upstream) = &route.own.upstream {
-            index.refer("upstreams", upstream, errors);
+            for name in GoesTo::upstreams(upstream) {
+                index.refer("upstreams", &name, errors);
+            }
         }
         policies(index, &route.policies, errors);
     }

@@ -10,6 +10,7 @@ use crate::policy::authn::{AuthSettings, AuthenticatorSettings};
 use crate::policy::client_certificate::bad_fact;
 use crate::policy::client_certificate::facts::FACTS;
 use crate::policy::{Shadow, Written};
+use crate::relay::choice::GoesTo;
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     let document = index.document;
@@ -29,6 +30,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             inert_without_upstream(policies, respond, own, errors);
         }
         authorisation(index, name, route, effective, errors);
+        choice(name, route, effective, errors);
         duplicate_policies(index, route, errors);
         shadowed.note(route, effective);
     }
@@ -72,6 +74,18 @@ fn inert_without_upstream(policies: &PolicySettings, answer: &Place, own: &Route
             Diagnostic::at(place, "inert", format!("`{key}` has no effect here: the route answers by itself, nothing goes to an upstream"))
                 .help(format!("remove `{key}`, or the `{word}` on line {}", answer.line)),
         );
+    }
+}
+
+/// Nobody is known on a public route, so that there is nothing to choose by.
+fn choice(name: &str, route: &RouteSettings, effective: &Effective<'_>, errors: &mut Vec<Diagnostic>) {
+    if let Some(upstream) = effective.upstream
+        && matches!(upstream.value, GoesTo::ByTag(_))
+        && (matches!(route.own.auth.value, AuthSettings::Public) || effective.shadows(Shadow::Auth))
+    {
+        let message = format!("nobody is known by `{name}`, so every request would go to the `default` of `upstream`");
+        let place = if route.own.upstream.is_some() { &upstream.place } else { &route.place };
+        errors.push(Diagnostic::at(place, "inert", message).help("name authenticators in `auth`, or one upstream"));
     }
 }
 

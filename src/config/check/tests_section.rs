@@ -31,7 +31,8 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             // Having a test is not a use: the listener still serves nothing.
             reach(index, "listeners", listener, errors);
         }
-        if let Some(consumer) = consumer {
+        // Those of a file are known when the test is run.
+        if let Some(consumer) = consumer.as_ref().filter(|_| index.document.consumers_from.is_none()) {
             reach(index, "consumers", consumer, errors);
         }
         if let (Some(claims), Some(_)) = (claims, consumer) {

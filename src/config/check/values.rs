@@ -19,6 +19,7 @@ use crate::relay::upstream::UpstreamSettings;
 pub(super) fn check(document: &Document, errors: &mut Vec<Diagnostic>) {
     if let Some(server) = &document.server {
         range(&server.threads, 1..=1024, errors);
+        range(&server.pool, 1..=100_000, errors);
         if let Some(memory) = server.limits_memory.as_ref().filter(|memory| memory.value < Size::mib(1)) {
             errors.push(out_of_range(memory, "at least 1MiB"));
         }
@@ -227,7 +228,19 @@ fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &m
 }
 
 fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
-    let UpstreamSettings { targets, protocol: _, http2: _, tls: _, balance: _, hash_by: _, health, timeouts, retries } = settings;
+    let UpstreamSettings {
+        targets,
+        protocol: _,
+        http2: _,
+        tls: _,
+        proxy_protocol: _,
+        pool: _,
+        balance: _,
+        hash_by: _,
+        health,
+        timeouts,
+        retries,
+    } = settings;
     not_empty(targets, &targets.place, "at least one target, such as `[127.0.0.1:3000]`", errors);
     if let Some(health) = health {
         some_time(&health.every, errors);

@@ -11,7 +11,7 @@ use super::Wrong;
 use crate::config::diagnostic::INTERPOLATED;
 use crate::config::document::{Document, RouteOwnSettings, RouteSettings};
 use crate::config::effective::Effective;
-use crate::config::plan::{Action, Relay, Route, Shown, UpstreamPlan};
+use crate::config::plan::{Action, Others, Relay, Route, Shown, UpstreamPlan};
 use crate::config::types::At;
 use crate::entry::route::pattern::Pattern;
 use crate::policy::authenticators::Authenticators;
@@ -19,6 +19,7 @@ use crate::policy::authn::{Auth, AuthSettings};
 use crate::policy::limits::limit::Limit;
 use crate::policy::{ForRoute, Policies, Shadow};
 use crate::relay::balance::hash_by::HashKeys;
+use crate::relay::choice::{Choice, GoesTo};
 use crate::relay::edits::HeaderEdits;
 use crate::relay::head::{HeadPlan, Told};
 use crate::relay::rewrite::Rewrite;
@@ -45,10 +46,21 @@ impl Parts<'_> {
         let policies = self.policies(name, own, given, wrong);
         let response = given.given(|all| &all.response_headers).map(|given| ResponseHeaders::compile(given.settings));
         let response = response.map_or(Some(ResponseHeaders::default()), |compiled| wrong.keep(compiled));
+        let mut others = None;
         let action = match (&given.upstream, &own.respond, &own.redirect) {
             (_, Some(respond), _) => wrong.keep(Fixed::compile(respond)).map(Action::Respond),
             (_, None, Some(redirect)) => wrong.keep(Redirect::compile(redirect, &names)).map(Action::Redirect),
-            (Some(upstream), None, None) => self.relay(upstream, policies.as_ref(), given, &own.matches.path, &names, wrong),
+            (Some(upstream), None, None) => {
+                let mut relays = GoesTo::upstreams(upstream)
+                    .into_iter()
+                    .map(|name| self.relay(&name, policies.as_ref(), given, &own.matches.path, &names, wrong));
+                let first = relays.next().flatten();
+                let rest: Option<Vec<_>> = relays.collect();
+                if let (GoesTo::ByTag(by), Some(relays)) = (&upstream.value, rest) {
+                    others = Some(Box::new(Others { choice: Choice::new(by), relays }));
+                }
+                first.map(|relay| Action::Upstream(Box::new(relay)))
+            }
             (None, None, None) => None,
         };
         let (policies, response, action) = (policies?, response?, action?);
@@ -63,7 +75,8 @@ impl Parts<'_> {
                 .map(|given| given.settings.iter().map(|spelling| spelling.value).collect())
                 .unwrap_or_default(),
             series: self.state.metrics.route(name, respond),
-            shown: self.shown(settings, given, &action),
+            shown: self.shown(settings, given, &action, others.as_deref()),
+            others,
             pattern,
             policies,
             response,
@@ -89,7 +102,7 @@ impl Parts<'_> {
         pattern: &At<String>,
         names: &[&str],
         wrong: &mut Wrong,
-    ) -> Option<Action> {
+    ) -> Option<Relay> {
         let rewrite = match given.given(|all| &all.rewrite) {
             Some(given) => Some(wrong.keep(Rewrite::compile(given.settings, pattern, names))?),
             None => None,
@@ -109,7 +122,7 @@ impl Parts<'_> {
             None => false,
         };
         let header = self.document.clients.as_ref().and_then(|clients| clients.header.as_ref());
-        Some(Action::Upstream(Box::new(Relay {
+        Some(Relay {
             timeouts: own_timeouts.over(upstream.pool.upstream.timeouts),
             has_own_timeouts: given.given(|all| &all.timeouts).is_some(),
             grpc_web,
@@ -126,10 +139,10 @@ impl Parts<'_> {
                 },
             },
             cut: auth.removed_parameters().iter().map(|name| name.to_string()).collect(),
-        })))
+        })
     }
 
-    fn shown(&self, settings: &RouteSettings, given: &Effective<'_>, action: &Action) -> Shown {
+    fn shown(&self, settings: &RouteSettings, given: &Effective<'_>, action: &Action, others: Option<&Others>) -> Shown {
         let own = &settings.own;
         let list = |names: &Option<At<Vec<At<String>>>>| -> Vec<String> {
             names.as_ref().map(|names| names.iter().map(|name| name.value.clone()).collect()).unwrap_or_default()
@@ -158,7 +171,14 @@ impl Parts<'_> {
                 .map(|given| given.settings.iter().map(|name| name.value.clone()).collect())
                 .unwrap_or_default(),
             target: match action {
-                Action::Upstream(relay) => relay.upstream.name.to_string(),
+                Action::Upstream(relay) => {
+                    let mut all = relay.upstream.name.to_string();
+                    for other in others.iter().flat_map(|others| &others.relays).map(|relay| &*relay.upstream.name) {
+                        all.push_str(if all.split(" or ").any(|known| known == other) { "" } else { " or " });
+                        all.push_str(if all.ends_with(" or ") { other } else { "" });
+                    }
+                    all + &others.map(|others| format!(" by tag {}", others.choice.tag())).unwrap_or_default()
+                }
                 Action::Respond(fixed) => format!("respond {}", fixed.status),
                 Action::Redirect(redirect) => format!("redirect {}", redirect.status),
             },

@@ -36,9 +36,10 @@ use self::stream::Stream;
 use self::watch::{Watch, Watched};
 use super::alarm::Alarm;
 use super::conn::ConnInfo;
-use super::front::{Asked, Front, HEADER_TIMEOUT};
+use super::front::{Asked, Front, HEADER_TIMEOUT, cut};
 use super::stall::unless_stuck;
 use super::stream::{ClientStream, Demands, Socket};
+use crate::exchange::DRAIN_ENDED;
 use crate::reply::problem::Kind;
 use crate::report::metrics::series::Dropped;
 
@@ -64,6 +65,8 @@ enum Event {
     Idle,
     /// It has been open for as long as it may be, or has had as many requests.
     Old,
+    /// The time for a drain of its listener is over.
+    Cut,
     /// The client does what it may not: see [`Watch::fault`].
     Harm,
     Over(Option<h2::Error>),
@@ -149,6 +152,7 @@ where
             let _ = closing.wait_for(|closing| *closing).await;
         });
         let mut alarm = Alarm::default();
+        let mut cutting = None;
         let mut end = End::No;
         // Since when nothing has been worked on, or the client has been told to go.
         let mut idle: Option<Instant> = None;
@@ -156,7 +160,12 @@ where
             let event = poll_fn(|cx| {
                 if end == End::No && closing.as_mut().poll(cx).is_ready() {
                     (end, idle) = (End::Graceful, None);
+                    cutting = Some(cut(self.conn));
                     h2.graceful_shutdown();
+                }
+                if end == End::Graceful && cutting.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+                    cutting = None;
+                    return Poll::Ready(Event::Cut);
                 }
                 let polled = h2.poll_accept(cx);
                 for kind in self.watch.refused() {
@@ -188,6 +197,11 @@ where
                     h2.graceful_shutdown();
                 }
                 Event::Idle | Event::Old => return,
+                Event::Cut => {
+                    self.conn.set_fault(&DRAIN_ENDED);
+                    (end, idle) = (End::Now, None);
+                    h2.abrupt_shutdown(Reason::NO_ERROR);
+                }
                 Event::Harm => {
                     let kind = self.watch.fault().unwrap_or(&HTTP2_INVALID);
                     self.log(kind, "");
@@ -280,7 +294,8 @@ where
                 tokio::spawn(async move {
                     let _guard = guard;
                     let exchange = proxy.process_new_http(ServerSession::new_custom(Box::new(stream)), &conn.closing);
-                    unless_stuck(&conn.deadline, exchange).await;
+                    // The connection as a whole is cut: see `Served::run`.
+                    unless_stuck(&conn.deadline, exchange, |_| Poll::Pending).await;
                 });
             }
         }

@@ -38,19 +38,26 @@ pub(in crate::listen) enum Shaken<S> {
 /// As much as is shown in the log of a request that came without TLS.
 const PEEKED: usize = 256;
 
-/// Shakes hands.
+/// Shakes hands, where one more handshake may begin.
 ///
 /// # Errors
 /// As what the failure counts. The client has been sent an alert where there is one.
-pub(in crate::listen) async fn shake<S: Socket>(socket: S, tls: &Tls) -> Result<Shaken<S>, Handshake> {
+pub(in crate::listen) async fn shake<S: Socket>(socket: S, tls: &Tls, may_begin: impl FnOnce() -> bool) -> Result<Shaken<S>, Handshake> {
     let mut space = [0; PEEKED];
     let mut start = ReadBuf::new(&mut space);
     let peeked = poll_fn(|cx| socket.poll_peek(cx, &mut start)).await;
     peeked.map_err(|_| Handshake::Cut)?;
+    if start.filled().is_empty() {
+        return Err(Handshake::Cut);
+    }
     // A record of TLS begins with 22; a method of HTTP is of letters.
     if start.filled().first().is_some_and(u8::is_ascii_uppercase) {
         let start = start.filled().to_vec();
         return Ok(Shaken::Http(socket, start));
+    }
+    // Now, and not when it connected: the work begins here.
+    if !may_begin() {
+        return Err(Handshake::TooFast);
     }
     let stream = match &tls.handshakes {
         Handshakes::Alike(config) => TlsAcceptor::from(config.clone()).accept(socket).await,

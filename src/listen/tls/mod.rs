@@ -14,6 +14,7 @@ pub mod tickets;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use rustls::crypto::CryptoProvider;
 use rustls::server::NoServerSessionStorage;
@@ -27,7 +28,7 @@ use self::choice::Choice;
 use self::clients::{Clients, ClientsSettings};
 use self::tickets::{TicketKeys, Ticketer};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::types::At;
+use crate::config::types::{At, Rate};
 use crate::listen::protocols::Protocols;
 
 /// TLS on a listener.
@@ -41,6 +42,9 @@ pub struct TlsSettings {
     pub default: Option<At<String>>,
     /// The oldest version that clients may speak: `1.2` (default) or `1.3`.
     pub minimum: Option<At<Minimum>>,
+    /// How many handshakes may begin from one client address (v6 by /64), resumed ones too, at once and then in each period; what is more
+    /// is closed at once. Default 200/s. Raise it where a load balancer connects for many without the PROXY protocol.
+    pub handshakes_per_address: Option<At<Rate>>,
     /// Certificates of clients, for all certificates that do not say it themselves.
     pub client_certificates: Option<ClientsSettings>,
 }
@@ -58,6 +62,7 @@ pub enum Minimum {
 #[derive(Debug)]
 pub struct Tls {
     pub(crate) choice: Arc<Choice>,
+    pub(in crate::listen) handshakes_per_address: Rate,
     /// Whether any client is asked for a certificate.
     asks: bool,
     handshakes: Handshakes,
@@ -71,6 +76,9 @@ pub(in crate::listen) enum Handshakes {
     /// By the certificate that the client is shown, in their order; the first also for who is shown none.
     ByCertificate(Box<[Arc<ServerConfig>]>),
 }
+
+/// Some percent of a core's time; a crowd behind one address seldom connects as fast.
+const HANDSHAKES_PER_ADDRESS: Rate = Rate { count: 200, per: Duration::from_secs(1) };
 
 /// The one provider of cryptography.
 pub static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
@@ -91,7 +99,7 @@ impl Tls {
     /// # Errors
     /// What cannot be read, does not fit, or would be without effect.
     pub fn compile(settings: &TlsSettings, protocols: &Protocols, keys: &Arc<TicketKeys>) -> Result<Tls, Vec<Diagnostic>> {
-        let TlsSettings { certificates, default, minimum, client_certificates } = settings;
+        let TlsSettings { certificates, default, minimum, handshakes_per_address, client_certificates } = settings;
         let mut wrong = Vec::new();
         let mut read = Vec::new();
         let clients = client_certificates.as_ref().and_then(|settings| match Clients::compile(settings) {
@@ -158,7 +166,8 @@ impl Tls {
             first => Handshakes::Alike(set_up(first.and_then(|(first, _)| first.clients.as_ref()))?),
         };
         let asks = all.iter().any(|one| one.clients.is_some());
-        Ok(Tls { choice, asks, handshakes })
+        let handshakes_per_address = handshakes_per_address.as_ref().map_or(HANDSHAKES_PER_ADDRESS, |rate| rate.value);
+        Ok(Tls { choice, handshakes_per_address, asks, handshakes })
     }
 
     /// Whose certificates are believed from a client that asked for this name, or for none; none where it was not asked for one.

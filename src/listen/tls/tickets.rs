@@ -219,6 +219,23 @@ mod tests {
     }
 
     #[test]
+    fn ten_thousand_clients_resume_whatever_their_order_and_nothing_is_kept_for_them() {
+        let keys = Arc::new(TicketKeys::default());
+        let (one, other) = (ticketer(&keys, None), ticketer(&keys, None));
+        let session = |n: u32| format!("the session of client {n}");
+        let tickets: Vec<_> = (0..10_000).map(|n| one.seal(1_000_000 + u64::from(n), session(n).as_bytes()).unwrap()).collect();
+        let distinct: std::collections::BTreeSet<_> = tickets.iter().collect();
+        assert_eq!(distinct.len(), 10_000);
+        // The last first, at another worker, and once more.
+        for _ in 0..2 {
+            for (n, ticket) in (0..10_000).zip(&tickets).rev() {
+                assert_eq!(other.open(1_010_000, ticket).as_deref(), Some(session(n).as_bytes()));
+            }
+        }
+        assert_eq!((keys.secrets.lock().len(), one.derived.load().keys.len()), (1, 1), "one key is all there is");
+    }
+
+    #[test]
     fn a_ticket_is_opened_by_every_worker_and_by_the_process_that_takes_over() {
         let keys = Arc::new(TicketKeys::default());
         let ticket = ticketer(&keys, None).seal(1_000_000, b"session").unwrap();

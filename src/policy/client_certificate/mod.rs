@@ -162,7 +162,7 @@ impl ByCertificate {
         }
         let mut told = claims.clone();
         if let Some(consumer) = &consumer {
-            told["consumer"] = consumer.name.as_str().into();
+            told["consumer"] = (*consumer.name).into();
         }
         let headers = self
             .forward
@@ -172,12 +172,11 @@ impl ByCertificate {
             credential: Credential::Certificate,
             authenticator: self.name.clone(),
             subject: Some(subject(certificate)),
-            key_id: None,
             scopes: consumer.as_ref().map(|consumer| consumer.scopes.clone()).unwrap_or_default(),
             consumer,
-            roles: Vec::new(),
             claims,
             headers,
+            ..Identity::default()
         })
     }
 
@@ -274,7 +273,7 @@ mod tests {
     use crate::policy::principal::Consumer;
 
     fn acme(claim: &str, value: &str) -> TokenOf {
-        let consumer = Consumer { name: "acme".into(), plan: None, scopes: vec!["orders:read".to_owned()] };
+        let consumer = Consumer { name: "acme".into(), scopes: ["orders:read".to_owned()].into(), ..Consumer::default() };
         TokenOf { claim: ClaimPath::parse(claim).unwrap(), value: value.into(), consumer: Arc::new(consumer) }
     }
 
@@ -313,7 +312,7 @@ mod tests {
         ] {
             let mesh = by(false, &[], vec![acme(claim, value)]).unwrap();
             let identity = identify(&mesh, &connection(&claims)).unwrap();
-            assert_eq!(identity.consumer.as_ref().unwrap().name, "acme", "{claim}");
+            assert_eq!(*identity.consumer.as_ref().unwrap().name, *"acme", "{claim}");
             assert_eq!((identity.subject.as_deref(), identity.scopes.len()), (Some("spiffe://example/orders"), 1));
             let (code, _) = identify(&by(false, &[], vec![acme(claim, "other")]).unwrap(), &connection(&claims)).unwrap_err();
             assert_eq!(code, "certificate-unknown", "{claim}");

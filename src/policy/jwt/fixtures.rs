@@ -170,6 +170,8 @@ pub fn jwt_settings(signer: &Signer) -> super::JwtSettings {
         max_lifetime: None,
         scope_claim: None,
         role_claim: None,
+        plan: None,
+        tags: Default::default(),
         forward: std::collections::BTreeMap::new(),
         pass: false,
     }

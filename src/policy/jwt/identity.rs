@@ -2,6 +2,7 @@
 //!
 //! Does not judge whether the token is genuine or in force.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -10,9 +11,11 @@ use super::kinds::CLAIMS;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 use crate::policy::Stop;
+use crate::policy::claimed::{Claimed, ClaimedPlanSettings, ClaimedTagSettings};
 use crate::policy::claims::{ClaimPath, has_text, words};
 use crate::policy::forward::{Forward, bad_claim};
 use crate::policy::principal::{Consumer, Credential, Identity};
+use crate::policy::tag_book::TagBook;
 
 /// Tokens, or certificates, that are a consumer's: those in which `claim` is `value`.
 #[derive(Clone, Debug)]
@@ -22,9 +25,19 @@ pub struct TokenOf {
     pub consumer: Arc<Consumer>,
 }
 
+/// What of other parts of a configuration tells who bears a token.
+#[derive(Clone, Debug, Default)]
+pub struct Who<'a> {
+    /// Which tokens are which consumer's, in order.
+    pub tokens_of: Vec<TokenOf>,
+    /// The names of all plans, in order.
+    pub plans: &'a [Arc<str>],
+    pub book: Arc<TagBook>,
+}
+
 /// How claims are read.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub struct Reading {
     authenticator: Arc<str>,
     /// The first that a token has.
     scopes: Vec<ClaimPath>,
@@ -32,17 +45,32 @@ pub(super) struct Reading {
     forward: Forward,
     /// The first that fits.
     tokens_of: Vec<TokenOf>,
+    claimed: Claimed,
+    book: Arc<TagBook>,
+}
+
+// === impl Who ===
+
+impl Who<'_> {
+    pub fn claimed(
+        &self,
+        plan: Option<&At<ClaimedPlanSettings>>,
+        tags: &BTreeMap<String, At<ClaimedTagSettings>>,
+    ) -> Result<Claimed, Vec<Diagnostic>> {
+        Claimed::compile(plan, tags, self.plans, &self.book)
+    }
 }
 
 // === impl Reading ===
 
 impl Reading {
-    pub(super) fn compile(
+    pub fn compile(
         authenticator: &str,
         scope_claim: Option<&At<String>>,
         role_claim: Option<&At<String>>,
         forward: Forward,
-        tokens_of: Vec<TokenOf>,
+        claimed: Claimed,
+        who: Who<'_>,
     ) -> Result<Self, Vec<Diagnostic>> {
         let mut wrong = Vec::new();
         let mut path = |written: Option<&At<String>>, default: &str| {
@@ -58,17 +86,18 @@ impl Reading {
         match (scope, role) {
             (Some(scope), Some(roles)) => {
                 let scopes = std::iter::once(scope).chain(scp).collect();
-                Ok(Reading { authenticator: authenticator.into(), scopes, roles, forward, tokens_of })
+                let Who { tokens_of, plans: _, book } = who;
+                Ok(Reading { authenticator: authenticator.into(), scopes, roles, forward, tokens_of, claimed, book })
             }
             (Some(_) | None, _) => Err(wrong),
         }
     }
 
-    pub(super) fn forward(&self) -> &Forward {
+    pub fn forward(&self) -> &Forward {
         &self.forward
     }
 
-    pub(super) fn identity(&self, claims: Value) -> Result<Identity, Stop> {
+    pub fn identity(&self, claims: Value) -> Result<Identity, Stop> {
         let subject = match claims.get("sub") {
             None => None,
             // Everybody without a name would share one name's limits.
@@ -84,13 +113,26 @@ impl Reading {
         let headers = self.forward.headers(&claims).map_err(|why| CLAIMS.because(why))?;
         let is_of = |of: &&TokenOf| of.claim.find(&claims).is_some_and(|value| has_text(value, &of.value));
         let consumer = self.tokens_of.iter().find(is_of).map(|of| of.consumer.clone());
-        let (credential, authenticator) = (Credential::Token, self.authenticator.clone());
-        Ok(Identity { credential, authenticator, subject, consumer, key_id: None, scopes, roles, claims, headers })
+        let (claimed_plan, claimed_tags) = self.claimed.read(&claims, &self.book);
+        let (credential, authenticator, scopes) = (Credential::Token, self.authenticator.clone(), scopes.into());
+        Ok(Identity {
+            credential,
+            authenticator,
+            subject,
+            consumer,
+            scopes,
+            roles,
+            claims,
+            headers,
+            claimed_plan,
+            claimed_tags,
+            ..Identity::default()
+        })
     }
 
     /// Text that differs where identities would: consumers hold an index of their plan's limit, which a reload may move.
-    pub(super) fn print(&self) -> String {
-        let Reading { authenticator, scopes, roles, forward, tokens_of } = self;
-        format!("{authenticator:?} {scopes:?} {roles:?} {forward:?} {tokens_of:?}")
+    pub fn print(&self) -> String {
+        let Reading { authenticator, scopes, roles, forward, tokens_of, claimed, book: _ } = self;
+        format!("{authenticator:?} {scopes:?} {roles:?} {forward:?} {tokens_of:?} {claimed:?}")
     }
 }

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 pub use self::algorithm::JwtAlgorithm;
 use self::identity::Reading;
-pub use self::identity::TokenOf;
+pub use self::identity::{TokenOf, Who};
 pub use self::keys::JwtKeysSettings;
 use self::keys::KeySet;
 use self::kinds::{AUDIENCE, CLAIMS, ISSUER, KEY_UNKNOWN};
@@ -31,6 +31,7 @@ use self::published::{Published, Source, Wished};
 use self::times::{Demand, TimeRules, Times};
 use self::token::Token;
 use super::Stop;
+use super::claimed::{ClaimedPlanSettings, ClaimedTagSettings};
 use super::forward::Forward;
 use super::principal::Identity;
 use super::token_memory::TokenMemory;
@@ -58,6 +59,11 @@ pub struct JwtSettings {
     pub scope_claim: Option<At<String>>,
     /// The claim with the roles, likewise. Default `roles`.
     pub role_claim: Option<At<String>>,
+    /// The plan of the token's user, from a claim; that of the consumer whose token it is counts before it. Counted by consumer, else by subject.
+    pub plan: Option<At<ClaimedPlanSettings>>,
+    /// Tags of the token's user, each from a claim; those of the consumer whose token it is count before them.
+    #[serde(default)]
+    pub tags: BTreeMap<String, At<ClaimedTagSettings>>,
     /// Headers set for the upstream, each from a claim. They are removed from what clients send, on every route.
     #[serde(default)]
     pub forward: BTreeMap<String, At<String>>,
@@ -110,9 +116,10 @@ const LONGEST_LEEWAY: Duration = Duration::from_secs(600);
 // === impl Jwt ===
 
 impl Jwt {
-    /// `tokens_of`: which tokens are which consumer's, in order. `memory`: bytes for remembered tokens.
-    pub fn compile(name: &At<String>, settings: &JwtSettings, tokens_of: Vec<TokenOf>, memory: u64) -> Result<Self, Vec<Diagnostic>> {
-        let JwtSettings { issuer, audiences, algorithms, keys, leeway, max_lifetime, scope_claim, role_claim, forward, pass } = settings;
+    /// `who`: which tokens are which consumer's, and which plans and tags there are. `memory`: bytes for remembered tokens.
+    pub fn compile(name: &At<String>, settings: &JwtSettings, who: Who<'_>, memory: u64) -> Result<Self, Vec<Diagnostic>> {
+        let JwtSettings { issuer, audiences, algorithms, keys, leeway, max_lifetime, scope_claim, role_claim, plan, tags, forward, pass } =
+            settings;
         let mut wrong = Vec::new();
         if issuer.is_empty() {
             wrong.push(Diagnostic::at(&issuer.place, "jwt-empty", "`issuer` is empty: expected the text that `iss` must have"));
@@ -141,11 +148,14 @@ impl Jwt {
         let keys =
             if algorithms.is_empty() { None } else { take(Keys::compile(&name.value, keys, issuer, algorithms).map(Some)).flatten() };
         let forward = Forward::compile(forward).map_err(|more| wrong.extend(more)).ok();
-        let reading = match forward {
-            None => None,
-            Some(forward) => Reading::compile(&name.value, scope_claim.as_ref(), role_claim.as_ref(), forward, tokens_of)
-                .map_err(|more| wrong.extend(more))
-                .ok(),
+        let claimed = who.claimed(plan.as_ref(), tags).map_err(|more| wrong.extend(more)).ok();
+        let reading = match (forward, claimed) {
+            (Some(forward), Some(claimed)) => {
+                Reading::compile(&name.value, scope_claim.as_ref(), role_claim.as_ref(), forward, claimed, who)
+                    .map_err(|more| wrong.extend(more))
+                    .ok()
+            }
+            (Some(_) | None, _) => None,
         };
         let (Some(keys), Some(reading), true) = (keys, reading, wrong.is_empty()) else { return Err(wrong) };
         let ms = |period: Period| u64::try_from(period.0.as_millis()).unwrap_or(u64::MAX);

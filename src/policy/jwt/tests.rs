@@ -11,7 +11,7 @@ use crate::policy::principal::Consumer;
 const MEMORY: u64 = 1 << 20;
 
 fn compile(settings: &JwtSettings) -> Result<Jwt, Vec<Diagnostic>> {
-    Jwt::compile(&at_text("idp"), settings, Vec::new(), MEMORY)
+    Jwt::compile(&at_text("idp"), settings, Default::default(), MEMORY)
 }
 
 fn claims() -> Value {
@@ -242,12 +242,12 @@ fn scopes_roles_and_headers_come_from_claims() {
     let identity =
         |settings: &JwtSettings, claims: &Value| compile(settings).unwrap().identify(signer.token(claims).as_bytes(), NOW * 1000);
     let plain = jwt_settings(&signer);
-    assert_eq!(identity(&plain, &with("scope", "a b")).unwrap().scopes, ["a", "b"]);
-    assert_eq!(identity(&plain, &with("scp", json!(["a", "b"]))).unwrap().scopes, ["a", "b"]);
+    assert_eq!(*identity(&plain, &with("scope", "a b")).unwrap().scopes, ["a", "b"]);
+    assert_eq!(*identity(&plain, &with("scp", json!(["a", "b"]))).unwrap().scopes, ["a", "b"]);
     assert_eq!(identity(&plain, &with("roles", json!(["admin"]))).unwrap().roles, ["admin"]);
     let mut both = with("scope", "a");
     both["scp"] = "b".into();
-    assert_eq!(identity(&plain, &both).unwrap().scopes, ["a"]);
+    assert_eq!(*identity(&plain, &both).unwrap().scopes, ["a"]);
 
     let mut settings = jwt_settings(&signer);
     settings.scope_claim = Some(at_text("/realm/scopes"));
@@ -257,7 +257,7 @@ fn scopes_roles_and_headers_come_from_claims() {
     nested["https://example.com/groups"] = "g1 g2".into();
     nested["scope"] = "ignored".into();
     let found = identity(&settings, &nested).unwrap();
-    assert_eq!((found.scopes.as_slice(), found.roles.as_slice()), (&["x".to_owned(), "y".into()][..], &["g1".to_owned(), "g2".into()][..]));
+    assert_eq!((&found.scopes[..], found.roles.as_slice()), (&["x".to_owned(), "y".into()][..], &["g1".to_owned(), "g2".into()][..]));
     let headers: Vec<_> = found.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
     assert_eq!(headers, ["x-user-id: u1", "x-user-role: x,y"]);
 
@@ -346,9 +346,11 @@ fn a_reload_keeps_remembered_tokens_only_where_nothing_changed() {
     let acme = |plan: usize| TokenOf {
         claim: crate::policy::claims::ClaimPath::parse("tenant").unwrap(),
         value: "acme".into(),
-        consumer: Arc::new(Consumer { name: "acme".into(), plan: Some(("gold".into(), plan)), scopes: Vec::new() }),
+        consumer: Arc::new(Consumer { name: "acme".into(), plan: Some(("gold".into(), plan)), ..Consumer::default() }),
     };
-    let compile = |settings: &JwtSettings, of: Vec<TokenOf>, memory| Jwt::compile(&at_text("idp"), settings, of, memory).unwrap();
+    let compile = |settings: &JwtSettings, tokens_of: Vec<TokenOf>, memory| {
+        Jwt::compile(&at_text("idp"), settings, Who { tokens_of, ..Who::default() }, memory).unwrap()
+    };
     let old = compile(&jwt_settings(&signer), vec![acme(1)], MEMORY);
     assert_eq!(signatures_for(&old, &token, NOW), (true, 1));
     let signatures_after = |mut new: Jwt| {

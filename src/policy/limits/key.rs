@@ -21,6 +21,8 @@ pub enum Key<'a> {
     },
     /// The key's public id.
     ApiKey(&'a str),
+    /// Name and value.
+    Tag(&'a str, &'a str),
     V4([u8; 4]),
     /// The /64: what lies below is the caller's own to choose.
     V6([u8; 8]),
@@ -49,6 +51,7 @@ impl<'a> Key<'a> {
                 identity.subject.as_deref().map(|subject| Key::Subject { authenticator: &identity.authenticator, subject })
             }
             By::ApiKey => identity?.key_id.as_deref().map(Key::ApiKey),
+            By::Tag(name) => identity?.tag(name).map(|tag| Key::Tag(&tag.name, &tag.value)),
             By::ClientIp => Some(Key::address(facts.client)),
             // The first of several; an empty one says nothing.
             By::Header(name) => request
@@ -79,6 +82,7 @@ impl<'a> Key<'a> {
             Key::Consumer(_) => "consumer",
             Key::Subject { .. } => "subject",
             Key::ApiKey(_) => "api_key",
+            Key::Tag(..) => "tag",
             Key::V4(_) | Key::V6(_) => "client_ip",
             Key::Header(..) => "header",
             Key::Global => "global",
@@ -92,6 +96,7 @@ impl<'a> Key<'a> {
             Key::Consumer(name) => buckets.key(identity, 0, &[name.as_bytes()]),
             Key::Subject { authenticator, subject } => buckets.key(identity, 1, &[authenticator.as_bytes(), subject.as_bytes()]),
             Key::ApiKey(id) => buckets.key(identity, 2, &[id.as_bytes()]),
+            Key::Tag(name, value) => buckets.key(identity, 8, &[name.as_bytes(), value.as_bytes()]),
             Key::V4(octets) => buckets.key(identity, 3, &[octets]),
             Key::V6(octets) => buckets.key(identity, 4, &[octets]),
             Key::Header(name, value) if value.len() <= LONGEST_VALUE => buckets.key(identity, 5, &[name.as_str().as_bytes(), value]),
@@ -112,6 +117,7 @@ impl fmt::Display for Key<'_> {
             Key::Consumer(name) => write!(f, "consumer {name}"),
             Key::Subject { authenticator, subject } => write!(f, "subject {subject} of {authenticator}"),
             Key::ApiKey(id) => write!(f, "api_key {id}"),
+            Key::Tag(name, value) => write!(f, "tag {name} {value}"),
             Key::V4(octets) => write!(f, "client_ip {}", IpAddr::from(*octets)),
             Key::V6([a, b, c, d, e, f_, g, h]) => {
                 write!(f, "client_ip {}/64", IpAddr::from([*a, *b, *c, *d, *e, *f_, *g, *h, 0, 0, 0, 0, 0, 0, 0, 0]))

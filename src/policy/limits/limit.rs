@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::for_tags::ForTags;
 use super::handover::is_long;
 use super::pace::{Kind, LONGEST, Pace};
 use super::period::Periods;
@@ -36,6 +37,7 @@ pub struct Limit {
     /// The quota of a plan that has a rate, too.
     beside: Option<Arc<Limit>>,
     by: Vec<By>,
+    pub for_tags: ForTags,
     per: Option<Per>,
     stage: Option<Stage>,
     identity: u128,
@@ -62,7 +64,7 @@ pub struct Callers {
 
 impl Limit {
     pub fn compile(name: &str, settings: &LimitSettings) -> Result<Limit, Vec<Diagnostic>> {
-        let LimitSettings { rate, quota, concurrent, burst, throttle, window, time_zone, by, per, stage } = settings;
+        let LimitSettings { rate, quota, concurrent, burst, throttle, window, time_zone, by, for_tags, per, stage } = settings;
         let mut mistakes = Vec::new();
         let counting = Counting { rate, quota, concurrent, burst, throttle: throttle.as_ref(), window: window.as_ref(), time_zone };
         let measure = counting.compile(name, &by.place).map_err(|mistake| mistakes.push(mistake));
@@ -101,6 +103,7 @@ impl Limit {
                 series: Arc::new(LimitSeries::new(name)),
                 beside: None,
                 by: by.iter().map(|key| key.value.clone()).collect(),
+                for_tags: ForTags::compile(for_tags.as_ref()),
                 per: *per,
                 stage: *stage,
                 identity: identity("limit", name, None),
@@ -118,7 +121,7 @@ impl Limit {
             let Measure { rate, pace, periods, is_quota, places } = measure;
             let series = Arc::new(LimitSeries::new(&name));
             let identity = identity("plan", &name, None);
-            let by = vec![By::Consumer];
+            let by = vec![By::Consumer, By::Subject];
             Limit {
                 name,
                 what: What::Plan,
@@ -131,6 +134,7 @@ impl Limit {
                 series,
                 beside,
                 by,
+                for_tags: ForTags::default(),
                 per: None,
                 stage: None,
                 identity,
@@ -421,6 +425,7 @@ pub(in crate::policy) mod tests {
             window: None,
             time_zone: None,
             by,
+            for_tags: None,
             per: None,
             stage: None,
         }
@@ -445,7 +450,7 @@ pub(in crate::policy) mod tests {
         assert_eq!(Limit::compile("x", &burst).unwrap().pace().size(), 7);
         let plan = PlanSettings { rate: Some(at(1, Rate::parse("100/m").unwrap())), burst: Some(at(2, 9)), quota: None, time_zone: None };
         let plan = Limit::compile_plan("x", &plan).unwrap();
-        assert_eq!((plan.pace().size(), plan.by(), plan.what()), (9, &[By::Consumer][..], What::Plan));
+        assert_eq!((plan.pace().size(), plan.by(), plan.what()), (9, &[By::Consumer, By::Subject][..], What::Plan));
     }
 
     #[test]

@@ -57,6 +57,7 @@ families! { ALL:
     WEBSOCKET_BYTES = Counter "sluice_websocket_bytes_total" ["route", "direction"] "Bytes through WebSockets from (in) and to (out) clients, as they pass.";
     WEBSOCKET_DURATION = Histogram "sluice_websocket_duration_seconds" ["route"] "Time from the handshake to the end of a WebSocket.";
     LIMITED = Counter "sluice_limited_total" ["limit", "key"] "Requests that a limit or plan refused, by what it counted by.";
+    TAGGED = Counter "sluice_tagged_requests_total" ["tag", "value", "result"] "Requests of callers with a tag: passed, or refused by the gateway. Values that the configuration does not name are `other`.";
     LIMIT_HELD = Gauge "sluice_limit_held" ["limit"] "Places of a limit on requests at once that are taken, of all callers.";
     LIMIT_WAITING = Gauge "sluice_limit_waiting" ["limit"] "Requests that a limit delays now.";
     LIMIT_DELAYED = Counter "sluice_limit_delayed_total" ["limit"] "Requests that a limit has delayed.";
@@ -83,6 +84,9 @@ families! { ALL:
     KEY_SET_NEXT = Gauge "sluice_key_set_next_fetch_timestamp_seconds" ["authenticator"] "When the provider's key set is fetched next.";
     KEY_SET_FETCHES = Counter "sluice_key_set_fetches_total" ["authenticator", "result"] "Attempts to fetch a provider's key set: ok or failed.";
     KEY_SET_UNKNOWN = Counter "sluice_key_set_unknown_keys_total" ["authenticator", "result"] "Tokens with a key that is not in the set: the provider was asked at once, or the question was held back.";
+    LIST_ENTRIES = Gauge "sluice_list_entries" ["list"] "Entries of a file that is read again while the gateway runs: keys of `consumers`, or `revocation`.";
+    LIST_READ = Gauge "sluice_list_read_timestamp_seconds" ["list"] "When what is in use of such a file was read.";
+    LIST_READS = Counter "sluice_list_reads_total" ["list", "result"] "Such a file changed and was read again: ok, or failed, so that what was read last stays in use.";
     RELOADS = Counter "sluice_reloads_total" ["result"] "Attempts to change the configuration in place: accepted or refused.";
     RELOAD_LAST_SUCCESS = Gauge "sluice_reload_last_success_timestamp_seconds" [] "When the configuration that runs was loaded.";
     CONFIG_INFO = Gauge "sluice_config_info" ["hash"] "The configuration that runs.";

@@ -9,6 +9,7 @@ mod histogram;
 pub mod process;
 pub mod route;
 pub mod series;
+pub mod tags;
 pub mod tunnels;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use self::family::{Family, Samples};
 use self::process::Process;
 use self::route::{ByKind, RouteSeries};
 use self::series::{LimitSeries, ListenerSeries, UpstreamSeries};
+use self::tags::TagSeries;
 use self::tunnels::Tunnels;
 use super::writer::Counts;
 use crate::reply::problem::{KINDS, Kind};
@@ -33,6 +35,7 @@ pub struct Metrics {
     listeners: Named<ListenerSeries>,
     upstreams: Named<UpstreamSeries>,
     limits: Named<LimitSeries>,
+    tags: Named<TagSeries>,
     refusals: ByKind,
     sources: RwLock<Vec<Source>>,
 }
@@ -55,6 +58,7 @@ static OWN: &[(&Family, Read)] = &[
     (&family::DURATION, |metrics, samples| metrics.routes.each(|route| route.duration(samples))),
     (&family::GATEWAY_DURATION, |metrics, samples| metrics.routes.each(|route| route.gateway_duration(samples))),
     (&family::WOULD_REFUSE, |metrics, samples| metrics.routes.each(|route| route.shadowed(samples))),
+    (&family::TAGGED, |metrics, samples| metrics.tags.each(|tag| tag.put(samples))),
     (&family::GRPC_CALLS, |metrics, samples| metrics.routes.each(|route| route.calls(samples))),
     (&family::WEBSOCKETS, |metrics, samples| metrics.tunnels(|route, tunnels| tunnels.opens(route, samples))),
     (&family::WEBSOCKETS_OPENED, |metrics, samples| metrics.tunnels(|route, tunnels| tunnels.openings(route, samples))),
@@ -103,6 +107,11 @@ impl Metrics {
 
     pub fn limit(&self, name: &str) -> Arc<LimitSeries> {
         self.limits.get(name, |_| true, || LimitSeries::new(name))
+    }
+
+    /// Names of tags have no `=`.
+    pub fn tag(&self, name: &str, value: &str) -> Arc<TagSeries> {
+        self.tags.get(&format!("{name}={value}"), |_| true, || TagSeries::new(name, value))
     }
 
     /// Counts a refusal, once per refused request.

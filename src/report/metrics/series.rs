@@ -32,6 +32,8 @@ pub enum Dropped {
     PerAddress,
     /// `connections.rate_per_address` of the listener.
     RatePerAddress,
+    /// `tls.handshakes_per_address` of the listener.
+    HandshakesPerAddress,
     /// The head of a request did not come in time, and not a byte of it that could be answered.
     HeaderDeadline,
     /// The client left in the middle of a head.
@@ -58,6 +60,8 @@ pub enum Handshake {
     Resumed,
     /// Plain HTTP came instead.
     PlainHttp,
+    /// The address has begun too many.
+    TooFast,
     /// The client asks for a name that no certificate has.
     UnknownName,
     /// No version, cipher or protocol in common.
@@ -115,7 +119,7 @@ pub struct LimitSeries {
 }
 
 /// What limits count by; the last is for any that is not among them.
-const KEYS: [&str; 7] = ["consumer", "subject", "api_key", "client_ip", "header", "global", "other"];
+const KEYS: [&str; 8] = ["consumer", "subject", "api_key", "tag", "client_ip", "header", "global", "other"];
 
 // === impl ListenerSeries ===
 
@@ -182,10 +186,11 @@ impl ListenerSeries {
 // === impl Dropped ===
 
 impl Dropped {
-    pub const ALL: [Dropped; 11] = [
+    pub const ALL: [Dropped; 12] = [
         Dropped::Max,
         Dropped::PerAddress,
         Dropped::RatePerAddress,
+        Dropped::HandshakesPerAddress,
         Dropped::HeaderDeadline,
         Dropped::Cut,
         Dropped::NoDescriptors,
@@ -201,6 +206,7 @@ impl Dropped {
             Dropped::Max => "max",
             Dropped::PerAddress => "per_address",
             Dropped::RatePerAddress => "rate_per_address",
+            Dropped::HandshakesPerAddress => "handshakes_per_address",
             Dropped::HeaderDeadline => "header_deadline",
             Dropped::Cut => "cut",
             Dropped::NoDescriptors => "no_descriptors",
@@ -216,10 +222,11 @@ impl Dropped {
 // === impl Handshake ===
 
 impl Handshake {
-    pub const ALL: [Handshake; 9] = [
+    pub const ALL: [Handshake; 10] = [
         Handshake::Full,
         Handshake::Resumed,
         Handshake::PlainHttp,
+        Handshake::TooFast,
         Handshake::UnknownName,
         Handshake::Incompatible,
         Handshake::ClientCertificate,
@@ -233,6 +240,7 @@ impl Handshake {
             Handshake::Full => "full",
             Handshake::Resumed => "resumed",
             Handshake::PlainHttp => "plain_http",
+            Handshake::TooFast => "too_fast",
             Handshake::UnknownName => "unknown_name",
             Handshake::Incompatible => "incompatible",
             Handshake::ClientCertificate => "client_certificate",

@@ -16,6 +16,7 @@ pub struct PolicyProof {
 const OPEN: &str = "match: { path: /a/** }, auth: public, upstream: u";
 const RESPOND: &str = "match: { path: /a/** }, auth: public, respond: { status: 200 }";
 const IDP: &str = "authenticators: { idp: { jwt: { issuer: i, audiences: [a], algorithms: [ES256], keys: { file: jwks.json } } } }";
+const TAGGED: &str = "authenticators: { idp: { jwt: { issuer: i, audiences: [a], algorithms: [ES256], keys: { file: jwks.json }, tags: { t: { claim: t, default: none } } } } }";
 const CLOSED: &str = "match: { path: /a/** }, auth: [idp], upstream: u";
 const GET: &[&str] = &["GET http://h/a/b"];
 const CALLERS: &[&str] = &[
@@ -28,6 +29,8 @@ const PREFLIGHT: &[&str] = &[
     "GET http://h/a | origin: https://b.example",
 ];
 
+const SCHEMES: &[&str] = &["GET http://h/a | x-forwarded-proto: https", "GET http://h/a | x-forwarded-proto: http"];
+
 const HANDSHAKE: &[&str] = &["GET http://h/a | connection: upgrade | upgrade: websocket | origin: https://a.example"];
 
 const fn open(key: &'static str, policy: &'static str, ask: &'static [&'static str]) -> PolicyProof {
@@ -37,6 +40,20 @@ const fn open(key: &'static str, policy: &'static str, ask: &'static [&'static s
 pub const POLICIES: &[PolicyProof] = &[
     open("ip_filter.allow", "ip_filter: { allow: [ [[10.0.0.0/8||192.0.2.1]] ] }", GET),
     open("ip_filter.deny", "ip_filter: { deny: [ [[192.0.2.0/24||10.0.0.0/8]] ] }", GET),
+    PolicyProof {
+        key: "https.plain",
+        top: "clients: { trusted_proxies: [192.0.2.0/24] }",
+        route: OPEN,
+        policy: "https: { plain: [[refuse||redirect]] }",
+        ask: SCHEMES,
+    },
+    PolicyProof {
+        key: "https.port",
+        top: "clients: { trusted_proxies: [192.0.2.0/24] }",
+        route: OPEN,
+        policy: "https: { plain: redirect[[, port: 8443||]] }",
+        ask: SCHEMES,
+    },
     open("cors.origins", "cors: { origins: [https://[[a||b]].example] }", PREFLIGHT),
     open("cors.methods", "cors: { origins: [https://a.example][[, methods: [PUT]||]] }", PREFLIGHT),
     open("cors.headers", "cors: { origins: [https://a.example], methods: [PUT][[, headers: [x-a]||]] }", PREFLIGHT),
@@ -70,6 +87,7 @@ pub const POLICIES: &[PolicyProof] = &[
     PolicyProof { key: "allow.scopes", top: IDP, route: CLOSED, policy: "[[allow: { scopes: [x] }||]]", ask: CALLERS },
     PolicyProof { key: "allow.roles", top: IDP, route: CLOSED, policy: "[[allow: { roles: [y] }||]]", ask: CALLERS },
     PolicyProof { key: "allow.claims", top: IDP, route: CLOSED, policy: "[[allow: { claims: { t: [z] } }||]]", ask: CALLERS },
+    PolicyProof { key: "allow.tags", top: TAGGED, route: CLOSED, policy: "[[allow: { tags: { t: [z] } }||]]", ask: CALLERS },
     PolicyProof {
         key: "limits",
         top: "limits: { one: { rate: 1/h, by: [client_ip] }, two: { rate: 2/h, by: [client_ip] }, three: { rate: 3/h, by: [client_ip] } }\nlisteners: { l: { address: 127.0.0.1:1, limits: [one, two] } }",

@@ -54,6 +54,7 @@ pub const KEYS: &[(&str, Proof)] = &[
         "listeners.*.tls.certificates.*.client_certificates.required",
         Test("each_certificate_has_clients_of_its_own_and_no_way_leads_past_them"),
     ),
+    ("listeners.*.tls.handshakes_per_address", Test("an_address_that_begins_handshakes_too_fast_is_closed_and_counted")),
     ("listeners.*.tls.default", Test("an_unknown_name_gets_the_default_certificate_where_there_is_one")),
     ("listeners.*.tls.minimum", Test("what_is_older_than_the_minimum_is_refused")),
     ("listeners.*.tls.client_certificates.ca", Test("a_required_certificate_must_be_there_signed_in_time_and_not_revoked")),
@@ -378,6 +379,92 @@ pub const KEYS: &[(&str, Proof)] = &[
         ),
     ),
     (
+        "consumers.*.keys[].expires",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"[[, expires: 2026-01-01||]] }] } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a | consumer=c"],
+        ),
+    ),
+    (
+        "consumers.*.tags",
+        Differs(
+            "authenticators: { k: { api_key: { header: x-api-key } } }\nconsumers: { c: { keys: [{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }], tags: { version: [[v2||v1]] } } }\nroutes: { r: { match: { path: /a }, auth: [k], upstream: u } }",
+            &["GET http://h/a | consumer=c"],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.plan.claim",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, plan: { claim: [[tier||sub]], default: free } } } }\nplans: { free: { rate: 2/h }, pro: { rate: 3/h } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.plan.default",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, plan: { claim: tier, default: [[free||pro]] } } } }\nplans: { free: { rate: 2/h }, pro: { rate: 3/h } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.tags.*.claim",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: [[tier||sub]], default: none } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.tags.*.values",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, values: [ [[pro||max]] ], default: none } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.jwt.tags.*.default",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: [[none||free]] } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    (
+        "limits.*.for",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: none } } } } }\nlimits: { one: { rate: 1/h, by: [client_ip], for: { t: [[pro||none]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], limits: [one], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "routes.*.upstream.by",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: none }, s: { claim: sub, default: none } } } } }\nupstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] }, w: { targets: [127.0.0.1:4] } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: { by: consumer.tags.[[t||s]], pro: v, default: u } }, s: { match: { path: /b }, auth: [j], upstream: w } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "routes.*.upstream.default",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: none }, s: { claim: sub, default: none } } } } }\nupstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] }, w: { targets: [127.0.0.1:4] } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: { by: consumer.tags.t, pro: v, default: [[u||w]] } }, s: { match: { path: /b }, auth: [j], upstream: [[w||u]] } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    (
+        "defaults.upstream.by",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: none }, s: { claim: sub, default: none } } } } }\nupstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] }, w: { targets: [127.0.0.1:4] } }\ndefaults: { upstream: { by: consumer.tags.[[t||s]], pro: v, default: u } }\nroutes: { r: { match: { path: /a }, auth: [j] }, s: { match: { path: /b }, auth: [j], upstream: w } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","tier":"pro"}"#],
+        ),
+    ),
+    (
+        "defaults.upstream.default",
+        Differs(
+            "authenticators: { j: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, tags: { t: { claim: tier, default: none }, s: { claim: sub, default: none } } } } }\nupstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] }, w: { targets: [127.0.0.1:4] } }\ndefaults: { upstream: { by: consumer.tags.t, pro: v, default: [[u||w]] } }\nroutes: { r: { match: { path: /a }, auth: [j] }, s: { match: { path: /b }, auth: [j], upstream: [[w||u]] } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    ("consumers_from.file", Test("keys_of_a_file_are_rotated_without_a_reload_and_a_bad_file_changes_nothing")),
+    ("revocation.file", Test("a_revocation_holds_for_the_next_request_also_of_a_remembered_token")),
+    (
         "limits.*.per",
         Differs(
             "limits: { one: { rate: 1/h, by: [client_ip][[, per: route||]] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one], upstream: u }, s: { match: { path: /b }, auth: public, limits: [one], upstream: u } }",
@@ -401,6 +488,11 @@ pub const KEYS: &[(&str, Proof)] = &[
     ("upstreams.*.targets[].weight", Test("targets_share_requests_by_their_weights")),
     ("upstreams.*.protocol", Test("a_request_goes_upstream_as_one_of_http_2_with_the_gateways_own_head")),
     ("upstreams.*.http2.streams", Test("a_connection_carries_as_many_streams_as_configured_and_as_the_target_allows")),
+    ("upstreams.*.http2.window", Test("as_much_of_an_answer_is_under_way_over_http_2_as_configured")),
+    ("upstreams.*.proxy_protocol", Test("upstreams_are_told_the_client_and_no_connection_serves_another")),
+    ("upstreams.*.pool.idle", Test("a_connection_that_rests_for_too_long_is_closed")),
+    ("upstreams.*.pool.age", Test("a_connection_that_is_old_gets_no_further_request")),
+    ("server.pool", Test("no_more_connections_rest_than_the_server_keeps")),
     ("upstreams.*.http2.ping", Test("a_connection_that_does_not_answer_pings_is_given_up")),
     ("upstreams.*.tls.ca", Test("upstreams_with_different_identities_share_no_connection")),
     ("upstreams.*.tls.server_name", Test("names_may_be_asked_for_and_pinned")),
@@ -430,13 +522,6 @@ routes: { r: { match: { path: / }, auth: public, upstream: u } }",
         "defaults.use",
         Differs(
             "bundles: { b: { response_headers: { set: { x-a: b } } }, c: { response_headers: { set: { x-a: c } } } }\ndefaults: { use: [ [[b||c]] ] }\nroutes: { r: { match: { path: /a }, auth: public, respond: { status: 200 } }, s: { match: { path: /b }, auth: public, use: [ [[c||b]] ], respond: { status: 200 } } }",
-            &["GET http://h/a"],
-        ),
-    ),
-    (
-        "defaults.upstream",
-        Differs(
-            "upstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] } }\ndefaults: { upstream: [[u||v]] }\nroutes: { r: { match: { path: /a }, auth: public }, s: { match: { path: /b }, auth: public, upstream: [[v||u]] } }",
             &["GET http://h/a"],
         ),
     ),
@@ -475,13 +560,6 @@ routes: { r: { match: { path: / }, auth: public, upstream: u } }",
         "routes.*.use",
         Differs(
             "bundles: { b: { response_headers: { set: { x-a: b } } }, c: { response_headers: { set: { x-a: c } } } }\nroutes: { r: { match: { path: /a }, auth: public, use: [ [[b||c]] ], respond: { status: 200 } }, s: { match: { path: /b }, auth: public, use: [ [[c||b]] ], respond: { status: 200 } } }",
-            &["GET http://h/a"],
-        ),
-    ),
-    (
-        "routes.*.upstream",
-        Differs(
-            "upstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] } }\nroutes: { r: { match: { path: /a }, auth: public, upstream: [[u||v]] }, s: { match: { path: /b }, auth: public, upstream: [[v||u]] } }",
             &["GET http://h/a"],
         ),
     ),

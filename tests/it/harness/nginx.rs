@@ -32,6 +32,12 @@ impl Nginx {
     /// `server`: what stands in its server block besides `listen` and `root`.
     #[track_caller]
     pub fn start(server: &str) -> Nginx {
+        Nginx::listening("", server)
+    }
+
+    /// `options` stand behind the address that it listens on.
+    #[track_caller]
+    pub fn listening(options: &str, server: &str) -> Nginx {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         for folder in ["root", "temp", "logs"] {
             std::fs::create_dir(dir.path().join(folder)).expect("a folder can be made");
@@ -42,7 +48,7 @@ impl Nginx {
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let text = format!(
             "daemon off; master_process off; {user} pid nginx.pid; error_log stderr; events {{}}\n\
-             http {{ access_log off; {temp} server {{ listen {address}; root root; {server} }} }}\n"
+             http {{ access_log off; {temp} server {{ listen {address} {options}; root root; {server} }} }}\n"
         );
         std::fs::write(dir.path().join("nginx.conf"), text).expect("a file can be written");
         let program = program();

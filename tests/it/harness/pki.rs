@@ -132,8 +132,13 @@ fn params(names: &[&str], usage: ExtendedKeyUsagePurpose) -> CertificateParams {
 impl TlsClient {
     /// Connects for a name; whoever signed the server's certificate is `ca`.
     pub fn connect(address: SocketAddr, name: &str, ca: &Ca, own: Option<&Leaf>) -> std::io::Result<TlsClient> {
+        TlsClient::connect_believing(address, name, &ca.pem, own)
+    }
+
+    /// Likewise, with the authority's certificate in PEM.
+    pub fn connect_believing(address: SocketAddr, name: &str, ca: &str, own: Option<&Leaf>) -> std::io::Result<TlsClient> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(ca.pem.as_bytes()).unwrap()).unwrap();
+        roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
         let mut provider = rustls::crypto::aws_lc_rs::default_provider();
         // As browsers do: a key share of the hybrid group and one of X25519.
         provider.kx_groups.sort_by_key(|group| group.name() != NamedGroup::X25519MLKEM768);
@@ -166,6 +171,19 @@ impl TlsClient {
         self.stream.conn.negotiated_key_exchange_group().unwrap().name()
     }
 
+    /// Sends anything and reads until the connection ends, however it does.
+    pub fn send_and_read_to_end(&mut self, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+        self.stream.write_all(bytes)?;
+        let mut read = Vec::new();
+        match self.stream.read_to_end(&mut read) {
+            Ok(_) => Ok(read),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset || error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                Ok(read)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// One request and its answer, whose length is known.
     pub fn get(&mut self, host: &str, path: &str) -> std::io::Result<(u16, String)> {
         write!(self.stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n")?;
@@ -180,6 +198,22 @@ impl TlsClient {
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
         Ok((head.split(' ').nth(1).unwrap().parse().unwrap(), head + &String::from_utf8(body).unwrap()))
+    }
+}
+
+impl Read for TlsClient {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.read(buf)
+    }
+}
+
+impl Write for TlsClient {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
     }
 }
 

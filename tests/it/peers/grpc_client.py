@@ -1,4 +1,4 @@
-"""A gRPC client by `grpcio`. Arguments: what to do, the address, metadata as JSON. Prints one JSON object."""
+"""A gRPC client by `grpcio`. Arguments: what to do, the address, metadata as JSON, and with TLS the authority and the name. Prints one JSON object."""
 import json
 import sys
 import threading
@@ -9,7 +9,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 what, address, metadata = sys.argv[1], sys.argv[2], list(json.loads(sys.argv[3]).items())
 options = [("grpc.max_receive_message_length", 16 << 20), ("grpc.max_send_message_length", 16 << 20), ("grpc.enable_retries", 0)]
-channel = grpc.insecure_channel(address, options=options)
+if len(sys.argv) > 4:
+    with open(sys.argv[4], "rb") as authority:
+        credentials = grpc.ssl_channel_credentials(authority.read())
+    channel = grpc.secure_channel(address, credentials, options=options + [("grpc.ssl_target_name_override", sys.argv[5])])
+else:
+    channel = grpc.insecure_channel(address, options=options)
 BIG = bytes(range(256)) * (4 << 12)
 
 
@@ -70,7 +75,8 @@ def large():
         "unary": call("Unary", BIG) == BIG,
         "server_stream": [piece == BIG for piece in call("ServerStream", BIG)],
         "client_stream": call("ClientStream", iter([BIG, BIG, BIG])).decode(),
-        "bidi": [piece == BIG for piece in call("Bidi", iter([BIG, BIG]))],
+        # The server reads no message before it is rid of its answer to the one before.
+        "bidi": [piece == BIG for piece in call("Bidi", iter([BIG, BIG, BIG, BIG]))],
         "compressed": call("Compressed", BIG, compression=grpc.Compression.Gzip) == BIG,
         "deflated": call("Unary", BIG, compression=grpc.Compression.Deflate) == BIG,
     }

@@ -110,6 +110,10 @@ class Connection:
                 except h2.exceptions.StreamClosedError:
                     # Its reset has come with the window, and is told next.
                     pass
+        elif isinstance(event, h2.events.RemoteSettingsChanged):
+            window = event.changed_settings.get(h2.settings.SettingCodes.INITIAL_WINDOW_SIZE)
+            if window is not None:
+                say(event="window", connection=self.number, bytes=window.new_value)
         elif isinstance(event, h2.events.PingReceived):
             say(event="ping", connection=self.number)
 

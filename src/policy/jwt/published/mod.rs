@@ -97,6 +97,10 @@ pub struct Shown {
     pub keys: usize,
     pub fetched: Option<u64>,
     pub next: u64,
+    /// Why the last attempt failed; none where it did not, or there was none.
+    pub trouble: Option<String>,
+    /// Attempts that failed since the last that did not.
+    pub failures: u32,
 }
 
 // === impl Published ===
@@ -219,6 +223,8 @@ impl Published {
             keys: held.as_ref().map_or(0, |held| held.keys.len()),
             fetched: held.as_ref().map(|held| held.fetched),
             next: self.next.load(Relaxed),
+            trouble: self.trouble.lock().clone(),
+            failures: self.failures.load(Relaxed),
         }
     }
 }

@@ -162,6 +162,16 @@ impl Source {
         }))
     }
 
+    /// Where the set is and when it is fetched, for `explain`. How old it is only the process that runs knows.
+    pub fn told(&self) -> String {
+        let how = match self.origin {
+            Origin::Url(_) => "fetched from",
+            Origin::Discovery(_) => "found by",
+        };
+        let max_age = self.max_age.map(|max_age| format!(", used for {} at most", Period(max_age))).unwrap_or_default();
+        format!("{how} {} every {} to {}{max_age}", self.origin, Period(self.soonest), Period(self.latest))
+    }
+
     /// Equal where the same provider publishes the same set.
     pub fn identity(&self) -> String {
         format!("{} of {}", self.origin, self.issuer)

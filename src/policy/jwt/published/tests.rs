@@ -18,7 +18,7 @@ fn url() -> JwtKeysSettings {
 }
 
 fn compile(settings: &JwtSettings) -> Result<Jwt, Vec<crate::config::diagnostic::Diagnostic>> {
-    Jwt::compile(&at_text("idp"), settings, Vec::new(), 1 << 20)
+    Jwt::compile(&at_text("idp"), settings, Default::default(), 1 << 20)
 }
 
 fn token(signer: &Signer, kid: &str) -> String {
@@ -193,4 +193,18 @@ fn urls_times_and_certificates_that_make_no_sense_are_mistakes() {
     let mut secret = settings(url());
     secret.algorithms = at(vec![at(JwtAlgorithm::HS256)]);
     assert_eq!(codes(compile(&secret)), ["jwt-algorithm-mixed"]);
+}
+
+#[test]
+fn the_next_fetch_is_somewhat_earlier_by_chance_and_never_later() {
+    let jwt = compile(&settings(url())).unwrap();
+    let signer = Signer::new(JwtAlgorithm::ES256);
+    let mut all = std::collections::BTreeSet::new();
+    for _ in 0..64 {
+        take(&jwt, &[signer.jwk("a")], 0).unwrap();
+        let after = jwt.published().unwrap().shown().next - NOW * 1000;
+        assert!((48_000..=60_000).contains(&after), "{after} ms");
+        all.insert(after);
+    }
+    assert!(all.len() > 8, "many gateways would ask at the same moment: {all:?}");
 }

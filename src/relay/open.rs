@@ -1,0 +1,116 @@
+//! Opens a bare connection to a target, over TCP or a Unix socket, and says first what has to come first.
+//!
+//! Decides how a failure is called. Does not decide where to (`balance.rs`) nor what is spoken afterwards (`connect.rs`, Pingora).
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::{Error, ErrorType, Result};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::address::Spot;
+use super::target::Target;
+
+/// A connection on which nothing of HTTP or TLS has been said.
+#[derive(Debug)]
+pub enum Raw {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// Connects within a time; `first` is what a PROXY protocol says, or nothing.
+///
+/// # Errors
+/// As Pingora names its own.
+pub async fn open(target: &Target, spot: Spot, within: Duration, first: &[u8]) -> Result<Raw> {
+    let opening = async {
+        let mut raw = match spot {
+            Spot::Ip(addr) => Raw::Tcp(TcpStream::connect(addr).await?),
+            Spot::Socket(_) => {
+                let path = target.socket.as_ref().and_then(|socket| socket.as_pathname());
+                Raw::Unix(UnixStream::connect(path.ok_or(io::ErrorKind::InvalidInput)?).await?)
+            }
+        };
+        if let Raw::Tcp(tcp) = &raw {
+            let _ = tcp.set_nodelay(true);
+            let _ = socket2::SockRef::from(tcp).set_tcp_keepalive(
+                &socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(15)).with_retries(4),
+            );
+        }
+        if !first.is_empty() {
+            raw.write_all(first).await?;
+        }
+        Ok::<_, io::Error>(raw)
+    };
+    match timeout(within, opening).await {
+        Err(_) => Err(Error::explain(ErrorType::ConnectTimedout, "connecting")),
+        Ok(Err(error)) => {
+            let kind = match error.kind() {
+                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => ErrorType::ConnectNoRoute,
+                _ => ErrorType::ConnectError,
+            };
+            Err(Error::because(kind, "connecting", error))
+        }
+        Ok(Ok(raw)) => Ok(raw),
+    }
+}
+
+// === impl Raw ===
+
+impl From<Raw> for Stream {
+    fn from(raw: Raw) -> Stream {
+        match raw {
+            Raw::Tcp(tcp) => tcp.into(),
+            Raw::Unix(unix) => unix.into(),
+        }
+    }
+}
+
+impl AsyncRead for Raw {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Raw::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Raw::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Raw {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Raw::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Raw::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Raw::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Raw::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Raw::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
+            Raw::Unix(unix) => Pin::new(unix).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Raw::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Raw::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+        }
+    }
+}
