@@ -37,10 +37,10 @@ fn requests_with_the_same_key_go_to_the_same_target_and_explain_names_it() {
     let mut owners = BTreeMap::new();
     for user in 0..24 {
         let (user, cookie) = (format!("u{user}"), format!("a=b; sid=u{user}"));
-        let asked: [(&str, Option<(&str, &str)>, String); 4] = [
-            ("header:x-user", Some(("x-user", &user)), "/users/x/a".to_owned()),
-            ("cookie:sid", Some(("cookie", &cookie)), "/users/x/a".to_owned()),
-            ("query:id", None, format!("/users/x/a?%69d={user}")),
+        let asked = [
+            ("header:x-user", Some(("x-user", user.as_str())), "/users/x/a".to_owned()),
+            ("cookie:sid", Some(("cookie", cookie.as_str())), "/users/x/a".to_owned()),
+            ("query:id", None::<(&str, &str)>, format!("/users/x/a?%69d={user}")),
             ("path:user", None, format!("/users/{user}/{user}")),
         ];
         for (by, header, path) in asked {
