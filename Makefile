@@ -18,7 +18,7 @@ build: setup
 
 test: setup-test lint   ## everything that CI runs
 	$(CARGO) build --locked --bins --examples
-	$(CARGO) nextest run --locked --no-fail-fast --retries 2
+	$(CARGO) nextest run --locked --no-fail-fast
 	@scripts/late-checks.sh
 
 lint: setup-test

@@ -119,8 +119,8 @@ impl fmt::Display for WebSocket {
             write!(f, "idle {}", Period(idle))?;
         }
         match (self.close_at_expiry, self.idle) {
-            (true, Some(_)) => f.write_str(", closed when the token expires"),
-            (true, None) => f.write_str("closed when the token expires"),
+            (true, Some(_)) => f.write_str(", closed when the credential expires"),
+            (true, None) => f.write_str("closed when the credential expires"),
             (false, _) => Ok(()),
         }
     }
@@ -241,6 +241,6 @@ mod tests {
         assert_eq!(codes(compile(WebSocketSettings { close_at_expiry: true, ..settings(None) })), ["inert"]);
         assert_eq!(codes(compile(WebSocketSettings { idle: Some(at(Period::seconds(0))), ..settings(None) })), ["out-of-range"]);
         let told = WebSocket::compile(&at(WebSocketSettings { close_at_expiry: true, ..settings(None) }), true).unwrap();
-        assert_eq!(told.to_string(), "closed when the token expires");
+        assert_eq!(told.to_string(), "closed when the credential expires");
     }
 }

@@ -285,7 +285,7 @@ pub fn text(told: &Value) -> String {
         say("told first", vec![format!("PROXY protocol {}: client {}", str(&proxied["version"]), str(&proxied["client"]))]);
     }
     if let Some(websocket) = told.get("websocket") {
-        let until = websocket["until"].as_str().map(|until| format!(", closed at {until} when the token expires"));
+        let until = websocket["until"].as_str().map(|until| format!(", closed at {until} when the credential expires"));
         say("websocket", vec![format!("closed after {} of silence{}", str(&websocket["idle"]), until.unwrap_or_default())]);
     }
     say("sent with", rows(&told["headers"]["added"]).iter().map(pair).collect());

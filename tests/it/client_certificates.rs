@@ -34,6 +34,7 @@ routes:
   read: { match: { path: /read }, auth: [mesh], allow: { scopes: [read] }, upstream: up }
   orders: { match: { path: /orders }, auth: [mesh], allow: { claims: { dns: [orders.example] } }, upstream: up }
   few: { match: { path: /few }, auth: [mesh], limits: [each], upstream: up }
+  socket: { match: { path: /socket }, auth: [mesh], websocket: { close_at_expiry: true }, upstream: up }
   open: { match: { path: /open }, auth: public, upstream: up }
 tests:
   acme is let in:
@@ -233,7 +234,9 @@ fn a_reload_of_consumers_changes_who_an_open_connection_is() {
 fn explain_verifies_a_certificate_as_the_listener_does() {
     let setup = setup();
     let explain = |url: &str, certificate: &str| {
-        let output = setup.gateway.sluice(&["explain", "sluice.yaml", url, "--certificate", certificate]);
+        let upgrade = ["-H", "connection: upgrade", "-H", "upgrade: websocket"];
+        let more = if url.ends_with("/socket") { &upgrade[..] } else { &[] };
+        let output = setup.gateway.sluice(&[&["explain", "sluice.yaml", url, "--certificate", certificate], more].concat());
         String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
     };
     let told = explain("https://main.example/read", "acme.pem");
@@ -246,8 +249,31 @@ fn explain_verifies_a_certificate_as_the_listener_does() {
     }
     let told = explain("https://main.example/read", r#"{"uri": "spiffe://example/acme"}"#);
     assert!(told.contains("consumer   acme"), "{told}");
+    let told = explain("https://main.example/socket", r#"{"uri": "spiffe://example/acme", "not_after": 4102444800}"#);
+    assert!(told.contains("closed at 2100-01-01T00:00:00.000Z when the credential expires"), "{told}");
     for (bad, why) in [("none.pem", "none.pem:"), ("acme.key", "holds no certificate"), (r#"{"uris": []}"#, "unknown field `uris`")] {
         let told = explain("https://main.example/read", bad);
         assert!(told.contains(why), "{told}");
+    }
+}
+
+#[test]
+fn a_subject_is_written_as_openssl_writes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let openssl = |args: &[&str]| {
+        let output = Command::new("openssl").args(args).current_dir(folder.path()).output().expect("openssl can be run");
+        assert!(output.status.success(), "{args:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    openssl(&["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", "key.pem"]);
+    let kinds = "C CN DC L ST street O OU UID serialNumber SN GN title emailAddress pseudonym dnQualifier businessCategory organizationIdentifier postalCode initials generationQualifier name";
+    let each = kinds.split(' ').map(|kind| format!("/{kind}=DE"));
+    let odd = ["/O=a, b;c<d>e=f\"g\\\\h", "/CN= a ", "/CN=#1", "/CN=a#b/OU=\u{e9}\u{4e2d}", "/DC=example/DC=org/CN=x", "/O=Ex+OU=b/CN=x"];
+    for subject in each.chain(odd.iter().map(|subject| (*subject).to_owned())) {
+        openssl(&["req", "-x509", "-utf8", "-key", "key.pem", "-days", "2", "-subj", &subject, "-out", "own.pem"]);
+        let told = openssl(&["x509", "-in", "own.pem", "-noout", "-subject", "-nameopt", "RFC2253,utf8,-esc_msb"]);
+        let leaf = Leaf { chain: std::fs::read_to_string(folder.path().join("own.pem")).unwrap(), key: String::new() };
+        let names = sluice::listen::tls::names::Names::of(&leaf.der()).unwrap();
+        assert_eq!(format!("subject={}\n", names.subject), told, "{subject}");
     }
 }

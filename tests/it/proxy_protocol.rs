@@ -90,7 +90,9 @@ fn filters_limits_and_caps_are_about_the_client_that_is_spoken_for() {
     for (address, expected) in [("192.0.2.1", [204, 204, 429]), ("192.0.2.2", [204, 204, 429])] {
         assert_eq!([(); 3].map(|()| from(address).get("/few", &[]).status), expected);
     }
-    let held: Vec<Client> = (0..2).map(|_| from("192.0.2.50")).collect();
+    // Served once, so that nobody takes their places before they do.
+    let mut held: Vec<Client> = (0..2).map(|_| from("192.0.2.50")).collect();
+    held.iter_mut().for_each(|client| assert_eq!(client.get("/inside", &[]).status, 204));
     eventually("the places to be taken", || {
         let mut third = from("192.0.2.50");
         third.try_request("GET", "/inside", &[], b"").is_err().then_some(())

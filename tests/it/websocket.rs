@@ -155,7 +155,7 @@ fn explain_says_what_a_handshake_meets() {
     let short = explain(&["GET http://h/short/a"]);
     assert!(short.contains("websocket  passed        idle 250ms") && short.contains("closed after 250ms of silence"), "{short}");
     let until = explain(&["GET http://h/until/a", "--claims", r#"{"sub":"u1","exp":4102444800}"#]);
-    assert!(until.contains("closed after 10m of silence, closed at 2100-01-01T00:00:00.000Z when the token expires"), "{until}");
+    assert!(until.contains("closed after 10m of silence, closed at 2100-01-01T00:00:00.000Z when the credential expires"), "{until}");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use x509_parser::asn1_rs::ToDer;
+use x509_parser::asn1_rs::{Oid, ToDer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::objects::{oid_registry, oid2abbrev};
@@ -85,28 +85,26 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The last RDN first, as RFC 4514 section 2.1 has it. What is no text is `#` and its DER in hex (section 2.4). Two names are written
-/// alike only where they are.
+/// The last RDN first, as RFC 4514 section 2.1 has it, in the words of `openssl x509 -subject -nameopt RFC2253,utf8,-esc_msb`. What is no
+/// text is `#` and its DER in hex (section 2.4). Two names are written alike only where they are.
 fn written(name: &X509Name<'_>) -> String {
     let parts: Vec<_> = name.iter_rdn().collect();
     let mut text = String::new();
     for rdn in parts.into_iter().rev() {
-        for (n, attribute) in rdn.iter().enumerate() {
+        let attributes: Vec<_> = rdn.iter().collect();
+        for (n, attribute) in attributes.into_iter().rev().enumerate() {
             text.push_str(match (text.is_empty(), n) {
                 (true, _) => "",
                 (false, 0) => ",",
                 (false, _) => "+",
             });
-            match oid2abbrev(attribute.attr_type(), oid_registry()) {
-                Ok(short) => text.push_str(short),
-                Err(_) => text.push_str(&attribute.attr_type().to_id_string()),
-            }
+            text.push_str(&short(attribute.attr_type()));
             text.push('=');
             match attribute.as_str() {
                 Ok(value) => escape(value, &mut text),
                 Err(_) => {
                     text.push('#');
-                    text.push_str(&hex(&attribute.attr_value().to_der_vec().unwrap_or_default()));
+                    text.push_str(&hex(&attribute.attr_value().to_der_vec().unwrap_or_default()).to_ascii_uppercase());
                 }
             }
         }
@@ -114,12 +112,27 @@ fn written(name: &X509Name<'_>) -> String {
     text
 }
 
+/// What openssl calls it, where that is not what the crate does.
+fn short(attribute: &Oid<'_>) -> String {
+    let number = attribute.to_id_string();
+    match number.as_str() {
+        "1.2.840.113549.1.9.1" => "emailAddress".to_owned(),
+        "0.9.2342.19200300.100.1.1" => "UID".to_owned(),
+        "2.5.4.4" => "SN".to_owned(),
+        "2.5.4.9" => "street".to_owned(),
+        "2.5.4.42" => "GN".to_owned(),
+        "2.5.4.65" => "pseudonym".to_owned(),
+        "2.5.4.97" => "organizationIdentifier".to_owned(),
+        _ => oid2abbrev(attribute, oid_registry()).map_or(number, str::to_owned),
+    }
+}
+
 /// RFC 4514 section 2.4; controls too are written in hex.
 fn escape(value: &str, text: &mut String) {
     let last = value.chars().count().saturating_sub(1);
     for (at, c) in value.chars().enumerate() {
         match c {
-            ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=' => text.extend(['\\', c]),
+            ',' | '+' | '"' | '\\' | '<' | '>' | ';' => text.extend(['\\', c]),
             ' ' if at == 0 || at == last => text.extend(['\\', c]),
             '#' if at == 0 => text.extend(['\\', c]),
             c if c.is_control() => c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| text.push_str(&format!("\\{byte:02X}"))),

@@ -213,7 +213,8 @@ fn summary(claims: &Value) -> String {
             }
             text.push_str(name);
             text.push_str(" `");
-            text.extend(value.chars().take(100).flat_map(char::escape_debug));
+            // As it must be written to be known again, but for what could not be.
+            text.extend(value.chars().take(100).map(|c| if c.is_control() { '\u{fffd}' } else { c }));
             text.push('`');
         }
     }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::harness::http2::{self as h2, Http2, get_fields};
-use crate::harness::{Answer, Gate, Gateway, Step, Upstream, eventually};
+use crate::harness::{Answer, Ca, Gate, Gateway, PythonClient, PythonServer, Step, Upstream, eventually};
 
 const CONFIG: &str = r#"
 server: { threads: 2, drain: 20s }
@@ -88,4 +88,91 @@ fn an_upgrade_lets_streams_end_and_sends_their_client_to_the_new_process() {
     assert_eq!(client.answer(1).text(), "late");
     client.until_closed();
     assert!(client.goaways.iter().all(|(reason, _)| *reason == h2::NO_ERROR));
+}
+
+#[test]
+fn curl_and_h2load_speak_http2_over_tls() {
+    let upstream = Upstream::answering(Answer::ok("x".repeat(2000)));
+    let leaf = Ca::new("Test").server(&["shop.example"]);
+    let with_tls = CONFIG.replace("{port}\" }", "{port}\", tls: { certificates: { shop: { chain: shop.pem, key: shop.key } } } }");
+    let config = Gateway::config(&with_tls).var("up", upstream.address());
+    let gateway = config.file("shop.pem", leaf.chain).file("shop.key", leaf.key).start();
+    let port = gateway.address().port();
+    let (url, resolve) = (format!("https://shop.example:{port}/a/b"), format!("shop.example:{port}:127.0.0.1"));
+    let show = [
+        "-sk",
+        "--resolve",
+        &resolve,
+        "--max-time",
+        "20",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_version} %{http_code} %{size_download} %{num_connects}",
+    ];
+    assert_eq!(
+        run("curl", &[&show[..], &["--http2", &url, "--next"], &show[..], &["--http1.1", &url]].concat()),
+        "2 200 2000 11.1 200 2000 1"
+    );
+    let said = run("h2load", &["--connect-to", &format!("127.0.0.1:{port}"), "-n", "2000", "-c", "4", "-m", "50", "-t", "1", &url]);
+    assert!(said.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout") && said.contains("Application protocol: h2"), "{said}");
+    let logged = gateway.log_lines(2002);
+    let over_h2 =
+        logged.iter().filter(|line| line["protocol"] == "HTTP/2.0" && line["tls_version"] == "1.3" && line["status"] == 200).count();
+    assert_eq!(over_h2, 2001);
+}
+
+/// Requests on one connection, and how they fare: those up to the one that the last GOAWAY names are answered, the others never begun with.
+fn until_told_to_go(gateway: &Gateway, upstream: &Upstream) -> usize {
+    let mut client = Http2::connect(gateway.address());
+    let mut sent = 0;
+    while client.goaways.is_empty() && !client.is_over() {
+        assert_eq!(client.get(2 * sent + 1, "/a/b").status, 200);
+        sent += 1;
+    }
+    // What crosses the GOAWAY on its way.
+    client.ask(2 * sent + 1, &get_fields("/a/crossing", &[])).until_closed();
+    let (reason, last) = *client.goaways.last().unwrap();
+    assert_eq!(reason, h2::NO_ERROR);
+    let is_answered = client.peek(2 * sent + 1).is_some_and(|answer| answer.status == 200);
+    assert_eq!(is_answered, last > 2 * sent, "{:?}", client.goaways);
+    let is_begun = upstream.requests().iter().any(|request| request.target == "/a/crossing");
+    assert_eq!(is_begun, is_answered);
+    sent as usize
+}
+
+#[test]
+fn a_connection_of_http2_that_is_old_or_has_carried_enough_is_told_to_go_and_loses_no_request() {
+    let upstream = Upstream::answering(Answer::ok("x"));
+    let with = |bounds: &str| CONFIG.replace("{port}\" }", &format!("{{port}}\", connections: {{ {bounds} }} }}"));
+    let gateway = Gateway::config(&with("requests: 5")).var("up", upstream.address()).start();
+    assert_eq!(until_told_to_go(&gateway, &upstream), 5);
+    let upstream = Upstream::answering(Answer::ok("x"));
+    let gateway = Gateway::config(&with("age: 300ms")).var("up", upstream.address()).start();
+    assert!(until_told_to_go(&gateway, &upstream) > 1);
+
+    // An answer that takes longer than the connection may live is given all the same.
+    let gate = Gate::default();
+    let held = gate.clone();
+    let upstream = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("late").steps()].concat());
+    let gateway = Gateway::config(&with("age: 300ms")).var("up", upstream.address()).start();
+    let mut client = Http2::connect(gateway.address());
+    client.ask(1, &get_fields("/a/held", &[]));
+    while client.goaways.is_empty() {
+        client.step().expect("a GOAWAY");
+    }
+    gate.open();
+    assert_eq!(client.answer(1).text(), "late");
+    client.until_closed();
+}
+
+#[test]
+fn a_client_that_others_wrote_loses_no_call_where_connections_are_short() {
+    let calls = PythonServer::start("grpc_server.py", &[]);
+    let config = CONFIG.replace("{port}\" }", "{port}\", connections: { requests: 7, age: 1s } }").replace("/a/**", "/**");
+    let gateway = Gateway::config(&config.replace("[\"{up}\"]", "[\"{up}\"], protocol: h2")).var("up", calls.address()).start();
+    let client = PythonClient::start("grpc_client.py", &["unaries", &gateway.address().to_string(), "{}"]);
+    gateway.log_lines(100);
+    let told = client.said_after_input();
+    assert_eq!((told["errors"].as_array().map(Vec::len), told["count"].as_u64() >= Some(100)), (Some(0), true), "{told}");
 }
