@@ -88,7 +88,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("compress", "limits"),
     ("transform", "limits"),
     ("validate", "limits"),
-    ("concurrency", "limits"),
     ("aggregate", "upstream"),
     ("translate", "upstream"),
     ("introspection", "jwt"),
