@@ -57,6 +57,7 @@ families! { ALL:
     WEBSOCKET_BYTES = Counter "sluice_websocket_bytes_total" ["route", "direction"] "Bytes through WebSockets from (in) and to (out) clients, as they pass.";
     WEBSOCKET_DURATION = Histogram "sluice_websocket_duration_seconds" ["route"] "Time from the handshake to the end of a WebSocket.";
     LIMITED = Counter "sluice_limited_total" ["limit", "key"] "Requests that a limit or plan refused, by what it counted by.";
+    LIMITED_CALLERS = Gauge "sluice_limited_callers" ["limit"] "About how many different callers a limit or plan has refused in this minute and the last.";
     TAGGED = Counter "sluice_tagged_requests_total" ["tag", "value", "result"] "Requests of callers with a tag: passed, or refused by the gateway. Values that the configuration does not name are `other`.";
     LIMIT_HELD = Gauge "sluice_limit_held" ["limit"] "Places of a limit on requests at once that are taken, of all callers.";
     LIMIT_WAITING = Gauge "sluice_limit_waiting" ["limit"] "Requests that a limit delays now.";
