@@ -160,7 +160,7 @@ fn routes_lists_what_needs_no_credential_with_shadowed_authentication() {
     assert_eq!(
         all,
         "\
-ROUTE   HOST             PATH            METHODS  AUTH          LIMITS  TARGET
+ROUTE   HOST             PATH            METHODS  AUTH          LIMITS  UPSTREAM
 orders  api.example.com  /api/orders/**  GET      idp           few     orders
 trial   *                /trial          *        idp (shadow)  -       orders
 hello   *                /hello          *        public        -       respond 200

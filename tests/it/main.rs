@@ -4,6 +4,7 @@
 
 mod access_log;
 mod ambiguous;
+mod balance;
 mod bench_configs;
 mod change;
 mod cli;
@@ -35,6 +36,7 @@ mod readme;
 mod relay;
 mod reload;
 mod removed_listener;
+mod schema;
 mod stalled;
 mod stop;
 mod streaming;
