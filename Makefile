@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: run edge build test lint fmt bench instructions fuzz setup setup-test setup-bench
+.PHONY: run edge build test lint fmt bench instructions fuzz setup setup-test setup-bench setup-fuzz
 
 run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
 	$(CARGO) build --release --locked
@@ -38,7 +38,7 @@ instructions: setup-test ## instructions a request under callgrind, against a ba
 	$(CARGO) build --release --locked --bins --examples
 	python3 benches/instructions/run.py --check 1.15 1.4
 
-fuzz: setup             ## each target for 60 s
+fuzz: setup-fuzz        ## each target for 60 s
 	@scripts/fuzz.sh 60
 
 setup:
@@ -46,6 +46,9 @@ setup:
 
 setup-test:
 	@scripts/setup.sh test
+
+setup-fuzz:
+	@scripts/setup.sh fuzz
 
 setup-bench:
 	@scripts/setup.sh bench

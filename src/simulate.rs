@@ -28,6 +28,7 @@ use crate::reply::problem::Problem;
 use crate::reply::render;
 
 mod asked;
+pub mod limits;
 mod tell;
 mod tests_section;
 

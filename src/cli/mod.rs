@@ -6,6 +6,7 @@ mod check;
 pub mod echo;
 mod explain;
 mod key;
+mod limits;
 mod orders;
 mod reference;
 mod routes;
@@ -38,6 +39,8 @@ enum Command {
     Test(test::TestArgs),
     #[command(subcommand)]
     Key(key::KeyCommand),
+    #[command(subcommand)]
+    Limits(limits::LimitsCommand),
     Reload(orders::ReloadArgs),
     Upgrade(orders::UpgradeArgs),
     Echo(echo::EchoArgs),
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Key(command) => key::run(&command),
+        Command::Limits(command) => limits::run(&command),
         Command::Reload(args) => orders::reload(&args),
         Command::Upgrade(args) => orders::upgrade(&args),
         Command::Echo(args) => echo::run(args),

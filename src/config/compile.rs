@@ -189,14 +189,16 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
         None => To::Stdout,
     };
     let clients = wrong.keep(Clients::compile(document.clients.as_ref()));
-    let plans: Vec<Arc<Limit>> =
-        document.plans.iter().filter_map(|(name, plan)| wrong.keep(Limit::compile_plan(name, plan)).map(Arc::new)).collect();
+    let series = |name: &str| state.metrics.limit(name);
+    let plans: Vec<Arc<Limit>> = document
+        .plans
+        .iter()
+        .filter_map(|(name, plan)| wrong.keep(Limit::compile_plan(name, plan)).map(|plan| Arc::new(plan.with_series(&series))))
+        .collect();
     let limits: HashMap<&str, Arc<Limit>> = document
         .limits
         .iter()
-        .filter_map(|(name, limit)| {
-            Some((name.as_str(), Arc::new(wrong.keep(Limit::compile(name, limit))?.with_series(state.metrics.limit(name)))))
-        })
+        .filter_map(|(name, limit)| Some((name.as_str(), Arc::new(wrong.keep(Limit::compile(name, limit))?.with_series(&series)))))
         .collect();
     let plan_names: Vec<Arc<str>> = document.plans.iter().map(|(name, _)| name.as_str().into()).collect();
     let sections = Sections {

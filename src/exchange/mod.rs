@@ -128,7 +128,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
                 Box::pin(write::refuse(session, ctx, &Problem::new(&UPGRADE_UNSUPPORTED))).await?;
                 return Ok(true);
             }
-            if attempt::choose(ctx) {
+            if attempt::choose(session, ctx) {
                 call::start(session, ctx);
                 return Ok(false);
             }

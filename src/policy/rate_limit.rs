@@ -8,8 +8,6 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::HeaderValue;
-use http::header::RETRY_AFTER;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
@@ -19,14 +17,15 @@ use super::authz::OneOrMany;
 use super::buckets::{Asking, Buckets};
 use super::limits::key::Key;
 pub use super::limits::limit::{Callers, Limit, What};
-use super::limits::places::{self, CONCURRENCY_LIMITED, Place};
-use super::limits::quota::{QUOTA_EXCEEDED, Quota};
+use super::limits::places::{self, Place};
+use super::limits::quota::Quota;
+use super::limits::refusal::refusal;
+pub use super::limits::refusal::{KIND, is_own};
 use super::limits::throttle::{ThrottleSettings, Waiting};
 use super::principal::is_tag_name;
-use super::{Request, Stop, limits};
+use super::{Request, Stop};
 use crate::config::types::{At, Rate};
 use crate::ctx::Facts;
-use crate::reply::problem::{Kind, Problem};
 
 /// A limit that routes, listeners and defaults use by its name. One bucket a key over all of them, unless `per: route`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -150,16 +149,9 @@ pub struct Counted {
     pub rate: String,
 }
 
-pub static KIND: Kind = Kind {
-    code: "rate-limited",
-    status: 429,
-    error: "Too many requests",
-    about: "The caller has used up a limit or its plan. Members `limit` and `key` say which one and what it counts by; wait as long as `Retry-After` says.",
-};
-
-/// Whether a refusal is a limit's.
-pub fn is_own(kind: &Kind) -> bool {
-    kind.code == KIND.code || [QUOTA_EXCEEDED.code, CONCURRENCY_LIMITED.code].contains(&kind.code)
+/// What names the buckets of a limit, whatever the route.
+pub fn identity_of(limit: &Limit) -> u128 {
+    limit.identity(None)
 }
 
 // === impl RateLimits ===
@@ -205,12 +197,13 @@ impl RateLimits {
     fn take_places(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets) -> Result<SmallVec<[Place; 1]>, Stop> {
         let mut places = SmallVec::new();
         for (limit, identity) in &self.places {
-            let Some(most) = limit.places() else { continue };
+            let Some(most) = limit.places().filter(|_| limit.for_tags.admits(facts.identity.as_deref())) else { continue };
             let key = Key::choose(limit.by(), request, facts);
             let key_kind = key.kind();
             match buckets.places.take(limit, key.bucket(buckets, *identity), key_kind, most) {
                 Some(place) => places.push(place),
                 None => {
+                    limit.note_refused(key.bucket(buckets, *identity), facts);
                     facts.full = Some((limit.name().clone(), key_kind));
                     return Err(places::refusal(limit, key_kind, most).into());
                 }
@@ -269,6 +262,11 @@ impl RateLimits {
             }
             return Ok(());
         }
+        for (((limit, _), verdict), asking) in counted.iter().zip(&outcome.verdicts).zip(&askings) {
+            if verdict.retry_after > 0 {
+                limit.note_refused(asking.key, facts);
+            }
+        }
         let refusing =
             counted.iter().zip(&outcome.verdicts).min_by_key(|(_, told)| (Reverse(told.retry_after), Reverse(told.reading.reset)));
         let ((limit, key_kind), verdict) = refusing.expect("what was refused was asked");
@@ -281,7 +279,8 @@ impl RateLimits {
             let key = Key::choose(limit.by(), request, facts);
             Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe() }
         };
-        let places = self.places.iter().map(|(limit, identity)| (&**limit, *identity));
+        let applies = |(limit, _): &&(Arc<Limit>, u128)| limit.for_tags.admits(facts.identity.as_deref());
+        let places = self.places.iter().filter(applies).map(|(limit, identity)| (&**limit, *identity));
         self.applying(facts, plans).chain(places).map(count).collect()
     }
 
@@ -300,33 +299,6 @@ fn plan_of<'a>(facts: &Facts, plans: &'a [Arc<Limit>]) -> Option<&'a Limit> {
     let (name, index) = facts.identity.as_ref()?.plan()?;
     let is_it = |plan: &&Arc<Limit>| plan.what() == What::Plan && **plan.name() == **name;
     plans.get(*index).filter(is_it).or_else(|| plans.iter().find(is_it)).map(|plan| &**plan)
-}
-
-fn refusal(limit: &Limit, key_kind: &'static str, retry_after: u64, is_overflow: bool) -> Problem {
-    let what = match (limit.what(), limit.is_quota()) {
-        (What::Limit, false) => "limit",
-        (What::Plan, false) => "plan",
-        (What::Limit | What::Plan, true) => "quota",
-    };
-    let (name, rate, size) = (limit.name(), limit.rate(), limit.pace().size());
-    let kind = if limit.is_quota() { &QUOTA_EXCEEDED } else { &KIND };
-    let detail = format!("{what} `{name}` of {rate} by {key_kind}; try again in {retry_after} s");
-    let table = if is_overflow { ", in the bucket that new keys share while the table is full" } else { "" };
-    let reason = match limit.pace().kind() {
-        limits::pace::Kind::Bucket => {
-            format!("{what} `{name}` of {rate}, burst {size}, by {key_kind}: no token for {retry_after} s{table}")
-        }
-        limits::pace::Kind::Fixed => {
-            format!("{what} `{name}` of {rate} by {key_kind}: used up, the next window begins in {retry_after} s{table}")
-        }
-        limits::pace::Kind::Sliding => format!("{what} `{name}` of {rate} by {key_kind}: used up, the next fits in {retry_after} s{table}"),
-    };
-    Problem::new(kind)
-        .reason(reason)
-        .detail(Cow::Owned(detail))
-        .member("limit", &**name)
-        .member("key", key_kind)
-        .header(RETRY_AFTER, HeaderValue::from(retry_after))
 }
 
 // === impl By ===
@@ -399,10 +371,14 @@ impl JsonSchema for By {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+    use http::header::RETRY_AFTER;
+
     use super::super::limits::limit::tests::{at, limit, settings};
     use super::*;
     use crate::ctx::{Now, Scheme};
     use crate::policy::principal::{Consumer, Identity};
+    use crate::reply::problem::Problem;
 
     const SECOND: u64 = 1_000_000_000;
 

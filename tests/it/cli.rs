@@ -140,8 +140,8 @@ fn every_command_and_option_says_what_it_is_for() {
     assert!(flat.contains("78 the configuration is"), "{all}");
     let commands = all.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let commands: Vec<_> = commands.filter(|line| !line.starts_with("    ")).filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(commands, ["run", "check", "routes", "explain", "test", "key", "reload", "upgrade", "echo", "reference"]);
-    for args in commands.iter().map(|command| vec![*command]).chain([vec!["key", "new"], vec!["key", "hash"]]) {
+    assert_eq!(commands, ["run", "check", "routes", "explain", "test", "key", "limits", "reload", "upgrade", "echo", "reference"]);
+    for args in commands.iter().map(|command| vec![*command]).chain([vec!["key", "new"], vec!["key", "hash"], vec!["limits", "simulate"]]) {
         let (code, help, err) = run(here.path(), &[&args[..], &["-h"]].concat());
         assert_eq!((code, err.as_str()), (0, ""), "{args:?}");
         let first = help.lines().next().unwrap_or_default();
@@ -160,7 +160,7 @@ fn routes_lists_what_needs_no_credential_with_shadowed_authentication() {
     assert_eq!(
         all,
         "\
-ROUTE   HOST             PATH            METHODS  AUTH          LIMITS  TARGET
+ROUTE   HOST             PATH            METHODS  AUTH          LIMITS  UPSTREAM
 orders  api.example.com  /api/orders/**  GET      idp           few     orders
 trial   *                /trial          *        idp (shadow)  -       orders
 hello   *                /hello          *        public        -       respond 200

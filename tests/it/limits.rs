@@ -194,3 +194,64 @@ fn who_would_wait_too_long_or_be_one_too_many_is_refused_and_who_leaves_gives_hi
     let line = gateway.log_line_where(|line| line["status"] == 499);
     assert_eq!(line["code"], "client-gone");
 }
+
+#[test]
+fn one_abuser_at_twenty_times_its_limit_costs_fifty_good_clients_nothing() {
+    const GOOD: usize = 50;
+    // An hour, so that what comes back meanwhile is nearly nothing on however slow a machine.
+    let text = r#"
+server: { threads: 2, settle: 0s }
+listeners: { public: { address: "127.0.0.1:{port}" } }
+admin: { address: "127.0.0.1:{admin}" }
+limits:
+  each: { rate: 100/h, by: ["header:x-caller", client_ip] }
+  places: { concurrent: 20, by: ["header:x-caller", client_ip] }
+routes:
+  r: { match: { path: /** }, auth: public, limits: [each, places], respond: { status: 204 } }
+"#;
+    let gateway = Gateway::start(text);
+    let statuses = |caller: &str, count: usize| {
+        let mut client = gateway.client();
+        (0..count).map(|_| client.get("/", &[("x-caller", caller)]).status).collect::<Vec<_>>()
+    };
+    let some = |thread: usize| (0..GOOD / 5).flat_map(|n| statuses(&format!("good-{thread}-{n}"), 20)).collect::<Vec<_>>();
+    let (some, statuses) = (&some, &statuses);
+    let (abuser, good) = std::thread::scope(|scope| {
+        let abuser: Vec<_> = (0..8).map(|_| scope.spawn(move || statuses("abuser", 250))).collect();
+        // Each of them within its limit, in five threads, all at the same time.
+        let good: Vec<_> = (0..5).map(|thread| scope.spawn(move || some(thread))).collect();
+        let good: Vec<_> = good.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        (abuser.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>(), good)
+    });
+    assert_eq!((good.len(), good.iter().filter(|status| **status != 204).count()), (GOOD * 20, 0), "no good client is refused");
+    let admitted = abuser.iter().filter(|status| **status == 204).count();
+    assert!((100..=110).contains(&admitted), "{admitted} of 2000, one of a hundred an hour");
+    // The metrics tell abuse: many refusals, one caller.
+    let refused = gateway.metric("sluice_limited_total{limit=\"each\",key=\"header\"}");
+    assert_eq!((refused as usize, gateway.metric("sluice_limited_callers{limit=\"each\"}")), (2_000 - admitted, 1.0));
+}
+
+#[test]
+fn the_log_of_a_gateway_is_what_a_new_limit_is_tried_on() {
+    let text = "server: { settle: 0s }\nlisteners: { public: { address: \"127.0.0.1:{port}\" } }\n\
+                routes: { r: { match: { path: /r }, auth: public, respond: { status: 204 } } }\naccess_log: { to: \"{dir}/access.log\" }\n";
+    let mut gateway = Gateway::start(text);
+    let mut client = gateway.client();
+    (0..12).for_each(|_| assert_eq!(client.get("/r", &[]).status, 204));
+    assert_eq!(client.get("/nowhere", &[]).status, 404);
+    drop(client);
+    assert!(gateway.stop().success());
+    let simulate = |more: &[&str]| {
+        let output = gateway.sluice(&[&["limits", "simulate", "--log", "access.log", "--by", "consumer,client_ip"], more].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, told, _) = simulate(&["--limit", "5/day", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!((code, &told["requests"], &told["refused"], &told["unseen"]), (Some(0), &json!(12), &json!(7), &json!(1)));
+    assert_eq!((&told["top"][0]["caller"], &told["top"][0]["max"], &told["proposed"]), (&json!("127.0.0.1"), &json!(12), &json!("12/day")));
+    let (code, told, _) = simulate(&["--limit", "5/h"]);
+    assert!(code == Some(0) && told.contains("5/h would have refused 7 of them (58.3 %), of 1 callers"), "{told}");
+    assert!(told.contains("proposed: 12/h"), "{told}");
+    let (code, _, wrong) = simulate(&["--limit", "5/week"]);
+    assert!(code == Some(2) && wrong.contains("expected a rate such as `100/m`"), "{wrong}");
+}

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod ambiguous;
+mod balance;
 mod bench_configs;
 mod change;
 mod cli;
@@ -34,6 +35,7 @@ mod readme;
 mod relay;
 mod reload;
 mod removed_listener;
+mod schema;
 mod stalled;
 mod stop;
 mod streaming;

@@ -79,6 +79,10 @@ fn over_unix_sockets(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
 /// A plan says how much, and its quota has a name that nobody else has.
 fn plans(document: &Document, errors: &mut Vec<Diagnostic>) {
     for (name, plan) in &document.plans {
+        if let Some((other, _)) = document.limits.iter().find(|(other, _)| other.value == name.value) {
+            let message = format!("`{}` is the name of a plan, too: headers, logs and metrics could not tell them apart", name.value);
+            errors.push(Diagnostic::at(&other.place, "limit-name", message).help("give one of them another name"));
+        }
         match (&plan.rate, &plan.quota) {
             (None, None) => errors.push(
                 Diagnostic::at(&name.place, "limit-without-rate", format!("the plan `{}` says neither `rate` nor `quota`", name.value))

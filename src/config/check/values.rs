@@ -228,8 +228,19 @@ fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &m
 }
 
 fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
-    let UpstreamSettings { targets, protocol: _, http2: _, tls: _, proxy_protocol: _, pool: _, balance: _, health, timeouts, retries } =
-        settings;
+    let UpstreamSettings {
+        targets,
+        protocol: _,
+        http2: _,
+        tls: _,
+        proxy_protocol: _,
+        pool: _,
+        balance: _,
+        hash_by: _,
+        health,
+        timeouts,
+        retries,
+    } = settings;
     not_empty(targets, &targets.place, "at least one target, such as `[127.0.0.1:3000]`", errors);
     if let Some(health) = health {
         some_time(&health.every, errors);

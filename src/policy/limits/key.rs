@@ -65,7 +65,7 @@ impl<'a> Key<'a> {
         }
     }
 
-    fn address(address: IpAddr) -> Key<'a> {
+    pub fn address(address: IpAddr) -> Key<'a> {
         // A v4 address in v6 clothes is the v4 address, or all of them would be one /64.
         match address.to_canonical() {
             IpAddr::V4(v4) => Key::V4(v4.octets()),

@@ -3,18 +3,18 @@
 //! Decides which settings make no sense. Does not count: see `buckets.rs`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::for_tags::ForTags;
 use super::handover::is_long;
-use super::pace::{Kind, LONGEST, Pace};
+use super::measure::{Counting, Measure};
+use super::pace::{Kind, Pace};
 use super::period::Periods;
 use super::quota::Quota;
-use super::throttle::{Throttle, ThrottleSettings};
+use super::throttle::Throttle;
 use super::window::Bounds;
-use crate::config::diagnostic::{Diagnostic, Place};
+use crate::config::diagnostic::{Diagnostic, Place, Source};
 use crate::config::types::{At, Rate};
-use crate::ctx::Now;
+use crate::ctx::{Asking, Facts, Now};
 use crate::policy::buckets::identity;
 use crate::policy::rate_limit::{By, LimitSettings, Per, PlanSettings, Stage, Window};
 use crate::report::metrics::series::LimitSeries;
@@ -157,6 +157,35 @@ impl Limit {
         }
     }
 
+    /// One that stands in no configuration.
+    ///
+    /// # Errors
+    /// What is wrong with it, for a person.
+    pub fn of_command_line(
+        rate: Option<Rate>,
+        quota: Option<Quota>,
+        burst: Option<u32>,
+        window: Option<Window>,
+        time_zone: Option<String>,
+        by: Vec<By>,
+    ) -> Result<Limit, String> {
+        let place = Place { source: Arc::new(Source::new("command line", "")), line: 1, column: 1, width: 1 };
+        let settings = LimitSettings {
+            rate: rate.map(|value| At { value, place: place.clone() }),
+            quota: quota.map(|value| At { value, place: place.clone() }),
+            concurrent: None,
+            burst: burst.map(|value| At { value, place: place.clone() }),
+            throttle: None,
+            window: window.map(|value| At { value, place: place.clone() }),
+            time_zone: time_zone.map(|value| At { value, place: place.clone() }),
+            by: At { value: by.into_iter().map(|value| At { value, place: place.clone() }).collect(), place: place.clone() },
+            for_tags: None,
+            per: None,
+            stage: None,
+        };
+        Limit::compile("simulated", &settings).map_err(|mistakes| mistakes.first().map(|one| one.message.clone()).unwrap_or_default())
+    }
+
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
@@ -185,8 +214,18 @@ impl Limit {
         format!("{quota}{}{kind}{zone}", self.rate)
     }
 
-    /// Counts in these series, which outlive snapshots.
-    pub fn with_series(mut self, series: Arc<LimitSeries>) -> Limit {
+    /// Remembers whom it refused, unless it is only a simulation.
+    pub fn note_refused(&self, key: u128, facts: &Facts) {
+        match facts.asking {
+            Asking::Really => self.series.crowd.note(key, facts.now.mono),
+            Asking::Nobody => {}
+        }
+    }
+
+    /// Counts in the series that `of` a name gives, which outlive snapshots.
+    pub fn with_series(mut self, of: &dyn Fn(&str) -> Arc<LimitSeries>) -> Limit {
+        self.beside = self.beside.map(|beside| Arc::new(Limit::clone(&beside).with_series(of)));
+        let series = of(&self.name);
         series.shows(self.places.is_some(), self.throttle.is_some());
         self.series = series;
         self
@@ -274,134 +313,10 @@ pub fn quota_name(plan: &str) -> String {
     format!("{plan}-quota")
 }
 
-/// How a limit is said to count.
-#[derive(Clone, Copy)]
-struct Counting<'a> {
-    rate: &'a Option<At<Rate>>,
-    quota: &'a Option<At<Quota>>,
-    concurrent: &'a Option<At<u32>>,
-    throttle: Option<&'a At<ThrottleSettings>>,
-    burst: &'a Option<At<u32>>,
-    window: Option<&'a At<Window>>,
-    time_zone: &'a Option<At<String>>,
-}
-
-/// How it does.
-struct Measure {
-    rate: Box<str>,
-    pace: Pace,
-    periods: Option<Periods>,
-    is_quota: bool,
-    places: Option<u32>,
-}
-
-// === impl Counting ===
-
-impl Counting<'_> {
-    fn compile(self, name: &str, place: &Place) -> Result<Measure, Diagnostic> {
-        let Counting { rate, quota, concurrent, throttle, burst, window, time_zone } = self;
-        let inert = |place: &Place, message: &str, help: &str| Diagnostic::at(place, "inert", message.to_owned()).help(help.to_owned());
-        if let Some(burst) = burst
-            && (window.is_some() || quota.is_some())
-        {
-            return Err(inert(&burst.place, "a window has no `burst`: all of its requests may come at once", "remove it"));
-        }
-        if let Some(throttle) = throttle
-            && (rate.is_none() || window.is_some())
-        {
-            let message = "only a `rate` without a `window` can be waited for: its bucket gains tokens all the time";
-            return Err(inert(&throttle.place, message, "remove it"));
-        }
-        if let Some(At { value: most, place }) = concurrent {
-            let others = [rate.as_ref().map(|at| &at.place), quota.as_ref().map(|at| &at.place)];
-            if let Some(other) = others.into_iter().flatten().next() {
-                let message = format!("`{name}` says `concurrent` and how many in a time: expected one of them");
-                let help = "make two limits and name both where the one is used";
-                return Err(Diagnostic::at(other, "limit-rate-and-quota", message).help(help));
-            }
-            let useless = [burst.as_ref().map(|at| &at.place), window.map(|at| &at.place), time_zone.as_ref().map(|at| &at.place)];
-            if let Some(useless) = useless.into_iter().flatten().next() {
-                return Err(inert(useless, "requests at once are not counted in any time", "remove it"));
-            }
-            let pace = Pace::of_windows(Kind::Fixed, *most, Duration::from_secs(1));
-            let pace = pace.ok_or_else(|| Diagnostic::at(place, "out-of-range", "`0` is not a number of places: expected at least 1"))?;
-            return Ok(Measure { rate: format!("{most} at once").into(), pace, periods: None, is_quota: false, places: Some(*most) });
-        }
-        let kind = window.map(|window| window.value);
-        if let Some(zone) = time_zone
-            && (quota.is_none() || kind == Some(Window::Sliding))
-        {
-            let message = "`time_zone` says when the hours, days and months of a `quota` begin, and there are none here";
-            return Err(inert(&zone.place, message, "remove it"));
-        }
-        match (rate, quota) {
-            (None, None) => {
-                Err(Diagnostic::at(place, "limit-without-rate", format!("`{name}` says neither `rate`, `quota` nor `concurrent`"))
-                    .help("add one, such as `rate: 100/m`, `quota: 10000/day` or `concurrent: 10`"))
-            }
-            (Some(_), Some(quota)) => {
-                Err(Diagnostic::at(&quota.place, "limit-rate-and-quota", format!("`{name}` says `rate` and `quota`: expected one of them"))
-                    .help("make two limits and name both where the one is used"))
-            }
-            (Some(rate), None) => {
-                let text = rate.value.to_string().into();
-                let windowed = |kind| {
-                    let pace = Pace::of_windows(kind, rate.value.count, rate.value.per)
-                        .ok_or_else(|| too_slow(rate, rate.value.count, &rate.place))?;
-                    let periods = Some(Periods::Multiples(u64::try_from(rate.value.per.as_millis()).unwrap_or(u64::MAX)));
-                    Ok((pace, periods))
-                };
-                let (pace, periods) = match kind {
-                    None => (compile_pace(rate, burst.as_ref())?, None),
-                    Some(Window::Fixed) => windowed(Kind::Fixed)?,
-                    Some(Window::Sliding) => windowed(Kind::Sliding)?,
-                };
-                Ok(Measure { rate: text, pace, periods, is_quota: false, places: None })
-            }
-            (None, Some(At { value: quota, place })) => {
-                let measure = quota.unit.measure();
-                let (kind, periods) = match kind {
-                    None | Some(Window::Fixed) => {
-                        let zone = time_zone.as_ref();
-                        let periods = Periods::calendar(quota.unit, zone.map(|zone| zone.as_str())).ok_or_else(|| {
-                            let (name, place) = zone.map_or(("UTC", place), |zone| (zone.as_str(), &zone.place));
-                            Diagnostic::at(
-                                place,
-                                "time-zone",
-                                format!("`{name}` is not a time zone: expected a name such as `Europe/Berlin`"),
-                            )
-                        })?;
-                        (Kind::Fixed, periods)
-                    }
-                    Some(Window::Sliding) => (Kind::Sliding, Periods::Multiples(u64::try_from(measure.as_millis()).unwrap_or(u64::MAX))),
-                };
-                let pace = Pace::of_windows(kind, quota.count, measure)
-                    .ok_or_else(|| Diagnostic::at(place, "limit-too-slow", format!("{quota} cannot be counted")))?;
-                Ok(Measure { rate: quota.to_string().into(), pace, periods: Some(periods), is_quota: true, places: None })
-            }
-        }
-    }
-}
-
-fn compile_pace(rate: &At<Rate>, burst: Option<&At<u32>>) -> Result<Pace, Diagnostic> {
-    let size = burst.map_or(rate.count, |burst| burst.value);
-    let place = burst.map_or(&rate.place, |burst| &burst.place);
-    if size == 0 {
-        return Err(Diagnostic::at(place, "limit-burst", "`0` is not a burst: expected how many requests may come at once, at least 1"));
-    }
-    Pace::new(rate.value, size).ok_or_else(|| too_slow(rate, size, place))
-}
-
-fn too_slow(rate: &At<Rate>, size: u32, place: &Place) -> Diagnostic {
-    let days = LONGEST.as_secs() / 86_400;
-    let message = format!("a bucket of {size} at {} takes too long to fill: expected at most {days} days", rate.value);
-    Diagnostic::at(place, "limit-too-slow", message).help("lower `burst` or raise `rate`")
-}
-
 #[cfg(test)]
 pub(in crate::policy) mod tests {
     use super::*;
-    use crate::config::diagnostic::Source;
+
     use crate::config::types::Rate;
 
     pub fn place(line: u32) -> Place {

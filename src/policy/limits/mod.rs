@@ -1,16 +1,19 @@
 //! The parts of rate limits, from the user's words to the answer: the compiled limit, whose bucket, the arithmetic, the table,
 //! the response headers, hand-over. `rate_limit.rs` and `buckets.rs` put them together.
 
+pub mod crowd;
 pub mod for_tags;
 pub mod handover;
 pub mod headers;
 pub mod key;
 pub(super) mod level;
 pub mod limit;
+mod measure;
 pub mod pace;
 pub mod period;
 pub mod places;
 pub mod quota;
+pub mod refusal;
 pub(super) mod table;
 pub mod throttle;
 pub mod window;

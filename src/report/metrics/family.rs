@@ -57,6 +57,7 @@ families! { ALL:
     WEBSOCKET_BYTES = Counter "sluice_websocket_bytes_total" ["route", "direction"] "Bytes through WebSockets from (in) and to (out) clients, as they pass.";
     WEBSOCKET_DURATION = Histogram "sluice_websocket_duration_seconds" ["route"] "Time from the handshake to the end of a WebSocket.";
     LIMITED = Counter "sluice_limited_total" ["limit", "key"] "Requests that a limit or plan refused, by what it counted by.";
+    LIMITED_CALLERS = Gauge "sluice_limited_callers" ["limit"] "About how many different callers a limit or plan has refused in this minute and the last.";
     TAGGED = Counter "sluice_tagged_requests_total" ["tag", "value", "result"] "Requests of callers with a tag: passed, or refused by the gateway. Values that the configuration does not name are `other`.";
     LIMIT_HELD = Gauge "sluice_limit_held" ["limit"] "Places of a limit on requests at once that are taken, of all callers.";
     LIMIT_WAITING = Gauge "sluice_limit_waiting" ["limit"] "Requests that a limit delays now.";
@@ -79,6 +80,7 @@ families! { ALL:
     TOKEN_MEMORY_HITS = Counter "sluice_token_memory_hits_total" ["authenticator"] "Tokens that were remembered, so that no signature was verified.";
     TOKEN_MEMORY_MISSES = Counter "sluice_token_memory_misses_total" ["authenticator"] "Tokens that had to be verified.";
     TLS_EXPIRY = Gauge "sluice_tls_certificate_expiry_timestamp_seconds" ["listener", "certificate"] "When a certificate of the gateway's expires.";
+    TLS_LISTS = Gauge "sluice_tls_revocation_list_expiry_timestamp_seconds" ["listener", "certificate"] "When the first of the revocation lists of clients that were shown a certificate is past its date.";
     KEY_SET_KEYS = Gauge "sluice_key_set_keys" ["authenticator"] "Keys of a provider's set that can verify tokens.";
     KEY_SET_FETCHED = Gauge "sluice_key_set_fetched_timestamp_seconds" ["authenticator"] "When the provider's key set that is in use was fetched.";
     KEY_SET_NEXT = Gauge "sluice_key_set_next_fetch_timestamp_seconds" ["authenticator"] "When the provider's key set is fetched next.";

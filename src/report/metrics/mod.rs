@@ -67,6 +67,7 @@ static OWN: &[(&Family, Read)] = &[
     (&family::WEBSOCKET_DURATION, |metrics, samples| metrics.tunnels(|route, tunnels| tunnels.durations(route, samples))),
     (&family::REFUSALS, |metrics, samples| metrics.refusals(samples)),
     (&family::LIMITED, |metrics, samples| metrics.limits.each(|limit| limit.refusals(samples))),
+    (&family::LIMITED_CALLERS, |metrics, samples| metrics.limits.each(|limit| limit.callers(samples))),
     (&family::LIMIT_HELD, |metrics, samples| metrics.limits.each(|limit| limit.holds(samples))),
     (&family::LIMIT_WAITING, |metrics, samples| metrics.limits.each(|limit| limit.waits(samples))),
     (&family::LIMIT_DELAYED, |metrics, samples| metrics.limits.each(|limit| limit.delays(samples))),

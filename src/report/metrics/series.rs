@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use super::family::Samples;
 use super::route::{ByKind, CLASSES, class_of};
+use crate::clock;
+use crate::policy::limits::crowd::Crowd;
 use crate::reply::problem::Kind;
 
 /// The connections and bytes of one listener.
@@ -108,6 +110,8 @@ pub enum Failure {
 pub struct LimitSeries {
     name: Box<str>,
     by_key: [AtomicU64; KEYS.len()],
+    /// Who was refused.
+    pub crowd: Crowd,
     /// Places that are taken now.
     pub held: AtomicU64,
     /// Requests that wait now.
@@ -317,6 +321,12 @@ impl LimitSeries {
     pub fn refused(&self, key: &str) {
         let at = KEYS.iter().position(|known| *known == key).unwrap_or(KEYS.len() - 1);
         self.by_key[at].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn callers(&self, samples: &mut Samples) {
+        if let Some(callers) = self.crowd.callers(clock::mono()) {
+            samples.put(&[&self.name], callers as f64);
+        }
     }
 
     /// What is shown of it, even at 0.

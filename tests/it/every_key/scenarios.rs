@@ -500,6 +500,14 @@ pub const KEYS: &[(&str, Proof)] = &[
     ("upstreams.*.tls.certificate.chain", Test("a_target_that_asks_for_a_certificate_gets_it")),
     ("upstreams.*.tls.certificate.key", Test("a_target_that_asks_for_a_certificate_gets_it")),
     ("upstreams.*.tls.minimum", Test("every_failure_of_a_handshake_has_its_reason")),
+    (
+        "upstreams.*.hash_by",
+        Differs(
+            "upstreams: { u: { targets: [127.0.0.1:2, 127.0.0.1:3, 127.0.0.1:4], balance: hash, hash_by: [ [[header:x-user||client_ip]] ] } }
+routes: { r: { match: { path: / }, auth: public, upstream: u } }",
+            &["GET http://a/ | x-user: ada"],
+        ),
+    ),
     ("upstreams.*.balance", Test("the_less_busy_target_gets_the_next_request")),
     ("upstreams.*.health.path", Test("a_target_that_fails_its_checks_gets_nothing_until_it_is_well")),
     ("upstreams.*.health.every", Test("a_target_is_checked_as_often_as_configured")),
