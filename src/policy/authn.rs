@@ -11,7 +11,6 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::api_key::{ApiKeySettings, Carrier};
 use super::authenticators::{Authenticator, Authenticators, Method};
-use super::claimed::{ClaimedPlanSettings, ClaimedTagSettings};
 use super::client_certificate::{self, ClientCertificateSettings};
 use super::credential::{self, Found};
 use super::introspection::IntrospectionSettings;
@@ -115,26 +114,6 @@ pub struct Auth {
 
 /// RFC 6750 section 3: what to send where nothing was sent.
 const BEARER: HeaderValue = HeaderValue::from_static("Bearer realm=\"gateway\"");
-
-// === impl AuthenticatorSettings ===
-
-impl AuthenticatorSettings {
-    /// Whether its callers have a subject, roles and claims.
-    pub fn takes_tokens(&self) -> bool {
-        self.jwt.is_some() || self.introspection.is_some()
-    }
-
-    /// The tags that it makes from claims.
-    pub fn tags(&self) -> impl Iterator<Item = (&String, &At<ClaimedTagSettings>)> {
-        let of_answers = self.introspection.iter().flat_map(|issuer| &issuer.tags);
-        self.jwt.iter().flat_map(|jwt| &jwt.tags).chain(of_answers)
-    }
-
-    /// The plan that it takes from a claim.
-    pub fn plan(&self) -> Option<&At<ClaimedPlanSettings>> {
-        self.jwt.as_ref().and_then(|jwt| jwt.plan.as_ref()).or(self.introspection.as_ref().and_then(|issuer| issuer.plan.as_ref()))
-    }
-}
 
 // === impl Auth ===
 
