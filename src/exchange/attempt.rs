@@ -299,8 +299,9 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
         session.set_read_timeout(None);
         begin_tunnel(ctx);
     } else if let Some(conn) = &ctx.conn {
-        conn.deadline.await_bytes(clock::mono(), relay.timeouts.idle);
-        conn.deadline.put_off(clock::mono());
+        let now = clock::mono();
+        conn.deadline.await_bytes(now, relay.timeouts.idle);
+        conn.deadline.put_off(now);
     }
     ctx.attempts.status = Some(status);
     ctx.attempts.has_answer = true;

@@ -240,9 +240,11 @@ impl Auth {
             match find(authenticator, request, facts).await? {
                 Found::One(identity) => {
                     if let Some(revocations) = &self.revocations {
+                        let certificate = client_certificate::CHALLENGE;
                         let challenge = match &authenticator.method {
                             Method::ApiKey(keys) => Some(keys.challenge()),
-                            Method::Jwt(_) | Method::ClientCertificate(_) => None,
+                            Method::ClientCertificate(_) => Some(&certificate),
+                            Method::Jwt(_) => None,
                         };
                         revocations.judge(&identity, challenge)?;
                     }

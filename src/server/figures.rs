@@ -107,6 +107,16 @@ pub fn register(shown: &Arc<Shown>) {
             }
         }
     });
+    let me = shown.clone();
+    metrics.source(&family::TLS_LISTS, move |samples| {
+        for listener in &me.gateway.load().listeners {
+            for certificate in listener.settings.tls.iter().flat_map(|tls| tls.certificates()) {
+                if let Some(until) = certificate.clients().and_then(|clients| clients.lists_until) {
+                    samples.put(&[&listener.name, &certificate.name], until as f64);
+                }
+            }
+        }
+    });
     let uses = |family, read: fn(&MemoryUses) -> &AtomicU64| {
         let me = shown.clone();
         metrics.source(family, move |samples| {

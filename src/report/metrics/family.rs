@@ -80,6 +80,7 @@ families! { ALL:
     TOKEN_MEMORY_HITS = Counter "sluice_token_memory_hits_total" ["authenticator"] "Tokens that were remembered, so that no signature was verified.";
     TOKEN_MEMORY_MISSES = Counter "sluice_token_memory_misses_total" ["authenticator"] "Tokens that had to be verified.";
     TLS_EXPIRY = Gauge "sluice_tls_certificate_expiry_timestamp_seconds" ["listener", "certificate"] "When a certificate of the gateway's expires.";
+    TLS_LISTS = Gauge "sluice_tls_revocation_list_expiry_timestamp_seconds" ["listener", "certificate"] "When the first of the revocation lists of clients that were shown a certificate is past its date.";
     KEY_SET_KEYS = Gauge "sluice_key_set_keys" ["authenticator"] "Keys of a provider's set that can verify tokens.";
     KEY_SET_FETCHED = Gauge "sluice_key_set_fetched_timestamp_seconds" ["authenticator"] "When the provider's key set that is in use was fetched.";
     KEY_SET_NEXT = Gauge "sluice_key_set_next_fetch_timestamp_seconds" ["authenticator"] "When the provider's key set is fetched next.";
