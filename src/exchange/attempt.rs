@@ -19,7 +19,6 @@ use crate::clock;
 use crate::config::plan::{Relay, Route};
 use crate::listen::address::LOCAL;
 use crate::listen::conn::ConnInfo;
-use crate::policy::limits;
 use crate::relay::address::Spot;
 use crate::relay::balance::{Wanted, choose as choose_target};
 use crate::relay::connect::Link;
@@ -29,12 +28,11 @@ use crate::relay::hop_by_hop::without_hop_by_hop;
 use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
 use crate::relay::proxied::OnBehalf;
+use crate::relay::receive::make_answer;
 use crate::relay::send::make_head;
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
 use crate::relay::upstream::Balance;
-use crate::reply::headers::{Incoming, LOCATIONS, client_head};
-use crate::reply::location::Way;
 
 /// What has been tried for one request.
 #[derive(Default)]
@@ -281,26 +279,7 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     if ctx.attempts.is_h2 {
         bounded(head)?;
     }
-    let mut told: SmallVec<[_; 5]> = SmallVec::new();
-    limits::headers::headers(&ctx.facts.charges, &mut |name, value| told.push((name, value)));
-    let rewrite = relay.head.rewrite.as_ref();
-    let incoming = Incoming {
-        scheme: ctx.facts.scheme,
-        request_id: ctx.facts.request_id.as_bytes(),
-        cors: &ctx.facts.cors,
-        has_cors_policy: route.policies.cors.is_some(),
-        limits: &told,
-        location: LOCATIONS.iter().any(|name| head.headers.contains_key(name)).then(|| Way {
-            scheme: ctx.facts.scheme,
-            host: ctx.facts.target.authority(),
-            targets: relay.upstream.pool.targets(),
-            sent_host: rewrite.map_or(ctx.facts.target.authority(), |rewrite| {
-                rewrite.sent_host(ctx.facts.target.authority(), target.host_header.to_str().unwrap_or_default())
-            }),
-            rewrite,
-        }),
-    };
-    client_head(&route.response, &incoming, head);
+    make_answer(route, relay, &ctx.facts, &target.host_header, head);
     if session.req_header().version == http::Version::HTTP_10 {
         // RFC 9112 section 6.1: it would not understand; the end of the connection is the end of the body.
         if head.remove_header(&header::TRANSFER_ENCODING).is_some() {

@@ -88,6 +88,11 @@ impl ResponseHeaders {
         Ok(ResponseHeaders { security: *security, edits: HeaderEdits::compile(set, add, remove)? })
     }
 
+    /// What the operator has taken away.
+    pub fn removed(&self) -> impl Iterator<Item = &HeaderName> {
+        self.edits.remove.iter()
+    }
+
     /// The part that the gateway's own answers have too: security headers and the operator's own.
     pub fn finish(&self, fields: &mut HeaderMap, scheme: Scheme) {
         match self.security {

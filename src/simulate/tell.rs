@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use pingora_http::RequestHeader;
+use pingora_http::{RequestHeader, ResponseHeader};
 use serde_json::{Value, json};
 
 use super::{Outcome, Verdict};
@@ -20,6 +20,7 @@ use crate::policy::authenticators::{Authenticator, Method};
 use crate::policy::credential::{cut, hide};
 use crate::policy::websocket::is_handshake;
 use crate::relay::balance::owner;
+use crate::relay::receive::make_answer;
 use crate::relay::upstream::{Balance, Timeouts};
 use crate::reply::grpc::{Speech, Status};
 use crate::report::civil::rfc3339;
@@ -95,6 +96,7 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
             told["upstream_path"] = json!(head.uri.path_and_query().map(|path| hidden(gateway, path.as_str())));
             told["headers"] = json!({ "added": added, "removed": removed });
             if let Some((route, relay)) = route.and_then(|route| route.relay(facts.chosen).map(|relay| (route, relay))) {
+                told["answer"] = answer(gateway, route, relay, facts);
                 if relay.has_own_timeouts {
                     let Timeouts { connect: _, response, idle } = relay.timeouts;
                     told["timeouts"] = json!({ "response": Period(response).to_string(), "idle": Period(idle).to_string() });
@@ -121,6 +123,17 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
             told["answer_headers"] = headers.iter().map(|(name, value)| json!([name.as_str(), shown(gateway, name, value)])).collect();
         }
     }
+}
+
+/// What the gateway adds to an answer of the upstream, and what it takes away beside what no client is told.
+fn answer(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts) -> Value {
+    let Ok(mut head) = ResponseHeader::build(200, None) else { return Value::Null };
+    let host = relay.upstream.pool.targets().first().map_or(HeaderValue::from_static(""), |target| target.host_header.clone());
+    make_answer(route, relay, facts, &host, &mut head);
+    let mut added: Vec<_> = head.headers.iter().map(|(name, value)| [name.to_string(), shown(gateway, name, value)]).collect();
+    added.sort();
+    let removed: Vec<_> = route.response.removed().map(ToString::to_string).collect();
+    json!({ "added": added, "removed": removed })
 }
 
 /// What tells the request apart from others, and the target that has its key while it works and is not overloaded.
@@ -304,7 +317,11 @@ pub fn text(told: &Value) -> String {
             say("reason", vec![str(&told["reason"])]);
             say("with", rows(&told["answer_headers"]).iter().map(pair).collect());
         }
-        None => say("answer", vec!["that of the upstream".to_owned()]),
+        None => {
+            say("answer", vec!["that of the upstream".to_owned()]);
+            say("with", rows(&told["answer"]["added"]).iter().map(pair).collect());
+            say("without", rows(&told["answer"]["removed"]).iter().map(str).collect());
+        }
     }
     text
 }

@@ -260,6 +260,12 @@ sent with  traceparent: ...
            x-user: ada
 without    x-debug
 answer     that of the upstream
+with       ratelimit: \"few\";r=1;t=1800
+           ratelimit-policy: \"few\";q=2;w=3600
+           x-ratelimit-limit: 2
+           x-ratelimit-remaining: 1
+           x-ratelimit-reset: 1800
+           x-request-id: ...
 "
     );
 }
