@@ -14,6 +14,8 @@ pub mod period;
 pub mod places;
 pub mod quota;
 pub mod refusal;
+pub mod shared;
+pub mod sharing;
 pub(super) mod table;
 pub mod throttle;
 pub mod window;
