@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: run edge build test lint fmt bench instructions fuzz setup setup-test setup-bench
+.PHONY: run edge partners tiers agents build test lint fmt bench instructions fuzz setup setup-test setup-bench setup-fuzz
 
 run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
 	$(CARGO) build --release --locked
@@ -12,6 +12,11 @@ run: setup              ## builds the release binary and serves conf/quickstart.
 edge: build             ## serves conf/edge.yaml, HTTPS with a certificate that this makes, before a small upstream
 	@scripts/edge-certificate.sh
 	@target/release/sluice echo --address 127.0.0.1:3001 --name orders & trap "kill $$!" EXIT; target/release/sluice run conf/edge.yaml
+
+partners tiers agents: build  ## serve conf/partners.yaml (or tiers, agents) before two small upstreams
+	@target/release/sluice test conf/$@.yaml
+	@target/release/sluice echo --address 127.0.0.1:3001 --name one & one=$$!; target/release/sluice echo --address 127.0.0.1:3002 --name two & \
+	trap "kill $$one $$!" EXIT; target/release/sluice run conf/$@.yaml
 
 build: setup
 	$(CARGO) build --release --locked
@@ -38,7 +43,7 @@ instructions: setup-test ## instructions a request under callgrind, against a ba
 	$(CARGO) build --release --locked --bins --examples
 	python3 benches/instructions/run.py --check 1.15 1.4
 
-fuzz: setup             ## each target for 60 s
+fuzz: setup-fuzz        ## each target for 60 s
 	@scripts/fuzz.sh 60
 
 setup:
@@ -46,6 +51,9 @@ setup:
 
 setup-test:
 	@scripts/setup.sh test
+
+setup-fuzz:
+	@scripts/setup.sh fuzz
 
 setup-bench:
 	@scripts/setup.sh bench

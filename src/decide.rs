@@ -9,6 +9,7 @@ use crate::ctx::{Facts, Step};
 use crate::entry;
 use crate::entry::ROUTE_NOT_FOUND;
 use crate::policy::buckets::Buckets;
+use crate::policy::credential::cut;
 use crate::policy::{Answer, Counting, Request, Shadow, Stop};
 use crate::reply::problem::Problem;
 
@@ -82,7 +83,8 @@ pub async fn decide<'g>(
         Action::Respond(fixed) => Ok(Decision::Answer(route, Box::new(fixed.answer()))),
         Action::Redirect(redirect) => {
             let captures = captures(route, facts);
-            let answer = redirect.answer(&captures, facts.target.query())?;
+            let query = facts.target.query().map(|query| cut(query, &gateway.credential_parameters));
+            let answer = redirect.answer(&captures, facts.target.query(), query.as_deref())?;
             Ok(Decision::Answer(route, Box::new(answer)))
         }
     }
@@ -137,5 +139,29 @@ mod tests {
         assert_eq!(target(&redirect, "/old/7/b/c"), "/new/b/c?of=7");
         let rewrite = with("upstream: u, rewrite: { path: \"/{rest}/{id}\" }") + "upstreams: { u: { targets: [127.0.0.1:1] } }\n";
         assert_eq!(target(&rewrite, "/old/7/b/c"), "/b/c/7");
+    }
+
+    #[test]
+    fn a_redirect_leads_no_credential_to_another_site_and_nobody_to_another_host() {
+        let text = |to: &str| {
+            format!(
+                r#"
+listeners: {{ l: {{ address: 127.0.0.1:1 }} }}
+authenticators: {{ a: {{ api_key: {{ query: key }} }} }}
+consumers: {{ acme: {{ keys: [{{ sha256: "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b" }}] }} }}
+routes:
+  old: {{ match: {{ path: "/old/**" }}, auth: public, redirect: {{ to: "{to}" }}, accept: [double_slash] }}
+  key: {{ match: {{ path: /key }}, auth: [a], respond: {{ status: 200 }} }}
+"#
+            )
+        };
+        for (to, path, expected) in [
+            ("https://elsewhere.example/{rest}", "/old/a?x=1&key=secret&y=2", "https://elsewhere.example/a?x=1&y=2"),
+            ("/new/{rest}", "/old/a?x=1&key=secret", "/new/a?x=1&key=secret"),
+            ("/{rest}", "/old//evil.example", "/.//evil.example"),
+            ("/{rest}", "/old/a//b", "/a//b"),
+        ] {
+            assert_eq!(target(&text(to), path), expected, "{to} {path}");
+        }
     }
 }

@@ -28,14 +28,18 @@ pub fn run(args: &CheckArgs) -> ExitCode {
                 eprintln!("warning: {doubt}");
             }
             super::print(&format!(
-                "{}: {} routes, {} upstreams, {} tests; configuration {}\n",
+                "{}: {}, {}, {}; configuration {}\n",
                 args.config.display(),
-                gateway.routes.len(),
-                gateway.upstreams.len(),
-                gateway.tests.len(),
+                count(gateway.routes.len(), "route"),
+                count(gateway.upstreams.len(), "upstream"),
+                count(gateway.tests.len(), "test"),
                 gateway.fingerprint
             ))
         }
         Err(mistakes) => super::refuse(&mistakes),
     }
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }

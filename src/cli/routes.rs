@@ -19,7 +19,7 @@ pub struct RoutesArgs {
     public: bool,
 }
 
-const HEAD: [&str; 7] = ["ROUTE", "HOST", "PATH", "METHODS", "AUTH", "LIMITS", "TARGET"];
+const HEAD: [&str; 7] = ["ROUTE", "HOST", "PATH", "METHODS", "AUTH", "LIMITS", "UPSTREAM"];
 
 pub fn run(args: &RoutesArgs) -> ExitCode {
     let gateway = match compile::load(&args.config, &super::environment, &State::default(), None) {

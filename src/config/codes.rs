@@ -73,6 +73,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("inert", "What is written could not have any effect."),
     ("inert-key", "A key of a fixed answer has no effect."),
     ("interpolation", "A `${` is not closed, not known or in a key."),
+    ("introspection-client", "The gateway would ask an issuer as nobody."),
     ("ip-filter-both", "An ip filter both allows and denies."),
     ("ip-filter-empty", "An ip filter neither allows nor denies."),
     ("jwt-algorithm-mixed", "Algorithms for secrets and for public keys stand in one authenticator."),

@@ -97,6 +97,18 @@ pub fn sort(diagnostics: &mut Vec<Diagnostic>) {
     diagnostics.dedup();
 }
 
+// === impl Source ===
+
+impl Source {
+    /// Takes every value that interpolation put into this file out of a text.
+    pub fn without_interpolated(&self, text: String) -> String {
+        match self.hidden.get() {
+            Some(hidden) => hidden.everywhere.iter().fold(text, without),
+            None => text,
+        }
+    }
+}
+
 // === impl Place ===
 
 thread_local! {

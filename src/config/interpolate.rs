@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn run(path: &Path, text: &str) -> Result<String, Diagnostic> {
-        let mut root = yaml::parse(&Arc::new(Source::new(path, text))).unwrap();
+        let mut root = yaml::parse(&Arc::new(Source::new(path, text))).unwrap().0;
         let mut errors = interpolate(&mut root, &env);
         if let Some(error) = errors.pop() {
             return Err(error);
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn what_was_put_in_is_hidden_in_part_and_as_a_whole() {
-        let mut root = yaml::parse(&Arc::new(Source::new("a.yaml", "a: x-${env:HOST}\n"))).unwrap();
+        let mut root = yaml::parse(&Arc::new(Source::new("a.yaml", "a: x-${env:HOST}\n"))).unwrap().0;
         assert!(interpolate(&mut root, &env).is_empty());
         let told = Diagnostic::at(&root.place, "bad-value", "`x-a.example` or a.example");
         assert!(!told.message.contains("a.example"), "{}", told.message);

@@ -50,6 +50,11 @@ pub fn unknown_key<'a>(place: &Place, key: &str, known: impl IntoIterator<Item =
         return Diagnostic::at(place, "not-supported", format!("`{key}` is not supported")).help(*help);
     }
     let diagnostic = Diagnostic::at(place, "unknown-key", format!("`{key}` is not a key here"));
+    if let Some((_, _, home)) =
+        ELSEWHERE.iter().find(|(name, beside, _)| *name == key && known.clone().into_iter().any(|other| other == *beside))
+    {
+        return diagnostic.help(format!("it belongs {home}"));
+    }
     if ROUTE_ITSELF.contains(&key) && known.clone().into_iter().any(|other| other == "limits") {
         return diagnostic.help(format!("only a route says `{key}`, for itself"));
     }
@@ -59,6 +64,9 @@ pub fn unknown_key<'a>(place: &Place, key: &str, known: impl IntoIterator<Item =
     }
 }
 
+/// Keys that are looked for in the wrong place, each with a key that stands beside it there, and where they belong.
+const ELSEWHERE: &[(&str, &str, &str)] =
+    &[("tls", "listeners", "under a listener or an upstream"), ("quota", "upstream", "under a limit or a plan")];
 /// What is said of a word that is none of `known`, where it is one that people look for.
 pub fn not_supported(word: &str, known: &[&str]) -> Option<&'static str> {
     NOT_SUPPORTED.iter().find(|(name, beside, _)| *name == word && known.contains(beside)).map(|(_, _, help)| *help)
@@ -75,8 +83,6 @@ const ROUTE_ITSELF: &[&str] = &["auth", "listeners", "match"];
 
 /// Keys that will come, each with a key that stands beside it: the same word elsewhere is simply unknown.
 const NOT_BUILT: &[(&str, &str)] = &[
-    ("tls", "watch"),
-    ("tls", "listeners"),
     ("cache", "limits"),
     ("cache", "listeners"),
     ("compress", "limits"),
@@ -84,7 +90,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("validate", "limits"),
     ("aggregate", "upstream"),
     ("translate", "upstream"),
-    ("introspection", "jwt"),
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
     ("mtls", "jwt"),

@@ -147,7 +147,10 @@ impl<'a> Loader<'a> {
         let source = Arc::new(source);
         self.document.sources.push(source.clone());
         let mut root = match yaml::parse(&source) {
-            Ok(root) => root,
+            Ok((root, repeated)) => {
+                self.errors.extend(repeated);
+                root
+            }
             Err(errors) => {
                 self.unreadable(errors);
                 return;

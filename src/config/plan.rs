@@ -23,6 +23,7 @@ use crate::policy::authenticators::Authenticators;
 use crate::policy::buckets::Buckets;
 use crate::policy::limits::limit::Limit;
 use crate::policy::rate_limit::RateLimits;
+use crate::relay::balance::hash_by::HashKeys;
 use crate::relay::choice::Choice;
 use crate::relay::head::HeadPlan;
 use crate::relay::pool::Pool;
@@ -150,6 +151,8 @@ pub struct Relay {
     pub has_own_timeouts: bool,
     /// Whether gRPC-Web is translated.
     pub grpc_web: bool,
+    /// What its requests are told apart by, where the upstream goes by that.
+    pub hash: HashKeys,
     /// Query parameters that are cut before the request goes on.
     pub cut: Vec<String>,
 }

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use super::diagnostic::{Diagnostic, Place, Source};
 
 /// Keys below which values may be secret, or somebody may have written a secret in the wrong place.
-pub(super) const HOLDS_SECRETS: &[&str] = &["key", "keys", "set", "add", "x-api-key", "api-key", "apikey"];
+pub(super) const HOLDS_SECRETS: &[&str] =
+    &["key", "keys", "set", "add", "headers", "request_headers", "response_headers", "x-api-key", "api-key", "apikey"];
 
 /// Words in the names of keys (as in `x-internal-secret`) that make them such.
 const SECRET_WORDS: &[&str] = &["secret", "password", "token", "credential", "cookie", "authorization"];
@@ -72,13 +73,31 @@ pub fn render(diagnostics: &[Diagnostic], color: bool) -> String {
     out
 }
 
-/// Without what a terminal would obey: control characters and those that turn the direction of writing.
+/// Without what a terminal would obey (control characters and those that turn the direction of writing), and without who calls in a URL.
 fn clean(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
+    let mut at = 0;
+    while at < chars.len() {
+        if let Some(end) = userinfo(&chars, at) {
+            out.push('…');
+            at = end;
+            continue;
+        }
+        let c = chars[at];
+        at += 1;
         if is_unsafe(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
     }
     out
+}
+
+/// Where the user and password of a URL that begin here end: before the `@` (RFC 3986 section 3.2.1).
+fn userinfo(text: &[char], at: usize) -> Option<usize> {
+    if at < 3 || text[at - 3..at] != [':', '/', '/'] {
+        return None;
+    }
+    let authority = text[at..].iter().take_while(|c| !c.is_whitespace() && !"/?#\"'`,{}".contains(**c));
+    authority.enumerate().filter(|(_, c)| **c == '@').last().map(|(length, _)| at + length)
 }
 
 fn is_unsafe(c: char) -> bool {
@@ -275,6 +294,11 @@ fn mask(line: &[char], above: Care) -> Vec<bool> {
                 care = base;
             }
             Piece::Value => masked[start..end].fill(care != Care::None),
+        }
+    }
+    for at in 0..line.len() {
+        if let Some(end) = userinfo(line, at) {
+            masked[at..end].fill(true);
         }
     }
     masked

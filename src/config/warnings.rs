@@ -1,6 +1,6 @@
 //! What is doubtful about a configuration that is right: it is accepted, and somebody should look.
 //!
-//! Decides how long before its end a certificate is worth a warning.
+//! Decides how long before its end a certificate is worth a warning, and that a revocation list is once it is over.
 
 use super::plan::Gateway;
 
@@ -19,6 +19,10 @@ pub fn warnings(gateway: &Gateway, unix_ms: u64) -> Vec<String> {
                 1 => all.push(format!("{who} expires in a day")),
                 days if days <= DAYS => all.push(format!("{who} expires in {days} days")),
                 _ => {}
+            }
+            let until = certificate.clients().and_then(|clients| clients.lists_until);
+            if until.is_some_and(|until| until < i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX)) {
+                all.push(format!("a revocation list of {who} is past its date: who was revoked since is still believed"));
             }
         }
     }

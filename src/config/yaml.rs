@@ -3,12 +3,15 @@
 //! Scalars keep the text that was written; what type they have is decided where they are read (`read.rs`). Refused: duplicate keys, merge
 //! keys, tags, directives, several documents, and aliases that would make the tree larger than anyone could have meant.
 
+mod syntax;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, Span, StructureStyle};
 
+use self::syntax::{syntax, too_deep};
 use super::diagnostic::{Diagnostic, Place, Source};
 
 /// A value and where it stands.
@@ -52,7 +55,7 @@ const MOST_ALIASED: usize = 100_000;
 const DEEPEST: usize = 64;
 
 /// Reads a text. All that can be told in one go is told: several duplicate keys, several tags; a syntax error ends the reading.
-pub fn parse(source: &Arc<Source>) -> Result<Node, Vec<Diagnostic>> {
+pub fn parse(source: &Arc<Source>) -> Result<(Node, Vec<Diagnostic>), Vec<Diagnostic>> {
     Builder::new(source, MOST_NODES).run()
 }
 
@@ -87,6 +90,8 @@ struct Builder<'a> {
     aliased: usize,
     most: usize,
     errors: Vec<Diagnostic>,
+    /// What is wrong and leaves a tree to go on with.
+    repeated: Vec<Diagnostic>,
 }
 
 // === impl Node ===
@@ -116,10 +121,20 @@ impl Node {
 
 impl<'a> Builder<'a> {
     fn new(source: &'a Arc<Source>, most: usize) -> Self {
-        Builder { source, open: Vec::new(), anchors: HashMap::new(), root: None, nodes: 0, aliased: 0, most, errors: Vec::new() }
+        Builder {
+            source,
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            root: None,
+            nodes: 0,
+            aliased: 0,
+            most,
+            errors: Vec::new(),
+            repeated: Vec::new(),
+        }
     }
 
-    fn run(mut self) -> Result<Node, Vec<Diagnostic>> {
+    fn run(mut self) -> Result<(Node, Vec<Diagnostic>), Vec<Diagnostic>> {
         let mut options = Options::default();
         options.disallow_directives = true;
         let source = Arc::clone(self.source);
@@ -198,8 +213,11 @@ impl<'a> Builder<'a> {
             }
         }
         match self.root {
-            _ if !self.errors.is_empty() => Err(self.errors),
-            Some(node) if !node.is_null() => Ok(node),
+            _ if !self.errors.is_empty() => {
+                self.errors.append(&mut self.repeated);
+                Err(self.errors)
+            }
+            Some(node) if !node.is_null() => Ok((node, self.repeated)),
             _ => {
                 let place = Place { source: Arc::clone(self.source), line: 1, column: 1, width: 1 };
                 Err(vec![Diagnostic::at(
@@ -276,7 +294,7 @@ impl<'a> Builder<'a> {
                         node.place = key.place.clone();
                     }
                     if let Some(line) = first_seen(&mut open.seen, entries, &key) {
-                        self.errors.push(
+                        self.repeated.push(
                             Diagnostic::at(&key.place, "duplicate-key", format!("`{}` is written twice in this mapping", key.text))
                                 .help(format!("it is already there on line {line}; keep one of the two")),
                         );
@@ -344,60 +362,6 @@ fn first_seen(seen: &mut HashMap<String, u32>, entries: &[(Key, Node)], key: &Ke
     }
 }
 
-fn too_deep(place: &Place) -> Diagnostic {
-    Diagnostic::at(place, "too-deep", format!("mappings and lists are nested more than {DEEPEST} deep here"))
-}
-
-/// The parser's verdict in our words.
-fn syntax(place: &Place, kind: &ErrorKind) -> Diagnostic {
-    let (message, help) = match kind {
-        ErrorKind::UnclosedFlowCollection { open } => (format!("this `{open}` is never closed"), ""),
-        ErrorKind::UnclosedQuotedScalar => ("this quote is never closed".to_owned(), ""),
-        ErrorKind::MismatchedFlowCollectionEnd { open, close } => (format!("`{open}` is closed by `{close}`"), ""),
-        ErrorKind::MisplacedFlowCollectionEnd => ("this bracket closes nothing".to_owned(), ""),
-        ErrorKind::TabInBlockIndentation
-        | ErrorKind::TabInIndentation
-        | ErrorKind::TabNotAllowed
-        | ErrorKind::TabAtBlockScalarStart
-        | ErrorKind::TabInPlainScalar => ("a tab where only spaces may stand".to_owned(), "indent with spaces"),
-        ErrorKind::MappingValueNotAllowed => {
-            ("a `:` where no key may stand".to_owned(), "is the line indented like its neighbours? A value that holds `: ` must be quoted")
-        }
-        ErrorKind::InvalidTrailingSingleQuotedScalar | ErrorKind::InvalidTrailingDoubleQuotedScalar => {
-            ("text follows the closing quote".to_owned(), "put the quotes around the whole value")
-        }
-        ErrorKind::UnexpectedCharacter { character } if character.is_control() => {
-            (format!("the control character U+{:04X} must not stand in the file", u32::from(*character)), "")
-        }
-        ErrorKind::UnexpectedCharacter { character } => (format!("a value cannot begin with `{character}`"), "quote it"),
-        ErrorKind::UnknownAnchor => {
-            ("this alias has no anchor before it".to_owned(), "an anchor is written `&name`; a value that begins with `*` must be quoted")
-        }
-        ErrorKind::DirectiveDisallowed => ("directives (`%`) are not read".to_owned(), "remove the line"),
-        ErrorKind::RecursionLimitExceeded => return too_deep(place),
-        ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => {
-            ("a key without `:`".to_owned(), "write `key: value`; is the line indented like its neighbours?")
-        }
-        ErrorKind::ExpectedBlockSequenceEntry | ErrorKind::BlockSequenceEntryNotAllowed | ErrorKind::BlockEntryInFlowCollection => (
-            "a list and a mapping cannot be mixed".to_owned(),
-            "each entry of a list begins with `- `; is the line indented like its neighbours?",
-        ),
-        ErrorKind::ExpectedFlowMappingSeparator => ("expected `,` or `}` here".to_owned(), ""),
-        ErrorKind::ExpectedFlowSequenceSeparator => ("expected `,` or `]` here".to_owned(), ""),
-        ErrorKind::UnknownQuotedScalarEscape => {
-            ("an unknown escape in a double-quoted text".to_owned(), "write `\\\\` for a backslash, or use single quotes")
-        }
-        ErrorKind::ExpectedBlockMappingKey | ErrorKind::InvalidIndentation | ErrorKind::InvalidFlowScalarIndent => {
-            ("the indentation fits nothing above".to_owned(), "entries of one mapping begin in the same column")
-        }
-        ErrorKind::CommentNotSeparated => ("a comment needs a blank before its `#`".to_owned(), "quote the value if the `#` is part of it"),
-        ErrorKind::BomInsideDocument => ("a byte-order mark inside the file".to_owned(), "remove it"),
-        _ => ("this is not YAML".to_owned(), "is the line indented like its neighbours, are quotes and brackets closed?"),
-    };
-    let diagnostic = Diagnostic::at(place, "yaml-syntax", message);
-    if help.is_empty() { diagnostic } else { diagnostic.help(help) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -407,11 +371,11 @@ mod tests {
     }
 
     fn node(text: &str) -> Node {
-        parse(&source(text)).unwrap_or_else(|errors| panic!("{errors:?}"))
+        parse(&source(text)).unwrap_or_else(|errors| panic!("{errors:?}")).0
     }
 
     fn codes(text: &str) -> Vec<(&'static str, u32, u32)> {
-        let errors = parse(&source(text)).expect_err(text);
+        let errors = parse(&source(text)).map_or_else(|errors| errors, |(_, repeated)| repeated);
         errors.iter().map(|e| (e.code, e.place.as_ref().unwrap().line, e.place.as_ref().unwrap().column)).collect()
     }
 
@@ -464,7 +428,7 @@ mod tests {
     fn all_duplicate_keys_are_told_each_with_the_line_of_the_first() {
         assert_eq!(codes("a: 1\nb: 1\na: 2\nb: 3\n"), [("duplicate-key", 3, 1), ("duplicate-key", 4, 1)]);
         let many: String = (0..40).map(|n| format!("k{n}: 1\n")).collect();
-        let errors = parse(&source(&format!("{many}k3: 2\nk39: 2\n"))).unwrap_err();
+        let (_, errors) = parse(&source(&format!("{many}k3: 2\nk39: 2\n"))).unwrap();
         assert_eq!(errors.len(), 2);
         assert!(errors[0].help.as_deref().unwrap().contains("line 4;") && errors[1].help.as_deref().unwrap().contains("line 40;"));
     }

@@ -18,7 +18,7 @@ use self::client_ip::Clients;
 use self::request_id::RequestId;
 use self::route::{Choice, Table};
 use self::trace_context::TraceContext;
-use crate::ctx::Facts;
+use crate::ctx::{AsSent, Facts};
 use crate::reply::problem::{Kind, Problem};
 
 pub static ROUTE_NOT_FOUND: Kind = Kind {
@@ -60,7 +60,7 @@ pub fn locate(
     raw_target: &[u8],
     facts: &mut Facts,
 ) -> Result<(), Box<Problem>> {
-    facts.target = canonical::canonicalise(head, raw_target)?;
+    facts.target = canonical::canonicalise(head, raw_target).inspect_err(|_| facts.as_sent = Some(Box::new(as_sent(head, raw_target))))?;
     let target = &facts.target;
     match table.choose(&head.method, target.host(), target.path(), target.query(), &head.headers) {
         Choice::Route { index, captures } => {
@@ -79,6 +79,23 @@ pub fn locate(
             Err(Box::new(Problem::new(&ROUTE_NOT_FOUND)))
         }
     }
+}
+
+fn as_sent(head: &Parts, raw_target: &[u8]) -> AsSent {
+    let until = |text: &[u8], end: u8| memchr::memchr(end, text).unwrap_or(text.len());
+    // A name and a password may stand before a host (RFC 3986 section 3.2.1).
+    let bare = |authority: &[u8]| authority[memchr::memrchr(b'@', authority).map_or(0, |at| at + 1)..].into();
+    let target = &raw_target[..until(raw_target, b'?')];
+    let (authority, path) = match memchr::memmem::find(target, b"://") {
+        Some(at) if !target.starts_with(b"/") => {
+            let rest = &target[at + 3..];
+            let (authority, path) = rest.split_at(until(rest, b'/'));
+            (Some(authority), path)
+        }
+        Some(_) | None => (None, target),
+    };
+    let host = authority.or_else(|| head.headers.get(http::header::HOST).map(|host| host.as_bytes()));
+    AsSent { host: host.map(bare).unwrap_or_default(), path: path.into() }
 }
 
 #[cfg(test)]

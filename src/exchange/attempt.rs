@@ -19,9 +19,8 @@ use crate::clock;
 use crate::config::plan::{Relay, Route};
 use crate::listen::address::LOCAL;
 use crate::listen::conn::ConnInfo;
-use crate::policy::limits;
 use crate::relay::address::Spot;
-use crate::relay::balance::choose as choose_target;
+use crate::relay::balance::{Wanted, choose as choose_target};
 use crate::relay::connect::Link;
 use crate::relay::framing::make_plain;
 use crate::relay::h2_fault::bounded;
@@ -29,11 +28,11 @@ use crate::relay::hop_by_hop::without_hop_by_hop;
 use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
 use crate::relay::proxied::OnBehalf;
+use crate::relay::receive::make_answer;
 use crate::relay::send::make_head;
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
-use crate::reply::headers::{Incoming, LOCATIONS, client_head};
-use crate::reply::location::Way;
+use crate::relay::upstream::Balance;
 
 /// What has been tried for one request.
 #[derive(Default)]
@@ -41,6 +40,8 @@ pub struct Attempts {
     pub number: u8,
     pub(super) chosen: Option<Chosen>,
     pub(super) tried: SmallVec<[Spot; 4]>,
+    /// What tells it apart from other requests, where the upstream goes by that.
+    key: Option<u64>,
     /// The next attempt opens a connection of its own.
     pub(super) is_fresh: bool,
     pub(super) is_reused: bool,
@@ -85,10 +86,28 @@ impl Attempts {
 }
 
 /// Chooses the first target. False: there is none that is healthy.
-pub fn choose(ctx: &mut Ctx) -> bool {
-    let chosen = ctx.relay().and_then(|(_, relay)| choose_target(&relay.upstream.pool, &[], || fastrand::u64(..)));
-    ctx.attempts.chosen = chosen;
+pub fn choose(session: &Session, ctx: &mut Ctx) -> bool {
+    let Some((route, relay)) = ctx.relay() else { return false };
+    let key = relay.hash.key(route, &session.req_header().headers, &ctx.facts).map(|(key, _)| key);
+    ctx.attempts.key = key;
+    ctx.attempts.chosen = another(ctx);
     ctx.attempts.chosen.is_some()
+}
+
+/// A target at which this request has not failed yet.
+pub(super) fn another(ctx: &Ctx) -> Option<Chosen> {
+    let (_, relay) = ctx.relay()?;
+    let wanted = Wanted { tried: &ctx.attempts.tried, key: ctx.attempts.key, now: ctx.facts.now.mono };
+    choose_target(&relay.upstream.pool, wanted, || fastrand::u64(..))
+}
+
+/// Tells the target how long it took, where targets are chosen by that.
+pub(super) fn note_latency(ctx: &Ctx, took: Duration, now: u64) {
+    if let (Some((_, relay)), Some(target)) = (ctx.relay(), &ctx.attempts.target)
+        && relay.upstream.pool.upstream.balance == Balance::PeakEwma
+    {
+        target.latency.observe(took.as_nanos() as u64, now);
+    }
 }
 
 /// Whether a WebSocket is asked for where HTTP/2 is spoken.
@@ -260,26 +279,7 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     if ctx.attempts.is_h2 {
         bounded(head)?;
     }
-    let mut told: SmallVec<[_; 5]> = SmallVec::new();
-    limits::headers::headers(&ctx.facts.charges, &mut |name, value| told.push((name, value)));
-    let rewrite = relay.head.rewrite.as_ref();
-    let incoming = Incoming {
-        scheme: ctx.facts.scheme,
-        request_id: ctx.facts.request_id.as_bytes(),
-        cors: &ctx.facts.cors,
-        has_cors_policy: route.policies.cors.is_some(),
-        limits: &told,
-        location: LOCATIONS.iter().any(|name| head.headers.contains_key(name)).then(|| Way {
-            scheme: ctx.facts.scheme,
-            host: ctx.facts.target.authority(),
-            target: &target.address.text,
-            sent_host: rewrite.map_or(ctx.facts.target.authority(), |rewrite| {
-                rewrite.sent_host(ctx.facts.target.authority(), target.host_header.to_str().unwrap_or_default())
-            }),
-            rewrite,
-        }),
-    };
-    client_head(&route.response, &incoming, head);
+    make_answer(route, relay, &ctx.facts, &target.host_header, head);
     if session.req_header().version == http::Version::HTTP_10 {
         // RFC 9112 section 6.1: it would not understand; the end of the connection is the end of the body.
         if head.remove_header(&header::TRANSFER_ENCODING).is_some() {
@@ -290,13 +290,18 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
         return Ok(());
     }
     relay.upstream.series.answered(status);
+    if ctx.attempts.began > 0 && relay.upstream.pool.upstream.balance == Balance::PeakEwma {
+        let now = clock::mono();
+        note_latency(ctx, Duration::from_nanos(now.saturating_sub(ctx.attempts.began)), now);
+    }
     if status == 101 {
         // Its silence is counted over both sides, by the deadline.
         session.set_read_timeout(None);
         begin_tunnel(ctx);
     } else if let Some(conn) = &ctx.conn {
-        conn.deadline.await_bytes(clock::mono(), relay.timeouts.idle);
-        conn.deadline.put_off(clock::mono());
+        let now = clock::mono();
+        conn.deadline.await_bytes(now, relay.timeouts.idle);
+        conn.deadline.put_off(now);
     }
     ctx.attempts.status = Some(status);
     ctx.attempts.has_answer = true;

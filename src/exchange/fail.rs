@@ -4,9 +4,9 @@ use http::header;
 use pingora_core::{Error, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
-use super::attempt::idle;
+use super::attempt::{another, idle, note_latency};
 use super::{Ctx, answered, call, end_after_this, write};
-use crate::relay::balance::choose as choose_target;
+use crate::clock;
 use crate::relay::connect::OTHER_PROTOCOL;
 use crate::relay::protocol::Protocol;
 use crate::relay::retry::{Attempt, CLIENT_GONE, IDLE_TIMEOUT, INTERNAL_ERROR, Phase, RESPONSE_TIMEOUT, kind_of};
@@ -26,8 +26,7 @@ pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
     }
     let attempt = attempt(ctx, false, true);
     let Some((_, relay)) = ctx.relay() else { return error };
-    let (pool, series) = (relay.upstream.pool.clone(), relay.upstream.series.clone());
-    series.failed(match error.etype() {
+    relay.upstream.series.failed(match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
         _ => Failure::Connect,
     });
@@ -42,10 +41,18 @@ pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
         log_failure(ctx, &chosen, &error);
         ctx.attempts.tried.push(chosen.addr());
     }
-    ctx.attempts.chosen = may.then(|| choose_target(&pool, &ctx.attempts.tried, || fastrand::u64(..))).flatten();
+    note_failure(ctx);
+    ctx.attempts.chosen = if may { another(ctx) } else { None };
     let retry = ctx.attempts.chosen.is_some();
     error.set_retry(retry);
     error
+}
+
+/// A target that fails fast is no fast target: it counts as one that takes all the time it has.
+fn note_failure(ctx: &Ctx) {
+    if let Some((_, relay)) = ctx.relay() {
+        note_latency(ctx, relay.timeouts.response, clock::mono());
+    }
 }
 
 /// Whether the target has chosen the other of two protocols. Once a request: one that keeps changing its mind is not followed.
@@ -86,6 +93,9 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
         && !(failure == Failure::ClientGone && ctx.is_answered())
     {
         relay.upstream.series.failed(failure);
+        if failure != Failure::ClientGone {
+            note_failure(ctx);
+        }
     }
     if ctx.attempts.is_h2
         && [RESPONSE_TIMEOUT.code, IDLE_TIMEOUT.code].contains(&kind.code)
@@ -104,11 +114,9 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
 
 /// Chooses another target for a request that this one has not begun with, or the same one on a connection of its own.
 fn send_elsewhere(ctx: &mut Ctx) -> bool {
-    let Some((_, relay)) = ctx.relay() else { return false };
-    let pool = relay.upstream.pool.clone();
     let Some(chosen) = &ctx.attempts.chosen else { return false };
     ctx.attempts.tried.push(chosen.addr());
-    match choose_target(&pool, &ctx.attempts.tried, || fastrand::u64(..)) {
+    match another(ctx) {
         Some(other) => ctx.attempts.chosen = Some(other),
         None => {
             ctx.attempts.tried.pop();

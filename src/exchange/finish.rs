@@ -94,9 +94,9 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         tls_cipher: tls.map_or("", |tls| &tls.cipher),
         server_name: tls.and_then(|tls| tls.server_name.as_deref()).unwrap_or_default(),
         client_subject: tls.and_then(|tls| tls.client.as_ref()).map_or("", |client| &client.subject),
-        host: facts.target.host_bytes(),
+        host: facts.as_sent.as_ref().map_or(facts.target.host_bytes(), |sent| &sent.host),
         method,
-        path: facts.target.path_bytes(),
+        path: facts.as_sent.as_ref().map_or(facts.target.path_bytes(), |sent| &sent.path),
         query: facts.target.query_bytes().unwrap_or_default(),
         credentials: &ctx.gateway.credential_parameters,
         upstream_path: attempts.rewritten.as_deref().unwrap_or_default().as_bytes(),
@@ -258,6 +258,7 @@ impl Drop for Ctx {
             let (told, sent) = if is_stuck {
                 stuck::end(self)
             } else {
+                self.attempts.stop_clock();
                 self.facts.refused = Some(match is_cut {
                     true => (&DRAIN_ENDED, None),
                     false => (&INTERNAL_ERROR, Some("the request's task ended early".to_owned())),

@@ -105,7 +105,8 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     ctx.facts.arrive(slot, conn.peer, conn.scheme, now);
     ctx.facts.tls.clone_from(&conn.tls);
     ctx.conn = Some(conn);
-    ctx.spoken = Some(stuck::Spoken { method: session.req_header().method.clone(), version: session.req_header().version, agent: None });
+    let head = session.req_header();
+    ctx.spoken = Some(stuck::Spoken { method: head.method.clone(), version: head.version, agent: None });
     ctx.enter();
     if !ctx.conn.as_ref().is_none_or(|conn| conn.is_believed()) {
         Box::pin(write::refuse(session, ctx, &Problem::new(&CERTIFICATE_OUTDATED))).await?;
@@ -127,7 +128,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
                 Box::pin(write::refuse(session, ctx, &Problem::new(&UPGRADE_UNSUPPORTED))).await?;
                 return Ok(true);
             }
-            if attempt::choose(ctx) {
+            if attempt::choose(session, ctx) {
                 call::start(session, ctx);
                 return Ok(false);
             }

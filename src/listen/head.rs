@@ -26,7 +26,7 @@ pub static METHOD_UNSUPPORTED: Kind = Kind {
     code: "method-unsupported",
     status: 501,
     error: "Not implemented",
-    about: "The method is longer than 32 bytes (RFC 9112 section 3).",
+    about: "The method is longer than 32 bytes (RFC 9112 section 3), or it is TRACE, whose answer would show what the gateway adds for upstreams alone (RFC 9110 section 9.3.8).",
 };
 pub static TARGET_REFUSED: Kind = Kind {
     code: "target-refused",
@@ -320,6 +320,7 @@ fn method(line: &[u8]) -> Result<&[u8], &'static Kind> {
         None if line.len() > METHOD_BYTES => Err(&METHOD_UNSUPPORTED),
         None => Ok(line),
         Some(0) => Err(&REQUEST_LINE_INVALID),
+        Some(end) if line[end] == b' ' && line[..end] == *b"TRACE" => Err(&METHOD_UNSUPPORTED),
         Some(end) if line[end] == b' ' => Ok(&line[..end]),
         Some(_) => Err(&REQUEST_LINE_INVALID),
     }

@@ -1,13 +1,21 @@
-//! Decides which target a request gets: smooth weighted round robin, or the less busy of two drawn by weight.
+//! Decides which target a request gets: in turn, the less busy or the faster of two drawn by weight, any, or the one that has its key.
 //!
 //! Skips targets that are unhealthy or were tried already. Does not decide what is healthy (`health.rs`) nor whether there is
-//! another attempt (`retry.rs`).
+//! another attempt (`retry.rs`). Allocates nothing, and takes as long among a thousand targets as among two, but for round robin over
+//! unequal weights.
+
+mod draw;
+pub mod hash_by;
+pub mod latency;
+mod maglev;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
+use self::draw::Draw;
+use self::maglev::Maglev;
 use super::address::Spot;
 use super::pool::Pool;
 use super::target::{Chosen, Target};
@@ -29,29 +37,72 @@ pub enum Picker {
     Even { cursor: AtomicUsize },
     /// Round robin over unequal weights: one step per target under a lock held for that long.
     Smooth { weights: Box<[u16]>, current: Mutex<Box<[i64]>> },
-    /// Two draws, whatever the number of targets.
-    TwoChoices { weights: Box<[u16]>, draw: Draw },
+    /// Two draws, whatever the number of targets; the one with fewer requests for its weight.
+    LessBusy { weights: Box<[u16]>, draw: Draw },
+    /// Two draws; the one that is likely to answer sooner.
+    Faster { weights: Box<[u16]>, draw: Draw },
+    /// One draw.
+    Any { draw: Draw },
+    /// Where the request's key leads.
+    Keyed { weights: Box<[u16]>, total: u64, draw: Draw, table: Maglev },
 }
 
-/// Draws an index by weight in constant time (alias method: every index is one column, filled up by at most one other index).
-#[derive(Debug)]
-pub struct Draw {
-    /// (the share of its own column in units of 2^-32, the index that owns the rest).
-    columns: Box<[(u64, u32)]>,
+/// What a request's target is chosen by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// Addresses at which this request has failed already.
+    pub tried: &'a [Spot],
+    /// What tells it apart from others, where the upstream goes by that.
+    pub key: Option<u64>,
+    /// Nanoseconds on the monotonic clock.
+    pub now: u64,
 }
 
-/// Chooses a target for one attempt. `tried` holds the addresses at which this request has failed already; `random` yields
-/// 64 random bits a call. None: no healthy target is left ([`NO_HEALTHY_TARGET`] if nothing was tried).
-pub fn choose(pool: &Pool, tried: &[Spot], random: impl FnMut() -> u64) -> Option<Chosen> {
+/// Of what it would have if all were shared by weight, a target that has a key may have this much in flight, in percent. Mirrokni and
+/// others, "Consistent Hashing with Bounded Loads", 2018.
+const MOST: u64 = 125;
+/// So many it may have all the same: where little goes on, a key stays where it is.
+const FEW: u64 = 4;
+
+/// Chooses a target for one attempt. `random` yields 64 random bits a call. None: no healthy target is left ([`NO_HEALTHY_TARGET`] if
+/// nothing was tried).
+pub fn choose(pool: &Pool, wanted: Wanted<'_>, random: impl FnMut() -> u64) -> Option<Chosen> {
     let targets = &*pool.targets;
+    let Wanted { tried, key, now } = wanted;
     let picked = match &pool.picker {
         _ if targets.len() == 1 => Some(0),
         Picker::Even { cursor } => pick_even(cursor, targets, tried),
         Picker::Smooth { weights, current } => pick_smooth(weights, &mut current.lock(), targets, tried),
-        Picker::TwoChoices { weights, draw } => pick_less_busy(draw, weights, targets, tried, random),
+        Picker::LessBusy { weights, draw } => {
+            // Load per weight, without a division.
+            let load = |mine: usize, other: usize| u64::from(targets[mine].in_flight()) * u64::from(weights[other]);
+            pick_better(draw, targets, tried, load, random)
+        }
+        Picker::Faster { weights, draw } => {
+            let cost = |mine: usize, other: usize| targets[mine].latency.cost(targets[mine].in_flight(), now) * f64::from(weights[other]);
+            pick_better(draw, targets, tried, cost, random)
+        }
+        Picker::Any { draw } => pick_any(draw, targets, tried, None, random),
+        Picker::Keyed { weights, total, draw, table } => match key {
+            Some(key) => pick_keyed(table, key, targets, tried, |index| {
+                // What all have in flight, and this request.
+                let all = u64::from(pool.load.load(Relaxed)) + 1;
+                let share = (all * u64::from(weights[index]) * MOST).div_ceil(total * 100).max(FEW);
+                u64::from(targets[index].in_flight()) >= share
+            }),
+            None => pick_any(draw, targets, tried, None, random),
+        },
     };
     // Its health may have changed since it was picked; then any other will do.
     targets[picked?].take(tried).or_else(|| targets.iter().find_map(|target| target.take(tried)))
+}
+
+/// The target that has a key while it works and is not overloaded; for `explain`.
+pub fn owner(pool: &Pool, key: u64) -> Option<&Arc<Target>> {
+    match &pool.picker {
+        Picker::Keyed { table, .. } => pool.targets.get(table.index(key, 0)),
+        Picker::Even { .. } | Picker::Smooth { .. } | Picker::LessBusy { .. } | Picker::Faster { .. } | Picker::Any { .. } => None,
+    }
 }
 
 /// A counter that also steps over what is out, so that the neighbour of a dead target gets no double share.
@@ -89,63 +140,67 @@ fn pick_smooth(weights: &[u16], current: &mut [i64], targets: &[Arc<Target>], tr
     best
 }
 
-fn pick_less_busy(draw: &Draw, weights: &[u16], targets: &[Arc<Target>], tried: &[Spot], mut random: impl FnMut() -> u64) -> Option<usize> {
+/// The better of two that were drawn. `cost` of an index, multiplied by the weight of the other; equal costs go to the first draw, so that
+/// idle targets share by weight.
+fn pick_better<C: PartialOrd>(
+    draw: &Draw,
+    targets: &[Arc<Target>],
+    tried: &[Spot],
+    cost: impl Fn(usize, usize) -> C,
+    mut random: impl FnMut() -> u64,
+) -> Option<usize> {
+    let first = pick_any(draw, targets, tried, None, &mut random)?;
+    let Some(second) = pick_any(draw, targets, tried, Some(first), &mut random) else { return Some(first) };
+    Some(if cost(second, first) < cost(first, second) { second } else { first })
+}
+
+/// Drawing again keeps the shares of those that are left; the scan is for the case that nearly all are out.
+fn pick_any(draw: &Draw, targets: &[Arc<Target>], tried: &[Spot], not: Option<usize>, mut random: impl FnMut() -> u64) -> Option<usize> {
     let count = targets.len();
-    // Drawing again keeps the shares of those that are left; the scan is for the case that nearly all are out.
-    let mut able = |not: Option<usize>| {
-        let drawn = (0..16).map(|_| draw.index(random())).find(|i| Some(*i) != not && targets[*i].can_take(tried));
-        drawn.or_else(|| {
-            let start = random() as usize % count;
-            (0..count).map(|i| (start + i) % count).find(|i| Some(*i) != not && targets[*i].can_take(tried))
-        })
-    };
-    let first = able(None)?;
-    let Some(second) = able(Some(first)) else { return Some(first) };
-    // Load per weight, without a division. Equal loads go to the first draw, so that idle targets share by weight.
-    let load = |mine: usize, other: usize| u64::from(targets[mine].in_flight()) * u64::from(weights[other]);
-    Some(if load(second, first) < load(first, second) { second } else { first })
+    let is_able = |index: &usize| Some(*index) != not && targets[*index].can_take(tried);
+    (0..16).map(|_| draw.index(random())).find(is_able).or_else(|| {
+        let start = random() as usize % count;
+        (0..count).map(|n| (start + n) % count).find(is_able)
+    })
+}
+
+/// The owner of a key, or who stands in for it: always the same, as long as they work and are not full. Where all that were asked are
+/// full, the first of them that works.
+fn pick_keyed(table: &Maglev, key: u64, targets: &[Arc<Target>], tried: &[Spot], is_full: impl Fn(usize) -> bool) -> Option<usize> {
+    let mut full = None;
+    for index in (0..16).map(|n| table.index(key, n)) {
+        if !targets[index].can_take(tried) {
+            continue;
+        }
+        if !is_full(index) {
+            return Some(index);
+        }
+        full.get_or_insert(index);
+    }
+    let start = table.index(key, 0);
+    full.or_else(|| (0..targets.len()).map(|n| (start + n) % targets.len()).find(|index| targets[*index].can_take(tried)))
 }
 
 // === impl Picker ===
 
 impl Picker {
-    /// For targets with these weights, at least one.
-    pub fn new(balance: Balance, weights: &[u16]) -> Picker {
+    /// For targets with these names and weights, at least one.
+    pub fn new(balance: Balance, names: &[&str], weights: &[u16]) -> Picker {
+        let draw = || Draw::new(weights);
         match balance {
             Balance::RoundRobin if weights.iter().all(|w| *w == weights[0]) => Picker::Even { cursor: AtomicUsize::new(0) },
             Balance::RoundRobin => {
                 let current = Mutex::new(vec![0; weights.len()].into_boxed_slice());
                 Picker::Smooth { weights: weights.into(), current }
             }
-            Balance::LeastRequests => Picker::TwoChoices { weights: weights.into(), draw: Draw::new(weights) },
+            Balance::LeastRequests => Picker::LessBusy { weights: weights.into(), draw: draw() },
+            Balance::PeakEwma => Picker::Faster { weights: weights.into(), draw: draw() },
+            Balance::Random => Picker::Any { draw: draw() },
+            Balance::Hash => {
+                let total = weights.iter().map(|weight| u64::from(*weight)).sum();
+                Picker::Keyed { weights: weights.into(), total, draw: draw(), table: Maglev::new(names, weights) }
+            }
         }
-    }
-}
-
-// === impl Draw ===
-
-impl Draw {
-    /// Vose's construction in integers.
-    pub fn new(weights: &[u16]) -> Draw {
-        let count = weights.len() as u64;
-        let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
-        // What each index has, in units in which a column holds `total`.
-        let mut left: Vec<u64> = weights.iter().map(|w| u64::from(*w) * count).collect();
-        let mut columns: Vec<(u64, u32)> = (0..weights.len()).map(|i| (1 << 32, i as u32)).collect();
-        let (mut poor, mut rich): (Vec<usize>, Vec<usize>) = (0..weights.len()).partition(|i| left[*i] < total);
-        while let (Some(small), Some(large)) = (poor.pop(), rich.pop()) {
-            columns[small] = ((left[small] << 32) / total, large as u32);
-            left[large] -= total - left[small];
-            if left[large] < total { poor.push(large) } else { rich.push(large) }
-        }
-        Draw { columns: columns.into() }
-    }
-
-    /// The upper half of the bits picks a column, the lower half a side of it.
-    fn index(&self, random: u64) -> usize {
-        let column = (((random >> 32) * self.columns.len() as u64) >> 32) as usize;
-        let (share, other) = self.columns[column];
-        if random & 0xffff_ffff < share { column } else { other as usize }
     }
 }
 
@@ -154,6 +209,8 @@ mod tests {
     use super::*;
     use crate::relay::pool::Pools;
     use crate::relay::pool::tests::{take_out, upstream};
+
+    const ALL: [Balance; 5] = [Balance::RoundRobin, Balance::LeastRequests, Balance::PeakEwma, Balance::Random, Balance::Hash];
 
     /// xorshift64*: the same sequence in every run.
     fn seeded(mut state: u64) -> impl FnMut() -> u64 {
@@ -174,7 +231,7 @@ mod tests {
     /// Indices of `n` choices in a row, each done before the next.
     fn sequence(pool: &Pool, n: usize) -> Vec<usize> {
         let mut random = seeded(7);
-        (0..n).map(|_| index(pool, &choose(pool, &[], &mut random).unwrap())).collect()
+        (0..n).map(|_| index(pool, &choose(pool, Wanted::default(), &mut random).unwrap())).collect()
     }
 
     fn index(pool: &Pool, chosen: &Chosen) -> usize {
@@ -215,16 +272,16 @@ mod tests {
 
     #[test]
     fn a_target_that_was_tried_is_not_tried_again() {
-        for balance in [Balance::RoundRobin, Balance::LeastRequests] {
+        for balance in ALL {
             for weights in [&[1, 1, 1][..], &[1, 5, 9], &[4]] {
                 let pool = pool(balance, weights);
                 let (mut tried, mut random) = (Vec::new(), seeded(3));
                 for _ in weights {
-                    let chosen = choose(&pool, &tried, &mut random).unwrap();
+                    let chosen = choose(&pool, Wanted { tried: &tried, ..Wanted::default() }, &mut random).unwrap();
                     assert!(!tried.contains(&chosen.addr()));
                     tried.push(chosen.addr());
                 }
-                assert!(choose(&pool, &tried, &mut random).is_none());
+                assert!(choose(&pool, Wanted { tried: &tried, ..Wanted::default() }, &mut random).is_none());
             }
         }
     }
@@ -235,9 +292,9 @@ mod tests {
             let pool = pool(Balance::RoundRobin, weights);
             let mut firsts = Vec::new();
             for _ in 0..6 {
-                let first = choose(&pool, &[], || 0).unwrap();
+                let first = choose(&pool, Wanted::default(), || 0).unwrap();
                 firsts.push(index(&pool, &first));
-                assert!(choose(&pool, &[first.addr()], || 0).is_some());
+                assert!(choose(&pool, Wanted { tried: &[first.addr()], ..Wanted::default() }, || 0).is_some());
             }
             assert_eq!(counts(&firsts, 2), if weights[0] == 1 { [3, 3] } else { [4, 2] }, "{firsts:?}");
         }
@@ -245,11 +302,11 @@ mod tests {
 
     #[test]
     fn with_every_target_out_nothing_is_chosen() {
-        for balance in [Balance::RoundRobin, Balance::LeastRequests] {
+        for balance in ALL {
             for weights in [&[1][..], &[1, 1], &[1, 2]] {
                 let pool = pool(balance, weights);
                 (0..weights.len()).for_each(|i| take_out(&pool, i));
-                assert!(choose(&pool, &[], seeded(1)).is_none());
+                assert!(choose(&pool, Wanted::default(), seeded(1)).is_none());
             }
         }
     }
@@ -267,34 +324,82 @@ mod tests {
     fn of_two_the_less_busy_for_its_weight_is_chosen() {
         let pool = pool(Balance::LeastRequests, &[1, 2]);
         let mut random = seeded(11);
-        let mut held: Vec<Chosen> = (0..300).map(|_| choose(&pool, &[], &mut random).unwrap()).collect();
+        let mut held: Vec<Chosen> = (0..300).map(|_| choose(&pool, Wanted::default(), &mut random).unwrap()).collect();
         let in_flight = |i: usize| pool.targets()[i].in_flight();
         assert!(in_flight(0).abs_diff(100) <= 1 && in_flight(1).abs_diff(200) <= 1, "{} {}", in_flight(0), in_flight(1));
         held.retain(|chosen| index(&pool, chosen) == 1);
-        assert!((0..100).all(|_| index(&pool, &choose(&pool, &[], &mut random).unwrap()) == 0));
+        assert!((0..100).all(|_| index(&pool, &choose(&pool, Wanted::default(), &mut random).unwrap()) == 0));
     }
 
     #[test]
     fn a_thousand_targets_stay_close_together_under_load() {
         let pool = pool(Balance::LeastRequests, &[1; 1000]);
         let mut random = seeded(5);
-        let held: Vec<Chosen> = (0..10_000).map(|_| choose(&pool, &[], &mut random).unwrap()).collect();
+        let held: Vec<Chosen> = (0..10_000).map(|_| choose(&pool, Wanted::default(), &mut random).unwrap()).collect();
         let most = pool.targets().iter().map(|t| t.in_flight()).max().unwrap();
         assert!(most <= 14, "the busiest has {most} of {}", held.len());
     }
 
+    fn by_key(pool: &Pool, key: u64) -> Option<Chosen> {
+        choose(pool, Wanted { key: Some(key), ..Wanted::default() }, || panic!("a key leaves nothing to chance"))
+    }
+
     #[test]
-    fn draws_follow_the_weights() {
-        let weights = [1u16, 65535, 300, 300, 7];
-        let draw = Draw::new(&weights);
-        // A full sweep of all columns and sides in small steps is as good as chance.
-        let steps = 1u64 << 22;
-        let mut counts = [0u64; 5];
-        (0..steps).for_each(|i| counts[draw.index(i.wrapping_mul(0x9e37_79b9_7f4a_7c15))] += 1);
-        let total: u64 = weights.iter().map(|w| u64::from(*w)).sum();
-        for (count, weight) in counts.iter().zip(weights) {
-            let expected = steps * u64::from(weight) / total;
-            assert!(count.abs_diff(expected) < 400, "{counts:?}");
+    fn a_key_has_one_target_and_while_that_is_out_always_the_same_other() {
+        let pool = pool(Balance::Hash, &[1; 10]);
+        let keys: Vec<u64> = (0..200u64).map(|n| maglev::hash(&[&n.to_le_bytes()])).collect();
+        let of = |key: &u64| index(&pool, &by_key(&pool, *key).unwrap());
+        let before: Vec<_> = keys.iter().map(of).collect();
+        assert!((0..10).all(|target| before.contains(&target)));
+        take_out(&pool, 3);
+        let during: Vec<_> = keys.iter().map(of).collect();
+        assert_eq!(during, keys.iter().map(of).collect::<Vec<_>>());
+        for (was, is) in before.iter().zip(&during) {
+            assert!(*is != 3 && (was == is || *was == 3), "only the keys of what is out move");
         }
+    }
+
+    #[test]
+    fn a_key_that_everybody_asks_for_does_not_overload_its_target() {
+        let pool = pool(Balance::Hash, &[1, 1, 2, 1]);
+        let held: Vec<Chosen> = (0..500).map(|_| by_key(&pool, 42).unwrap()).collect();
+        let in_flight: Vec<_> = pool.targets().iter().map(|target| target.in_flight()).collect();
+        assert_eq!(in_flight.iter().sum::<u32>(), 500);
+        // A quarter above its share, rounded up.
+        assert!(in_flight[0] <= 126 && in_flight[1] <= 126 && in_flight[2] <= 251 && in_flight[3] <= 126, "{in_flight:?}");
+        drop(held);
+        assert_eq!(pool.load.load(Relaxed), 0);
+        let owner = index(&pool, &by_key(&pool, 42).unwrap());
+        let few: Vec<_> = (0..4).map(|_| by_key(&pool, 42).unwrap()).collect();
+        assert!(few.iter().all(|chosen| index(&pool, chosen) == owner), "a few stay together");
+    }
+
+    #[test]
+    fn a_request_without_a_key_goes_anywhere_by_weight() {
+        let pool = pool(Balance::Hash, &[1, 9]);
+        let counts = counts(&sequence(&pool, 10_000), 2);
+        assert!(counts[0].abs_diff(1000) < 120, "{counts:?}");
+    }
+
+    #[test]
+    fn the_target_that_answers_sooner_gets_more() {
+        const MS: u64 = 1_000_000;
+        let pool = pool(Balance::PeakEwma, &[1, 1, 1]);
+        for (index, took) in [(0, 5), (1, 50), (2, 5)] {
+            pool.targets()[index].latency.observe(took * MS, MS);
+        }
+        let mut random = seeded(9);
+        let wanted = Wanted { now: MS, ..Wanted::default() };
+        let alone: Vec<_> = (0..3000).map(|_| index(&pool, &choose(&pool, wanted, &mut random).unwrap())).collect();
+        assert_eq!(counts(&alone, 3)[1], 0, "it loses against either of the others");
+        let held: Vec<_> = (0..60).map(|_| choose(&pool, wanted, &mut random).unwrap()).collect();
+        let busy = pool.targets()[1].in_flight();
+        assert!((1..=8).contains(&busy), "it gets some once the others are busy: {busy} of {}", held.len());
+    }
+
+    #[test]
+    fn random_shares_by_weight() {
+        let counts = counts(&sequence(&pool(Balance::Random, &[1, 3]), 40_000), 2);
+        assert!(counts[0].abs_diff(10_000) < 400, "{counts:?}");
     }
 }

@@ -393,7 +393,7 @@ mod tests {
             fn new_ctx(&self) {}
             async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora_core::Result<Box<HttpPeer>> {
                 let want = Want { fresh: false, speaks: Protocol::Http1, now: 0, client: None };
-                Ok(peer(&self.pool, &choose(&self.pool, &[], || 0).unwrap(), want))
+                Ok(peer(&self.pool, &choose(&self.pool, Default::default(), || 0).unwrap(), want))
             }
             async fn request_body_filter(
                 &self,

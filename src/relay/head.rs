@@ -24,8 +24,21 @@ pub struct HeadPlan {
     pub edits: HeaderEdits,
     /// Headers in which the route's authenticators look for credentials, unless `pass: true`.
     pub credentials: Vec<HeaderName>,
-    /// `clients.header` is `forwarded`: upstreams get that header too. Otherwise it is removed, because nobody has checked it.
-    pub write_forwarded: bool,
+    /// What trusted peers are asked about clients with.
+    pub told_by: Told,
+}
+
+/// The header of `clients.header`: what a trusted peer says in it, and beside it in the same family, is continued. What it says in another family
+/// nobody has checked: that is written anew from what was decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// `X-Forwarded-For`, and with it `-Proto` and `-Host`. `Forwarded` is removed.
+    #[default]
+    XForwarded,
+    /// `Forwarded`, which upstreams get too.
+    Forwarded,
+    /// A header with one address; the scheme is that of `X-Forwarded-Proto`.
+    Another,
 }
 
 /// What is known of one request when it goes upstream.
@@ -41,10 +54,12 @@ pub struct Outgoing<'a> {
     pub host: &'a str,
     /// [`super::target::Target::host_header`] of the chosen target.
     pub target_host: &'a HeaderValue,
-    /// Of the connection.
+    /// As was decided.
     pub scheme: Scheme,
     /// The other end of the connection.
     pub peer: IpAddr,
+    /// As was decided.
+    pub client: IpAddr,
     /// Whether what the peer says of client, scheme and host is passed on.
     pub peer_is_trusted: bool,
     pub request_id: &'a [u8],
@@ -147,14 +162,17 @@ fn set_forwarded(plan: &HeadPlan, out: &Outgoing<'_>, fields: &mut HeaderMap) {
     // A v4 client of a v6 socket is told as v4.
     let peer = out.peer.to_canonical();
     let mut text = Text::new();
-    if out.peer_is_trusted {
+    let continues = out.peer_is_trusted && plan.told_by == Told::XForwarded;
+    if continues {
         text.join(fields, &X_FORWARDED_FOR);
+    } else if out.client.to_canonical() != peer {
+        text.push_address(out.client.to_canonical());
     }
     text.separate();
     text.push_address(peer);
     insert_bytes(fields, X_FORWARDED_FOR, &text.0);
 
-    let told = |name: &HeaderName| out.peer_is_trusted && fields.get_all(name).iter().count() == 1;
+    let told = |name: &HeaderName| continues && fields.get_all(name).iter().count() == 1;
     let proto_is_told = told(&X_FORWARDED_PROTO) && matches!(fields[X_FORWARDED_PROTO].as_bytes(), b"http" | b"https");
     let host_is_told = told(&X_FORWARDED_HOST);
     if !proto_is_told {
@@ -166,7 +184,7 @@ fn set_forwarded(plan: &HeadPlan, out: &Outgoing<'_>, fields: &mut HeaderMap) {
             host => insert(fields, X_FORWARDED_HOST, host),
         }
     }
-    if !plan.write_forwarded {
+    if plan.told_by != Told::Forwarded {
         fields.remove(&header::FORWARDED);
         return;
     }
@@ -249,6 +267,7 @@ mod tests {
             target_host: &TARGET,
             scheme: Scheme::Https,
             peer: IpAddr::from([192, 0, 2, 9]),
+            client: IpAddr::from([192, 0, 2, 9]),
             peer_is_trusted: false,
             request_id: b"r-1",
             traceparent: b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
@@ -335,8 +354,9 @@ mod tests {
 
     #[test]
     fn forwarded_is_written_where_the_operator_uses_it() {
-        let plan = HeadPlan { write_forwarded: true, ..HeadPlan::default() };
-        let v6 = Outgoing { peer: "2001:db8::1".parse().unwrap(), peer_is_trusted: true, ..out() };
+        let plan = HeadPlan { told_by: Told::Forwarded, ..HeadPlan::default() };
+        let v6: IpAddr = "2001:db8::1".parse().unwrap();
+        let v6 = Outgoing { peer: v6, client: IpAddr::from([1, 1, 1, 1]), peer_is_trusted: true, ..out() };
         let fields = [("forwarded", "for=1.1.1.1")];
         let told = run(&plan, &v6, head("/orders/1", &fields));
         assert_eq!(all(&told, "forwarded"), ["for=1.1.1.1, for=\"[2001:db8::1]\";host=\"api.example.com\";proto=https"]);
@@ -344,6 +364,26 @@ mod tests {
         assert_eq!(all(&untold, "forwarded"), ["for=192.0.2.9;host=\"api.example.com\";proto=https"]);
         let mapped = Outgoing { peer: "::ffff:192.0.2.9".parse().unwrap(), ..out() };
         assert_eq!(all(&run(&plan, &mapped, head("/orders/1", &[])), "x-forwarded-for"), ["192.0.2.9"]);
+    }
+
+    #[test]
+    fn what_nobody_is_asked_for_is_not_continued_even_where_the_peer_is_trusted() {
+        let fields = [
+            ("x-forwarded-for", "8.8.8.8"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "evil.example"),
+            ("forwarded", "for=203.0.113.5;proto=https"),
+            ("cf-connecting-ip", "203.0.113.5"),
+        ];
+        for told_by in [Told::Forwarded, Told::Another] {
+            let plan = HeadPlan { told_by, ..HeadPlan::default() };
+            let out = Outgoing { peer_is_trusted: true, client: IpAddr::from([203, 0, 113, 5]), ..out() };
+            let head = run(&plan, &out, head("/orders/1", &fields));
+            assert_eq!(all(&head, "x-forwarded-for"), ["203.0.113.5, 192.0.2.9"]);
+            assert_eq!(all(&head, "x-forwarded-proto"), ["https"]);
+            assert_eq!(all(&head, "x-forwarded-host"), ["api.example.com"]);
+            assert_eq!(all(&head, "forwarded").len(), usize::from(told_by == Told::Forwarded));
+        }
     }
 
     #[test]

@@ -345,7 +345,7 @@ mod tests {
 
     async fn ask_plain(addr: SocketAddr, check: &Check) -> Result<(), String> {
         let upstream = Upstream::compile("orders", &settings(&[(&addr.to_string(), 1)])).unwrap();
-        let target = Target::new("orders".into(), upstream.targets[0].address.clone());
+        let target = Target::new("orders".into(), upstream.targets[0].address.clone(), Arc::default());
         probe(&upstream, &target, Spot::Ip(addr), check).await
     }
 

@@ -17,6 +17,7 @@ pub mod peer;
 pub mod pool;
 pub mod protocol;
 pub mod proxied;
+pub mod receive;
 pub mod retry;
 pub mod reuse;
 pub mod rewrite;

@@ -110,7 +110,7 @@ pub fn peer(pool: &Pool, chosen: &Chosen, want: Want) -> Box<HttpPeer> {
 mod tests {
     use super::*;
     use crate::config::types::Period;
-    use crate::relay::balance::choose;
+    use crate::relay::balance::{Wanted, choose};
     use crate::relay::pool::Pools;
     use crate::relay::upstream::TimeoutsSettings;
     use crate::relay::upstream::tests::{at, settings};
@@ -129,7 +129,7 @@ mod tests {
     const WANT: Want = Want { fresh: false, speaks: Protocol::Http1, now: 0, client: None };
 
     fn first(pool: &Pool, want: Want) -> Box<HttpPeer> {
-        peer(pool, &choose(pool, &[], || 0).unwrap(), want)
+        peer(pool, &choose(pool, Default::default(), || 0).unwrap(), want)
     }
 
     fn with(more: impl FnOnce(&mut crate::relay::upstream::UpstreamSettings)) -> Arc<Pool> {
@@ -164,8 +164,12 @@ mod tests {
         let both = |turn: u64| {
             let written = settings(&[("unix:/run/a.sock", 1), ("unix:/run/b.sock", 1)]);
             let pool = Pools::default().adopt(&Arc::new(Upstream::compile("orders", &written).unwrap()));
-            let chosen = choose(&pool, &[], || 0).unwrap();
-            peer(&pool, &if turn == 0 { chosen } else { choose(&pool, &[chosen.addr()], || 0).unwrap() }, WANT)
+            let chosen = choose(&pool, Wanted::default(), || 0).unwrap();
+            peer(
+                &pool,
+                &if turn == 0 { chosen } else { choose(&pool, Wanted { tried: &[chosen.addr()], ..Wanted::default() }, || 0).unwrap() },
+                WANT,
+            )
         };
         let (a, b) = (both(0), both(1));
         assert_eq!([&a, &b].map(|peer| peer._address.to_string()), ["/run/a.sock", "/run/b.sock"]);

@@ -4,6 +4,7 @@
 //! health and requests in flight. Does not decide which target a request gets: see `balance.rs`.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -20,6 +21,8 @@ pub struct Pool {
     pub upstream: Arc<Upstream>,
     pub(super) targets: Box<[Arc<Target>]>,
     pub(super) picker: Picker,
+    /// Requests in flight at all targets of this upstream.
+    pub(super) load: Arc<AtomicU32>,
     /// What every connection of this upstream has in common; copied for each attempt.
     pub(super) template: HttpPeer,
 }
@@ -29,6 +32,8 @@ pub struct Pool {
 pub struct Pools {
     // Weak: a target lives as long as somebody uses it, so a snapshot that is refused leaves nothing behind.
     known: Mutex<HashMap<Identity, Weak<Target>>>,
+    /// Of each upstream, what its targets count in together.
+    loads: Mutex<HashMap<Arc<str>, Weak<AtomicU32>>>,
 }
 
 /// Upstream name and target address: by these a target is the same one after a reload.
@@ -50,6 +55,7 @@ impl Pools {
     ///
     /// Changes nothing that the running snapshot can see; what a commit changes is done by [`super::health::watch`].
     pub fn adopt(&self, upstream: &Arc<Upstream>) -> Arc<Pool> {
+        let load = self.load_of(&upstream.name);
         let mut known = self.known.lock();
         known.retain(|_, target| target.strong_count() > 0);
         let targets = upstream.targets.iter().map(|member| {
@@ -57,14 +63,26 @@ impl Pools {
             if let Some(target) = known.get(&key).and_then(Weak::upgrade) {
                 return target;
             }
-            let target = Arc::new(Target::new(upstream.name.clone(), member.address.clone()));
+            let target = Arc::new(Target::new(upstream.name.clone(), member.address.clone(), load.clone()));
             known.insert(key, Arc::downgrade(&target));
             target
         });
         let targets: Box<[_]> = targets.collect();
         let weights: Vec<u16> = upstream.targets.iter().map(|member| member.weight.get()).collect();
-        let picker = Picker::new(upstream.balance, &weights);
-        Arc::new(Pool { upstream: upstream.clone(), targets, picker, template: peer::template(upstream) })
+        let names: Vec<&str> = upstream.targets.iter().map(|member| &*member.address.text).collect();
+        let picker = Picker::new(upstream.balance, &names, &weights);
+        Arc::new(Pool { upstream: upstream.clone(), targets, picker, load, template: peer::template(upstream) })
+    }
+
+    fn load_of(&self, upstream: &Arc<str>) -> Arc<AtomicU32> {
+        let mut loads = self.loads.lock();
+        loads.retain(|_, load| load.strong_count() > 0);
+        if let Some(load) = loads.get(upstream).and_then(Weak::upgrade) {
+            return load;
+        }
+        let load = Arc::new(AtomicU32::new(0));
+        loads.insert(upstream.clone(), Arc::downgrade(&load));
+        load
     }
 
     /// What is known of every target, sorted; for `/status` and for handing over to a new process.
@@ -96,7 +114,7 @@ pub(super) mod tests {
 
     pub(crate) fn upstream(balance: Balance, targets: &[(&str, u16)]) -> Arc<Upstream> {
         let mut written = settings(targets);
-        written.balance = Some(balance);
+        written.balance = Some(crate::relay::upstream::tests::at(balance));
         Arc::new(Upstream::compile("orders", &written).unwrap())
     }
 

@@ -42,6 +42,7 @@ pub fn make_head(
         target_host,
         scheme: facts.scheme,
         peer: facts.peer.ip(),
+        client: facts.client,
         peer_is_trusted: facts.peer_is_trusted,
         request_id: facts.request_id.as_bytes(),
         traceparent: traceparent.as_bytes(),

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::address::{Address, Host, Spot};
+use super::balance::latency::Latency;
 use super::connect::Learnt;
 use super::health::{Thresholds, Tracker, Turn};
 
@@ -38,6 +39,10 @@ pub struct Target {
     /// Whether any endpoint is healthy; kept beside them so that choosing reads one word.
     usable: AtomicBool,
     in_flight: AtomicU32,
+    /// The same of all targets of the upstream.
+    load: Arc<AtomicU32>,
+    /// Told only where the upstream goes by it.
+    pub latency: Latency,
     next: AtomicUsize,
     chosen: AtomicU64,
     turns_down: AtomicU64,
@@ -114,7 +119,7 @@ impl TargetReport {
 // === impl Target ===
 
 impl Target {
-    pub fn new(upstream: Arc<str>, address: Address) -> Target {
+    pub fn new(upstream: Arc<str>, address: Address, load: Arc<AtomicU32>) -> Target {
         // SipHash with fixed keys: the same in every process, so that an upgrade or a reload changes nothing.
         let mut hasher = DefaultHasher::new();
         (&*upstream, &*address.text).hash(&mut hasher);
@@ -138,6 +143,8 @@ impl Target {
             endpoints,
             usable,
             in_flight: AtomicU32::new(0),
+            load,
+            latency: Latency::default(),
             next: AtomicUsize::new(0),
             chosen: AtomicU64::new(0),
             turns_down: AtomicU64::new(0),
@@ -213,6 +220,7 @@ impl Target {
             }
         })?;
         self.in_flight.fetch_add(1, Relaxed);
+        self.load.fetch_add(1, Relaxed);
         self.chosen.fetch_add(1, Relaxed);
         Some(Chosen { target: self.clone(), addr })
     }
@@ -338,6 +346,7 @@ impl Chosen {
 impl Drop for Chosen {
     fn drop(&mut self) {
         self.target.in_flight.fetch_sub(1, Relaxed);
+        self.target.load.fetch_sub(1, Relaxed);
     }
 }
 
@@ -348,7 +357,7 @@ mod tests {
     const AT_ONCE: Thresholds = Thresholds { unhealthy_after: 1, healthy_after: 1 };
 
     fn target(address: &str) -> Arc<Target> {
-        Arc::new(Target::new("orders".into(), Address::parse(address).unwrap()))
+        Arc::new(Target::new("orders".into(), Address::parse(address).unwrap(), Arc::default()))
     }
 
     fn ips(texts: &[&str]) -> Vec<std::net::IpAddr> {
@@ -420,9 +429,10 @@ mod tests {
     #[test]
     fn the_same_address_in_two_upstreams_has_two_connection_pools() {
         let address = || Address::parse("10.0.0.1:80").unwrap();
-        let (orders, billing) = (Target::new("orders".into(), address()), Target::new("billing".into(), address()));
+        let (orders, billing) =
+            (Target::new("orders".into(), address(), Arc::default()), Target::new("billing".into(), address(), Arc::default()));
         assert_ne!(orders.group_key, billing.group_key);
-        assert_eq!(orders.group_key, Target::new("orders".into(), address()).group_key);
+        assert_eq!(orders.group_key, Target::new("orders".into(), address(), Arc::default()).group_key);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 use super::address::Address;
+use super::balance::hash_by::HashBy;
 use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
 use super::proxied::ProxyVersion;
 use super::reuse::{PoolSettings, Reuse};
@@ -35,7 +36,10 @@ pub struct UpstreamSettings {
     /// How connections are kept for later requests.
     pub pool: Option<At<PoolSettings>>,
     /// How a target is chosen. Default `round_robin`.
-    pub balance: Option<Balance>,
+    pub balance: Option<At<Balance>>,
+    /// With `balance: hash`: what requests are told apart by, the first of the list that a request has: `header:NAME`, `cookie:NAME`,
+    /// `query:NAME`, `path:NAME` (a name in the route's path), `consumer` or `client_ip` (v6 by /64). A request that has none goes to any target.
+    pub hash_by: Option<At<Vec<At<HashBy>>>>,
     /// How the gateway finds out which targets work. Without it, all are taken to work.
     pub health: Option<HealthSettings>,
     /// How long it may take.
@@ -61,6 +65,14 @@ pub enum Balance {
     RoundRobin,
     /// The less busy of two chosen at random, by weight.
     LeastRequests,
+    /// Of two chosen at random by weight, the one that is likely to answer sooner: how long it took lately, the slowest answers
+    /// counting most, times the requests that it has.
+    PeakEwma,
+    /// Any, by weight.
+    Random,
+    /// Requests with the same key (`hash_by`) go to the same target, on every gateway. Where targets come and go, few keys move. A target
+    /// that has more than four requests and a quarter more than its share gives the next to another.
+    Hash,
 }
 
 /// Active health checks.
@@ -112,6 +124,8 @@ pub struct Upstream {
     pub proxy_protocol: Option<ProxyVersion>,
     pub reuse: Reuse,
     pub balance: Balance,
+    /// What `Balance::Hash` goes by; else empty.
+    pub hash_by: Box<[HashBy]>,
     /// None: every target is taken to work.
     pub health: Option<Health>,
     pub timeouts: Timeouts,
@@ -158,7 +172,8 @@ pub struct Timeouts {
 impl Upstream {
     /// Compiles what the user wrote. All mistakes at once.
     pub fn compile(name: &str, settings: &UpstreamSettings) -> Result<Upstream, Vec<Diagnostic>> {
-        let UpstreamSettings { targets, protocol, http2, tls, proxy_protocol, pool, balance, health, timeouts, retries } = settings;
+        let UpstreamSettings { targets, protocol, http2, tls, proxy_protocol, pool, balance, hash_by, health, timeouts, retries } =
+            settings;
         let mut wrong = Vec::new();
         let members = compile_targets(targets, &mut wrong);
         let (protocol, http2) = Protocol::compile(protocol.as_ref(), http2.as_ref(), tls.is_some(), &mut wrong);
@@ -181,7 +196,8 @@ impl Upstream {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        let balance = balance.unwrap_or(Balance::RoundRobin);
+        let balance = balance.as_ref().map_or(Balance::RoundRobin, |balance| balance.value);
+        let hash_by = hash_by.iter().flat_map(|by| &by.value).map(|by| by.value.clone()).collect();
         Ok(Upstream {
             name: name.into(),
             targets: members,
@@ -191,6 +207,7 @@ impl Upstream {
             proxy_protocol,
             reuse,
             balance,
+            hash_by,
             health,
             timeouts,
             attempts,
@@ -382,6 +399,7 @@ pub(crate) mod tests {
             proxy_protocol: None,
             pool: None,
             balance: None,
+            hash_by: None,
             health: None,
             timeouts: None,
             retries: None,

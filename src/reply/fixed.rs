@@ -118,11 +118,18 @@ impl Redirect {
         }
     }
 
+    /// `query` is that of the request, `harmless` the same without credentials: those are not told to another site.
+    ///
     /// # Errors
     /// Where the place it leads to cannot be written into a header.
-    pub fn answer(&self, captures: &[&str], query: Option<&str>) -> Result<Answer, Stop> {
+    pub fn answer(&self, captures: &[&str], query: Option<&str>, harmless: Option<&str>) -> Result<Answer, Stop> {
         let mut to = self.to.fill(captures);
-        if let Some(query) = query
+        let stays = to.starts_with('/');
+        if stays && to[1..].starts_with(['/', '\\']) {
+            // What a `{rest}` begins with a slash would name another host (RFC 3986 section 4.2); so it is a path (section 3.3).
+            to.insert_str(0, "/.");
+        }
+        if let Some(query) = if stays { query } else { harmless }
             && !to.contains('?')
         {
             to.push('?');

@@ -88,6 +88,11 @@ impl ResponseHeaders {
         Ok(ResponseHeaders { security: *security, edits: HeaderEdits::compile(set, add, remove)? })
     }
 
+    /// What the operator has taken away.
+    pub fn removed(&self) -> impl Iterator<Item = &HeaderName> {
+        self.edits.remove.iter()
+    }
+
     /// The part that the gateway's own answers have too: security headers and the operator's own.
     pub fn finish(&self, fields: &mut HeaderMap, scheme: Scheme) {
         match self.security {
@@ -203,8 +208,13 @@ fn put_if_absent(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::address::Address;
+    use crate::relay::target::Target;
 
     fn incoming<'a>() -> Incoming<'a> {
+        static TARGETS: std::sync::LazyLock<[std::sync::Arc<Target>; 1]> = std::sync::LazyLock::new(|| {
+            [std::sync::Arc::new(Target::new("u".into(), Address::parse("10.0.0.7:8080").unwrap(), Default::default()))]
+        });
         Incoming {
             scheme: Scheme::Http,
             request_id: b"r-1",
@@ -214,7 +224,7 @@ mod tests {
             location: Some(location::Way {
                 scheme: Scheme::Http,
                 host: "api.example.com",
-                target: "10.0.0.7:8080",
+                targets: &*TARGETS,
                 sent_host: "api.example.com",
                 rewrite: None,
             }),

@@ -2,8 +2,12 @@
 //!
 //! Absolute paths and URLs of the upstream itself are translated; other sites, relative references and fragments stay.
 
+use std::sync::Arc;
+
 use crate::ctx::Scheme;
+use crate::relay::address::Spot;
 use crate::relay::rewrite::{HostRewrite, Rewrite};
+use crate::relay::target::Target;
 
 /// What leads from the upstream's view of its addresses to the client's.
 #[derive(Clone, Copy, Debug)]
@@ -12,8 +16,8 @@ pub struct Way<'a> {
     pub scheme: Scheme,
     /// As the client named it, with the port if there was one.
     pub host: &'a str,
-    /// `host:port` of the target that answered.
-    pub target: &'a str,
+    /// Those of the upstream: any of them may name itself or another.
+    pub targets: &'a [Arc<Target>],
     /// The `Host` that it was sent: the client's, its own, or a name of the route's.
     pub sent_host: &'a str,
     pub rewrite: Option<&'a Rewrite>,
@@ -33,7 +37,7 @@ impl Way<'_> {
             return None;
         }
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if same_host(authority, self.target, scheme) || (self.renames_host() && same_host(authority, self.sent_host, scheme)) {
+        if self.names_target(authority, scheme) || (self.renames_host() && same_host(authority, self.sent_host, scheme)) {
             let path = self.public_path(path);
             return Some([self.scheme.as_str(), "://", self.host, path.as_deref().unwrap_or(&rest[authority.len()..])].concat());
         }
@@ -44,6 +48,20 @@ impl Way<'_> {
             return Some([&location[..until_path], &path].concat());
         }
         None
+    }
+
+    /// As it is written, as its name was resolved, or by its host alone: many servers do not know the port that they are reached by.
+    fn names_target(&self, authority: &str, scheme: Option<&str>) -> bool {
+        let is_public = same_host(authority, self.host, scheme);
+        self.targets.iter().any(|target| {
+            let host = target.address.text.rsplit_once(':').map_or(&*target.address.text, |(host, _)| host);
+            same_host(authority, &target.address.text, scheme)
+                || (!is_public && authority.eq_ignore_ascii_case(host))
+                || target.endpoints().iter().any(|endpoint| match endpoint.addr {
+                    Spot::Ip(addr) => same_host(authority, &addr.to_string(), scheme),
+                    Spot::Socket(_) => false,
+                })
+        })
     }
 
     fn public_path(&self, path: &str) -> Option<String> {
@@ -79,6 +97,9 @@ fn same_host(one: &str, other: &str, scheme: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::LazyLock;
+
+    use crate::relay::address::Address;
     use crate::relay::rewrite::PathRewrite;
 
     fn rewrite(from: &str, to: &str, host: HostRewrite) -> Rewrite {
@@ -86,7 +107,13 @@ mod tests {
     }
 
     fn way<'a>(rewrite: Option<&'a Rewrite>, sent_host: &'a str) -> Way<'a> {
-        Way { scheme: Scheme::Https, host: "api.example.com", target: "orders.internal:8080", sent_host, rewrite }
+        static TARGETS: LazyLock<[Arc<Target>; 2]> = LazyLock::new(|| {
+            let target = |text| Arc::new(Target::new("orders".into(), Address::parse(text).unwrap(), Arc::default()));
+            let named = target("orders.internal:8080");
+            named.replace_addresses(&["10.0.0.9".parse().unwrap()]);
+            [named, target("10.0.0.7:8080")]
+        });
+        Way { scheme: Scheme::Https, host: "api.example.com", targets: &*TARGETS, sent_host, rewrite }
     }
 
     #[test]
@@ -96,6 +123,11 @@ mod tests {
             ("HTTP://Orders.Internal:8080", Some("https://api.example.com")),
             ("//orders.internal:8080/x", Some("https://api.example.com/x")),
             ("http://orders.internal:8080?x", Some("https://api.example.com?x")),
+            ("http://10.0.0.9:8080/x", Some("https://api.example.com/x")),
+            ("http://10.0.0.7:8080/x", Some("https://api.example.com/x")),
+            ("http://orders.internal/x", Some("https://api.example.com/x")),
+            ("http://10.0.0.7/x", Some("https://api.example.com/x")),
+            ("http://10.0.0.9:8081/x", None),
             ("http://orders.internal:8081/x", None),
             ("http://orders.internal:8080.evil.example/x", None),
             ("http://api.example.com/x", None),

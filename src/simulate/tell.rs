@@ -6,6 +6,7 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use pingora_http::{RequestHeader, ResponseHeader};
 use serde_json::{Value, json};
 
 use super::{Outcome, Verdict};
@@ -15,10 +16,12 @@ use crate::config::types::Period;
 use crate::ctx::Facts;
 use crate::policy::Request;
 use crate::policy::api_key::Carrier;
-use crate::policy::authenticators::Authenticator;
+use crate::policy::authenticators::{Authenticator, Method};
 use crate::policy::credential::{cut, hide};
 use crate::policy::websocket::is_handshake;
-use crate::relay::upstream::Timeouts;
+use crate::relay::balance::owner;
+use crate::relay::receive::make_answer;
+use crate::relay::upstream::{Balance, Timeouts};
 use crate::reply::grpc::{Speech, Status};
 use crate::report::civil::rfc3339;
 
@@ -33,15 +36,19 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
     let query = facts.target.query().map(|query| cut(query, &gateway.credential_parameters));
     let asked = outcome.head.as_ref().map(|head| {
         let mark = if query.is_some() { "?" } else { "" };
-        let (scheme, host, path) = (facts.scheme.as_str(), facts.target.authority(), facts.target.path());
+        let scheme = facts.scheme.as_str();
+        if let Some(sent) = &facts.as_sent {
+            return format!("{} {scheme}://{}{}", head.method, String::from_utf8_lossy(&sent.host), String::from_utf8_lossy(&sent.path));
+        }
+        let (host, path) = (facts.target.authority(), facts.target.path());
         format!("{} {scheme}://{host}{path}{mark}{}", head.method, query.as_deref().unwrap_or_default())
     });
     let mut told = json!({
         "request": asked,
         "listener": gateway.listeners.get(facts.listener).map(|listener| listener.name.to_string()),
         "client": facts.client.to_string(),
-        "host": facts.target.host(),
-        "path": facts.target.path(),
+        "host": facts.as_sent.as_ref().map_or(facts.target.host().into(), |sent| String::from_utf8_lossy(&sent.host)),
+        "path": facts.as_sent.as_ref().map_or(facts.target.path().into(), |sent| String::from_utf8_lossy(&sent.path)),
         "query": query,
         "route": route.map(|route| route.name.to_string()),
         "lost": lost(gateway, outcome),
@@ -60,6 +67,24 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
         "would_refuse": facts.would_refuse.to_vec(),
         "allowed": outcome.is_allowed(),
     });
+    tell_verdict(gateway, outcome, route, &mut told);
+    hide_interpolated(gateway, &mut told);
+    told
+}
+
+/// Whatever interpolation put into the file is shown nowhere, wherever it has got to.
+fn hide_interpolated(gateway: &Gateway, told: &mut Value) {
+    match told {
+        Value::String(text) => *text = gateway.sources.iter().fold(std::mem::take(text), |text, source| source.without_interpolated(text)),
+        Value::Array(all) => all.iter_mut().for_each(|one| hide_interpolated(gateway, one)),
+        Value::Object(all) => all.values_mut().for_each(|one| hide_interpolated(gateway, one)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, told: &mut Value) {
+    let facts = &outcome.facts;
+    let identity = facts.identity.as_deref();
     match &outcome.verdict {
         Verdict::Relayed { upstream, head } => {
             let before = outcome.head.as_ref().map(|head| head.headers.clone()).unwrap_or_default();
@@ -71,9 +96,13 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
             told["upstream_path"] = json!(head.uri.path_and_query().map(|path| hidden(gateway, path.as_str())));
             told["headers"] = json!({ "added": added, "removed": removed });
             if let Some((route, relay)) = route.and_then(|route| route.relay(facts.chosen).map(|relay| (route, relay))) {
+                told["answer"] = answer(gateway, route, relay, facts);
                 if relay.has_own_timeouts {
                     let Timeouts { connect: _, response, idle } = relay.timeouts;
                     told["timeouts"] = json!({ "response": Period(response).to_string(), "idle": Period(idle).to_string() });
+                }
+                if relay.upstream.pool.upstream.balance == Balance::Hash {
+                    told["balance"] = balance(route, relay, outcome.head.as_ref(), facts);
                 }
                 if let Some(version) = relay.upstream.pool.upstream.proxy_protocol {
                     told["proxy_protocol"] = json!({ "version": version.to_string(), "client": facts.client.to_string() });
@@ -94,16 +123,37 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
             told["answer_headers"] = headers.iter().map(|(name, value)| json!([name.as_str(), shown(gateway, name, value)])).collect();
         }
     }
-    told
+}
+
+/// What the gateway adds to an answer of the upstream, and what it takes away beside what no client is told.
+fn answer(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts) -> Value {
+    let Ok(mut head) = ResponseHeader::build(200, None) else { return Value::Null };
+    let host = relay.upstream.pool.targets().first().map_or(HeaderValue::from_static(""), |target| target.host_header.clone());
+    make_answer(route, relay, facts, &host, &mut head);
+    let mut added: Vec<_> = head.headers.iter().map(|(name, value)| [name.to_string(), shown(gateway, name, value)]).collect();
+    added.sort();
+    let removed: Vec<_> = route.response.removed().map(ToString::to_string).collect();
+    json!({ "added": added, "removed": removed })
+}
+
+/// What tells the request apart from others, and the target that has its key while it works and is not overloaded.
+fn balance(route: &Route, relay: &Relay, head: Option<&RequestHeader>, facts: &Facts) -> Value {
+    let key = head.and_then(|head| relay.hash.key(route, &head.headers, facts));
+    let target = key.and_then(|(key, _)| owner(&relay.upstream.pool, key)).map(|target| target.address.to_string());
+    json!({ "by": key.map(|(_, by)| by.to_string()), "target": target })
 }
 
 /// The key sets of providers that a route's authenticators verify with. Nobody is asked here, so their age is not known.
 fn key_sets(route: &Route) -> Vec<Value> {
+    let asked = |one: &Authenticator| match &one.method {
+        Method::Introspection(issuer) => Some(json!({ "authenticator": one.name, "issuer": issuer.told() })),
+        Method::Jwt(_) | Method::ApiKey(_) | Method::ClientCertificate(_) => None,
+    };
     let published = |one: &Authenticator| {
         let published = one.published()?;
         Some(json!({ "authenticator": one.name, "keys": published.source.told(), "age": Value::Null }))
     };
-    route.policies.auth.authenticators().iter().filter_map(|one| published(one)).collect()
+    route.policies.auth.authenticators().iter().filter_map(|one| published(one).or_else(|| asked(one))).collect()
 }
 
 /// How long a tunnel would live.
@@ -216,7 +266,10 @@ pub fn text(told: &Value) -> String {
     if let Some(file) = told["revocation"]["file"].as_str() {
         say("revocation", vec![format!("{file}, as it is now: {} entries", told["revocation"]["entries"])]);
     }
-    let set = |set: &Value| format!("{}: {}; their age is not known here: see `/status`", str(&set["authenticator"]), str(&set["keys"]));
+    let set = |set: &Value| match set["issuer"].as_str() {
+        Some(issuer) => format!("{}: tokens are {issuer}", str(&set["authenticator"])),
+        None => format!("{}: {}; their age is not known here: see `/status`", str(&set["authenticator"]), str(&set["keys"])),
+    };
     say("key sets", rows(&told["key_sets"]).iter().map(set).collect());
     say("consumer", vec![str(&told["consumer"])]);
     say("subject", vec![str(&told["subject"])]);
@@ -234,6 +287,16 @@ pub fn text(told: &Value) -> String {
     say("shadow", rows(&told["would_refuse"]).iter().map(|code| format!("would refuse: {}", str(code))).collect());
     let because = told["upstream_because"].as_str().map(|because| format!(", by {because}")).unwrap_or_default();
     say("upstream", vec![told["upstream"].as_str().map(|upstream| format!("{upstream}{because}")).unwrap_or_default()]);
+    if let Some(balance) = told.get("balance") {
+        let target = str(&balance["target"]);
+        say(
+            "target",
+            vec![match balance["by"].as_str() {
+                Some(by) => format!("{target} by {by}, while it works and is not overloaded"),
+                None => "any: the request has nothing of `hash_by`".to_owned(),
+            }],
+        );
+    }
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
         say("timeouts", vec![format!("response {}, idle {}", str(&timeouts["response"]), str(&timeouts["idle"]))]);
@@ -254,7 +317,11 @@ pub fn text(told: &Value) -> String {
             say("reason", vec![str(&told["reason"])]);
             say("with", rows(&told["answer_headers"]).iter().map(pair).collect());
         }
-        None => say("answer", vec!["that of the upstream".to_owned()]),
+        None => {
+            say("answer", vec!["that of the upstream".to_owned()]);
+            say("with", rows(&told["answer"]["added"]).iter().map(pair).collect());
+            say("without", rows(&told["answer"]["removed"]).iter().map(str).collect());
+        }
     }
     text
 }

@@ -160,7 +160,7 @@ fn routes_lists_what_needs_no_credential_with_shadowed_authentication() {
     assert_eq!(
         all,
         "\
-ROUTE   HOST             PATH            METHODS  AUTH          LIMITS  TARGET
+ROUTE   HOST             PATH            METHODS  AUTH          LIMITS  UPSTREAM
 orders  api.example.com  /api/orders/**  GET      idp           few     orders
 trial   *                /trial          *        idp (shadow)  -       orders
 hello   *                /hello          *        public        -       respond 200
@@ -260,6 +260,12 @@ sent with  traceparent: ...
            x-user: ada
 without    x-debug
 answer     that of the upstream
+with       ratelimit: \"few\";r=1;t=1800
+           ratelimit-policy: \"few\";q=2;w=3600
+           x-ratelimit-limit: 2
+           x-ratelimit-remaining: 1
+           x-ratelimit-reset: 1800
+           x-request-id: ...
 "
     );
 }

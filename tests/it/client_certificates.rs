@@ -23,9 +23,12 @@ consumers:
   acme:
     identities: [{ authenticator: mesh, claim: uri, is: "spiffe://example/acme" }, { authenticator: mesh, claim: email, is: ops@acme.example }]
     scopes: [read]
+    plan: gold
+    tags: { version: v2 }
   beta:
     keys: [{ sha256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }]
     identities: [{ authenticator: mesh, claim: fingerprint, is: "{beta}" }]
+plans: { gold: { rate: 1000/h } }
 limits:
   each: { rate: 3/h, by: [consumer, client_ip] }
 upstreams: { up: { targets: ["{up}"] } }
@@ -62,6 +65,11 @@ fn dns(text: &str) -> SanType {
 }
 
 fn setup() -> Setup {
+    setup_with("")
+}
+
+/// With more sections.
+fn setup_with(more: &str) -> Setup {
     let (ca, clients, others) = (Ca::new("Test"), Ca::new("Clients"), Ca::new("Others"));
     let main = ca.server(&["main.example"]);
     let acme = clients.client("acme", 0x0a1b, &[uri("spiffe://example/acme"), dns("orders.example")]);
@@ -71,13 +79,14 @@ fn setup() -> Setup {
     let foreign = others.client("acme", 1, &[uri("spiffe://example/acme")]);
     let fingerprint = fingerprint(&beta);
     let upstream = Upstream::start();
-    let mut config = Gateway::config(TEXT)
+    let mut config = Gateway::config(&format!("{TEXT}{more}"))
         .var("up", upstream.address())
         .var("beta", fingerprint)
         .file("main.pem", main.chain)
         .file("main.key", main.key)
         .file("ca.pem", ca.pem.clone())
         .file("clients.pem", clients.pem.clone())
+        .file("clients.pem.revoked", "")
         .file("clients.crl", clients.revoke(&[3]));
     for (name, leaf) in [("acme", acme), ("beta", beta), ("gone", gone), ("nobody", nobody), ("foreign", foreign)] {
         config = config.file(&format!("{name}.pem"), leaf.chain).file(&format!("{name}.key"), leaf.key);
@@ -228,6 +237,27 @@ fn a_reload_of_consumers_changes_who_an_open_connection_is() {
     assert_eq!(client.get("main.example", "/read").unwrap().0, 401);
     setup.gateway.reload(TEXT);
     assert_eq!(client.get("main.example", "/read").unwrap().0, 200);
+}
+
+#[test]
+fn a_consumer_that_is_revoked_is_refused_on_its_open_connection_and_one_that_is_not_has_its_tags() {
+    let setup = setup_with("revocation: { file: clients.pem.revoked }\n");
+    let leaf = |name: &str| {
+        let read = |kind: &str| std::fs::read_to_string(setup.gateway.dir().join(format!("{name}.{kind}"))).unwrap();
+        Leaf { chain: read("pem"), key: read("key") }
+    };
+    let connect = |name: &str| TlsClient::connect(setup.gateway.address(), "main.example", &setup.ca, Some(&leaf(name))).unwrap();
+    let (mut acme, mut beta) = (connect("acme"), connect("beta"));
+    assert_eq!((acme.get("main.example", "/mesh/a").unwrap().0, beta.get("main.example", "/mesh/a").unwrap().0), (200, 200));
+    std::fs::write(setup.gateway.dir().join("clients.pem.revoked"), "{\"consumer\": \"beta\", \"reason\": \"left\"}\n").unwrap();
+    let (status, text) =
+        eventually("the revocation", || Some(beta.get("main.example", "/mesh/a").unwrap()).filter(|(status, _)| *status != 200));
+    assert!(status == 401 && text.contains("credential-revoked") && text.contains("clientcertificate realm="), "{text}");
+    assert_eq!(acme.get("main.example", "/mesh/a").unwrap().0, 200);
+    let line = setup.gateway.log_line_where(|line| line["code"] == "credential-revoked");
+    assert_eq!(line["reason"], "consumer `beta` is revoked: left");
+    let line = setup.gateway.log_line_where(|line| line["consumer"] == "acme");
+    assert_eq!((&line["plan"], &line["tags"]["version"]), (&"gold".into(), &"v2".into()), "{line}");
 }
 
 #[test]

@@ -290,7 +290,7 @@ routes: { r: { match: { path: / }, auth: [j], upstream: u } }",
     let gateway = gateway.expect("it is sound");
     let memories = gateway.authenticators.iter().filter_map(|one| match &one.method {
         Method::Jwt(jwt) => Some(jwt.memory().capacity()),
-        Method::ApiKey(_) | Method::ClientCertificate(_) => None,
+        Method::Introspection(_) | Method::ApiKey(_) | Method::ClientCertificate(_) => None,
     });
     assert_eq!(memories.collect::<Vec<_>>(), [2 << 20]);
 }

@@ -196,6 +196,18 @@ fn compare(seen: &Seen, told: &Value, sent: &Sent, log: &BTreeMap<String, Value>
             differ("sent path", redacted(&request.target), text(&told["upstream_path"]).to_owned());
             let (really, explained) = apart(masked(lower(&request.headers)), masked(expected(sent, told)));
             differ("headers upstream", really, explained);
+            let pairs = told["answer"]["added"].as_array().into_iter().flatten();
+            let added: Vec<_> = pairs.map(|pair| (text(&pair[0]).to_owned(), text(&pair[1]).to_owned())).collect();
+            let removed: Vec<_> = told["answer"]["removed"].as_array().into_iter().flatten().map(text).collect();
+            let mut really = lower(&response.headers);
+            differ(
+                "removed from the answer",
+                removed.iter().any(|name| really.iter().any(|(other, _)| other == name)).to_string(),
+                "false".to_owned(),
+            );
+            really.retain(|(name, _)| !OF_UPSTREAM.contains(&name.as_str()));
+            let (really, explained) = apart(masked(really), masked(added));
+            differ("headers of the upstream's answer", really, explained);
         }
         None => {
             let pairs = told["answer_headers"].as_array().into_iter().flatten();
@@ -207,6 +219,9 @@ fn compare(seen: &Seen, told: &Value, sent: &Sent, log: &BTreeMap<String, Value>
         }
     }
 }
+
+/// What an answer has of the upstream itself, and of its framing.
+const OF_UPSTREAM: &[&str] = &["date", "content-length", "content-type", "connection", "keep-alive", "transfer-encoding", "x-inner"];
 
 /// What the upstream must get: what was sent, with what `explain` says is added and removed.
 fn expected(sent: &Sent, told: &Value) -> Vec<(String, String)> {

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod ambiguous;
+mod balance;
 mod bench_configs;
 mod change;
 mod cli;
@@ -20,6 +21,7 @@ mod harness;
 mod hostile;
 mod http2;
 mod https;
+mod introspection;
 mod keys;
 mod limits;
 mod listen;
@@ -34,6 +36,7 @@ mod readme;
 mod relay;
 mod reload;
 mod removed_listener;
+mod schema;
 mod stalled;
 mod stop;
 mod streaming;

@@ -305,6 +305,23 @@ fn check_warns_of_a_certificate_that_expires_soon_and_the_metric_says_when() {
 }
 
 #[test]
+fn a_revocation_list_past_its_date_still_counts_and_is_warned_of() {
+    let (ca, ours) = (Ca::new("Test"), Ca::new("Clients"));
+    let config = config(&ca, "client_certificates: { ca: clients.pem, crl: clients.crl }").file("clients.pem", ours.pem.clone());
+    let gateway = config.file("clients.crl", ours.revoke_until(&[2], 2025)).start();
+    let ask =
+        |serial| TlsClient::connect(gateway.address(), "main.example", &ca, Some(&ours.client("x", serial, &[])))?.get("main.example", "/");
+    assert_eq!(ask(1).unwrap().0, 200);
+    assert!(ask(2).is_err());
+    let said = String::from_utf8(gateway.sluice(&["check", "sluice.yaml"]).stderr).unwrap();
+    let warning =
+        "warning: a revocation list of certificate `main` of listener `public` is past its date: who was revoked since is still believed";
+    assert!(said.contains(warning), "{said}");
+    let until = gateway.metric(r#"sluice_tls_revocation_list_expiry_timestamp_seconds{listener="public",certificate="main"}"#);
+    assert_eq!(until, 1_735_689_600.0);
+}
+
+#[test]
 fn explain_knows_which_names_a_listener_has_certificates_for_and_that_it_speaks_tls_only() {
     let ca = Ca::new("Test");
     let gateway = config(&ca, "").start();

@@ -67,6 +67,13 @@ fn each_certificate_has_clients_of_its_own_and_no_way_leads_past_them() {
     let port = gateway.address().port();
     let bare = Command::new("curl").args(["-s", "-k", "-H", "Host: a.example", &format!("https://127.0.0.1:{port}/")]).output().unwrap();
     assert!(!bare.status.success(), "{bare:?}");
+    assert_eq!(ask("unknown", Some(&of_one), "a"), None);
+    Client::connect(gateway.address()).send([22, 3, 1, 0, 5, 9, 9, 9, 9, 9]).expect_close();
+    let count = |result: &str| gateway.metric(&format!(r#"sluice_tls_handshakes_total{{listener="public",result="{result}"}}"#));
+    eventually("the counts", || {
+        let counts = ["unknown_name", "malformed", "client_certificate"].map(count);
+        (counts == [2.0, 1.0, 5.0]).then_some(())
+    });
     // The same over HTTP/2.
     let over = |name: &str, host: &str| {
         let output = Command::new("curl")

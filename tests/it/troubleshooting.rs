@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use super::harness::{Answer, Config, Gateway, Step, Upstream, eventually};
+use super::harness::{Answer, Ca, Config, Gateway, Step, TlsClient, Upstream, eventually};
 use super::keys::{Signer, now};
 
 const CONFIG: &str = r#"
@@ -190,6 +190,44 @@ routes:
     let explained = gateway.sluice(&["explain", "sluice.yaml", "GET http://host/strict", "-H", &format!("authorization: {behind}")]);
     let explained = String::from_utf8(explained.stdout).unwrap();
     assert!(explained.contains("token-expired: expired ") && !explained.contains(&behind[7..]), "{explained}");
+}
+
+// docs/troubleshooting.md, "A client with a certificate is not let in"
+#[test]
+fn a_certificate_that_is_nobodys_is_told_in_words_that_can_be_written_down() {
+    let [quoted] = quoted("certificate").try_into().unwrap();
+    let (ca, clients) = (Ca::new("Test"), Ca::new("Clients"));
+    let main = ca.server(&["main.example"]);
+    let own = clients.client("orders", 1, &[rcgen::SanType::URI("spiffe://example/orders".try_into().unwrap())]);
+    let text = r#"
+listeners:
+  public:
+    address: "127.0.0.1:{port}"
+    tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: clients.pem } }
+authenticators: { mesh: { client_certificate: {} } }
+consumers: { orders: { identities: [{ authenticator: mesh, claim: uri, is: "{uri}" }] } }
+routes: { all: { match: { path: /** }, auth: [mesh], respond: { status: 204 } } }
+"#;
+    let start = |uri: &str| {
+        let config = Gateway::config(text).var("uri", uri).file("main.pem", main.chain.clone()).file("main.key", main.key.clone());
+        config.file("clients.pem", clients.pem.clone()).start()
+    };
+    let ask = |gateway: &Gateway| {
+        let mut client = TlsClient::connect(gateway.address(), "main.example", &ca, Some(&own)).unwrap();
+        client.get("main.example", "/").unwrap().0
+    };
+    let gateway = start("spiffe://example/other");
+    assert_eq!(ask(&gateway), 401);
+    let line = gateway.log_lines(1).remove(0);
+    // All but the fingerprint, which is another's each time.
+    let (known, written) = (line["reason"].as_str().unwrap().to_owned(), quoted["reason"].as_str().unwrap().to_owned());
+    let short = |reason: &str| reason.split(", fingerprint `").next().unwrap().to_owned();
+    assert_eq!(short(&known), short(&written));
+    for name in ["status", "code", "client_subject"] {
+        assert_eq!(line[name], quoted[name]);
+    }
+    let uri = known.split("uri `").nth(1).unwrap().split('`').next().unwrap();
+    assert_eq!(ask(&start(uri)), 204, "as it was told");
 }
 
 // docs/troubleshooting.md, "A reload is refused"

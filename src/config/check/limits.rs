@@ -111,6 +111,10 @@ fn shared(document: &Document, errors: &mut Vec<Diagnostic>) {
 /// A plan says how much, and its quota has a name that nobody else has.
 fn plans(document: &Document, errors: &mut Vec<Diagnostic>) {
     for (name, plan) in &document.plans {
+        if let Some((other, _)) = document.limits.iter().find(|(other, _)| other.value == name.value) {
+            let message = format!("`{}` is the name of a plan, too: headers, logs and metrics could not tell them apart", name.value);
+            errors.push(Diagnostic::at(&other.place, "limit-name", message).help("give one of them another name"));
+        }
         match (&plan.rate, &plan.quota) {
             (None, None) => errors.push(
                 Diagnostic::at(&name.place, "limit-without-rate", format!("the plan `{}` says neither `rate` nor `quota`", name.value))
@@ -212,8 +216,7 @@ fn can_come_up_empty(
     let has_tag = |tag: &str| match &route.own.auth.value {
         AuthSettings::Public => false,
         AuthSettings::AnyOf(names) => names.iter().all(|name| {
-            let jwt = index.authenticators.get(name.as_str()).and_then(|settings| settings.jwt.as_ref());
-            jwt.is_none_or(|jwt| jwt.tags.contains_key(tag))
+            index.authenticators.get(name.as_str()).is_none_or(|found| !found.takes_tokens() || found.tags().any(|(own, _)| own == tag))
         }),
     };
     let caller = callers(index, route, effective, limit)?.into_iter().find(|caller| {

@@ -3,6 +3,7 @@
 //!
 //! What only the compiling of a part can find (path patterns, key sets, CORS origins, routes of equal rank) is found there.
 
+mod balance;
 mod consumers;
 mod headers;
 mod https;
@@ -49,6 +50,7 @@ pub fn check_partial(document: &Document, broken: &Broken) -> Vec<Diagnostic> {
     routes::check(&index, &mut errors);
     limits::check(&index, &mut errors);
     consumers::check(&index, &mut errors);
+    balance::check(&index, &mut errors);
     tags::check(&index, &mut errors);
     state::check(&index, &mut errors);
     tests_section::check(&index, &mut errors);

@@ -193,9 +193,10 @@ fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
 }
 
 fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &mut Vec<Diagnostic>) {
-    let AuthenticatorSettings { jwt, api_key, client_certificate } = settings;
+    let AuthenticatorSettings { jwt, introspection, api_key, client_certificate } = settings;
     let kinds = [
         ("jwt", jwt.as_ref().map(|_| &name.place)),
+        ("introspection", introspection.as_ref().map(|_| &name.place)),
         ("api_key", api_key.as_ref().map(|_| &name.place)),
         ("client_certificate", client_certificate.as_ref().map(|_| &name.place)),
     ];
@@ -228,8 +229,19 @@ fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &m
 }
 
 fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
-    let UpstreamSettings { targets, protocol: _, http2: _, tls: _, proxy_protocol: _, pool: _, balance: _, health, timeouts, retries } =
-        settings;
+    let UpstreamSettings {
+        targets,
+        protocol: _,
+        http2: _,
+        tls: _,
+        proxy_protocol: _,
+        pool: _,
+        balance: _,
+        hash_by: _,
+        health,
+        timeouts,
+        retries,
+    } = settings;
     not_empty(targets, &targets.place, "at least one target, such as `[127.0.0.1:3000]`", errors);
     if let Some(health) = health {
         some_time(&health.every, errors);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::Wrong;
+use crate::config::diagnostic::INTERPOLATED;
 use crate::config::document::{Document, RouteOwnSettings, RouteSettings};
 use crate::config::effective::Effective;
 use crate::config::plan::{Action, Others, Relay, Route, Shown, UpstreamPlan};
@@ -17,9 +18,10 @@ use crate::policy::authenticators::Authenticators;
 use crate::policy::authn::{Auth, AuthSettings};
 use crate::policy::limits::limit::Limit;
 use crate::policy::{ForRoute, Policies, Shadow};
+use crate::relay::balance::hash_by::HashKeys;
 use crate::relay::choice::{Choice, GoesTo};
 use crate::relay::edits::HeaderEdits;
-use crate::relay::head::HeadPlan;
+use crate::relay::head::{HeadPlan, Told};
 use crate::relay::rewrite::Rewrite;
 use crate::relay::timeouts::RouteTimeouts;
 use crate::relay::translate::grpc_web;
@@ -124,12 +126,17 @@ impl Parts<'_> {
             timeouts: own_timeouts.over(upstream.pool.upstream.timeouts),
             has_own_timeouts: given.given(|all| &all.timeouts).is_some(),
             grpc_web,
+            hash: HashKeys::compile(&upstream.pool.upstream.hash_by, names),
             upstream,
             head: HeadPlan {
                 rewrite,
                 edits,
                 credentials: auth.removed_headers().to_vec(),
-                write_forwarded: header.is_some_and(|header| header.eq_ignore_ascii_case("forwarded")),
+                told_by: match header.map(|header| header.to_ascii_lowercase()).as_deref() {
+                    None | Some("x-forwarded-for") => Told::XForwarded,
+                    Some("forwarded") => Told::Forwarded,
+                    Some(_) => Told::Another,
+                },
             },
             cut: auth.removed_parameters().iter().map(|name| name.to_string()).collect(),
         })
@@ -145,8 +152,9 @@ impl Parts<'_> {
             AuthSettings::Public => vec!["public".to_owned()],
             AuthSettings::AnyOf(names) => names.iter().map(|name| name.value.clone()).collect(),
         };
-        let conditions = own.matches.headers.iter().map(|(name, value)| format!("{name}: {}", value.value));
-        let conditions = conditions.chain(own.matches.query.iter().map(|(name, value)| format!("?{name}={}", value.value)));
+        let shown = |value: &At<String>| if value.place.is_interpolated() { INTERPOLATED.to_owned() } else { value.value.clone() };
+        let conditions = own.matches.headers.iter().map(|(name, value)| format!("{name}: {}", shown(value)));
+        let conditions = conditions.chain(own.matches.query.iter().map(|(name, value)| format!("?{name}={}", shown(value))));
         Shown {
             listeners: match &own.listeners {
                 Some(_) => list(&own.listeners),

@@ -39,6 +39,7 @@ fn bad() -> Vec<(&'static str, String, &'static Kind)> {
         ("3.1 method with NUL", line("GE\0T / HTTP/1.1"), &REQUEST_LINE_INVALID),
         ("3.1 method beyond ASCII", line("GÉT / HTTP/1.1"), &REQUEST_LINE_INVALID),
         ("3 a long method", line(&format!("{} / HTTP/1.1", "A".repeat(33))), &METHOD_UNSUPPORTED),
+        ("9110 9.3.8 TRACE", line("TRACE / HTTP/1.1"), &METHOD_UNSUPPORTED),
         ("3.2.3 CONNECT", line("CONNECT a:443 HTTP/1.1"), &TARGET_REFUSED),
         ("2.3 HTTP/0.9", "GET /\r\n".into(), &VERSION_UNSUPPORTED),
         ("2.3 HTTP/0.9 with the word", line("GET / HTTP/0.9"), &VERSION_UNSUPPORTED),

@@ -23,7 +23,7 @@ const METHOD_BYTES: usize = 32;
 
 /// The head of a request, with Host for `:authority` and one Cookie for its crumbs, or why it is none.
 pub fn judge(mut parts: Parts, bounds: &HeadBounds) -> Result<RequestHeader, &'static Kind> {
-    if parts.method.as_str().len() > METHOD_BYTES {
+    if parts.method.as_str().len() > METHOD_BYTES || parts.method == Method::TRACE {
         return Err(&METHOD_UNSUPPORTED);
     }
     if parts.method == Method::CONNECT || parts.uri.scheme_str().is_some_and(|scheme| !matches!(scheme, "http" | "https")) {

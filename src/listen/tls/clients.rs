@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::PROVIDER;
 use super::certificate::{bad, certificates, pem};
 use super::facts::ClientCertificate;
-use super::names::Names;
+use super::names::{self, Names};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 use crate::policy::client_certificate::Callers;
@@ -37,6 +37,8 @@ pub struct ClientsSettings {
 pub struct Clients {
     verifier: Arc<dyn ClientCertVerifier>,
     pub is_required: bool,
+    /// When the first of its revocation lists is older than it says it may be, in seconds since 1970.
+    pub lists_until: Option<i64>,
     /// Of all that was read: what was verified under another digest may not hold any more.
     pub digest: [u8; 32],
 }
@@ -63,12 +65,14 @@ impl Clients {
                 }
             }
         }
+        let mut lists_until = None;
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), PROVIDER.clone());
         if let Some(crl) = crl {
             match pem::<CertificateRevocationListDer<'static>>(crl, "revocation list", "revocation list") {
                 Err(error) => wrong.push(error),
                 Ok(lists) => {
                     lists.iter().for_each(|list| digest.update(list));
+                    lists_until = lists.iter().filter_map(|list| names::next_update(list)).min();
                     builder = builder.with_crls(lists);
                 }
             }
@@ -82,7 +86,7 @@ impl Clients {
         let verifier = builder.build().map_err(|error| vec![bad(crl.as_ref().unwrap_or(ca), "", &format!("cannot be used: {error}"))])?;
         let mut own = [0; 32];
         own.copy_from_slice(digest.finish().as_ref());
-        Ok(Clients { verifier, is_required, digest: own })
+        Ok(Clients { verifier, is_required, lists_until, digest: own })
     }
 
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {

@@ -9,6 +9,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
 use x509_parser::x509::X509Name;
 
 /// What a certificate says.
@@ -73,6 +74,12 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
         return Some(four.into());
     }
     <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
+}
+
+/// When a revocation list in DER says that there will be a newer one, in seconds since 1970.
+pub(super) fn next_update(list: &[u8]) -> Option<i64> {
+    let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+    list.next_update().map(|time| time.timestamp())
 }
 
 fn serial(bytes: &[u8]) -> String {
@@ -145,4 +152,35 @@ fn common_name(name: &X509Name<'_>) -> Option<String> {
     let mut all = name.iter_common_name();
     let first = all.next()?.as_str().ok()?;
     (all.next().is_none() && !first.chars().any(char::is_control)).then(|| first.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_certificate_says_it_is_read_or_not_and_nothing_breaks() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(["a.example".to_owned(), "192.0.2.1".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::OrganizationName, "a, b");
+        params.subject_alt_names.push(rcgen::SanType::URI("spiffe://example/a".try_into().unwrap()));
+        params.subject_alt_names.push(rcgen::SanType::Rfc822Name("a@a.example".try_into().unwrap()));
+        let whole = params.self_signed(&key).unwrap().der().to_vec();
+        let names = Names::of(&whole).unwrap();
+        assert_eq!(
+            (names.dns, names.uris, names.emails),
+            (vec!["a.example".into()], vec!["spiffe://example/a".into()], vec!["a@a.example".into()])
+        );
+        let mut read = 0;
+        for at in 0..whole.len() {
+            assert_eq!(Names::of(&whole[..at]), None, "a part of one is none");
+            for bit in 0..8 {
+                let mut other = whole.clone();
+                other[at] ^= 1 << bit;
+                read += usize::from(Names::of(&other).is_some());
+            }
+        }
+        assert!(read > 500, "most of it is names, keys and a signature: {read}");
+        assert_eq!(Names::of(&[&whole[..], &[0]].concat()), None, "nor is one with more behind it");
+    }
 }

@@ -4,6 +4,7 @@
 pub mod crowd;
 pub mod for_tags;
 pub mod handover;
+pub mod hash;
 pub mod headers;
 pub mod key;
 pub(super) mod level;

@@ -45,6 +45,7 @@ pub fn lines() -> Vec<Row> {
         line("9110 9.1", "DELETE /get HTTP/1.1", no(405, "method-not-allowed")).tight(),
         // targets
         line("9110 9.3.6", "CONNECT a.example:443 HTTP/1.1", bad(400, "target-refused")),
+        line("9110 9.3.8", "TRACE /x HTTP/1.1", bad(501, "method-unsupported")),
         line("9110 9.3.6", "CONNECT /x HTTP/1.1", bad(400, "target-refused")),
         line("9112 3.2", "GET x HTTP/1.1", bad(400, "target-refused")),
         line("9112 3.2", "GET a.example:80 HTTP/1.1", bad(400, "target-refused")),

@@ -309,6 +309,8 @@ fn compare_log(gateway: &Gateway, expected: &[Logged], wrong: &mut Vec<String>) 
         let logged = (line["status"].as_u64(), line["code"].as_str().unwrap_or_default());
         if logged != (Some(u64::from(*status)), *code) {
             wrong.push(format!("{status} {code} is not what was logged: {line}"));
+        } else if code.starts_with("path-") && line["path"].as_str().is_none_or(str::is_empty) {
+            wrong.push(format!("{status} {code} does not tell the path: {line}"));
         }
         if !line["reason"].as_str().unwrap_or_default().contains(reason) {
             wrong.push(format!("the reason should say {reason:?}: {line}"));

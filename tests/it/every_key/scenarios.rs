@@ -470,6 +470,94 @@ pub const KEYS: &[(&str, Proof)] = &[
     ("consumers_from.file", Test("keys_of_a_file_are_rotated_without_a_reload_and_a_bad_file_changes_nothing")),
     ("revocation.file", Test("a_revocation_holds_for_the_next_request_also_of_a_remembered_token")),
     (
+        "authenticators.*.introspection.issuer",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, issuer: [[i||k]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.audiences",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, audiences: [ [[a||b]] ] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.scope_claim",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s[[, scope_claim: /realm/s||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], allow: { scopes: [deep] }, upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.role_claim",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s[[, role_claim: /realm/r||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], allow: { roles: [deep] }, upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.plan.claim",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, plan: { claim: [[tier||sub]], default: free } } } }\nplans: { free: { rate: 2/h }, pro: { rate: 3/h } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.plan.default",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, plan: { claim: tier, default: [[free||pro]] } } } }\nplans: { free: { rate: 2/h }, pro: { rate: 3/h } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.tags.*.claim",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, tags: { t: { claim: [[tier||sub]], default: none } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.tags.*.values",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, tags: { t: { claim: tier, values: [ [[pro||max]] ], default: none } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.tags.*.default",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, tags: { t: { claim: tier, default: [[none||free]] } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.forward",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s[[, forward: { x-user: sub }||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.pass",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s[[, pass: true||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | authorization: Bearer x | claims={"sub":"ada"}"#],
+        ),
+    ),
+    ("authenticators.*.introspection.url", Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused")),
+    ("authenticators.*.introspection.client_id", Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused")),
+    (
+        "authenticators.*.introspection.client_secret",
+        Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused"),
+    ),
+    ("authenticators.*.introspection.ca", Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused")),
+    ("authenticators.*.introspection.plain_http", Test("an_issuer_elsewhere_is_asked_in_plain_text_only_where_that_is_written")),
+    ("authenticators.*.introspection.deadline", Test("an_issuer_that_does_not_answer_is_a_503_and_not_remembered")),
+    ("authenticators.*.introspection.remember", Test("an_answer_is_believed_as_long_as_is_written_and_not_longer_than_the_token")),
+    ("authenticators.*.introspection.remember_inactive", Test("an_answer_is_believed_as_long_as_is_written_and_not_longer_than_the_token")),
+    (
         "limits.*.per",
         Differs(
             "limits: { one: { rate: 1/h, by: [client_ip][[, per: route||]] } }\nroutes: { r: { match: { path: /a }, auth: public, limits: [one], upstream: u }, s: { match: { path: /b }, auth: public, limits: [one], upstream: u } }",
@@ -505,6 +593,14 @@ pub const KEYS: &[(&str, Proof)] = &[
     ("upstreams.*.tls.certificate.chain", Test("a_target_that_asks_for_a_certificate_gets_it")),
     ("upstreams.*.tls.certificate.key", Test("a_target_that_asks_for_a_certificate_gets_it")),
     ("upstreams.*.tls.minimum", Test("every_failure_of_a_handshake_has_its_reason")),
+    (
+        "upstreams.*.hash_by",
+        Differs(
+            "upstreams: { u: { targets: [127.0.0.1:2, 127.0.0.1:3, 127.0.0.1:4], balance: hash, hash_by: [ [[header:x-user||client_ip]] ] } }
+routes: { r: { match: { path: / }, auth: public, upstream: u } }",
+            &["GET http://a/ | x-user: ada"],
+        ),
+    ),
     ("upstreams.*.balance", Test("the_less_busy_target_gets_the_next_request")),
     ("upstreams.*.health.path", Test("a_target_that_fails_its_checks_gets_nothing_until_it_is_well")),
     ("upstreams.*.health.every", Test("a_target_is_checked_as_often_as_configured")),

@@ -91,6 +91,11 @@ impl Ca {
 
     /// A revocation list with these serial numbers, in PEM.
     pub fn revoke(&self, serials: &[u64]) -> String {
+        self.revoke_until(serials, 2124)
+    }
+
+    /// One that is to be followed by another in the year given, on its first day.
+    pub fn revoke_until(&self, serials: &[u64], year: i32) -> String {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -99,7 +104,7 @@ impl Ca {
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2124, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),

@@ -1,0 +1,72 @@
+//! Decides whether what an upstream tells requests apart by can tell any apart.
+
+use super::Index;
+use crate::config::diagnostic::Diagnostic;
+use crate::config::types::At;
+use crate::entry::route::pattern::Pattern;
+use crate::policy::authn::AuthSettings;
+use crate::relay::balance::hash_by::HashBy;
+use crate::relay::choice::GoesTo;
+use crate::relay::upstream::Balance;
+
+pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
+    for (name, upstream) in &index.document.upstreams {
+        let hashes = upstream.balance.as_ref().filter(|balance| balance.value == Balance::Hash);
+        match (hashes, &upstream.hash_by) {
+            (None, None) => {}
+            (Some(balance), None) => errors.push(
+                Diagnostic::at(&balance.place, "missing-key", format!("`{}` has no `hash_by`, which `balance: hash` needs", name.value))
+                    .help("say what requests are told apart by, such as `hash_by: [header:x-user-id, client_ip]`"),
+            ),
+            (None, Some(by)) => errors.push(
+                Diagnostic::at(&by.place, "inert", "`hash_by` has no effect here: `balance` is not `hash`").help("add `balance: hash`"),
+            ),
+            (Some(_), Some(by)) => {
+                if by.value.is_empty() {
+                    let message = "an empty list: expected what requests are told apart by, such as `[header:x-user-id, client_ip]`";
+                    errors.push(Diagnostic::at(&by.place, "empty-list", message));
+                }
+                for (position, one) in by.value.iter().enumerate() {
+                    let before = &by.value[..position];
+                    if before.iter().any(|earlier| earlier.value == one.value) {
+                        errors.push(Diagnostic::at(&one.place, "listed-twice", format!("`{}` stands here twice", one.value)));
+                    } else if before.iter().any(|earlier| earlier.value == HashBy::ClientIp) {
+                        let message = format!("`{}` is never asked for: every request has the `client_ip` before it", one.value);
+                        errors.push(Diagnostic::at(&one.place, "inert", message).help("put `client_ip` last"));
+                    } else {
+                        errors.extend(never_there(index, name, one));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A key that no route of this upstream can have.
+fn never_there(index: &Index<'_>, upstream: &At<String>, by: &At<HashBy>) -> Option<Diagnostic> {
+    if index.broken.anything() {
+        return None;
+    }
+    let mut routes = index.document.routes.iter().zip(&index.effective).filter(|((_, route), effective)| {
+        let answers = route.own.respond.is_some() || route.own.redirect.is_some();
+        !answers && effective.upstream.is_some_and(|used| GoesTo::upstreams(used).iter().any(|used| used.value == upstream.value))
+    });
+    match &by.value {
+        HashBy::Path(name) => {
+            let has_it = |path: &At<String>| Pattern::parse(path).is_ok_and(|pattern| pattern.captures().any(|known| known == &**name));
+            if routes.any(|((_, route), _)| has_it(&route.own.matches.path)) {
+                return None;
+            }
+            let message = format!("no route that uses `{}` has `{{{name}}}` in its path", upstream.value);
+            Some(Diagnostic::at(&by.place, "inert", message).help(format!("name a segment, such as `/users/{{{name}}}/**`")))
+        }
+        HashBy::Consumer => {
+            if routes.any(|((_, route), _)| !matches!(route.own.auth.value, AuthSettings::Public)) {
+                return None;
+            }
+            let message = format!("every route that uses `{}` is public, so its callers are no consumers", upstream.value);
+            Some(Diagnostic::at(&by.place, "inert", message))
+        }
+        HashBy::Header(_) | HashBy::Cookie(_) | HashBy::Query(_) | HashBy::ClientIp => None,
+    }
+}

@@ -1,0 +1,36 @@
+//! From the head of an upstream's answer to the head that the client gets: the one place where the proxy and `explain` make it.
+//!
+//! Decides nothing itself: gathers what `reply/headers.rs` decides with.
+
+use http::HeaderValue;
+use pingora_http::ResponseHeader;
+use smallvec::SmallVec;
+
+use crate::config::plan::{Relay, Route};
+use crate::ctx::Facts;
+use crate::policy::limits;
+use crate::reply::headers::{Incoming, LOCATIONS, client_head};
+use crate::reply::location::Way;
+
+/// Changes `head`, which came from a target with this `Host`, into what the client gets.
+pub fn make_answer(route: &Route, relay: &Relay, facts: &Facts, target_host: &HeaderValue, head: &mut ResponseHeader) {
+    let mut told: SmallVec<[_; 5]> = SmallVec::new();
+    limits::headers::headers(&facts.charges, &mut |name, value| told.push((name, value)));
+    let rewrite = relay.head.rewrite.as_ref();
+    let own = facts.target.authority();
+    let incoming = Incoming {
+        scheme: facts.scheme,
+        request_id: facts.request_id.as_bytes(),
+        cors: &facts.cors,
+        has_cors_policy: route.policies.cors.is_some(),
+        limits: &told,
+        location: LOCATIONS.iter().any(|name| head.headers.contains_key(name)).then(|| Way {
+            scheme: facts.scheme,
+            host: own,
+            targets: relay.upstream.pool.targets(),
+            sent_host: rewrite.map_or(own, |rewrite| rewrite.sent_host(own, target_host.to_str().unwrap_or_default())),
+            rewrite,
+        }),
+    };
+    client_head(&route.response, &incoming, head);
+}

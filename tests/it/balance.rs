@@ -1,0 +1,109 @@
+//! How targets are chosen, seen from both sides of the real binary: by key, by latency, by chance.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::{Answer, Gateway, Step, Upstream};
+
+fn start(upstreams: &[Upstream], keys: &str) -> Gateway {
+    let targets: Vec<_> = upstreams.iter().map(|upstream| format!("\"{}\"", upstream.address())).collect();
+    let config = format!(
+        r#"
+server: {{ threads: 1 }}
+listeners: {{ l: {{ address: "127.0.0.1:{{port}}" }} }}
+upstreams: {{ u: {{ targets: [{}], {keys} }} }}
+routes: {{ r: {{ match: {{ path: "/users/{{user}}/**" }}, auth: public, upstream: u }} }}
+"#,
+        targets.join(", ")
+    );
+    Gateway::start(&config)
+}
+
+fn three() -> Vec<Upstream> {
+    (0..3).map(|_| Upstream::start()).collect()
+}
+
+/// How many requests each has had.
+fn shares(upstreams: &[Upstream]) -> Vec<usize> {
+    upstreams.iter().map(|upstream| upstream.requests().len()).collect()
+}
+
+#[test]
+fn requests_with_the_same_key_go_to_the_same_target_and_explain_names_it() {
+    let upstreams = three();
+    let gateway = start(&upstreams, "balance: hash, hash_by: [header:x-user, cookie:sid, query:id, \"path:user\", client_ip]");
+    let mut owners = BTreeMap::new();
+    for user in 0..24 {
+        let (user, cookie) = (format!("u{user}"), format!("a=b; sid=u{user}"));
+        let asked = [
+            ("header:x-user", Some(("x-user", user.as_str())), "/users/x/a".to_owned()),
+            ("cookie:sid", Some(("cookie", cookie.as_str())), "/users/x/a".to_owned()),
+            ("query:id", None::<(&str, &str)>, format!("/users/x/a?%69d={user}")),
+            ("path:user", None, format!("/users/{user}/{user}")),
+        ];
+        for (by, header, path) in asked {
+            let before = shares(&upstreams);
+            for _ in 0..3 {
+                assert_eq!(gateway.get(&path, header.as_slice()).status, 200);
+            }
+            let got: Vec<_> = shares(&upstreams).iter().zip(&before).map(|(now, before)| now - before).collect();
+            let owner = got.iter().position(|count| *count == 3);
+            let owner = owner.unwrap_or_else(|| panic!("{by} {user}: spread over {got:?}"));
+            *owners.entry((by, owner)).or_insert(0) += 1;
+
+            let url = format!("GET http://a{path}");
+            let file = gateway.file();
+            let mut args = vec!["explain", file.to_str().expect("UTF-8"), &url, "--json"];
+            let field = header.map(|(name, value)| format!("{name}: {value}"));
+            args.extend(field.iter().flat_map(|field| ["-H", field]));
+            let told: Value = serde_json::from_slice(&gateway.sluice(&args).stdout).expect("explain prints JSON");
+            assert_eq!(told["balance"]["by"], by, "{told:#}");
+            assert_eq!(told["balance"]["target"], upstreams[owner].address().to_string(), "{told:#}");
+        }
+    }
+    assert_eq!(owners.len(), 12, "each kind of key reaches all three: {owners:?}");
+}
+
+#[test]
+fn a_target_that_is_gone_moves_only_its_own_keys() {
+    let mut upstreams = three();
+    let gateway = start(&upstreams, "balance: hash, hash_by: [header:x-user]");
+    let owner = |upstreams: &[Upstream], user: usize| {
+        let before = shares(upstreams);
+        assert_eq!(gateway.get("/users/a/b", &[("x-user", &user.to_string())]).status, 200);
+        shares(upstreams).iter().zip(&before).position(|(now, before)| now > before)
+    };
+    let before: Vec<_> = (0..30).map(|user| owner(&upstreams, user)).collect();
+    drop(upstreams.pop());
+    for (user, was) in before.iter().enumerate() {
+        let is = owner(&upstreams, user);
+        assert!(is.is_some() && (is == *was || *was == Some(2)), "user {user} moved from {was:?} to {is:?}");
+    }
+}
+
+#[test]
+fn requests_without_a_key_and_random_ones_reach_every_target() {
+    for keys in ["balance: hash, hash_by: [header:x-user]", "balance: random"] {
+        let upstreams = three();
+        let gateway = start(&upstreams, keys);
+        let mut client = gateway.client();
+        (0..120).for_each(|_| assert_eq!(client.get("/users/a/b", &[]).status, 200));
+        assert!(shares(&upstreams).iter().all(|share| *share > 10), "{keys}: {:?}", shares(&upstreams));
+    }
+}
+
+#[test]
+fn a_target_that_answers_late_or_fails_fast_gets_little() {
+    let late = Upstream::script(|_| [vec![Step::Pause(Duration::from_millis(300))], Answer::ok("late").steps()].concat());
+    let failing = Upstream::script(|_| vec![Step::Close]);
+    let upstreams = [late, failing, Upstream::start()];
+    let gateway = start(&upstreams, "balance: peak_ewma");
+    for _ in 0..60 {
+        gateway.get("/users/a/b", &[]);
+    }
+    // Both of the others are drawn together in a third of all cases, which the better of them gets.
+    let [late, failing, good] = shares(&upstreams)[..] else { panic!("three") };
+    assert!(good > 30 && late > failing, "late {late}, failing {failing}, good {good}");
+}
