@@ -13,6 +13,12 @@ use Proof::{Differs, Test};
 
 /// `{good}` and the like are the tokens and keys of `every_key.rs`.
 pub const KEYS: &[(&str, Proof)] = &[
+    ("standards.tls_minimum", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.token_lifetime", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.token_algorithms", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.key_format.prefix", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.key_format.length", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.auth_required", Test("every_part_keeps_to_the_standards_or_is_refused")),
     ("server.threads", Test("as_many_workers_run_as_are_configured")),
     ("server.drain", Test("what_takes_longer_than_the_drain_is_cut_counted_and_logged")),
     ("server.settle", Test("while_it_settles_it_takes_new_connections_and_says_that_it_is_not_ready")),
