@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: run edge build test lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
+.PHONY: run edge partners tiers agents build test lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
 
 run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
 	$(CARGO) build --release --locked
@@ -12,6 +12,11 @@ run: setup              ## builds the release binary and serves conf/quickstart.
 edge: build             ## serves conf/edge.yaml, HTTPS with a certificate that this makes, before a small upstream
 	@scripts/edge-certificate.sh
 	@target/release/sluice echo --address 127.0.0.1:3001 --name orders & trap "kill $$!" EXIT; target/release/sluice run conf/edge.yaml
+
+partners tiers agents: build  ## serve conf/partners.yaml (or tiers, agents) before two small upstreams
+	@target/release/sluice test conf/$@.yaml
+	@target/release/sluice echo --address 127.0.0.1:3001 --name one & one=$$!; target/release/sluice echo --address 127.0.0.1:3002 --name two & \
+	trap "kill $$one $$!" EXIT; target/release/sluice run conf/$@.yaml
 
 build: setup
 	$(CARGO) build --release --locked

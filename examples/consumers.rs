@@ -43,7 +43,7 @@ fn load(folder: &std::path::Path, count: usize) -> Gateway {
 fn look_up(gateway: &Gateway, count: usize) -> u128 {
     let found = gateway.authenticators.iter().find_map(|one| match &one.method {
         Method::ApiKey(keys) => Some(keys),
-        Method::Jwt(_) | Method::ClientCertificate(_) => None,
+        Method::Jwt(_) | Method::Introspection(_) | Method::ClientCertificate(_) => None,
     });
     let keys = found.expect("there is one");
     let asked: Vec<_> = (0..1000)

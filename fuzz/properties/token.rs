@@ -15,7 +15,7 @@ pub fn hold(data: &[u8]) {
     let authenticators = &super::GATEWAY.authenticators;
     let jwt = authenticators.iter().find_map(|one| match &one.method {
         Method::Jwt(jwt) => Some(jwt),
-        Method::ApiKey(_) | Method::ClientCertificate(_) => None,
+        Method::Introspection(_) | Method::ApiKey(_) | Method::ClientCertificate(_) => None,
     });
     let jwt = jwt.expect("there is one");
     as_token(jwt, data);

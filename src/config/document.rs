@@ -8,6 +8,7 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer};
 
+use super::check::standards::StandardsSettings;
 use super::diagnostic::Source;
 use super::types::{At, Named, Period, Size};
 use crate::entry::canonical::Spelling;
@@ -45,6 +46,7 @@ pub struct Document {
     pub consumers: Named<ConsumerSettings>,
     pub consumers_from: Option<At<ConsumersFromSettings>>,
     pub revocation: Option<At<RevocationSettings>>,
+    pub standards: Option<At<StandardsSettings>>,
     pub plans: Named<PlanSettings>,
     pub limits: Named<LimitSettings>,
     pub upstreams: Named<UpstreamSettings>,

@@ -90,7 +90,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("validate", "limits"),
     ("aggregate", "upstream"),
     ("translate", "upstream"),
-    ("introspection", "jwt"),
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
     ("mtls", "jwt"),

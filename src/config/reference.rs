@@ -9,6 +9,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use super::check::standards::StandardsSettings;
 use super::document::{AdminSettings, DefaultsOwnSettings, PolicySettings, RouteOwnSettings, ServerSettings, TestSettings};
 use super::load::SECTIONS;
 use crate::entry::client_ip::ClientsSettings;
@@ -120,6 +121,7 @@ fn collect() -> (Vec<Section>, Value, Map<String, Value>) {
             "consumers" => (true, of::<ConsumerSettings>(g), None),
             "consumers_from" => (false, of::<ConsumersFromSettings>(g), None),
             "revocation" => (false, of::<RevocationSettings>(g), None),
+            "standards" => (false, of::<StandardsSettings>(g), None),
             "plans" => (true, of::<PlanSettings>(g), None),
             "limits" => (true, of::<LimitSettings>(g), None),
             "upstreams" => (true, of::<UpstreamSettings>(g), None),

@@ -12,6 +12,7 @@ use super::authn::{AuthenticatorSettings, ConsumerSettings};
 use super::client_certificate::ByCertificate;
 use super::consumers::{ConsumersFromSettings, ListedConsumers};
 use super::forward::{Forward, IdentityHeaders};
+use super::introspection::Introspection;
 use super::jwt::published::Published;
 use super::jwt::{Jwt, Who};
 use super::known::{Known, bad_list};
@@ -55,6 +56,7 @@ pub struct Authenticator {
 #[derive(Debug)]
 pub enum Method {
     Jwt(Box<Jwt>),
+    Introspection(Box<Introspection>),
     ApiKey(Box<ApiKey>),
     ClientCertificate(Box<ByCertificate>),
 }
@@ -77,29 +79,38 @@ pub fn compile(sections: &Sections<'_>, tokens_memory: u64, earlier: Option<&Aut
         let opened = Revocations::open(&file.place, file, revocation::Around(names));
         opened.map(Arc::new).map_err(|why| wrong.push(bad_list(file, &why))).ok()
     });
-    let token_authenticators = authenticators.iter().filter(|(_, settings)| settings.jwt.is_some()).count() as u64;
+    let token_authenticators =
+        authenticators.iter().filter(|(_, settings)| settings.jwt.is_some() || settings.introspection.is_some()).count() as u64;
     let share = tokens_memory / token_authenticators.max(1);
     let mut all = Authenticators { consumers: known.consumers, listed, revocations, ..Authenticators::default() };
     let mut tokens_of = known.tokens_of;
     for (name, settings) in *authenticators {
-        let AuthenticatorSettings { jwt, api_key, client_certificate } = settings;
+        let AuthenticatorSettings { jwt, introspection, api_key, client_certificate } = settings;
         let own_tokens = tokens_of.remove(name.value.as_str()).unwrap_or_default();
-        let compiled = match (jwt, api_key, client_certificate) {
-            (Some(jwt), None, None) => {
-                Jwt::compile(name, jwt, Who { tokens_of: own_tokens, plans, book: book.clone() }, share).map(|mut jwt| {
-                    if let Some(earlier) = earlier.and_then(|earlier| earlier.find_jwt(name)) {
-                        jwt.inherit(earlier);
-                    }
-                    Method::Jwt(Box::new(jwt))
-                })
-            }
-            (None, Some(keys), None) => {
+        let who = |tokens_of| Who { tokens_of, plans, book: book.clone() };
+        let compiled = match (jwt, introspection, api_key, client_certificate) {
+            (Some(jwt), None, None, None) => Jwt::compile(name, jwt, who(own_tokens), share).map(|mut jwt| {
+                if let Some(earlier) = earlier.and_then(|earlier| earlier.find_jwt(name)) {
+                    jwt.inherit(earlier);
+                }
+                Method::Jwt(Box::new(jwt))
+            }),
+            (None, Some(issuer), None, None) => Introspection::compile(name, issuer, who(own_tokens), share).map(|mut issuer| {
+                let earlier = earlier.and_then(|earlier| earlier.find(name)).map(|earlier| &earlier.method);
+                if let Some(Method::Introspection(earlier)) = earlier {
+                    issuer.inherit(earlier);
+                }
+                Method::Introspection(Box::new(issuer))
+            }),
+            (None, None, Some(keys), None) => {
                 ApiKey::compile(name, keys, &known.keys, all.listed.as_ref()).map(|keys| Method::ApiKey(Box::new(keys)))
             }
-            (None, None, Some(by)) => ByCertificate::compile(name, by, own_tokens).map(|by| Method::ClientCertificate(Box::new(by))),
-            (Some(_), Some(_), _) | (Some(_), _, Some(_)) | (_, Some(_), Some(_)) | (None, None, None) => {
-                let message =
-                    format!("`{}` is of no kind or of two: expected exactly one of `jwt`, `api_key` and `client_certificate`", name.value);
+            (None, None, None, Some(by)) => ByCertificate::compile(name, by, own_tokens).map(|by| Method::ClientCertificate(Box::new(by))),
+            (Some(_) | None, Some(_) | None, Some(_) | None, Some(_) | None) => {
+                let message = format!(
+                    "`{}` is of no kind or of two: expected exactly one of `jwt`, `introspection`, `api_key` and `client_certificate`",
+                    name.value
+                );
                 Err(vec![Diagnostic::at(&name.place, "authenticator-kind", message)])
             }
         };
@@ -171,7 +182,7 @@ impl Authenticators {
     fn find_jwt(&self, name: &str) -> Option<&Jwt> {
         match &self.find(name)?.method {
             Method::Jwt(jwt) => Some(jwt),
-            Method::ApiKey(_) | Method::ClientCertificate(_) => None,
+            Method::Introspection(_) | Method::ApiKey(_) | Method::ClientCertificate(_) => None,
         }
     }
 
@@ -186,6 +197,7 @@ impl Authenticators {
                     self.credential_parameters.push(name.clone());
                 }
             }
+            Method::Introspection(issuer) => issuer.forward().names().for_each(|name| self.identity_headers.add(name)),
             Method::ClientCertificate(by) => by.forward().names().for_each(|name| self.identity_headers.add(name)),
         }
         self.list.push(Arc::new(authenticator));
@@ -199,14 +211,14 @@ impl Authenticator {
     pub fn published(&self) -> Option<&Arc<Published>> {
         match &self.method {
             Method::Jwt(jwt) => jwt.published(),
-            Method::ApiKey(_) | Method::ClientCertificate(_) => None,
+            Method::Introspection(_) | Method::ApiKey(_) | Method::ClientCertificate(_) => None,
         }
     }
 
     /// The header that carries the credential, or the parameter; none where it was shown when the connection began.
     pub fn carrier(&self) -> Option<Carrier> {
         match &self.method {
-            Method::Jwt(_) => Some(Carrier::Header(AUTHORIZATION)),
+            Method::Jwt(_) | Method::Introspection(_) => Some(Carrier::Header(AUTHORIZATION)),
             Method::ApiKey(keys) => Some(keys.carrier().clone()),
             Method::ClientCertificate(_) => None,
         }
@@ -217,6 +229,7 @@ impl Authenticator {
         match &self.method {
             Method::Jwt(jwt) => jwt.passes_credential(),
             Method::ApiKey(keys) => keys.passes_credential(),
+            Method::Introspection(issuer) => issuer.passes_credential(),
             Method::ClientCertificate(_) => false,
         }
     }
@@ -226,6 +239,7 @@ impl Authenticator {
         let of_claims = |forward: &Forward| forward.entries().map(|(name, from)| (name.clone(), from.to_owned())).collect();
         match &self.method {
             Method::Jwt(jwt) => of_claims(jwt.forward()),
+            Method::Introspection(issuer) => of_claims(issuer.forward()),
             Method::ClientCertificate(by) => of_claims(by.forward()),
             Method::ApiKey(keys) => keys.headers().iter().map(|name| (name.clone(), "consumer".to_owned())).collect(),
         }
@@ -246,11 +260,11 @@ mod tests {
     fn keys(header: &str, forward: &str) -> AuthenticatorSettings {
         let forward = [(forward.to_owned(), at_text("consumer"))].into();
         let keys = ApiKeySettings { header: Some(at_text(header)), query: None, format: None, forward, pass: false };
-        AuthenticatorSettings { jwt: None, api_key: Some(keys), client_certificate: None }
+        AuthenticatorSettings { jwt: None, api_key: Some(keys), client_certificate: None, introspection: None }
     }
 
     fn tokens(signer: &Signer) -> AuthenticatorSettings {
-        AuthenticatorSettings { jwt: Some(jwt_settings(signer)), api_key: None, client_certificate: None }
+        AuthenticatorSettings { jwt: Some(jwt_settings(signer)), api_key: None, client_certificate: None, introspection: None }
     }
 
     fn consumer(keys: &[&str], identities: &[(&str, &str, &str)]) -> ConsumerSettings {
@@ -289,7 +303,7 @@ mod tests {
     fn an_authenticator_is_of_exactly_one_kind() {
         let signer = Signer::new(JwtAlgorithm::HS256);
         let both = AuthenticatorSettings { api_key: keys("x-api-key", "x-client").api_key, ..tokens(&signer) };
-        let none = AuthenticatorSettings { jwt: None, api_key: None, client_certificate: None };
+        let none = AuthenticatorSettings { jwt: None, api_key: None, client_certificate: None, introspection: None };
         assert_eq!(codes(compiled(&[("a", both), ("b", none)], &[])), ["authenticator-kind", "authenticator-kind"]);
     }
 

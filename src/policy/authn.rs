@@ -13,6 +13,7 @@ use super::api_key::{ApiKeySettings, Carrier};
 use super::authenticators::{Authenticator, Authenticators, Method};
 use super::client_certificate::{self, ClientCertificateSettings};
 use super::credential::{self, Found};
+use super::introspection::IntrospectionSettings;
 use super::jwt::JwtSettings;
 use super::principal::Identity;
 use super::revocation::Revocations;
@@ -42,6 +43,8 @@ pub static CREDENTIALS_AMBIGUOUS: Kind = Kind {
 pub struct AuthenticatorSettings {
     /// JSON Web Tokens.
     pub jwt: Option<JwtSettings>,
+    /// Opaque tokens, about which their issuer is asked.
+    pub introspection: Option<IntrospectionSettings>,
     /// API keys of consumers.
     pub api_key: Option<ApiKeySettings>,
     /// Certificates of clients.
@@ -169,7 +172,7 @@ impl Auth {
         let mut auth = Auth::public();
         for authenticator in &list {
             auth.challenges.push(match &authenticator.method {
-                Method::Jwt(_) => BEARER,
+                Method::Jwt(_) | Method::Introspection(_) => BEARER,
                 Method::ApiKey(keys) => keys.challenge().clone(),
                 Method::ClientCertificate(_) => client_certificate::CHALLENGE,
             });
@@ -190,7 +193,7 @@ impl Auth {
 
     /// Whether a token can open the route, so that callers can have a subject, roles and claims.
     pub fn takes_tokens(&self) -> bool {
-        self.authenticators().iter().any(|one| matches!(one.method, Method::Jwt(_)))
+        self.authenticators().iter().any(|one| matches!(one.method, Method::Jwt(_) | Method::Introspection(_)))
     }
 
     /// Whether a certificate can open the route, so that callers can have claims.
@@ -208,6 +211,7 @@ impl Auth {
         let authenticator = self.authenticators().iter().find(|one| *one.name == *identity.authenticator)?;
         match &authenticator.method {
             Method::Jwt(jwt) => jwt.end(&identity.claims),
+            Method::Introspection(issuer) => issuer.end(&identity.claims),
             Method::ApiKey(_) => identity.expires,
             Method::ClientCertificate(by) => by.end(&identity.claims),
         }
@@ -244,7 +248,7 @@ impl Auth {
                         let challenge = match &authenticator.method {
                             Method::ApiKey(keys) => Some(keys.challenge()),
                             Method::ClientCertificate(_) => Some(&certificate),
-                            Method::Jwt(_) => None,
+                            Method::Jwt(_) | Method::Introspection(_) => None,
                         };
                         revocations.judge(&identity, challenge)?;
                     }
@@ -304,6 +308,17 @@ async fn find(authenticator: &Authenticator, request: &Request<'_>, facts: &Fact
                 Found::Ambiguous => Ok(Found::Ambiguous),
             },
         },
+        Method::Introspection(issuer) => match &facts.assumed {
+            Some(claims) => issuer.assume(claims, facts.now.unix_ms).map(Found::One),
+            None => match credential::bearer(headers) {
+                Found::One(token) => match facts.asking {
+                    Asking::Really => issuer.identify(token, facts.now).await.map(Found::One),
+                    Asking::Nobody => issuer.identify_offline(token, facts.now.unix_ms).map(Found::One),
+                },
+                Found::Missing => Ok(Found::Missing),
+                Found::Ambiguous => Ok(Found::Ambiguous),
+            },
+        },
         Method::ApiKey(keys) => match &facts.assumed_consumer {
             Some(consumer) => keys.assume(consumer, facts.now.unix_ms).map(Found::One),
             None => keys.identify(headers, request.head.uri.query(), facts.now.unix_ms),
@@ -316,13 +331,13 @@ async fn find(authenticator: &Authenticator, request: &Request<'_>, facts: &Fact
 fn leaves_nothing(earlier: &Authenticator, later: &Authenticator) -> bool {
     match (&earlier.method, &later.method) {
         // Other schemes than Bearer are left.
-        (Method::Jwt(_), Method::ApiKey(_)) => false,
-        (Method::Jwt(_), Method::Jwt(_)) => true,
-        (Method::ApiKey(_), Method::Jwt(_) | Method::ApiKey(_)) => earlier.carrier() == later.carrier(),
+        (Method::Jwt(_) | Method::Introspection(_), Method::ApiKey(_)) => false,
+        (Method::Jwt(_) | Method::Introspection(_), Method::Jwt(_) | Method::Introspection(_)) => true,
+        (Method::ApiKey(_), Method::Jwt(_) | Method::Introspection(_) | Method::ApiKey(_)) => earlier.carrier() == later.carrier(),
         // Whether clients must have one is the listener's to say: see `config/check/certificates.rs`.
         (Method::ClientCertificate(_), Method::ClientCertificate(_)) => true,
-        (Method::ClientCertificate(_), Method::Jwt(_) | Method::ApiKey(_)) => false,
-        (Method::Jwt(_) | Method::ApiKey(_), Method::ClientCertificate(_)) => false,
+        (Method::ClientCertificate(_), Method::Jwt(_) | Method::Introspection(_) | Method::ApiKey(_)) => false,
+        (Method::Jwt(_) | Method::Introspection(_) | Method::ApiKey(_), Method::ClientCertificate(_)) => false,
     }
 }
 
@@ -398,6 +413,7 @@ mod tests {
         let keys = |header: Option<&str>, query: Option<&str>, pass| AuthenticatorSettings {
             jwt: None,
             client_certificate: None,
+            introspection: None,
             api_key: Some(ApiKeySettings {
                 header: header.map(at_text),
                 query: query.map(at_text),
@@ -407,8 +423,11 @@ mod tests {
             }),
         };
         let authenticators = vec![
-            (at_text("idp"), AuthenticatorSettings { jwt: Some(jwt.clone()), api_key: None, client_certificate: None }),
-            (at_text("other-idp"), AuthenticatorSettings { jwt: Some(jwt), api_key: None, client_certificate: None }),
+            (
+                at_text("idp"),
+                AuthenticatorSettings { jwt: Some(jwt.clone()), api_key: None, client_certificate: None, introspection: None },
+            ),
+            (at_text("other-idp"), AuthenticatorSettings { jwt: Some(jwt), api_key: None, client_certificate: None, introspection: None }),
             (at_text("partners"), keys(Some("x-api-key"), None, false)),
             (at_text("links"), keys(None, Some("api_key"), false)),
             (at_text("plain"), keys(Some("authorization"), None, true)),

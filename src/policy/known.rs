@@ -9,7 +9,7 @@ use super::api_key::{self, KeyHash};
 use super::authenticators::{Authenticators, Sections};
 use super::authn::{AuthenticatorSettings, ConsumerIdentitySettings, ConsumerKeySettings, ConsumerSettings};
 use super::authz::{bad_scope, is_scope};
-use super::claimed::check_tag;
+use super::claimed::{ClaimedPlanSettings, ClaimedTagSettings, check_tag};
 use super::claims::ClaimPath;
 use super::client_certificate;
 use super::consumers::{self, ConsumersFromSettings, ListedConsumers, Owned};
@@ -26,6 +26,26 @@ pub struct Known<'a> {
     pub keys: Vec<(KeyHash, Owned)>,
     /// By the name of the authenticator.
     pub tokens_of: HashMap<&'a str, Vec<TokenOf>>,
+}
+
+// === impl AuthenticatorSettings ===
+
+impl AuthenticatorSettings {
+    /// Whether its callers have a subject, roles and claims.
+    pub fn takes_tokens(&self) -> bool {
+        self.jwt.is_some() || self.introspection.is_some()
+    }
+
+    /// The tags that it makes from claims.
+    pub fn tags(&self) -> impl Iterator<Item = (&String, &At<ClaimedTagSettings>)> {
+        let of_answers = self.introspection.iter().flat_map(|issuer| &issuer.tags);
+        self.jwt.iter().flat_map(|jwt| &jwt.tags).chain(of_answers)
+    }
+
+    /// The plan that it takes from a claim.
+    pub fn plan(&self) -> Option<&At<ClaimedPlanSettings>> {
+        self.jwt.as_ref().and_then(|jwt| jwt.plan.as_ref()).or(self.introspection.as_ref().and_then(|issuer| issuer.plan.as_ref()))
+    }
 }
 
 // === impl Known ===
@@ -149,7 +169,7 @@ impl<'a> Known<'a> {
                         }
                     }
                 }
-                Some((_, settings)) if settings.jwt.is_none() => {
+                Some((_, settings)) if !settings.takes_tokens() => {
                     let message = format!("`{}` reads neither tokens nor certificates: its callers have no claims", authenticator.value);
                     wrong.push(
                         Diagnostic::at(&authenticator.place, "identity-without-tokens", message)

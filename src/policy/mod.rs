@@ -17,6 +17,7 @@ pub mod cors;
 pub mod credential;
 pub mod forward;
 pub mod https;
+pub mod introspection;
 pub mod ip_filter;
 pub mod jwt;
 pub mod key_table;
@@ -141,12 +142,14 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("auth", &client_certificate::CERTIFICATE_EXPIRED),
     ("auth", &client_certificate::CERTIFICATE_UNKNOWN),
     ("auth", &client_certificate::CERTIFICATE_UNUSABLE),
+    ("auth", &introspection::INTROSPECTION_UNAVAILABLE),
     ("auth", &jwt::published::KEYS_TOO_OLD),
     ("auth", &jwt::published::KEYS_UNAVAILABLE),
     ("auth", &jwt::kinds::ALGORITHM.kind),
     ("auth", &jwt::kinds::AUDIENCE.kind),
     ("auth", &jwt::kinds::CLAIMS.kind),
     ("auth", &jwt::kinds::EXPIRED.kind),
+    ("auth", &jwt::kinds::INACTIVE.kind),
     ("auth", &jwt::kinds::ISSUER.kind),
     ("auth", &jwt::kinds::KEY_UNKNOWN.kind),
     ("auth", &jwt::kinds::LIFETIME.kind),

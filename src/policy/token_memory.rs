@@ -92,6 +92,11 @@ impl std::fmt::Debug for TokenMemory {
 // === impl Remembered ===
 
 impl Remembered {
+    /// How long it has been known, in milliseconds. None where the clock was set back behind that moment.
+    pub fn age(&self, now: u64) -> Option<u64> {
+        now.checked_sub(self.verified)
+    }
+
     /// Whether the signature was checked recently. Not so where the clock was set back behind that moment.
     pub fn is_fresh(&self, now: u64) -> bool {
         now.checked_sub(self.verified).is_some_and(|age| age < LONGEST)

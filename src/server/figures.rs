@@ -15,6 +15,7 @@ use crate::config::plan::Gateway;
 use crate::listen::address::Address;
 use crate::listen::running::RunningListener;
 use crate::policy::authenticators::Method;
+use crate::policy::introspection::Counts;
 use crate::policy::jwt::MemoryUses;
 use crate::policy::jwt::published::Published;
 use crate::policy::list_file::Follow;
@@ -151,6 +152,19 @@ pub fn register(shown: &Arc<Shown>) {
     published(&family::KEY_SET_UNKNOWN, |published, name, samples| {
         samples.put(&[name, "asked"], published.counts.wished.load(Relaxed) as f64);
         samples.put(&[name, "held-back"], published.counts.held_back.load(Relaxed) as f64);
+    });
+    let me = shown.clone();
+    metrics.source(&family::INTROSPECTIONS, move |samples| {
+        for authenticator in me.gateway.load().authenticators.iter() {
+            if let Method::Introspection(issuer) = &authenticator.method {
+                let Counts { remembered, active, inactive, failed, held_back } = issuer.counts();
+                let all =
+                    [("remembered", remembered), ("active", active), ("inactive", inactive), ("failed", failed), ("held-back", held_back)];
+                for (result, counter) in all {
+                    samples.put(&[&authenticator.name, result], counter.load(Relaxed) as f64);
+                }
+            }
+        }
     });
     let lists = |family, put: fn(&dyn Follow, &str, &mut Samples)| {
         let me = shown.clone();

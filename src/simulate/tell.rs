@@ -16,7 +16,7 @@ use crate::config::types::Period;
 use crate::ctx::Facts;
 use crate::policy::Request;
 use crate::policy::api_key::Carrier;
-use crate::policy::authenticators::Authenticator;
+use crate::policy::authenticators::{Authenticator, Method};
 use crate::policy::credential::{cut, hide};
 use crate::policy::websocket::is_handshake;
 use crate::relay::balance::owner;
@@ -145,11 +145,15 @@ fn balance(route: &Route, relay: &Relay, head: Option<&RequestHeader>, facts: &F
 
 /// The key sets of providers that a route's authenticators verify with. Nobody is asked here, so their age is not known.
 fn key_sets(route: &Route) -> Vec<Value> {
+    let asked = |one: &Authenticator| match &one.method {
+        Method::Introspection(issuer) => Some(json!({ "authenticator": one.name, "issuer": issuer.told() })),
+        Method::Jwt(_) | Method::ApiKey(_) | Method::ClientCertificate(_) => None,
+    };
     let published = |one: &Authenticator| {
         let published = one.published()?;
         Some(json!({ "authenticator": one.name, "keys": published.source.told(), "age": Value::Null }))
     };
-    route.policies.auth.authenticators().iter().filter_map(|one| published(one)).collect()
+    route.policies.auth.authenticators().iter().filter_map(|one| published(one).or_else(|| asked(one))).collect()
 }
 
 /// How long a tunnel would live.
@@ -262,7 +266,10 @@ pub fn text(told: &Value) -> String {
     if let Some(file) = told["revocation"]["file"].as_str() {
         say("revocation", vec![format!("{file}, as it is now: {} entries", told["revocation"]["entries"])]);
     }
-    let set = |set: &Value| format!("{}: {}; their age is not known here: see `/status`", str(&set["authenticator"]), str(&set["keys"]));
+    let set = |set: &Value| match set["issuer"].as_str() {
+        Some(issuer) => format!("{}: tokens are {issuer}", str(&set["authenticator"])),
+        None => format!("{}: {}; their age is not known here: see `/status`", str(&set["authenticator"]), str(&set["keys"])),
+    };
     say("key sets", rows(&told["key_sets"]).iter().map(set).collect());
     say("consumer", vec![str(&told["consumer"])]);
     say("subject", vec![str(&told["subject"])]);

@@ -90,6 +90,33 @@ fn every_bad_configuration_is_refused_in_exactly_these_words() {
 }
 
 #[test]
+fn every_part_keeps_to_the_standards_or_is_refused() {
+    // Each standard makes the difference between a configuration that is accepted and one that is refused.
+    let parts = "listeners: { a: { address: 127.0.0.1:8443, tls: { certificates: { a: { chain: keys/one.pem, key: keys/one.key } } } } }
+authenticators:
+  idp: { jwt: { issuer: i, audiences: [a], algorithms: [ES256], keys: { file: keys/jwks.json } } }
+  keys: { api_key: { header: x-a } }
+routes:
+  r: { match: { path: /api/x }, auth: [idp, keys], respond: { status: 204 } }
+  open: { match: { path: /open }, auth: public, respond: { status: 204 } }
+";
+    let desk = Desk::new();
+    assert_eq!(desk.told(parts).0, 0);
+    for (kept, broken) in [
+        ("tls_minimum: \"1.2\"", "tls_minimum: \"1.3\""),
+        ("token_algorithms: [ES256, RS256]", "token_algorithms: [RS256]"),
+        ("token_algorithms: [ES256]", "token_lifetime: 1h"),
+        ("token_algorithms: [ES256]", "key_format: { prefix: sk_ }"),
+        ("token_algorithms: [ES256]", "key_format: { length: 40 }"),
+        ("auth_required: [/api/**]", "auth_required: [/open]"),
+    ] {
+        assert_eq!(desk.told(&format!("{parts}standards: {{ {kept} }}\n")).0, 0, "{kept}");
+        let (errors, told) = desk.told(&format!("{parts}standards: {{ {broken} }}\n"));
+        assert!(errors == 1 && told.contains("error[standard]"), "{broken}: {told}");
+    }
+}
+
+#[test]
 fn every_kind_of_mistake_is_shown_by_a_bad_configuration() {
     let all: String = files("bad").iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
     let expected: Vec<&str> = all.split(MARK).collect();

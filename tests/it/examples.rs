@@ -371,6 +371,48 @@ fn split_hides_internal_routes_from_the_external_listener() {
 }
 
 #[test]
+fn partners_get_their_version_and_their_hour_and_are_told_apart_in_the_log() {
+    let (one, two) = (Echo::start("v1"), Echo::start("v2"));
+    let gateway = example("partners.yaml", &[("127.0.0.1:3001", one.address), ("127.0.0.1:3002", two.address)]).start();
+    let ask = |key: &str| gateway.get("/orders/1", &[("x-api-key", key)]);
+    let globex = ask("globex-key-for-trying-out");
+    assert_eq!((Seen::of(&globex).by(), Seen::of(&globex).header("x-partner")), ("v2", vec!["globex"]));
+    assert_eq!(globex.header("x-ratelimit-limit"), Some("10000"));
+    for key in ["initech-key-for-trying-out", "initech-next-key-for-trying-out"] {
+        assert_eq!(Seen::of(&ask(key)).by(), "v1");
+    }
+    assert_eq!(ask("initech-key-for-trying-out").header("x-ratelimit-remaining"), Some("997"), "both keys are one partner's");
+    assert_eq!(ask("another-key").code(), "key-unknown");
+    let line = gateway.log_line_where(|line| line["consumer"] == "initech");
+    assert_eq!((&line["plan"], &line["tags"]["version"], &line["upstream"]), (&json!("small"), &json!("v1"), &json!("orders-v1")));
+}
+
+#[test]
+fn tiers_are_taken_from_a_claim() {
+    let echo = Echo::start("api");
+    let gateway = example("tiers.yaml", &[("127.0.0.1:3001", echo.address)]).start();
+    let ask = |path: &str, tier: Value| gateway.get(path, &[("authorization", &token("api", "ada", &json!({ "tier": tier })))]);
+    assert_eq!(ask("/api/x", json!("enterprise")).header("x-ratelimit-limit"), Some("500"));
+    assert_eq!(ask("/api/x", json!("root")).header("x-ratelimit-limit"), Some("60"));
+    assert_eq!(ask("/api/reports/1", json!("free")).code(), "tag-mismatch");
+    assert_eq!(Seen::of(&ask("/api/reports/1", json!("pro"))).header("x-user-id"), ["ada"]);
+}
+
+#[test]
+fn agents_have_limits_of_their_own_and_are_stopped() {
+    let echo = Echo::start("api");
+    let gateway = example("agents.yaml", &[("127.0.0.1:3001", echo.address)]).start();
+    let ask = |path: &str, more: Value| gateway.get(path, &[("authorization", &token("api", "ada", &more))]);
+    // A token comes back every two seconds.
+    let statuses: Vec<_> = (0..12).map(|_| ask("/api/search", json!({ "kind": "agent" })).status).collect();
+    assert!(statuses[..10].iter().all(|status| *status == 200) && statuses[10..].contains(&429), "{statuses:?}");
+    assert_eq!(ask("/api/search", json!({})).status, 200, "the person goes on");
+    assert_eq!(ask("/api/payments", json!({ "kind": "agent" })).code(), "tag-mismatch");
+    assert_eq!(ask("/api/search", json!({ "kind": "agent", "jti": "0c7a9e1e" })).code(), "credential-revoked");
+    assert!(gateway.metric("sluice_tagged_requests_total{tag=\"kind\",value=\"agent\",result=\"refused\"}") >= 3.0);
+}
+
+#[test]
 fn reference_serves_what_it_shows() {
     let (one, two) = (Echo::start("orders"), Echo::start("orders"));
     let gateway = example("reference.yaml", &[("orders.internal:8080", one.address), ("127.0.0.1:3002", two.address)]).start();

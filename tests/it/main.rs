@@ -21,6 +21,7 @@ mod harness;
 mod hostile;
 mod http2;
 mod https;
+mod introspection;
 mod keys;
 mod limits;
 mod listen;

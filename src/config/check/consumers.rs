@@ -91,7 +91,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             if !index.refer("authenticators", &identity.authenticator, errors) {
                 continue;
             }
-            if !is_of(&identity.authenticator, |found| found.jwt.is_some() || found.client_certificate.is_some()) {
+            if !is_of(&identity.authenticator, |found| found.takes_tokens() || found.client_certificate.is_some()) {
                 errors.push(Diagnostic::at(
                     &identity.authenticator.place,
                     "wrong-kind",

@@ -21,6 +21,9 @@ pub(super) fn check(document: &Document, errors: &mut Vec<Diagnostic>) {
         if let Some(jwt) = &authenticator.jwt {
             forward(&jwt.forward, errors);
         }
+        if let Some(issuer) = &authenticator.introspection {
+            forward(&issuer.forward, errors);
+        }
         if let Some(api_key) = &authenticator.api_key {
             if let Some(header) = &api_key.header {
                 changeable(header, &header.place, errors);

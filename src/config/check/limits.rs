@@ -184,8 +184,7 @@ fn can_come_up_empty(
     let has_tag = |tag: &str| match &route.own.auth.value {
         AuthSettings::Public => false,
         AuthSettings::AnyOf(names) => names.iter().all(|name| {
-            let jwt = index.authenticators.get(name.as_str()).and_then(|settings| settings.jwt.as_ref());
-            jwt.is_none_or(|jwt| jwt.tags.contains_key(tag))
+            index.authenticators.get(name.as_str()).is_none_or(|found| !found.takes_tokens() || found.tags().any(|(own, _)| own == tag))
         }),
     };
     let caller = callers(index, route, effective, limit)?.into_iter().find(|caller| {

@@ -10,6 +10,7 @@ mod https;
 mod limits;
 mod names;
 mod routes;
+pub mod standards;
 mod state;
 pub mod tags;
 mod tests_section;
@@ -52,6 +53,7 @@ pub fn check_partial(document: &Document, broken: &Broken) -> Vec<Diagnostic> {
     consumers::check(&index, &mut errors);
     balance::check(&index, &mut errors);
     tags::check(&index, &mut errors);
+    standards::check(&index, &mut errors);
     state::check(&index, &mut errors);
     tests_section::check(&index, &mut errors);
     // Last: the others say what is used.

@@ -18,7 +18,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         }
     }
     for (_, settings) in &document.authenticators {
-        if let Some(plan) = settings.jwt.as_ref().and_then(|jwt| jwt.plan.as_ref()) {
+        if let Some(plan) = settings.plan() {
             index.refer("plans", &plan.value.default, errors);
         }
     }

@@ -113,9 +113,9 @@ fn authorisation(index: &Index<'_>, name: &str, route: &RouteSettings, effective
                 names.iter().all(|name| index.authenticators.get(name.as_str()).is_some_and(|one| of(one)))
             };
             let (roles, claims) = (allow.settings.roles.is_some(), allow.settings.claims.is_some());
-            let told = if roles && all(|one| one.jwt.is_none()) {
+            let told = if roles && all(|one| !one.takes_tokens()) {
                 Some(if all(|one| one.api_key.is_some()) { "API keys have no roles" } else { "API keys and certificates have no roles" })
-            } else if claims && all(|one| one.api_key.is_some() && one.jwt.is_none()) {
+            } else if claims && all(|one| one.api_key.is_some() && !one.takes_tokens()) {
                 Some("API keys have no claims")
             } else {
                 None

@@ -46,7 +46,7 @@ pub fn named(document: &Document) -> Vec<(&str, Option<&str>)> {
 fn given(document: &Document) -> impl Iterator<Item = (&str, Option<&str>)> {
     let consumers = document.consumers.iter().flat_map(|(_, consumer)| &consumer.tags);
     let consumers = consumers.map(|(name, value)| (name.as_str(), Some(value.as_str())));
-    let tokens = document.authenticators.iter().filter_map(|(_, settings)| settings.jwt.as_ref()).flat_map(|jwt| &jwt.tags);
+    let tokens = document.authenticators.iter().flat_map(|(_, settings)| settings.tags());
     let tokens = tokens.flat_map(|(name, tag)| {
         let values = tag.values.iter().flat_map(|list| &list.value).chain([&tag.default]);
         values.map(move |value| (name.as_str(), Some(value.as_str())))

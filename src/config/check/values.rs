@@ -193,9 +193,10 @@ fn listener(settings: &ListenerSettings, errors: &mut Vec<Diagnostic>) {
 }
 
 fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &mut Vec<Diagnostic>) {
-    let AuthenticatorSettings { jwt, api_key, client_certificate } = settings;
+    let AuthenticatorSettings { jwt, introspection, api_key, client_certificate } = settings;
     let kinds = [
         ("jwt", jwt.as_ref().map(|_| &name.place)),
+        ("introspection", introspection.as_ref().map(|_| &name.place)),
         ("api_key", api_key.as_ref().map(|_| &name.place)),
         ("client_certificate", client_certificate.as_ref().map(|_| &name.place)),
     ];

@@ -71,6 +71,12 @@ refusal!(
 );
 refusal!(ISSUER, "token-issuer", "The token is from another issuer.", "The token's `iss` is not the authenticator's `issuer`.");
 refusal!(
+    INACTIVE,
+    "token-inactive",
+    "The token is not active.",
+    "The token's issuer says that it is not active: it has expired, was revoked, or is none of the issuer's."
+);
+refusal!(
     LIFETIME,
     "token-lifetime",
     "The token lives too long.",
@@ -84,7 +90,7 @@ refusal!(
 );
 
 /// All of them, for the table of problems.
-pub static KINDS: [&Kind; 11] = [
+pub static KINDS: [&Kind; 12] = [
     &TOO_LARGE.kind,
     &MALFORMED.kind,
     &ALGORITHM.kind,
@@ -93,6 +99,7 @@ pub static KINDS: [&Kind; 11] = [
     &EXPIRED.kind,
     &NOT_YET_VALID.kind,
     &AUDIENCE.kind,
+    &INACTIVE.kind,
     &ISSUER.kind,
     &LIFETIME.kind,
     &CLAIMS.kind,
@@ -101,6 +108,11 @@ pub static KINDS: [&Kind; 11] = [
 // === impl Refusal ===
 
 impl Refusal {
+    /// Those that what an issuer says of a token can lead to.
+    pub fn of(kind: &Kind) -> Option<&'static Refusal> {
+        [&EXPIRED, &NOT_YET_VALID, &AUDIENCE, &ISSUER, &CLAIMS, &INACTIVE].into_iter().find(|refusal| refusal.kind.code == kind.code)
+    }
+
     /// Refuses. The reason is for the log: it may hold what the token claims, escaped and cut, but never the token.
     pub fn because(&'static self, reason: impl Into<String>) -> Stop {
         Problem::new(&self.kind).detail(self.detail).reason(reason).header(WWW_AUTHENTICATE, self.challenge.clone()).into()

@@ -22,8 +22,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use self::algorithm::JwtAlgorithm;
-use self::identity::Reading;
-pub use self::identity::{TokenOf, Who};
+pub use self::identity::{Reading, TokenOf, Who};
 pub use self::keys::JwtKeysSettings;
 use self::keys::KeySet;
 use self::kinds::{AUDIENCE, CLAIMS, ISSUER, KEY_UNKNOWN};

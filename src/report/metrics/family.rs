@@ -86,6 +86,7 @@ families! { ALL:
     KEY_SET_NEXT = Gauge "sluice_key_set_next_fetch_timestamp_seconds" ["authenticator"] "When the provider's key set is fetched next.";
     KEY_SET_FETCHES = Counter "sluice_key_set_fetches_total" ["authenticator", "result"] "Attempts to fetch a provider's key set: ok or failed.";
     KEY_SET_UNKNOWN = Counter "sluice_key_set_unknown_keys_total" ["authenticator", "result"] "Tokens with a key that is not in the set: the provider was asked at once, or the question was held back.";
+    INTROSPECTIONS = Counter "sluice_introspections_total" ["authenticator", "result"] "Opaque tokens: the issuer said that they are active or inactive, could not be asked (failed), was not asked because too many questions were on their way (held-back), or had said so before (remembered).";
     LIST_ENTRIES = Gauge "sluice_list_entries" ["list"] "Entries of a file that is read again while the gateway runs: keys of `consumers`, or `revocation`.";
     LIST_READ = Gauge "sluice_list_read_timestamp_seconds" ["list"] "When what is in use of such a file was read.";
     LIST_READS = Counter "sluice_list_reads_total" ["list", "result"] "Such a file changed and was read again: ok, or failed, so that what was read last stays in use.";

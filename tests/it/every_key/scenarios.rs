@@ -13,6 +13,12 @@ use Proof::{Differs, Test};
 
 /// `{good}` and the like are the tokens and keys of `every_key.rs`.
 pub const KEYS: &[(&str, Proof)] = &[
+    ("standards.tls_minimum", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.token_lifetime", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.token_algorithms", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.key_format.prefix", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.key_format.length", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.auth_required", Test("every_part_keeps_to_the_standards_or_is_refused")),
     ("server.threads", Test("as_many_workers_run_as_are_configured")),
     ("server.drain", Test("what_takes_longer_than_the_drain_is_cut_counted_and_logged")),
     ("server.settle", Test("while_it_settles_it_takes_new_connections_and_says_that_it_is_not_ready")),
@@ -464,6 +470,94 @@ pub const KEYS: &[(&str, Proof)] = &[
     ),
     ("consumers_from.file", Test("keys_of_a_file_are_rotated_without_a_reload_and_a_bad_file_changes_nothing")),
     ("revocation.file", Test("a_revocation_holds_for_the_next_request_also_of_a_remembered_token")),
+    (
+        "authenticators.*.introspection.issuer",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, issuer: [[i||k]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.audiences",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, audiences: [ [[a||b]] ] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.scope_claim",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s[[, scope_claim: /realm/s||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], allow: { scopes: [deep] }, upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.role_claim",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s[[, role_claim: /realm/r||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], allow: { roles: [deep] }, upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.plan.claim",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, plan: { claim: [[tier||sub]], default: free } } } }\nplans: { free: { rate: 2/h }, pro: { rate: 3/h } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.plan.default",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, plan: { claim: tier, default: [[free||pro]] } } } }\nplans: { free: { rate: 2/h }, pro: { rate: 3/h } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.tags.*.claim",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, tags: { t: { claim: [[tier||sub]], default: none } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.tags.*.values",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, tags: { t: { claim: tier, values: [ [[pro||max]] ], default: none } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.tags.*.default",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s, tags: { t: { claim: tier, default: [[none||free]] } } } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada"}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.forward",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s[[, forward: { x-user: sub }||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | claims={"sub":"ada","scope":"x","tier":"pro","iss":"i","aud":"a","realm":{"s":"deep","r":["deep"]}}"#],
+        ),
+    ),
+    (
+        "authenticators.*.introspection.pass",
+        Differs(
+            "authenticators: { j: { introspection: { url: \"http://127.0.0.1:1/i\", client_id: g, client_secret: s[[, pass: true||]] } } }\nroutes: { r: { match: { path: /a }, auth: [j], upstream: u } }",
+            &[r#"GET http://h/a | authorization: Bearer x | claims={"sub":"ada"}"#],
+        ),
+    ),
+    ("authenticators.*.introspection.url", Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused")),
+    ("authenticators.*.introspection.client_id", Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused")),
+    (
+        "authenticators.*.introspection.client_secret",
+        Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused"),
+    ),
+    ("authenticators.*.introspection.ca", Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused")),
+    ("authenticators.*.introspection.plain_http", Test("an_issuer_elsewhere_is_asked_in_plain_text_only_where_that_is_written")),
+    ("authenticators.*.introspection.deadline", Test("an_issuer_that_does_not_answer_is_a_503_and_not_remembered")),
+    ("authenticators.*.introspection.remember", Test("an_answer_is_believed_as_long_as_is_written_and_not_longer_than_the_token")),
+    ("authenticators.*.introspection.remember_inactive", Test("an_answer_is_believed_as_long_as_is_written_and_not_longer_than_the_token")),
     (
         "limits.*.per",
         Differs(
