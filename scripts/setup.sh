@@ -6,7 +6,7 @@ task=${1:-build}
 
 # command or file that proves it is there, and the Debian package that brings it
 build=("cc:gcc" "cmake:cmake" "make:make" "curl:curl" "/usr/include/stdio.h:libc6-dev")
-test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd" "slowhttptest:slowhttptest" "prlimit:util-linux" "haproxy:haproxy" "openssl:openssl" "testssl:testssl.sh" "chromium:chromium" "node:nodejs" "npm:npm" "h2load:nghttp2-client" "nghttp:nghttp2-client")
+test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd" "slowhttptest:slowhttptest" "prlimit:util-linux" "haproxy:haproxy" "openssl:openssl" "testssl:testssl.sh" "chromium:chromium" "node:nodejs" "npm:npm" "h2load:nghttp2-client" "nghttp:nghttp2-client" "redis-server:redis-server")
 fuzz=("c++:g++")
 bench=("wrk:wrk" "haproxy:haproxy" "python3:python3" "openssl:openssl")
 

@@ -18,7 +18,7 @@ use super::document::{Document, RouteSettings, ServerSettings};
 use super::effective::{Given, Resolver};
 use super::files_read::FilesRead;
 use super::load::Partial;
-use super::plan::{Gateway, ListenerPlan, Server, UpstreamPlan};
+use super::plan::{Gateway, LimitsStore, ListenerPlan, Server, UpstreamPlan};
 use super::types::At;
 use super::types::{Period, Size};
 use crate::entry::client_ip::Clients;
@@ -281,7 +281,8 @@ fn fingerprint(document: &Document) -> String {
 
 fn server(settings: Option<&ServerSettings>) -> Server {
     let absent = ServerSettings::default();
-    let ServerSettings { threads, pool, drain, settle, state, watch, limits_memory, tokens_memory } = settings.unwrap_or(&absent);
+    let ServerSettings { threads, pool, drain, settle, state, watch, limits_memory, limits_store, tokens_memory } =
+        settings.unwrap_or(&absent);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Server {
         threads: threads.as_ref().map_or(cores, |threads| usize::from(threads.value)),
@@ -290,6 +291,12 @@ fn server(settings: Option<&ServerSettings>) -> Server {
         settle: settle.as_ref().map_or(SETTLE, |settle| settle.value).0,
         state: state.as_ref().map(|folder| folder.place.source.path.parent().unwrap_or(Path::new("")).join(&folder.value)),
         watch: *watch,
+        limits_store: limits_store.as_ref().map(|store| LimitsStore {
+            address: store.redis.value.clone(),
+            username: store.username.as_ref().map(|username| username.value.clone()),
+            password: store.password.clone(),
+            prefix: store.prefix.as_ref().map_or_else(|| "sluice".to_owned(), |prefix| prefix.value.clone()),
+        }),
         limits_memory: limits_memory.as_ref().map_or(LIMITS_MEMORY, |size| size.value).0,
         tokens_memory: tokens_memory.as_ref().map_or(authenticators::TOKENS_MEMORY, |size| size.value.0),
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::check::standards::StandardsSettings;
 use super::diagnostic::Source;
-use super::types::{At, Named, Period, Size};
+use super::types::{At, Named, Period, Secret, Size};
 use crate::entry::canonical::Spelling;
 use crate::entry::client_ip::ClientsSettings;
 use crate::entry::route::MatchSettings;
@@ -77,10 +77,26 @@ pub struct ServerSettings {
     /// Reload when the files change, those that the configuration names (`${file:}`, keys) included. SIGHUP always does.
     #[serde(default)]
     pub watch: bool,
+    /// Over which limits with `shared: true` are counted together with other gateways.
+    pub limits_store: Option<At<LimitsStoreSettings>>,
     /// Memory for the buckets of all limits together. Default 64MiB, which is about two million callers.
     pub limits_memory: Option<At<Size>>,
     /// Memory for remembered tokens. Default 16MiB.
     pub tokens_memory: Option<At<Size>>,
+}
+
+/// A Redis or Valkey server over which gateways share limits.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsStoreSettings {
+    /// Its host and port, such as `10.0.0.5:6379`.
+    pub redis: At<String>,
+    /// Its user, where it has more than one.
+    pub username: Option<At<String>>,
+    /// The user's password, such as `${file:/run/secrets/redis}`.
+    pub password: Option<Secret>,
+    /// What its keys begin with; gateways with another one share nothing with these. Default `sluice`.
+    pub prefix: Option<At<String>>,
 }
 
 /// The private listener with `/livez`, `/readyz`, `/metrics` and `/status`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::diagnostic::Source;
 use super::document::TestSettings;
-use super::types::Named;
+use super::types::{Named, Secret};
 use crate::entry::canonical::SpellingSet;
 use crate::entry::client_ip::Clients;
 use crate::entry::route::Table;
@@ -69,6 +69,15 @@ pub struct Gateway {
     pub tests: Named<TestSettings>,
 }
 
+/// The store of limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitsStore {
+    pub address: String,
+    pub username: Option<String>,
+    pub password: Option<Secret>,
+    pub prefix: String,
+}
+
 /// The process as a whole, with its defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -80,6 +89,8 @@ pub struct Server {
     pub watch: bool,
     pub state: Option<PathBuf>,
     pub limits_memory: u64,
+    /// Over which limits are shared.
+    pub limits_store: Option<LimitsStore>,
     pub tokens_memory: u64,
 }
 

@@ -16,17 +16,18 @@
 //! Does not know what a key is made of nor what a refusal looks like: see `rate_limit.rs`. Hand-over and resizing: `limits/handover.rs`.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::{Mutex, MutexGuard};
-use siphasher::sip128::{Hasher128, SipHasher13};
 use smallvec::SmallVec;
 
+pub use super::limits::hash::{identity, key_under};
 use super::limits::level::Level;
 use super::limits::pace::{Pace, Reading};
 use super::limits::places::Places;
+use super::limits::shared::Shared;
 use super::limits::table::{SHARDS, State, Table, sets_per_shard, shard_of};
 use super::limits::window::Bounds;
 
@@ -84,6 +85,8 @@ pub struct Figures {
 #[derive(Debug)]
 pub struct Buckets {
     seed: [AtomicU64; 2],
+    /// What is known of the callers of limits that several gateways share.
+    pub shared: Arc<Shared>,
     /// The places of limits on requests at once.
     pub places: Arc<Places>,
     pub(super) shards: Box<[Shard]>,
@@ -130,24 +133,6 @@ struct Judged {
     is_repeated: bool,
 }
 
-/// Keys of at most so many bytes are hashed in one piece: consumers, subjects, addresses.
-const SHORT: usize = 128;
-
-/// Which limit: the same in every process. `route` where each route has buckets of its own.
-pub fn identity(what: &str, name: &str, route: Option<&str>) -> u128 {
-    let mut hasher = SipHasher13::new_with_keys(0, 0);
-    for part in [Some(what), Some(name), route].into_iter().flatten() {
-        write_part(&mut hasher, part.as_bytes());
-    }
-    hasher.finish128().as_u128()
-}
-
-/// With its length, so that no two lists of parts read the same.
-fn write_part(hasher: &mut SipHasher13, part: &[u8]) {
-    hasher.write(&(part.len() as u64).to_le_bytes());
-    hasher.write(part);
-}
-
 // === impl Buckets ===
 
 impl Buckets {
@@ -157,6 +142,7 @@ impl Buckets {
         let sets = sets_per_shard(bytes);
         Buckets {
             seed: [0, 1].map(|half: u64| AtomicU64::new(random.hash_one(half))),
+            shared: Arc::default(),
             places: Arc::default(),
             shards: (0..SHARDS).map(|_| Shard::new(sets)).collect(),
             overflow: Mutex::default(),
@@ -167,26 +153,7 @@ impl Buckets {
 
     /// Whose bucket: a limit, a kind of key, and what the key is made of.
     pub fn key(&self, identity: u128, kind: u8, parts: &[&[u8]]) -> u128 {
-        let [low, high] = self.seed();
-        let mut hasher = SipHasher13::new_with_keys(low, high);
-        let mut short = [0; SHORT];
-        let all = 17 + parts.iter().map(|part| 8 + part.len()).sum::<usize>();
-        if all > SHORT {
-            hasher.write(&identity.to_le_bytes());
-            hasher.write(&[kind]);
-            parts.iter().for_each(|part| write_part(&mut hasher, part));
-            return hasher.finish128().as_u128();
-        }
-        // The same bytes in one piece, which is several times cheaper to hash.
-        short[..16].copy_from_slice(&identity.to_le_bytes());
-        short[16] = kind;
-        let mut end = 17;
-        for part in parts {
-            short[end..end + 8].copy_from_slice(&(part.len() as u64).to_le_bytes());
-            short[end + 8..end + 8 + part.len()].copy_from_slice(part);
-            end += 8 + part.len();
-        }
-        hasher.hash(&short[..end]).as_u128()
+        key_under(self.seed(), identity, kind, parts)
     }
 
     /// Charges one token to each bucket, or none to any where one of them lacks it. `now` is on the monotonic clock, in nanoseconds.

@@ -17,10 +17,12 @@ use super::authz::OneOrMany;
 use super::buckets::{Asking, Buckets};
 use super::limits::key::Key;
 pub use super::limits::limit::{Callers, Limit, What};
+use super::limits::pace::Pace;
 use super::limits::places::{self, Place};
 use super::limits::quota::Quota;
 use super::limits::refusal::refusal;
 pub use super::limits::refusal::{KIND, is_own};
+use super::limits::sharing::{self, Taken};
 use super::limits::throttle::{ThrottleSettings, Waiting};
 use super::principal::is_tag_name;
 use super::{Request, Stop};
@@ -39,6 +41,8 @@ pub struct LimitSettings {
     pub concurrent: Option<At<u32>>,
     /// The size of the bucket: how many requests may come at once. Default: the count of the rate.
     pub burst: Option<At<u32>>,
+    /// `true`: the gateways with the same `server.limits_store` count together.
+    pub shared: Option<At<bool>>,
     /// Who comes too early waits for a token instead of being refused.
     pub throttle: Option<At<ThrottleSettings>>,
     /// `fixed`: so many in each window, which begins at multiples of its length (of a `quota`, with the calendar's period; its default).
@@ -130,6 +134,8 @@ pub struct Charge {
 #[derive(Clone, Debug, Default)]
 pub struct RateLimits {
     limits: Vec<(Arc<Limit>, u128)>,
+    /// Those that several gateways share.
+    shared: Vec<(Arc<Limit>, u128)>,
     /// Those of how many at once.
     places: Vec<(Arc<Limit>, u128)>,
     /// Whether the plan of the caller counts here too.
@@ -160,20 +166,24 @@ impl RateLimits {
     /// Those of a route's limits that belong to a stage; `None` is the main stage, where the caller's plan counts too.
     pub fn for_route(route: &str, limits: &[Arc<Limit>], stage: Option<Stage>) -> Self {
         let limits = limits.iter().filter(|limit| limit.stage() == stage).map(|limit| (limit.clone(), limit.identity(Some(route))));
-        let (places, limits) = limits.partition(|(limit, _)| limit.places().is_some());
-        RateLimits { limits, places, with_plan: stage.is_none() }
+        RateLimits::of(limits, stage.is_none())
     }
 
     /// The limits of a listener, before routing.
     pub fn for_listener(limits: &[Arc<Limit>]) -> Self {
         let limits = limits.iter().map(|limit| (limit.clone(), limit.identity(None)));
-        let (places, limits) = limits.partition(|(limit, _)| limit.places().is_some());
-        RateLimits { limits, places, with_plan: false }
+        RateLimits::of(limits, false)
+    }
+
+    fn of(limits: impl Iterator<Item = (Arc<Limit>, u128)>, with_plan: bool) -> Self {
+        let (places, limits): (Vec<_>, Vec<_>) = limits.partition(|(limit, _)| limit.places().is_some());
+        let (shared, limits) = limits.into_iter().partition(|(limit, _)| limit.is_shared());
+        RateLimits { limits, shared, places, with_plan }
     }
 
     /// Whether nothing is counted here, whoever calls.
     pub fn is_empty(&self) -> bool {
-        self.limits.is_empty() && self.places.is_empty() && !self.with_plan
+        self.limits.is_empty() && self.shared.is_empty() && self.places.is_empty() && !self.with_plan
     }
 
     /// Whether a refusal may come without a charge.
@@ -189,7 +199,11 @@ impl RateLimits {
             true => SmallVec::new(),
             false => self.take_places(request, facts, buckets)?,
         };
-        self.charge(request, facts, buckets, plans)?;
+        let taken = match self.shared.is_empty() {
+            true => Taken::default(),
+            false => sharing::take(&self.shared, request, facts, buckets)?,
+        };
+        self.charge(request, facts, buckets, plans, &taken.alone).inspect_err(|_| taken.give_back(buckets))?;
         facts.places.extend(places);
         Ok(())
     }
@@ -212,9 +226,16 @@ impl RateLimits {
         Ok(places)
     }
 
-    fn charge(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets, plans: &[Arc<Limit>]) -> Result<(), Stop> {
+    fn charge(
+        &self,
+        request: &Request<'_>,
+        facts: &mut Facts,
+        buckets: &Buckets,
+        plans: &[Arc<Limit>],
+        alone: &[(usize, Pace)],
+    ) -> Result<(), Stop> {
         // Most routes of most gateways: nothing to count.
-        if self.limits.is_empty() && !(self.with_plan && facts.identity.is_some()) {
+        if self.limits.is_empty() && alone.is_empty() && !(self.with_plan && facts.identity.is_some()) {
             return Ok(());
         }
         let mut counted: SmallVec<[(&Limit, &'static str); 8]> = SmallVec::new();
@@ -233,6 +254,13 @@ impl RateLimits {
             }
             askings.push(Asking { identity, key: bucket, pace, bounds: limit.bounds(facts.now), patience });
         }
+        for (index, pace) in alone {
+            let Some((limit, identity)) = self.shared.get(*index) else { continue };
+            let key = Key::choose(limit.by(), request, facts);
+            counted.push((limit, key.kind()));
+            let key = key.bucket(buckets, *identity);
+            askings.push(Asking { identity: *identity, key, pace, bounds: limit.bounds(facts.now), patience: 0 });
+        }
         if askings.is_empty() {
             return Ok(());
         }
@@ -241,7 +269,7 @@ impl RateLimits {
             facts.charges.push(Charge {
                 limit: limit.name().clone(),
                 key_kind,
-                size: limit.pace().size(),
+                size: asking.pace.size(),
                 window: if asking.bounds.length == 0 { limit.pace().window() } else { asking.bounds.seconds() },
                 remaining: verdict.reading.remaining,
                 reset: verdict.reading.reset,
@@ -280,7 +308,7 @@ impl RateLimits {
             Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe() }
         };
         let applies = |(limit, _): &&(Arc<Limit>, u128)| limit.for_tags.admits(facts.identity.as_deref());
-        let places = self.places.iter().filter(applies).map(|(limit, identity)| (&**limit, *identity));
+        let places = self.places.iter().chain(&self.shared).filter(applies).map(|(limit, identity)| (&**limit, *identity));
         self.applying(facts, plans).chain(places).map(count).collect()
     }
 

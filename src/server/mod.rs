@@ -5,6 +5,7 @@
 mod figures;
 mod handover;
 mod keys;
+mod limits_store;
 mod lists;
 mod passed;
 mod quotas;

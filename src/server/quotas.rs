@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use super::limits_store::{Settler, StoreFigures};
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::keep::Store;
@@ -22,6 +23,9 @@ const HEAD: usize = 8;
 /// Who writes.
 #[derive(Default)]
 pub struct Quotas {
+    /// Settles shared limits.
+    settler: Option<Settler>,
+    figures: Option<StoreFigures>,
     kept: Option<Kept>,
     writer: Option<JoinHandle<()>>,
 }
@@ -66,6 +70,21 @@ impl Quotas {
         }));
     }
 
+    /// Settles shared limits from now on, with the store that the snapshot names.
+    pub fn share(&mut self, gateway: &Gateway) {
+        let wanted = gateway.server.limits_store.as_ref();
+        if self.settler.as_ref().map(|settler| &settler.store) == wanted {
+            return;
+        }
+        self.settler = None;
+        let Some(store) = wanted else { return };
+        let figures = self.figures.get_or_insert_with(|| StoreFigures::register(&gateway.metrics)).clone();
+        match Settler::start(store, gateway.buckets.clone(), figures) {
+            Ok(settler) => self.settler = Some(settler),
+            Err(why) => log::error!("{why}"),
+        }
+    }
+
     /// Writes no more: another process does.
     pub fn stop(&mut self) {
         self.kept = None;
@@ -78,6 +97,7 @@ impl Quotas {
     pub fn end(&mut self) {
         let kept = self.kept.take();
         self.stop();
+        self.settler = None;
         if let Some(kept) = kept {
             kept.write(0);
         }

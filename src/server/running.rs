@@ -185,6 +185,7 @@ impl Running {
     /// Starts to check targets and to look names up again; what an earlier snapshot started ends.
     fn look_after(&mut self) {
         self.keys.look_after(&self.gateway.load());
+        self.quotas.share(&self.gateway.load());
         self.quotas.look_after(self.keys.store.as_ref(), &self.gateway.load());
         self.watches = self.gateway.load().upstreams.iter().map(|upstream| watch(&upstream.pool, &self.resolver)).collect();
     }

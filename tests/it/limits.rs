@@ -255,3 +255,82 @@ fn the_log_of_a_gateway_is_what_a_new_limit_is_tried_on() {
     let (code, _, wrong) = simulate(&["--limit", "5/week"]);
     assert!(code == Some(2) && wrong.contains("expected a rate such as `100/m`"), "{wrong}");
 }
+
+/// A store with a user and a password, on a port that stays the same.
+struct Redis {
+    child: std::process::Child,
+    port: u16,
+}
+
+impl Redis {
+    fn start(port: Option<u16>) -> Redis {
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = port.unwrap_or_else(free);
+        let child = std::process::Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--user", "gateway", "on", ">s3cret", "~one:*", "+@all", "--user", "default", "off"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("`scripts/setup.sh test` installs redis-server");
+        Redis { child, port }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn gateways_with_one_store_admit_one_limit_together_and_go_on_without_it() {
+    let mut redis = Redis::start(None);
+    let port = redis.port;
+    let start = || {
+        Gateway::start(&format!(
+            "server: {{ threads: 1, settle: 0s, limits_store: {{ redis: \"127.0.0.1:{port}\", username: gateway, password: s3cret, prefix: one }} }}\n\
+             listeners: {{ public: {{ address: \"127.0.0.1:{{port}}\" }} }}\nadmin: {{ address: \"127.0.0.1:{{admin}}\" }}\n\
+             limits: {{ hourly: {{ rate: 60/h, by: [\"header:x-caller\", client_ip], shared: true }}, daily: {{ quota: 30/day, by: [\"header:x-caller\", client_ip], shared: true }} }}\n\
+             routes: {{ r: {{ match: {{ path: /r }}, auth: public, limits: [hourly], respond: {{ status: 204 }} }}, q: {{ match: {{ path: /q }}, auth: public, limits: [daily], respond: {{ status: 204 }} }} }}\n"
+        ))
+    };
+    let gateways = [start(), start(), start()];
+    for gateway in &gateways {
+        waits_for(gateway, "sluice_limit_gateways", 3.0);
+        waits_for(gateway, "sluice_limit_store_up", 1.0);
+        gateway.stderr_line("limits are shared over the store");
+    }
+    for (path, all) in [("/r", 60), ("/q", 30)] {
+        let mut admitted = 0;
+        let mut round = || {
+            for gateway in &gateways {
+                let answer = gateway.get(path, &[("x-caller", "a")]);
+                assert!(matches!(answer.status, 204 | 429), "{}", answer.status);
+                admitted += usize::from(answer.status == 204);
+            }
+            admitted
+        };
+        eventually("as many as there are", || (round() >= all).then_some(()));
+        // Each gateway hears of the last ones of the others a moment later, and may be one part ahead.
+        let most = (0..20).map(|_| round()).last().unwrap();
+        assert!((all..=all + all / 3).contains(&most), "{path}: {most} of {all}");
+    }
+    // The store is gone: each goes on with its third, and nobody notices but by that.
+    redis.child.kill().unwrap();
+    redis.child.wait().unwrap();
+    for gateway in &gateways {
+        waits_for(gateway, "sluice_limit_store_up", 0.0);
+        gateway.stderr_line("is gone");
+        let mut client = gateway.client();
+        let statuses: Vec<u16> = (0..25).map(|_| client.get("/r", &[("x-caller", "b")]).status).collect();
+        assert_eq!(statuses.iter().filter(|status| **status == 204).count(), 20, "{statuses:?}");
+        assert!(gateway.metric("sluice_limit_store_failures_total") >= 1.0);
+    }
+    // It is back, and empty.
+    let _redis = Redis::start(Some(port));
+    for gateway in &gateways {
+        waits_for(gateway, "sluice_limit_store_up", 1.0);
+    }
+    assert_eq!(gateways[0].get("/r", &[("x-caller", "c")]).status, 204);
+}

@@ -1,6 +1,7 @@
 //! Decides whether every limit can find something to count by, wherever it is used.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::Index;
 use crate::config::diagnostic::Diagnostic;
@@ -11,7 +12,7 @@ use crate::listen::address::LOCAL;
 use crate::policy::Shadow;
 use crate::policy::authn::AuthSettings;
 use crate::policy::limits::limit::quota_name;
-use crate::policy::rate_limit::{By, LimitSettings, Stage};
+use crate::policy::rate_limit::{By, LimitSettings, Stage, Window};
 
 /// A kind of caller that a route admits, by what is known of it when limits are judged.
 #[derive(Clone, Copy)]
@@ -32,6 +33,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         useless_keys(limit, errors);
     }
     plans(index.document, errors);
+    shared(index.document, errors);
     let mut on_routes: HashSet<&str> = HashSet::new();
     let mut told: HashSet<(&str, u32, u32)> = HashSet::new();
     for ((name, route), effective) in index.document.routes.iter().zip(&index.effective) {
@@ -73,6 +75,36 @@ fn over_unix_sockets(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
                 effective.given(|all| &all.limits).iter().flat_map(|given| &given.settings.value).for_each(|used| tell(&name.value, used));
             }
         }
+    }
+}
+
+/// What is shared has a store, and the store something to share.
+fn shared(document: &Document, errors: &mut Vec<Diagnostic>) {
+    let store = document.server.as_ref().and_then(|server| server.limits_store.as_ref());
+    let mut any = false;
+    for (name, limit) in &document.limits {
+        let Some(shared) = limit.shared.as_ref().filter(|shared| shared.value) else { continue };
+        any = true;
+        if store.is_none() {
+            let message = format!("`{}` is shared, but there is no store over which", name.value);
+            errors.push(Diagnostic::at(&shared.place, "shared-without-store", message).help("add `server.limits_store`"));
+        }
+        let sliding = limit.window.as_ref().is_some_and(|window| window.value == Window::Sliding);
+        let short = limit.window.is_some() && limit.rate.as_ref().is_some_and(|rate| rate.value.per < Duration::from_secs(60));
+        if limit.concurrent.is_some() || limit.throttle.is_some() || sliding || short {
+            let message = "`shared` is not built yet for `concurrent`, `throttle`, `window: sliding` and windows under a minute";
+            errors.push(Diagnostic::at(&shared.place, "not-built", message).help("share a `rate` or a `quota`"));
+        }
+    }
+    if let Some(store) = store.filter(|_| !any) {
+        let message = "`limits_store` has no effect: no limit is shared";
+        errors.push(Diagnostic::at(&store.place, "inert", message).help("add `shared: true` to a limit, or remove it"));
+    }
+    if let Some(store) = store
+        && store.redis.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+    {
+        let message = format!("`{}` is not a host and a port, such as `10.0.0.5:6379`", store.redis.value);
+        errors.push(Diagnostic::at(&store.redis.place, "bad-target", message));
     }
 }
 

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use http::HeaderName;
 
+use super::shared::Shared;
 use crate::ctx::Facts;
 use crate::policy::Request;
-use crate::policy::buckets::Buckets;
+use crate::policy::buckets::{Buckets, key_under};
 use crate::policy::rate_limit::By;
 
 /// What a request is counted by.
@@ -92,20 +93,29 @@ impl<'a> Key<'a> {
 
     /// The hash of the bucket that a limit has for it.
     pub fn bucket(&self, buckets: &Buckets, identity: u128) -> u128 {
+        self.hash(|kind, parts| buckets.key(identity, kind, parts))
+    }
+
+    /// The same in every gateway that shares the limit.
+    pub fn shared(&self, shared: &Shared, identity: u128) -> u128 {
+        self.hash(|kind, parts| key_under(shared.seed(), identity, kind, parts))
+    }
+
+    fn hash(&self, hash: impl Fn(u8, &[&[u8]]) -> u128) -> u128 {
         match self {
-            Key::Consumer(name) => buckets.key(identity, 0, &[name.as_bytes()]),
-            Key::Subject { authenticator, subject } => buckets.key(identity, 1, &[authenticator.as_bytes(), subject.as_bytes()]),
-            Key::ApiKey(id) => buckets.key(identity, 2, &[id.as_bytes()]),
-            Key::Tag(name, value) => buckets.key(identity, 8, &[name.as_bytes(), value.as_bytes()]),
-            Key::V4(octets) => buckets.key(identity, 3, &[octets]),
-            Key::V6(octets) => buckets.key(identity, 4, &[octets]),
-            Key::Header(name, value) if value.len() <= LONGEST_VALUE => buckets.key(identity, 5, &[name.as_str().as_bytes(), value]),
+            Key::Consumer(name) => hash(0, &[name.as_bytes()]),
+            Key::Subject { authenticator, subject } => hash(1, &[authenticator.as_bytes(), subject.as_bytes()]),
+            Key::ApiKey(id) => hash(2, &[id.as_bytes()]),
+            Key::Tag(name, value) => hash(8, &[name.as_bytes(), value.as_bytes()]),
+            Key::V4(octets) => hash(3, &[octets]),
+            Key::V6(octets) => hash(4, &[octets]),
+            Key::Header(name, value) if value.len() <= LONGEST_VALUE => hash(5, &[name.as_str().as_bytes(), value]),
             Key::Header(name, value) => {
                 let (first, last) = (&value[..LONGEST_VALUE / 2], &value[value.len() - LONGEST_VALUE / 2..]);
-                buckets.key(identity, 5, &[name.as_str().as_bytes(), first, last, &value.len().to_le_bytes()])
+                hash(5, &[name.as_str().as_bytes(), first, last, &value.len().to_le_bytes()])
             }
-            Key::Global => buckets.key(identity, 6, &[]),
-            Key::Unidentified => buckets.key(identity, 7, &[]),
+            Key::Global => hash(6, &[]),
+            Key::Unidentified => hash(7, &[]),
         }
     }
 }

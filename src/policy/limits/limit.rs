@@ -33,6 +33,7 @@ pub struct Limit {
     /// How many at once, where that is what is limited.
     places: Option<u32>,
     throttle: Option<Throttle>,
+    is_shared: bool,
     series: Arc<LimitSeries>,
     /// The quota of a plan that has a rate, too.
     beside: Option<Arc<Limit>>,
@@ -64,7 +65,7 @@ pub struct Callers {
 
 impl Limit {
     pub fn compile(name: &str, settings: &LimitSettings) -> Result<Limit, Vec<Diagnostic>> {
-        let LimitSettings { rate, quota, concurrent, burst, throttle, window, time_zone, by, for_tags, per, stage } = settings;
+        let LimitSettings { rate, quota, concurrent, burst, shared, throttle, window, time_zone, by, for_tags, per, stage } = settings;
         let mut mistakes = Vec::new();
         let counting = Counting { rate, quota, concurrent, burst, throttle: throttle.as_ref(), window: window.as_ref(), time_zone };
         let measure = counting.compile(name, &by.place).map_err(|mistake| mistakes.push(mistake));
@@ -99,6 +100,7 @@ impl Limit {
                 periods,
                 is_quota,
                 places,
+                is_shared: shared.as_ref().is_some_and(|shared| shared.value),
                 throttle: throttle.as_ref().map(|throttle| Throttle::new(throttle)),
                 series: Arc::new(LimitSeries::new(name)),
                 beside: None,
@@ -131,6 +133,7 @@ impl Limit {
                 is_quota,
                 places,
                 throttle: None,
+                is_shared: false,
                 series,
                 beside,
                 by,
@@ -175,6 +178,7 @@ impl Limit {
             quota: quota.map(|value| At { value, place: place.clone() }),
             concurrent: None,
             burst: burst.map(|value| At { value, place: place.clone() }),
+            shared: None,
             throttle: None,
             window: window.map(|value| At { value, place: place.clone() }),
             time_zone: time_zone.map(|value| At { value, place: place.clone() }),
@@ -238,6 +242,11 @@ impl Limit {
     /// How many requests may be on their way at once, where that is what is limited.
     pub fn places(&self) -> Option<u32> {
         self.places
+    }
+
+    /// Whether several gateways count together.
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
     pub fn throttle(&self) -> Option<&Throttle> {
@@ -335,6 +344,7 @@ pub(in crate::policy) mod tests {
             rate,
             quota: None,
             concurrent: None,
+            shared: None,
             throttle: None,
             burst: None,
             window: None,

@@ -4,6 +4,7 @@
 pub mod crowd;
 pub mod for_tags;
 pub mod handover;
+pub mod hash;
 pub mod headers;
 pub mod key;
 pub(super) mod level;
@@ -14,6 +15,8 @@ pub mod period;
 pub mod places;
 pub mod quota;
 pub mod refusal;
+pub mod shared;
+pub mod sharing;
 pub(super) mod table;
 pub mod throttle;
 pub mod window;

@@ -123,6 +123,19 @@ impl Pace {
         self.size
     }
 
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// One of so many equal parts.
+    pub fn part(&self, parts: u32) -> Option<Pace> {
+        let size = self.size.div_ceil(parts.max(1));
+        match self.kind {
+            Kind::Bucket => Pace::from_parts(self.kind, self.count, size, self.per.checked_mul(u64::from(parts))?),
+            Kind::Fixed | Kind::Sliding => Pace::from_parts(self.kind, (self.count / parts).max(1), (self.count / parts).max(1), self.per),
+        }
+    }
+
     /// About how long a window is, or the time in which `count` tokens come back, in nanoseconds.
     pub fn per(&self) -> u64 {
         self.per

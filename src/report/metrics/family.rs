@@ -59,6 +59,9 @@ families! { ALL:
     LIMITED = Counter "sluice_limited_total" ["limit", "key"] "Requests that a limit or plan refused, by what it counted by.";
     LIMITED_CALLERS = Gauge "sluice_limited_callers" ["limit"] "About how many different callers a limit or plan has refused in this minute and the last.";
     TAGGED = Counter "sluice_tagged_requests_total" ["tag", "value", "result"] "Requests of callers with a tag: passed, or refused by the gateway. Values that the configuration does not name are `other`.";
+    LIMIT_STORE_UP = Gauge "sluice_limit_store_up" [] "Whether the store of shared limits answers; where it does not, each gateway counts its part alone.";
+    LIMIT_STORE_FAILURES = Counter "sluice_limit_store_failures_total" [] "Attempts to reach or settle with the store of shared limits that failed.";
+    LIMIT_GATEWAYS = Gauge "sluice_limit_gateways" [] "Gateways that share limits over the store, as was last known.";
     LIMIT_HELD = Gauge "sluice_limit_held" ["limit"] "Places of a limit on requests at once that are taken, of all callers.";
     LIMIT_WAITING = Gauge "sluice_limit_waiting" ["limit"] "Requests that a limit delays now.";
     LIMIT_DELAYED = Counter "sluice_limit_delayed_total" ["limit"] "Requests that a limit has delayed.";
