@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: run edge partners tiers agents build test lint fmt bench instructions fuzz setup setup-test setup-bench setup-fuzz
+.PHONY: run edge partners tiers agents build test lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
 
 run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
 	$(CARGO) build --release --locked
@@ -42,6 +42,11 @@ bench: setup-bench      ## CPU a request and ratios to nginx, side by side; writ
 instructions: setup-test ## instructions a request under callgrind, against a bare Pingora proxy
 	$(CARGO) build --release --locked --bins --examples
 	python3 benches/instructions/run.py --check 1.15 1.4
+
+memory: build            ## idle start, idle connections, reloads, callers in the table of limits; fails beyond a bound
+	python3 benches/memory/idle.py target/release/sluice --connections 9400
+	python3 benches/memory/reloads.py target/release/sluice
+	$(CARGO) run --release --locked --example limiter-memory
 
 fuzz: setup-fuzz        ## each target for 60 s
 	@scripts/fuzz.sh 60

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# What is checked once the tests have passed: the instructions that a request costs, and the unit file.
+# What is checked once the tests have passed: the instructions that a request costs, memory at rest, and the unit files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 cargo build --release --locked --quiet --bin sluice --example bare-proxy
 # Of what a bare Pingora proxy needs; docs/benchmarks.md has the aims.
 python3 benches/instructions/run.py --runs 3 --requests 300 --check 1.15 1.4
+
+# A thousand idle connections and the start; `make memory` has the whole.
+python3 benches/memory/idle.py target/release/sluice --connections 1000 --idle-below 60
 
 if ! command -v systemd-analyze > /dev/null; then
     echo "late-checks: systemd/sluice.service is not checked: there is no systemd-analyze here (Debian package systemd)" >&2
