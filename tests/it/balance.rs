@@ -69,7 +69,8 @@ fn requests_with_the_same_key_go_to_the_same_target_and_explain_names_it() {
 #[test]
 fn a_target_that_is_gone_moves_only_its_own_keys() {
     let mut upstreams = three();
-    let gateway = start(&upstreams, "balance: hash, hash_by: [header:x-user]");
+    // One for the connection that rests, one for the target, one for another.
+    let gateway = start(&upstreams, "balance: hash, hash_by: [header:x-user], retries: { attempts: 3 }");
     let owner = |upstreams: &[Upstream], user: usize| {
         let before = shares(upstreams);
         assert_eq!(gateway.get("/users/a/b", &[("x-user", &user.to_string())]).status, 200);
