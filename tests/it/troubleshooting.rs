@@ -23,7 +23,7 @@ routes:
 "#;
 
 fn gateway(target: SocketAddr) -> Config {
-    gateway_with(target, "balance: round_robin")
+    gateway_with(target, "protocol: http1")
 }
 
 fn gateway_with(target: SocketAddr, more: &str) -> Config {
@@ -238,7 +238,7 @@ fn a_refused_reload_changes_nothing_and_says_so_everywhere() {
     let running = gateway.status()["config"]["hash"].clone();
     let checked = String::from_utf8(gateway.sluice(&["check", "sluice.yaml"]).stdout).unwrap();
     assert!(checked.contains(running.as_str().unwrap()), "{checked}");
-    gateway.rewrite(&CONFIG.replace("auth: public", "auth: nobody").replace("{more}", "balance: round_robin"));
+    gateway.rewrite(&CONFIG.replace("auth: public", "auth: nobody").replace("{more}", "protocol: http1"));
     let asked = gateway.sluice(&["reload", "sluice.yaml"]);
     let said = String::from_utf8(asked.stderr).unwrap();
     assert_eq!(asked.status.code(), Some(1));
@@ -259,7 +259,7 @@ fn a_client_that_leaves_is_told_from_an_upstream_that_fails() {
     let [gone] = quoted("client-gone").try_into().unwrap();
     let upstream = Upstream::script(|_| vec![Step::Hang]);
     let config = CONFIG.replace("response: 100ms", "response: 15s");
-    let gateway = Gateway::config(&config).var("target", upstream.address()).var("more", "balance: round_robin").start();
+    let gateway = Gateway::config(&config).var("target", upstream.address()).var("more", "protocol: http1").start();
     let mut client = gateway.client();
     client.send("GET /shop HTTP/1.1\r\nHost: test\r\n\r\n");
     let connected = "sluice_upstream_connections_total{upstream=\"shop\",connection=\"new\"}";

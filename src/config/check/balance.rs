@@ -1,4 +1,4 @@
-//! Decides whether what an upstream tells requests apart by can tell any apart.
+//! Decides whether an upstream has anything to choose from, and whether what it tells requests apart by can tell any apart.
 
 use super::Index;
 use crate::config::diagnostic::Diagnostic;
@@ -11,6 +11,10 @@ use crate::relay::upstream::Balance;
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     for (name, upstream) in &index.document.upstreams {
+        if let (Some(balance), [_]) = (&upstream.balance, upstream.targets.value.as_slice()) {
+            let message = format!("`{}` has one target, so there is nothing to choose", name.value);
+            errors.push(Diagnostic::at(&balance.place, "inert", message).help("remove `balance`, or add a target"));
+        }
         let hashes = upstream.balance.as_ref().filter(|balance| balance.value == Balance::Hash);
         match (hashes, &upstream.hash_by) {
             (None, None) => {}

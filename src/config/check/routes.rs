@@ -6,6 +6,7 @@ use super::Index;
 use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::document::{PolicySettings, RouteOwnSettings, RouteSettings};
 use crate::config::effective::{Effective, Giver};
+use crate::entry::route::pattern::Pattern;
 use crate::policy::authn::{AuthSettings, AuthenticatorSettings};
 use crate::policy::client_certificate::bad_fact;
 use crate::policy::client_certificate::facts::FACTS;
@@ -28,6 +29,12 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         one_way_to_answer(index, name, route, effective, errors);
         if let Some(respond) = own.respond.as_ref().map(|r| &r.place).or(own.redirect.as_ref().map(|r| &r.place)) {
             inert_without_upstream(policies, respond, own, errors);
+        }
+        if let Some(accept) = &policies.accept
+            && Pattern::parse(&own.matches.path).is_ok_and(|pattern| pattern.captures().next().is_none())
+        {
+            let message = format!("`accept` has no effect here: `{}` matches one spelling only", own.matches.path.value);
+            errors.push(Diagnostic::at(&accept.place, "inert", message).help("a `{name}` or a final `/**` takes what clients write"));
         }
         authorisation(index, name, route, effective, errors);
         choice(name, route, effective, errors);

@@ -65,7 +65,7 @@ limits:
   per-address: { rate: 60/24h, by: [client_ip] }
 upstreams:
   main: { targets: ["{main}"] }
-  other: { targets: ["{other}"], balance: least_requests }
+  other: { targets: ["{other}"] }
 bundles:
   web:
     cors: { origins: [https://shop.example], methods: [GET, POST], headers: [x-api-version, authorization], expose: [x-total], credentials: true, max_age: 10m }
