@@ -31,7 +31,7 @@ fn calls(gateway: &Gateway, caller: &str, count: usize) -> Vec<u16> {
 fn a_quota_goes_on_after_a_restart_and_an_upgrade_and_is_a_refusal_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let text = monthly(&folder.path().join("state"));
-    let mut gateway = Gateway::start(&text);
+    let mut gateway = Gateway::config(&text).own_program().start();
     let first = gateway.get("/counted", &[("x-caller", "a")]);
     let policy = first.header("ratelimit-policy").unwrap().to_owned();
     assert!(policy.contains("\"monthly\";q=3;w=") && policy.contains("\"burst\";q=100;w=1"), "{policy}");
@@ -40,7 +40,7 @@ fn a_quota_goes_on_after_a_restart_and_an_upgrade_and_is_a_refusal_of_its_own() 
     assert!(gateway.stop().success());
 
     // Another process, which has nothing but the folder.
-    let mut gateway = Gateway::start(&text);
+    let mut gateway = Gateway::config(&text).own_program().start();
     assert_eq!(calls(&gateway, "a", 1), [204]);
     gateway.signal(Signal::USR2);
     gateway.wait_for_first_process();

@@ -73,7 +73,7 @@ fn an_upgrade_lets_streams_end_and_sends_their_client_to_the_new_process() {
         "/a/held" => [vec![Step::WaitFor(held.clone())], Answer::ok("late").steps()].concat(),
         _ => Answer::ok("x").steps(),
     });
-    let gateway = Gateway::config(CONFIG).var("up", upstream.address()).start();
+    let gateway = Gateway::config(CONFIG).var("up", upstream.address()).own_program().start();
     let old = gateway.serving_pid();
     let mut client = Http2::connect(gateway.address());
     client.ask(1, &get_fields("/a/held", &[]));
