@@ -346,7 +346,13 @@ fn print(name: &At<String>, settings: &IntrospectionSettings) -> String {
         remember_inactive,
         plain_http,
         ca,
-        ..
+        // How they are read: see `print_with`.
+        scope_claim: _,
+        role_claim: _,
+        plan: _,
+        tags: _,
+        forward: _,
+        pass: _,
     } = settings;
     let text = |at: &Option<At<String>>| at.as_ref().map(|at| at.value.clone());
     let time = |at: &Option<At<Period>>| at.as_ref().map(|at| at.value);
