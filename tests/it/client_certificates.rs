@@ -1,6 +1,6 @@
 //! Callers who are known by their certificates: over both versions of HTTP, resumed or not, and by no other way.
 
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use rcgen::SanType;
 
@@ -120,23 +120,7 @@ impl Setup {
     }
 
     fn s_client(&self, path: &str, more: &[&str]) -> String {
-        let address = self.gateway.address().to_string();
-        let output = Command::new("openssl")
-            .args(["s_client", "-connect", &address, "-servername", "main.example", "-CAfile", "ca.pem", "-ign_eof"])
-            .args(more)
-            .current_dir(self.gateway.dir())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .and_then(|mut child| {
-                use std::io::Write;
-                let request = format!("GET {path} HTTP/1.1\r\nHost: main.example\r\nConnection: close\r\n\r\n");
-                let _ = child.stdin.take().unwrap().write_all(request.as_bytes());
-                child.wait_with_output()
-            })
-            .expect("openssl can be run");
-        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+        openssl::s_client(&self.gateway, "main.example", path, more)
     }
 }
 

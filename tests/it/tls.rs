@@ -1,6 +1,6 @@
 //! TLS towards clients: which certificate, which version, what is resumed, whose certificates are believed.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::harness::*;
 
@@ -59,22 +59,7 @@ fn curl(gateway: &Gateway, host: &str, more: &[&str]) -> Result<(u16, String), i
 
 /// What `openssl s_client` says of one connection.
 fn s_client(gateway: &Gateway, more: &[&str]) -> String {
-    let output = Command::new("openssl")
-        .args(["s_client", "-connect", &gateway.address().to_string(), "-servername", "main.example", "-CAfile", "ca.pem", "-ign_eof"])
-        .args(more)
-        .current_dir(gateway.dir())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .and_then(|mut child| {
-            use std::io::Write;
-            // A request that ends the connection, so that the ticket that comes behind the handshake has been read.
-            let _ = child.stdin.take().unwrap().write_all(b"GET / HTTP/1.1\r\nHost: main.example\r\nConnection: close\r\n\r\n");
-            child.wait_with_output()
-        })
-        .expect("openssl can be run");
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    openssl::s_client(gateway, "main.example", "/", more)
 }
 
 #[test]

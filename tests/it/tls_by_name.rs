@@ -1,6 +1,6 @@
 //! Certificates of clients by the name that they ask for: whatever a client does, a host is reached only as its own certificate says.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::harness::*;
 
@@ -90,23 +90,7 @@ fn each_certificate_has_clients_of_its_own_and_no_way_leads_past_them() {
 
 /// What openssl says of a connection for a name, with a request for it.
 fn s_client(gateway: &Gateway, name: &str, more: &[&str]) -> String {
-    let output = Command::new("openssl")
-        .args(["s_client", "-connect", &gateway.address().to_string(), "-servername", &format!("{name}.example")])
-        .args(["-CAfile", "ca.pem", "-ign_eof", "-trace"])
-        .args(more)
-        .current_dir(gateway.dir())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .and_then(|mut child| {
-            use std::io::Write;
-            let request = format!("GET / HTTP/1.1\r\nHost: {name}.example\r\nConnection: close\r\n\r\n");
-            let _ = child.stdin.take().unwrap().write_all(request.as_bytes());
-            child.wait_with_output()
-        })
-        .expect("openssl can be run");
-    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    openssl::s_client(gateway, &format!("{name}.example"), "/", &[&["-trace"], more].concat())
 }
 
 #[test]

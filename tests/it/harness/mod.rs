@@ -13,6 +13,7 @@ pub mod haproxy;
 pub mod http2;
 mod nginx;
 pub mod oidc;
+pub mod openssl;
 mod pki;
 mod python;
 mod tests;
