@@ -18,6 +18,7 @@ pub mod pool;
 pub mod protocol;
 pub mod proxied;
 pub mod receive;
+pub mod retries;
 pub mod retry;
 pub mod reuse;
 pub mod rewrite;

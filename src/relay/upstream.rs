@@ -14,7 +14,9 @@ use super::address::Address;
 use super::balance::hash_by::HashBy;
 use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
 use super::proxied::ProxyVersion;
+use super::retries::{Retries, RetriesSettings};
 use super::reuse::{PoolSettings, Reuse};
+use super::timeouts::{Timeouts, TimeoutsSettings};
 use super::tls::{UpstreamTls, UpstreamTlsSettings};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
@@ -91,26 +93,6 @@ pub struct HealthSettings {
     pub healthy_after: Option<At<u16>>,
 }
 
-/// How long an upstream may take. Never infinite.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TimeoutsSettings {
-    /// To accept a connection. Default 1s.
-    pub connect: Option<At<Period>>,
-    /// From the last byte of the request to the head of the response. Default 15s.
-    pub response: Option<At<Period>>,
-    /// Silence between bytes of a body or a tunnel. Default 60s.
-    pub idle: Option<At<Period>>,
-}
-
-/// Whether another attempt is made: after a failed connect, and for idempotent methods after a reused connection died.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RetriesSettings {
-    /// How many attempts in all, the first included. 1 to 4; default 2.
-    pub attempts: At<u8>,
-}
-
 /// An upstream as it runs: immutable, compiled at load.
 #[derive(Clone, Debug)]
 pub struct Upstream {
@@ -129,8 +111,7 @@ pub struct Upstream {
     /// None: every target is taken to work.
     pub health: Option<Health>,
     pub timeouts: Timeouts,
-    /// Attempts in all, the first included: 1 to 4.
-    pub attempts: u8,
+    pub retries: Retries,
 }
 
 /// One target of an upstream and its share.
@@ -159,14 +140,6 @@ pub enum Check {
     Get(Arc<str>),
 }
 
-/// How long an upstream may take. None is ever infinite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    pub connect: Duration,
-    pub response: Duration,
-    pub idle: Duration,
-}
-
 // === impl Upstream ===
 
 impl Upstream {
@@ -183,16 +156,7 @@ impl Upstream {
         let reuse = Reuse::compile(pool.as_ref(), proxy_protocol.is_some(), &mut wrong);
         let health = health.as_ref().map(|settings| Health::compile(settings, &mut wrong));
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
-        let attempts = match retries {
-            None => DEFAULT_ATTEMPTS,
-            Some(RetriesSettings { attempts }) => {
-                if !(1..=4).contains(&attempts.value) {
-                    let message = format!("`{}` is not a number of attempts: expected 1 to 4, the first included", attempts.value);
-                    wrong.push(Diagnostic::at(&attempts.place, "out-of-range", message).help("`1` makes no second attempt"));
-                }
-                attempts.value
-            }
-        };
+        let retries = Retries::compile(retries.as_ref(), &mut wrong);
         if !wrong.is_empty() {
             return Err(wrong);
         }
@@ -210,12 +174,10 @@ impl Upstream {
             hash_by,
             health,
             timeouts,
-            attempts,
+            retries,
         })
     }
 }
-
-const DEFAULT_ATTEMPTS: u8 = 2;
 
 fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mut Vec<Diagnostic>) -> Vec<Member> {
     if settings.value.is_empty() {
@@ -283,30 +245,6 @@ impl Health {
             }
         };
         Health { check, every, timeout: limit, unhealthy_after: times(unhealthy_after, 2), healthy_after: times(healthy_after, 1) }
-    }
-}
-
-// === impl Timeouts ===
-
-impl Timeouts {
-    fn compile(settings: Option<&TimeoutsSettings>, wrong: &mut Vec<Diagnostic>) -> Timeouts {
-        let (mut connect, mut response, mut idle) = (None, None, None);
-        if let Some(settings) = settings {
-            let TimeoutsSettings { connect: c, response: r, idle: i } = settings;
-            (connect, response, idle) = (c.as_ref(), r.as_ref(), i.as_ref());
-        }
-        let least = Period(Duration::from_millis(1));
-        Timeouts {
-            connect: in_range(connect, Period::seconds(1), least, Period::seconds(300), wrong),
-            response: in_range(response, Period::seconds(15), least, Period::seconds(3600), wrong),
-            idle: in_range(idle, Period::seconds(60), least, Period::seconds(24 * 3600), wrong),
-        }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Timeouts::compile(None, &mut Vec::new())
     }
 }
 
@@ -414,7 +352,7 @@ pub(crate) mod tests {
     fn what_is_not_written_has_the_documented_defaults() {
         let upstream = Upstream::compile("orders", &settings(&[("127.0.0.1:80", 1)])).unwrap();
         assert_eq!(upstream.balance, Balance::RoundRobin);
-        assert_eq!(upstream.attempts, 2);
+        assert_eq!(upstream.retries.attempts, 2);
         assert_eq!(upstream.health, None);
         let Timeouts { connect, response, idle } = upstream.timeouts;
         assert_eq!((connect.as_secs(), response.as_secs(), idle.as_secs()), (1, 15, 60));
