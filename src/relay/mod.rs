@@ -12,6 +12,7 @@ pub mod h2_fault;
 pub mod head;
 pub mod health;
 pub mod hop_by_hop;
+pub mod members;
 pub mod open;
 pub mod peer;
 pub mod pool;
