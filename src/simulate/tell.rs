@@ -21,7 +21,8 @@ use crate::policy::credential::{cut, hide};
 use crate::policy::websocket::is_handshake;
 use crate::relay::balance::owner;
 use crate::relay::receive::make_answer;
-use crate::relay::upstream::{Balance, Timeouts};
+use crate::relay::timeouts::Timeouts;
+use crate::relay::upstream::Balance;
 use crate::reply::grpc::{Speech, Status};
 use crate::report::civil::rfc3339;
 
