@@ -22,7 +22,8 @@ use super::limits::places::{self, Place};
 use super::limits::quota::Quota;
 use super::limits::refusal::refusal;
 pub use super::limits::refusal::{KIND, is_own};
-use super::limits::sharing::{self, Taken};
+use super::limits::shared::exactness;
+use super::limits::sharing;
 use super::limits::throttle::{ThrottleSettings, Waiting};
 use super::principal::is_tag_name;
 use super::{Request, Stop};
@@ -74,6 +75,8 @@ pub struct PlanSettings {
     pub quota: Option<At<Quota>>,
     /// In which the hours, days and months of the `quota` begin. Default UTC.
     pub time_zone: Option<At<String>>,
+    /// `true`: the gateways with the same `server.limits_store` count together.
+    pub shared: Option<At<bool>>,
 }
 
 /// What a limit counts by: `consumer`, `subject`, `api_key`, `tag:NAME`, `client_ip` (v6 by /64), `header:NAME` or `global`.
@@ -153,6 +156,8 @@ pub struct Counted {
     pub key: String,
     /// How much, such as `100/m` or `quota of 1000/day in Europe/Berlin`.
     pub rate: String,
+    /// How exact it is, where several gateways count together.
+    pub shared: Option<String>,
 }
 
 /// What names the buckets of a limit, whatever the route.
@@ -199,11 +204,15 @@ impl RateLimits {
             true => SmallVec::new(),
             false => self.take_places(request, facts, buckets)?,
         };
-        let taken = match self.shared.is_empty() {
-            true => Taken::default(),
-            false => sharing::take(&self.shared, request, facts, buckets)?,
-        };
-        self.charge(request, facts, buckets, plans, &taken.alone).inspect_err(|_| taken.give_back(buckets))?;
+        let plan = if self.with_plan { plan_of(facts, plans) } else { None };
+        let (plan, shared) = if plan.is_some_and(Limit::is_shared) { (None, plan) } else { (plan, None) };
+        if self.shared.is_empty() && shared.is_none() {
+            self.charge(request, facts, buckets, plan, &[])?;
+        } else {
+            let taken = sharing::take(&self.shared, shared, request, facts, buckets)?;
+            self.charge(request, facts, buckets, plan, &taken.alone).inspect_err(|_| taken.give_back(buckets))?;
+            taken.keep(facts);
+        }
         facts.places.extend(places);
         Ok(())
     }
@@ -231,17 +240,17 @@ impl RateLimits {
         request: &Request<'_>,
         facts: &mut Facts,
         buckets: &Buckets,
-        plans: &[Arc<Limit>],
-        alone: &[(usize, Pace)],
+        plan: Option<&Limit>,
+        alone: &[(&Limit, u128, Pace)],
     ) -> Result<(), Stop> {
         // Most routes of most gateways: nothing to count.
-        if self.limits.is_empty() && alone.is_empty() && !(self.with_plan && facts.identity.is_some()) {
+        if self.limits.is_empty() && alone.is_empty() && plan.is_none() {
             return Ok(());
         }
         let mut counted: SmallVec<[(&Limit, &'static str); 8]> = SmallVec::new();
         let mut askings: SmallVec<[Asking<'_>; 8]> = SmallVec::new();
         let mut waiting: SmallVec<[(usize, Waiting); 1]> = SmallVec::new();
-        for (limit, identity) in self.applying(facts, plans) {
+        for (limit, identity) in applying(&self.limits, facts, plan) {
             let key = Key::choose(limit.by(), request, facts);
             counted.push((limit, key.kind()));
             let (bucket, pace) = (key.bucket(buckets, identity), limit.pace());
@@ -254,8 +263,7 @@ impl RateLimits {
             }
             askings.push(Asking { identity, key: bucket, pace, bounds: limit.bounds(facts.now), patience });
         }
-        for (index, pace) in alone {
-            let Some((limit, identity)) = self.shared.get(*index) else { continue };
+        for (limit, identity, pace) in alone {
             let key = Key::choose(limit.by(), request, facts);
             counted.push((limit, key.kind()));
             let key = key.bucket(buckets, *identity);
@@ -305,21 +313,21 @@ impl RateLimits {
     pub fn explain(&self, request: &Request<'_>, facts: &Facts, plans: &[Arc<Limit>]) -> Vec<Counted> {
         let count = |(limit, _): (&Limit, u128)| {
             let key = Key::choose(limit.by(), request, facts);
-            Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe() }
+            let shared = limit.is_shared().then(|| exactness(limit.pace().size()));
+            Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe(), shared }
         };
-        let applies = |(limit, _): &&(Arc<Limit>, u128)| limit.for_tags.admits(facts.identity.as_deref());
-        let places = self.places.iter().chain(&self.shared).filter(applies).map(|(limit, identity)| (&**limit, *identity));
-        self.applying(facts, plans).chain(places).map(count).collect()
-    }
-
-    fn applying<'a>(&'a self, facts: &Facts, plans: &'a [Arc<Limit>]) -> impl Iterator<Item = (&'a Limit, u128)> {
-        let identity = facts.identity.as_deref();
-        let own =
-            self.limits.iter().filter(move |(limit, _)| limit.for_tags.admits(identity)).map(|(limit, identity)| (&**limit, *identity));
         let plan = if self.with_plan { plan_of(facts, plans) } else { None };
-        let beside = plan.and_then(|plan| plan.beside()).map(|quota| &**quota);
-        own.chain(plan.into_iter().chain(beside).map(|plan| (plan, plan.identity(None))))
+        let places = applying(&self.places, facts, None).chain(applying(&self.shared, facts, None));
+        applying(&self.limits, facts, plan).chain(places).map(count).collect()
     }
+}
+
+/// Those of `limits` that are for the caller, and the caller's plan.
+fn applying<'a>(limits: &'a [(Arc<Limit>, u128)], facts: &Facts, plan: Option<&'a Limit>) -> impl Iterator<Item = (&'a Limit, u128)> {
+    let identity = facts.identity.as_deref();
+    let own = limits.iter().filter(move |(limit, _)| limit.for_tags.admits(identity)).map(|(limit, identity)| (&**limit, *identity));
+    let beside = plan.and_then(|plan| plan.beside()).map(|quota| &**quota);
+    own.chain(plan.into_iter().chain(beside).map(|plan| (plan, plan.identity(None))))
 }
 
 /// An identity may be remembered from before a reload, when its plan stood elsewhere: the index is a hint, the name decides.
@@ -457,7 +465,7 @@ mod tests {
         Arc::new(
             Limit::compile_plan(
                 name,
-                &PlanSettings { rate: Some(at(1, Rate::parse(rate).unwrap())), burst: None, quota: None, time_zone: None },
+                &PlanSettings { rate: Some(at(1, Rate::parse(rate).unwrap())), burst: None, quota: None, time_zone: None, shared: None },
             )
             .unwrap(),
         )
@@ -529,7 +537,7 @@ mod tests {
         ] {
             assert_eq!(judge(&limits, &call, &buckets, &[]).1.charges[0].key_kind, kind);
             let explained = limits.explain(&Request { head: &call.head() }, &call.facts(), &[]);
-            assert_eq!(explained, [Counted { limit: "x".into(), key_kind: kind, key: key.into(), rate: "10/s".into() }]);
+            assert_eq!(explained, [Counted { limit: "x".into(), key_kind: kind, key: key.into(), rate: "10/s".into(), shared: None }]);
         }
     }
 
@@ -671,7 +679,7 @@ mod tests {
     fn a_plan_with_a_rate_and_a_quota_tells_both_and_charges_both_or_neither() {
         let quota = Some(at(1, Quota::parse("3/month").unwrap()));
         let rate = Some(at(1, Rate::parse("2/h").unwrap()));
-        let plan = Limit::compile_plan("free", &PlanSettings { rate, burst: None, quota, time_zone: None }).unwrap();
+        let plan = Limit::compile_plan("free", &PlanSettings { rate, burst: None, quota, time_zone: None, shared: None }).unwrap();
         let (buckets, plans, limits) = (Buckets::new(0), [Arc::new(plan)], route(&[]));
         let acme = |now: u64| Call { now, ..Call::by(api_key("acme", "k1", Some(("free", 0)))) };
         let told = |now: u64| {

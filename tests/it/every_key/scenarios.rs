@@ -340,6 +340,7 @@ pub const KEYS: &[(&str, Proof)] = &[
         ),
     ),
     ("limits.*.shared", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
+    ("plans.*.shared", Test("whatever_is_shared_counts_at_all_gateways_together_and_goes_on_after_a_restart")),
     ("server.limits_store.redis", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
     ("server.limits_store.username", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
     ("server.limits_store.password", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
