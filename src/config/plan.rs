@@ -28,7 +28,7 @@ use crate::relay::choice::Choice;
 use crate::relay::head::HeadPlan;
 use crate::relay::pool::Pool;
 use crate::relay::strip::StripSet;
-use crate::relay::upstream::Timeouts;
+use crate::relay::timeouts::Timeouts;
 use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
 use crate::report::metrics::Metrics;

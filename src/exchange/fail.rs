@@ -183,7 +183,7 @@ fn phase(ctx: &Ctx) -> Phase {
 }
 
 fn attempt(ctx: &Ctx, answer_started: bool, body_replayable: bool) -> Attempt {
-    let limit = ctx.relay().map_or(1, |(_, relay)| relay.upstream.pool.upstream.attempts);
+    let limit = ctx.relay().map_or(1, |(_, relay)| relay.upstream.pool.upstream.retries.attempts);
     Attempt { number: ctx.attempts.number, limit, is_idempotent: false, reused: ctx.attempts.is_reused, answer_started, body_replayable }
 }
 

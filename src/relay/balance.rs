@@ -1,6 +1,6 @@
 //! Decides which target a request gets: in turn, the less busy or the faster of two drawn by weight, any, or the one that has its key.
 //!
-//! Skips targets that are unhealthy or were tried already. Does not decide what is healthy (`health.rs`) nor whether there is
+//! Skips targets that are unhealthy or were tried already. Does not decide what is healthy (`health/`) nor whether there is
 //! another attempt (`retry.rs`). Allocates nothing, and takes as long among a thousand targets as among two, but for round robin over
 //! unequal weights.
 

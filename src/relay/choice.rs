@@ -7,7 +7,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use super::upstream::SHORT_OR_LONG;
+use super::members::SHORT_OR_LONG;
 use crate::config::types::At;
 use crate::policy::principal::{Identity, is_tag_name};
 

@@ -112,7 +112,7 @@ mod tests {
     use crate::config::types::Period;
     use crate::relay::balance::{Wanted, choose};
     use crate::relay::pool::Pools;
-    use crate::relay::upstream::TimeoutsSettings;
+    use crate::relay::timeouts::TimeoutsSettings;
     use crate::relay::upstream::tests::{at, settings};
     use pingora_core::upstreams::peer::Peer;
 

@@ -1,7 +1,7 @@
 //! What changes about one target while it runs: its addresses, their health, requests in flight, counts.
 //!
 //! Decides when a target can be used. Does not decide which one a request gets (`balance.rs`), nor runs checks
-//! (`health.rs`) or asks for addresses (`discovery.rs`); both report here. A target is known by its upstream's name and its
+//! (`health/`) or asks for addresses (`discovery.rs`); both report here. A target is known by its upstream's name and its
 //! address as written, and outlives snapshots: see `pool.rs`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};

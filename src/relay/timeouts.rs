@@ -1,4 +1,4 @@
-//! How long an upstream may take on one route: what the route says, else what the upstream says.
+//! How long an upstream may take, and on one route: what the route says, else what the upstream says.
 //!
 //! Decides the values. Does not keep them: see `deadline.rs`. Connecting is the upstream's alone: its connections are shared by routes.
 
@@ -7,9 +7,21 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::upstream::Timeouts;
+use super::upstream::in_range;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
+
+/// How long an upstream may take. Never infinite.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeoutsSettings {
+    /// To accept a connection. Default 1s.
+    pub connect: Option<At<Period>>,
+    /// From the last byte of the request to the head of the response. Default 15s.
+    pub response: Option<At<Period>>,
+    /// Silence between bytes of a body or a tunnel. Default 60s.
+    pub idle: Option<At<Period>>,
+}
 
 /// What a route says instead of its upstream's `timeouts`; what is left out stays the upstream's.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -21,7 +33,15 @@ pub struct RouteTimeoutsSettings {
     pub idle: Option<At<Period>>,
 }
 
-/// The compiled form.
+/// How long an upstream may take. None is ever infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub response: Duration,
+    pub idle: Duration,
+}
+
+/// The compiled form of what a route says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouteTimeouts {
     pub response: Option<Duration>,
@@ -31,6 +51,30 @@ pub struct RouteTimeouts {
 const LEAST: Duration = Duration::from_millis(1);
 const MOST_RESPONSE: Duration = Duration::from_secs(3600);
 const MOST_IDLE: Duration = Duration::from_secs(24 * 3600);
+
+// === impl Timeouts ===
+
+impl Timeouts {
+    pub fn compile(settings: Option<&TimeoutsSettings>, wrong: &mut Vec<Diagnostic>) -> Timeouts {
+        let (mut connect, mut response, mut idle) = (None, None, None);
+        if let Some(settings) = settings {
+            let TimeoutsSettings { connect: c, response: r, idle: i } = settings;
+            (connect, response, idle) = (c.as_ref(), r.as_ref(), i.as_ref());
+        }
+        let least = Period(Duration::from_millis(1));
+        Timeouts {
+            connect: in_range(connect, Period::seconds(1), least, Period::seconds(300), wrong),
+            response: in_range(response, Period::seconds(15), least, Period::seconds(3600), wrong),
+            idle: in_range(idle, Period::seconds(60), least, Period::seconds(24 * 3600), wrong),
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts::compile(None, &mut Vec::new())
+    }
+}
 
 // === impl RouteTimeouts ===
 

@@ -2,19 +2,20 @@
 //!
 //! Does not decide which target a request gets (`balance.rs`) nor keeps what changes while it runs (`pool.rs`).
 
-use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, de};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::address::Address;
 use super::balance::hash_by::HashBy;
+use super::health::settings::{Health, HealthSettings};
+use super::members::{Member, TargetSettings, compile_targets};
 use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
 use super::proxied::ProxyVersion;
+use super::retries::{Retries, RetriesSettings};
 use super::reuse::{PoolSettings, Reuse};
+use super::timeouts::{Timeouts, TimeoutsSettings};
 use super::tls::{UpstreamTls, UpstreamTlsSettings};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
@@ -48,15 +49,6 @@ pub struct UpstreamSettings {
     pub retries: Option<RetriesSettings>,
 }
 
-/// One place where an upstream runs.
-#[derive(Clone, Debug)]
-pub struct TargetSettings {
-    /// `host:port`, `address:port` or `unix:/path`.
-    pub address: At<String>,
-    /// Its share of the requests relative to the others. Default 1.
-    pub weight: NonZeroU16,
-}
-
 /// How a target is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -73,42 +65,6 @@ pub enum Balance {
     /// Requests with the same key (`hash_by`) go to the same target, on every gateway. Where targets come and go, few keys move. A target
     /// that has more than four requests and a quarter more than its share gives the next to another.
     Hash,
-}
-
-/// Active health checks.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HealthSettings {
-    /// A path to GET; 200 to 299 is healthy. Without it, a TCP connection is.
-    pub path: Option<At<String>>,
-    /// How often. Default 5s.
-    pub every: Option<At<Period>>,
-    /// How long one check may take. Default 1s.
-    pub timeout: Option<At<Period>>,
-    /// How many failures in a row take a target out. Default 2.
-    pub unhealthy_after: Option<At<u16>>,
-    /// How many successes in a row bring it back. Default 1.
-    pub healthy_after: Option<At<u16>>,
-}
-
-/// How long an upstream may take. Never infinite.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TimeoutsSettings {
-    /// To accept a connection. Default 1s.
-    pub connect: Option<At<Period>>,
-    /// From the last byte of the request to the head of the response. Default 15s.
-    pub response: Option<At<Period>>,
-    /// Silence between bytes of a body or a tunnel. Default 60s.
-    pub idle: Option<At<Period>>,
-}
-
-/// Whether another attempt is made: after a failed connect, and for idempotent methods after a reused connection died.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RetriesSettings {
-    /// How many attempts in all, the first included. 1 to 4; default 2.
-    pub attempts: At<u8>,
 }
 
 /// An upstream as it runs: immutable, compiled at load.
@@ -129,42 +85,7 @@ pub struct Upstream {
     /// None: every target is taken to work.
     pub health: Option<Health>,
     pub timeouts: Timeouts,
-    /// Attempts in all, the first included: 1 to 4.
-    pub attempts: u8,
-}
-
-/// One target of an upstream and its share.
-#[derive(Clone, Debug)]
-pub struct Member {
-    pub address: Address,
-    pub weight: NonZeroU16,
-}
-
-/// How a target is found to work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    pub check: Check,
-    pub every: Duration,
-    pub timeout: Duration,
-    pub unhealthy_after: u16,
-    pub healthy_after: u16,
-}
-
-/// What one check does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Check {
-    /// A TCP connection is accepted.
-    Connect,
-    /// A GET of this path is answered with 200 to 299.
-    Get(Arc<str>),
-}
-
-/// How long an upstream may take. None is ever infinite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    pub connect: Duration,
-    pub response: Duration,
-    pub idle: Duration,
+    pub retries: Retries,
 }
 
 // === impl Upstream ===
@@ -183,16 +104,7 @@ impl Upstream {
         let reuse = Reuse::compile(pool.as_ref(), proxy_protocol.is_some(), &mut wrong);
         let health = health.as_ref().map(|settings| Health::compile(settings, &mut wrong));
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
-        let attempts = match retries {
-            None => DEFAULT_ATTEMPTS,
-            Some(RetriesSettings { attempts }) => {
-                if !(1..=4).contains(&attempts.value) {
-                    let message = format!("`{}` is not a number of attempts: expected 1 to 4, the first included", attempts.value);
-                    wrong.push(Diagnostic::at(&attempts.place, "out-of-range", message).help("`1` makes no second attempt"));
-                }
-                attempts.value
-            }
-        };
+        let retries = Retries::compile(retries.as_ref(), &mut wrong);
         if !wrong.is_empty() {
             return Err(wrong);
         }
@@ -210,35 +122,9 @@ impl Upstream {
             hash_by,
             health,
             timeouts,
-            attempts,
+            retries,
         })
     }
-}
-
-const DEFAULT_ATTEMPTS: u8 = 2;
-
-fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mut Vec<Diagnostic>) -> Vec<Member> {
-    if settings.value.is_empty() {
-        wrong.push(Diagnostic::at(&settings.place, "no-targets", "no target: expected at least one, such as `10.0.0.7:8080`"));
-    }
-    let mut members: Vec<Member> = Vec::with_capacity(settings.value.len());
-    let mut seen = std::collections::HashSet::with_capacity(settings.value.len());
-    for target in &settings.value {
-        let TargetSettings { address, weight } = &target.value;
-        // The text may have been interpolated, so what was found is not shown; the caret shows where.
-        match Address::parse(&address.value) {
-            Err(why) => wrong.push(
-                Diagnostic::at(&address.place, "bad-target", format!("not a target: {why}"))
-                    .help("expected `host:port`, `address:port`, `[v6 address]:port` or `unix:/path`, such as `orders.internal:8080`"),
-            ),
-            Ok(parsed) if !seen.insert(parsed.text.clone()) => {
-                let message = "this target is listed twice: expected each once";
-                wrong.push(Diagnostic::at(&address.place, "duplicate-target", message).help("give it a `weight` for a larger share"));
-            }
-            Ok(parsed) => members.push(Member { address: parsed, weight: *weight }),
-        }
-    }
-    members
 }
 
 /// With TLS a target has to be somebody, and a Unix socket names nobody.
@@ -249,68 +135,13 @@ fn nameless(targets: &At<Vec<At<TargetSettings>>>, members: &[Member], tls: Opti
     }
 }
 
-// === impl Health ===
-
-impl Health {
-    fn compile(settings: &HealthSettings, wrong: &mut Vec<Diagnostic>) -> Health {
-        let HealthSettings { path, every, timeout, unhealthy_after, healthy_after } = settings;
-        let check = match path {
-            None => Check::Connect,
-            Some(path) => {
-                let is_path = path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic()) && !path.contains('#');
-                if !is_path || path.value.parse::<PathAndQuery>().is_err() {
-                    let message = "not a path: expected `/` and visible ASCII characters, such as `/healthz`";
-                    wrong.push(Diagnostic::at(&path.place, "bad-path", message));
-                }
-                Check::Get(path.value.as_str().into())
-            }
-        };
-        let mut period = |period: &Option<At<Period>>, default, least, most| in_range(period.as_ref(), default, least, most, wrong);
-        let every = period(every, Period::seconds(5), Period(Duration::from_millis(100)), Period::seconds(3600));
-        let limit = period(timeout, Period(Duration::from_secs(1).min(every)), Period(Duration::from_millis(10)), Period::seconds(60));
-        if let Some(timeout) = timeout.as_ref().filter(|_| limit > every) {
-            let message = format!("`{}` is longer than `every`: expected at most {}", timeout.value, Period(every));
-            wrong.push(Diagnostic::at(&timeout.place, "out-of-range", message));
-        }
-        let mut times = |times: &Option<At<u16>>, default| match times {
-            None => default,
-            Some(times) => {
-                if !(1..=100).contains(&times.value) {
-                    let message = format!("`{}` is not a number of checks: expected 1 to 100", times.value);
-                    wrong.push(Diagnostic::at(&times.place, "out-of-range", message));
-                }
-                times.value
-            }
-        };
-        Health { check, every, timeout: limit, unhealthy_after: times(unhealthy_after, 2), healthy_after: times(healthy_after, 1) }
-    }
-}
-
-// === impl Timeouts ===
-
-impl Timeouts {
-    fn compile(settings: Option<&TimeoutsSettings>, wrong: &mut Vec<Diagnostic>) -> Timeouts {
-        let (mut connect, mut response, mut idle) = (None, None, None);
-        if let Some(settings) = settings {
-            let TimeoutsSettings { connect: c, response: r, idle: i } = settings;
-            (connect, response, idle) = (c.as_ref(), r.as_ref(), i.as_ref());
-        }
-        let least = Period(Duration::from_millis(1));
-        Timeouts {
-            connect: in_range(connect, Period::seconds(1), least, Period::seconds(300), wrong),
-            response: in_range(response, Period::seconds(15), least, Period::seconds(3600), wrong),
-            idle: in_range(idle, Period::seconds(60), least, Period::seconds(24 * 3600), wrong),
-        }
-    }
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Timeouts::compile(None, &mut Vec::new())
-    }
-}
-
-pub(super) fn in_range(period: Option<&At<Period>>, default: Period, least: Period, most: Period, wrong: &mut Vec<Diagnostic>) -> Duration {
+pub(in crate::relay) fn in_range(
+    period: Option<&At<Period>>,
+    default: Period,
+    least: Period,
+    most: Period,
+    wrong: &mut Vec<Diagnostic>,
+) -> Duration {
     let Some(period) = period else { return default.0 };
     if period.value < least || period.value > most {
         let message = format!("`{}` is out of range: expected {least} to {most}", period.value);
@@ -319,66 +150,13 @@ pub(super) fn in_range(period: Option<&At<Period>>, default: Period, least: Peri
     period.value.0
 }
 
-// === impl TargetSettings ===
-
-impl<'de> Deserialize<'de> for TargetSettings {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        /// The long form.
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Long {
-            address: At<String>,
-            weight: Option<NonZeroU16>,
-        }
-        struct Either;
-        impl<'de> de::Visitor<'de> for Either {
-            type Value = TargetSettings;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a target, such as `10.0.0.7:8080` or `{ address: 10.0.0.7:8080, weight: 2 }`")
-            }
-            fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<TargetSettings, D::Error> {
-                Ok(TargetSettings { address: At::deserialize(d)?, weight: NonZeroU16::MIN })
-            }
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<TargetSettings, A::Error> {
-                let Long { address, weight } = Long::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(TargetSettings { address, weight: weight.unwrap_or(NonZeroU16::MIN) })
-            }
-        }
-        // The reader hands a scalar on as a newtype, so that its place is kept.
-        d.deserialize_newtype_struct(SHORT_OR_LONG, Either)
-    }
-}
-
-/// By this name the reader knows that a scalar stands for a struct's first field.
-pub const SHORT_OR_LONG: &str = "$sluice::ShortOrLong";
-
-impl JsonSchema for TargetSettings {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Target".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [
-            { "type": "string" },
-            {
-                "type": "object",
-                "properties": {
-                    "address": { "type": "string", "description": "`host:port`, `address:port` or `unix:/path`." },
-                    "weight": { "type": "integer", "minimum": 1, "maximum": 65535, "description": "Its share of the requests relative to the others. Default 1." }
-                },
-                "required": ["address"],
-                "additionalProperties": false
-            }
-        ] })
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::num::NonZeroU16;
+
     use super::*;
     use crate::config::diagnostic::{Place, Source};
+    use crate::relay::health::settings::Check;
 
     /// A value written at the start of some file.
     pub(crate) fn at<T>(value: T) -> At<T> {
@@ -414,7 +192,7 @@ pub(crate) mod tests {
     fn what_is_not_written_has_the_documented_defaults() {
         let upstream = Upstream::compile("orders", &settings(&[("127.0.0.1:80", 1)])).unwrap();
         assert_eq!(upstream.balance, Balance::RoundRobin);
-        assert_eq!(upstream.attempts, 2);
+        assert_eq!(upstream.retries.attempts, 2);
         assert_eq!(upstream.health, None);
         let Timeouts { connect, response, idle } = upstream.timeouts;
         assert_eq!((connect.as_secs(), response.as_secs(), idle.as_secs()), (1, 15, 60));

@@ -21,7 +21,8 @@ use crate::policy::credential::{cut, hide};
 use crate::policy::websocket::is_handshake;
 use crate::relay::balance::owner;
 use crate::relay::receive::make_answer;
-use crate::relay::upstream::{Balance, Timeouts};
+use crate::relay::timeouts::Timeouts;
+use crate::relay::upstream::Balance;
 use crate::reply::grpc::{Speech, Status};
 use crate::report::civil::rfc3339;
 
@@ -192,12 +193,14 @@ fn limits(gateway: &Gateway, outcome: &Outcome) -> Vec<Value> {
             "limit": charge.limit.to_string(), "key_kind": charge.key_kind, "key": of(&charge.limit).map(|of| of.key.clone()), "rate": of(&charge.limit).map(|of| of.rate.clone()),
             "size": charge.size, "remaining": charge.remaining, "retry_after": charge.retry_after, "wait_ms": charge.wait_ms,
             "shared": of(&charge.limit).and_then(|of| of.shared.clone()),
+            "upstream": of(&charge.limit).map(|of| of.upstream.clone()),
         })
     });
     let places = facts.places.iter().map(|place| {
         json!({
             "limit": place.limit.to_string(), "key_kind": place.key_kind, "key": of(&place.limit).map(|of| of.key.clone()),
             "rate": of(&place.limit).map(|of| of.rate.clone()), "size": place.most, "remaining": place.most - place.taken, "retry_after": 0,
+            "upstream": of(&place.limit).map(|of| of.upstream.clone()),
         })
     });
     told.chain(places).collect()
@@ -278,7 +281,8 @@ pub fn text(told: &Value) -> String {
     let tag = |(name, value): (&String, &Value)| format!("{name}: {}", str(value));
     say("tags", told["tags"].as_object().map(|tags| tags.iter().map(tag).collect()).unwrap_or_default());
     let limit = |limit: &Value| {
-        let what = format!("{} by {}: {} of {} left", str(&limit["limit"]), str(&limit["key"]), limit["remaining"], limit["size"]);
+        let at = limit["upstream"].as_str().map(|upstream| format!(" at upstream {upstream}")).unwrap_or_default();
+        let what = format!("{} by {}{at}: {} of {} left", str(&limit["limit"]), str(&limit["key"]), limit["remaining"], limit["size"]);
         let wait = limit["retry_after"].as_u64().filter(|wait| *wait > 0);
         let rate = limit["rate"].as_str().filter(|rate| rate.contains(' ')).map(|rate| format!(" ({rate})")).unwrap_or_default();
         let delay = limit["wait_ms"].as_u64().filter(|wait| *wait > 0).map(|wait| format!(", waits {wait} ms")).unwrap_or_default();

@@ -2,6 +2,7 @@
 //! the response headers, hand-over. `rate_limit.rs` and `buckets.rs` put them together.
 
 pub mod account;
+pub mod by;
 pub mod crowd;
 pub mod for_tags;
 pub mod handover;
@@ -20,4 +21,5 @@ pub mod shared;
 pub mod sharing;
 pub(super) mod table;
 pub mod throttle;
+pub mod used;
 pub mod window;

@@ -3,7 +3,6 @@
 //! Decides nothing of its own: see `shared.rs`. What this gateway has to count alone is handed back.
 
 use std::cmp::Reverse;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -12,6 +11,7 @@ use super::limit::Limit;
 use super::pace::Pace;
 use super::refusal::refusal;
 use super::throttle::Waiting;
+use super::used::Used;
 use crate::ctx::Facts;
 use crate::policy::buckets::{Asking, Buckets};
 use crate::policy::rate_limit::Charge;
@@ -22,8 +22,8 @@ use crate::policy::{Request, Stop};
 pub struct Taken<'a> {
     keys: SmallVec<[u128; 2]>,
     waiting: SmallVec<[(u64, Waiting); 1]>,
-    /// Limits and what names their buckets, with the part of this gateway.
-    pub alone: SmallVec<[(&'a Limit, u128, Pace); 2]>,
+    /// With the part of this gateway.
+    pub alone: SmallVec<[(&'a Limit, Option<&'a Used>, Pace); 2]>,
 }
 
 impl Taken<'_> {
@@ -42,9 +42,14 @@ impl Taken<'_> {
     }
 }
 
+/// What names the buckets of a limit: where it is used, or of a plan everywhere alike.
+pub fn identity_of(limit: &Limit, used: Option<&Used>, facts: &Facts) -> u128 {
+    used.map_or_else(|| limit.identity(None), |used| used.identity(facts.chosen))
+}
+
 /// `plan` is the caller's, where that is shared.
 pub fn take<'a>(
-    limits: &'a [(Arc<Limit>, u128)],
+    limits: &'a [Used],
     plan: Option<&'a Limit>,
     request: &Request<'_>,
     facts: &mut Facts,
@@ -53,11 +58,11 @@ pub fn take<'a>(
     let mut taken = Taken::default();
     let now = buckets.shared.now(facts.now);
     let plans = plan.into_iter().chain(plan.and_then(|plan| plan.beside()).map(|quota| &**quota));
-    let all = limits.iter().map(|(limit, identity)| (&**limit, *identity)).chain(plans.map(|plan| (plan, plan.identity(None))));
-    for (limit, identity) in all {
-        if !limit.for_tags.admits(facts.identity.as_deref()) {
+    for (limit, used) in limits.iter().map(|used| (&*used.limit, Some(used))).chain(plans.map(|plan| (plan, None))) {
+        if used.is_some_and(|used| !used.admits(facts.identity.as_deref())) {
             continue;
         }
+        let identity = identity_of(limit, used, facts);
         let key = Key::choose(limit.by(), request, facts);
         let (key_kind, bucket) = (key.kind(), key.shared(&buckets.shared, identity));
         let bounds = limit.bounds(now);
@@ -65,7 +70,7 @@ pub fn take<'a>(
             limit.throttle().and_then(|throttle| Some((throttle.wait, throttle.queue_shared(limit.series(), bucket, limit.pace())?)));
         let patience = place.as_ref().map_or(0, |(wait, _)| *wait);
         let Some(verdict) = buckets.shared.take(now.mono, &Asking { identity, key: bucket, pace: limit.pace(), bounds, patience }) else {
-            taken.alone.push((limit, identity, buckets.shared.part(limit.pace())));
+            taken.alone.push((limit, used, buckets.shared.part(limit.pace())));
             continue;
         };
         facts.charges.push(Charge {
@@ -84,7 +89,9 @@ pub fn take<'a>(
             facts.charges.rotate_right(1);
             limit.note_refused(bucket, facts);
             taken.give_back(buckets);
-            return Err(refusal(limit, key_kind, verdict.retry_after, false).into());
+            return Err(
+                refusal(limit, used.and_then(|used| used.at(facts.chosen)).map(|at| &**at), key_kind, verdict.retry_after, false).into()
+            );
         }
         if let Some((_, place)) = place.filter(|_| verdict.wait > 0) {
             taken.waiting.push((verdict.wait, place));

@@ -1,0 +1,148 @@
+//! Decides when an address of a target is taken out and brought back, and runs the checks that tell.
+//!
+//! Does not decide which target a request gets: see `balance.rs`. Requests themselves are not judged here.
+
+mod probe;
+pub mod settings;
+mod tracker;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use self::probe::probe;
+use self::settings::Health;
+pub use self::tracker::{Thresholds, Tracker, Turn};
+use super::address::Host;
+use super::discovery::{self, Resolver};
+use super::pool::Pool;
+use super::target::{Endpoint, Target};
+use super::upstream::Upstream;
+
+/// The checks and look-ups of one upstream; they end when this is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    _tasks: JoinSet<()>,
+}
+
+// === impl Watch ===
+
+/// Starts what runs beside the requests of an upstream: checks at once and then `every` so often, look-ups of names.
+///
+/// To be called when a snapshot takes over, on the runtime that shall run the tasks; keep the result as long as the snapshot is the
+/// current one, not as long as its last request.
+pub fn watch(pool: &Pool, resolver: &Resolver) -> Watch {
+    let mut tasks = JoinSet::new();
+    for target in pool.targets() {
+        if let Host::Name(name) = &target.address.host {
+            tasks.spawn(discovery::keep_resolved(target.clone(), name.clone(), resolver.clone()));
+        }
+        match &pool.upstream.health {
+            // Nobody would bring it back.
+            None => target.trust(),
+            Some(health) => {
+                tasks.spawn(keep_checked(pool.upstream.clone(), target.clone(), health.clone()));
+            }
+        }
+    }
+    Watch { _tasks: tasks }
+}
+
+async fn keep_checked(upstream: Arc<Upstream>, target: Arc<Target>, health: Health) {
+    loop {
+        let renewed = target.renewed.notified();
+        tokio::pin!(renewed);
+        // From here on no news is missed, also while checks run.
+        renewed.as_mut().enable();
+        check_all(&upstream, &target, &health).await;
+        tokio::select! {
+            () = sleep(jittered(health.every, fastrand::u64(..))) => {}
+            () = renewed => {}
+        }
+    }
+}
+
+async fn check_all(upstream: &Arc<Upstream>, target: &Arc<Target>, health: &Health) {
+    let mut checks = JoinSet::new();
+    for endpoint in target.endpoints() {
+        let (upstream, target, health) = (upstream.clone(), target.clone(), health.clone());
+        checks.spawn(async move { check_one(&upstream, &target, &endpoint, &health).await });
+    }
+    while checks.join_next().await.is_some() {}
+}
+
+async fn check_one(upstream: &Upstream, target: &Target, endpoint: &Endpoint, health: &Health) {
+    let checked = timeout(health.timeout, probe(upstream, target, endpoint.addr, &health.check)).await;
+    let verdict = checked.unwrap_or_else(|_| Err(format!("timed out after {:?}", health.timeout)));
+    let reason = verdict.as_ref().err().cloned();
+    let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);
+    let turn = target.observe(endpoint, verdict, health.thresholds(), unix_ms);
+    let (upstream, addr) = (&target.upstream, target.shown(endpoint.addr));
+    match turn {
+        None => {}
+        Some(Turn::Up) => log::info!("upstream {upstream}: target {} ({addr}) is healthy again", target.address),
+        Some(Turn::Down) => {
+            log::warn!("upstream {upstream}: target {} ({addr}) is out: {}", target.address, reason.unwrap_or_default())
+        }
+    }
+}
+
+/// Within a tenth around `every`, so that many gateways do not check in step.
+fn jittered(every: Duration, random: u64) -> Duration {
+    let fraction = (random >> 11) as f64 / (1u64 << 53) as f64;
+    every.mul_f64(0.9 + fraction * 0.2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::probe::tests::serve;
+    use super::settings::HealthSettings;
+    use super::*;
+    use crate::config::types::Period;
+    use crate::relay::pool::Pools;
+    use crate::relay::upstream::tests::{at, settings};
+
+    #[test]
+    fn checks_are_a_tenth_around_their_period() {
+        let every = Duration::from_secs(10);
+        assert_eq!(jittered(every, 0), Duration::from_secs(9));
+        assert!(jittered(every, u64::MAX) <= Duration::from_secs(11));
+        assert!(jittered(every, u64::MAX / 2).abs_diff(every) < Duration::from_millis(1));
+    }
+
+    #[tokio::test]
+    async fn checks_take_a_target_out_bring_it_back_and_end_with_the_watch() {
+        let (bad, good) = (Some("HTTP/1.1 500 No\r\n\r\n"), Some("HTTP/1.1 200 OK\r\n\r\n"));
+        let (addr, _tasks) = serve(vec![bad, good]).await;
+        let mut written = settings(&[(&addr.to_string(), 1)]);
+        written.health = Some(HealthSettings {
+            path: Some(at("/healthz".to_owned())),
+            every: Some(at(Period(Duration::from_millis(100)))),
+            timeout: None,
+            unhealthy_after: None,
+            healthy_after: None,
+        });
+        let pool = Pools::default().adopt(&Arc::new(Upstream::compile("orders", &written).unwrap()));
+        let target = pool.targets()[0].clone();
+        let watch = watch(&pool, &Resolver::system());
+        while target.turns() != (1, 1) {
+            tokio::task::yield_now().await;
+        }
+        assert!(target.is_usable());
+        drop(watch);
+        drop(pool);
+        while Arc::strong_count(&target) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upstream_without_checks_trusts_its_targets() {
+        let pool = Pools::default().adopt(&Arc::new(Upstream::compile("orders", &settings(&[("127.0.0.1:9", 1)])).unwrap()));
+        crate::relay::pool::tests::take_out(&pool, 0);
+        let _watch = watch(&pool, &Resolver::system());
+        assert!(pool.targets()[0].is_usable());
+    }
+}
