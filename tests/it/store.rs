@@ -133,12 +133,11 @@ fn a_store_that_is_slow_full_or_gone_is_told_once_each_and_nobody_notices_but_by
     for gateway in &gateways {
         waits_for(gateway, "sluice_limit_gateways", 3.0);
     }
-    let troubles: [(&str, &dyn Fn(&mut Redis), &dyn Fn(&mut Redis)); 3] = [
-        ("slow", &|redis| _ = redis.cli(&["CLIENT", "PAUSE", "600000", "ALL"]), &|redis| redis.again()),
-        ("full", &|redis| _ = redis.cli(&["CONFIG", "SET", "maxmemory", "1"]), &|redis| {
-            _ = redis.cli(&["CONFIG", "SET", "maxmemory", "0"])
-        }),
-        ("gone", &|redis| redis.kill(), &|redis| redis.again()),
+    type Act = fn(&mut Redis);
+    let troubles: [(&str, Act, Act); 3] = [
+        ("slow", |redis| _ = redis.cli(&["CLIENT", "PAUSE", "600000", "ALL"]), |redis| redis.again()),
+        ("full", |redis| _ = redis.cli(&["CONFIG", "SET", "maxmemory", "1"]), |redis| _ = redis.cli(&["CONFIG", "SET", "maxmemory", "0"])),
+        ("gone", |redis| redis.kill(), |redis| redis.again()),
     ];
     for (round, (what, begin, end)) in troubles.into_iter().enumerate() {
         let failures = gateways[0].metric("sluice_limit_store_failures_total");
