@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: run edge partners tiers agents build test lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
+.PHONY: run edge partners tiers agents build test keys lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
 
 run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
 	$(CARGO) build --release --locked
@@ -25,6 +25,9 @@ test: setup-test lint   ## everything that CI runs
 	$(CARGO) build --locked --bins --examples
 	$(CARGO) nextest run --locked --no-fail-fast
 	@scripts/late-checks.sh
+
+keys: setup-test        ## each test that proves a key, without the key: it must fail
+	$(CARGO) nextest run --locked --profile keys
 
 lint: setup-test
 	$(CARGO) fmt --check

@@ -17,7 +17,7 @@ use crate::policy::Stop;
 use crate::policy::limits::places::Place;
 use crate::policy::limits::throttle::Waiting;
 use crate::policy::principal::Identity;
-use crate::policy::rate_limit::Charge;
+use crate::policy::rate_limit::{Charge, Full};
 use crate::reply::problem::Kind;
 
 /// A moment on both clocks, read once per request.
@@ -68,8 +68,8 @@ pub struct Facts {
     pub cors: SmallVec<[(HeaderName, HeaderValue); 4]>,
     /// The limits that were charged or that refused, tightest first.
     pub charges: SmallVec<[Charge; 4]>,
-    /// The limit on requests at once that had no place, and what it counted by.
-    pub full: Option<(Arc<str>, &'static str)>,
+    /// The limit on requests at once that had no place.
+    pub full: Option<Full>,
     /// The places that this request holds, until its answer is complete.
     pub places: SmallVec<[Place; 1]>,
     /// Nanoseconds that it has to wait before it goes on, and where it stands among those that wait.

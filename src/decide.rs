@@ -71,12 +71,14 @@ pub async fn decide<'g>(
     let Some(route) = facts.route.and_then(|index| gateway.routes.get(index)) else {
         return Err(Problem::new(&ROUTE_NOT_FOUND).into());
     };
-    route.policies.judge(&request, facts, Counting { buckets, plans: &gateway.plans }).await?;
-    if let Some(others) = &route.others
-        && !route.policies.shadows(Shadow::Auth)
-    {
-        facts.chosen = others.choice.of(facts.identity.as_deref());
-    }
+    let choose = |facts: &mut Facts| {
+        if let Some(others) = &route.others
+            && !route.policies.shadows(Shadow::Auth)
+        {
+            facts.chosen = others.choice.of(facts.identity.as_deref());
+        }
+    };
+    route.policies.judge(&request, facts, Counting { buckets, plans: &gateway.plans }, choose).await?;
     match &route.action {
         Action::Upstream(_) => Ok(Decision::Relay(route)),
         Action::Respond(fixed) if fixed.code.is_some() => Ok(Decision::Fixed(route)),

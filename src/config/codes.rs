@@ -97,7 +97,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("list-file", "A file of consumers or revocations cannot be read, or a line of it is wrong."),
     ("listed-twice", "Something stands twice in one list."),
     ("listener-limit-key", "A limit of a listener counts by more than the address or all."),
-    ("listener-limit-per-route", "A limit of a listener is `per: route`."),
+    ("listener-limit-per-route", "A limit of a listener is `per: route` or `per: upstream`."),
     ("listeners-needed", "There are several listeners and a route does not say on which it is."),
     ("merge-key", "Merge keys (`<<`) are not read."),
     ("method-invalid", "A method is not one that a route can take."),

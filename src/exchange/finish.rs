@@ -77,7 +77,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     let identity = facts.identity.as_deref();
     let listener = ctx.gateway.listeners.get(facts.listener);
     let charged = facts.charges.first().filter(|charge| charge.retry_after > 0).map(|charge| (&charge.limit, charge.key_kind));
-    let limited = facts.full.as_ref().map(|(limit, key)| (limit, *key)).or(charged);
+    let limited = facts.full.as_ref().map(|full| (&full.limit, full.key_kind)).or(charged);
     let waited_us = facts.delay / 1_000;
     let trace = facts.trace.trace_id();
     let target = attempts.target.as_ref();
@@ -150,6 +150,9 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         && let Some(series) = ctx.gateway.limit_series.get(&**limit)
     {
         series.refused(key);
+        if let Some(at) = facts.full.as_ref().and_then(|full| full.at.as_ref()) {
+            at.refused.fetch_add(1, Relaxed);
+        }
     }
     for tag in identity.into_iter().flat_map(|identity| identity.tags()) {
         tag.series.done(refused.is_some() || facts.responded.is_some());

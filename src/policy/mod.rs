@@ -174,6 +174,8 @@ pub struct ForRoute<'a> {
     /// `None` where its mistakes have been told.
     pub auth: Option<Auth>,
     pub limits: &'a [Arc<Limit>],
+    /// Where it goes, the default first.
+    pub upstreams: &'a [Arc<str>],
     pub given: &'a Effective<'a>,
 }
 
@@ -248,7 +250,7 @@ impl Written<'_> {
 impl Policies {
     /// Compiles what a route has been given. `None` where a mistake was told that leaves nothing to go on with.
     pub fn compile(route: ForRoute<'_>, wrong: &mut Wrong) -> Option<Policies> {
-        let ForRoute { name, methods, auth, limits, given } = route;
+        let ForRoute { name, methods, auth, limits, upstreams, given } = route;
         let ip_filter = wrong.compile(given.given(|all| &all.ip_filter), IpFilter::compile);
         let https = given.given(|all| &all.https).map(|https| Https::compile(https.settings, given.shadows(Shadow::Https)));
         let cors = wrong.compile(given.given(|all| &all.cors), |cors| Cors::compile(cors, methods));
@@ -264,17 +266,23 @@ impl Policies {
             https,
             cors,
             websocket,
-            limits_before_auth: RateLimits::for_route(name, limits, Some(Stage::BeforeAuth)),
+            limits_before_auth: RateLimits::for_route(name, upstreams, limits, Some(Stage::BeforeAuth)),
             auth,
             allow,
-            limits: RateLimits::for_route(name, limits, None),
+            limits: RateLimits::for_route(name, upstreams, limits, None),
             body,
             shadow: ask::shadows(given, wrong),
         })
     }
 
-    /// Asks every policy in order, until one stops the request.
-    pub async fn judge(&self, request: &Request<'_>, facts: &mut Facts, counting: Counting<'_>) -> Result<(), Stop> {
+    /// Asks every policy in order, until one stops the request. `choose` says which upstream it goes to, once its caller is known.
+    pub async fn judge(
+        &self,
+        request: &Request<'_>,
+        facts: &mut Facts,
+        counting: Counting<'_>,
+        choose: impl FnOnce(&mut Facts),
+    ) -> Result<(), Stop> {
         // Cheap, and independent of everything else.
         self.run(Shadow::IpFilter, &self.ip_filter, request, facts).await?;
         // Before whatever looks at the request: what is plain may have been changed on the way.
@@ -289,6 +297,8 @@ impl Policies {
         self.count("limits before_auth", &self.limits_before_auth, request, facts, counting)?;
         self.run(Shadow::Auth, &Some(&self.auth), request, facts).await?;
         self.run(Shadow::Allow, &self.allow, request, facts).await?;
+        // Before the limits, which may count at each upstream of its own.
+        choose(facts);
         // After authorisation: a 401 or 403 costs only what was counted before.
         self.count("limits", &self.limits, request, facts, counting)?;
         self.run(Shadow::Body, &self.body, request, facts).await

@@ -3,18 +3,18 @@
 //! Of the limits of one stage all are charged or none. Does not decide which limits a route or listener has, nor whether a
 //! refusal is enforced or shadowed. What a limit is made of: `limits/`.
 
-use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, de};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use smallvec::SmallVec;
 
 use super::authz::OneOrMany;
 use super::buckets::{Asking, Buckets};
+pub use super::limits::by::{By, Per};
 use super::limits::key::Key;
 pub use super::limits::limit::{Callers, Limit, What};
 use super::limits::pace::Pace;
@@ -24,10 +24,11 @@ use super::limits::refusal::refusal;
 pub use super::limits::refusal::{KIND, is_own};
 use super::limits::sharing::{self, Taken};
 use super::limits::throttle::{ThrottleSettings, Waiting};
-use super::principal::is_tag_name;
+use super::limits::used::Used;
 use super::{Request, Stop};
 use crate::config::types::{At, Rate};
 use crate::ctx::Facts;
+use crate::report::metrics::series::AtUpstream;
 
 /// A limit that routes, listeners and defaults use by its name. One bucket a key over all of them, unless `per: route`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -56,7 +57,7 @@ pub struct LimitSettings {
     /// Only callers with these tags are counted, each with one of these values, such as `{ kind: agent }`. Default: everybody.
     #[serde(rename = "for")]
     pub for_tags: Option<At<BTreeMap<String, OneOrMany>>>,
-    /// `route`: every route that names the limit has buckets of its own.
+    /// `route`: every route that names the limit has buckets of its own. `upstream`: every upstream that requests go to has, whichever route they take.
     pub per: Option<Per>,
     /// `before_auth`: judged before authentication; only by client address, header or global.
     pub stage: Option<Stage>,
@@ -74,24 +75,6 @@ pub struct PlanSettings {
     pub quota: Option<At<Quota>>,
     /// In which the hours, days and months of the `quota` begin. Default UTC.
     pub time_zone: Option<At<String>>,
-}
-
-/// What a limit counts by: `consumer`, `subject`, `api_key`, `tag:NAME`, `client_ip` (v6 by /64), `header:NAME` or `global`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum By {
-    Consumer,
-    Subject,
-    ApiKey,
-    Tag(Box<str>),
-    ClientIp,
-    Header(http::HeaderName),
-    Global,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Per {
-    Route,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -130,14 +113,24 @@ pub struct Charge {
     pub wait_ms: u64,
 }
 
+/// A limit on requests at once that had no place.
+#[derive(Clone, Debug)]
+pub struct Full {
+    pub limit: Arc<str>,
+    /// What it counted by.
+    pub key_kind: &'static str,
+    /// The upstream, where it counts at each of its own.
+    pub at: Option<Arc<AtUpstream>>,
+}
+
 /// The limits of one stage of one route, or of one listener.
 #[derive(Clone, Debug, Default)]
 pub struct RateLimits {
-    limits: Vec<(Arc<Limit>, u128)>,
+    limits: Vec<Used>,
     /// Those that several gateways share.
-    shared: Vec<(Arc<Limit>, u128)>,
+    shared: Vec<Used>,
     /// Those of how many at once.
-    places: Vec<(Arc<Limit>, u128)>,
+    places: Vec<Used>,
     /// Whether the plan of the caller counts here too.
     with_plan: bool,
 }
@@ -153,6 +146,8 @@ pub struct Counted {
     pub key: String,
     /// How much, such as `100/m` or `quota of 1000/day in Europe/Berlin`.
     pub rate: String,
+    /// The upstream, where it counts at each of its own.
+    pub upstream: Option<String>,
 }
 
 /// What names the buckets of a limit, whatever the route.
@@ -163,21 +158,21 @@ pub fn identity_of(limit: &Limit) -> u128 {
 // === impl RateLimits ===
 
 impl RateLimits {
-    /// Those of a route's limits that belong to a stage; `None` is the main stage, where the caller's plan counts too.
-    pub fn for_route(route: &str, limits: &[Arc<Limit>], stage: Option<Stage>) -> Self {
-        let limits = limits.iter().filter(|limit| limit.stage() == stage).map(|limit| (limit.clone(), limit.identity(Some(route))));
-        RateLimits::of(limits, stage.is_none())
+    /// Those of a route's limits that belong to a stage; `None` is the main stage, where the caller's plan counts too. `upstreams` are those
+    /// that the route goes to, the default first.
+    pub fn for_route(route: &str, upstreams: &[Arc<str>], limits: &[Arc<Limit>], stage: Option<Stage>) -> Self {
+        let limits = limits.iter().filter(|limit| limit.stage() == stage);
+        RateLimits::of(limits.filter_map(|limit| Used::on_route(limit, route, upstreams)), stage.is_none())
     }
 
     /// The limits of a listener, before routing.
     pub fn for_listener(limits: &[Arc<Limit>]) -> Self {
-        let limits = limits.iter().map(|limit| (limit.clone(), limit.identity(None)));
-        RateLimits::of(limits, false)
+        RateLimits::of(limits.iter().map(Used::on_listener), false)
     }
 
-    fn of(limits: impl Iterator<Item = (Arc<Limit>, u128)>, with_plan: bool) -> Self {
-        let (places, limits): (Vec<_>, Vec<_>) = limits.partition(|(limit, _)| limit.places().is_some());
-        let (shared, limits) = limits.into_iter().partition(|(limit, _)| limit.is_shared());
+    fn of(limits: impl Iterator<Item = Used>, with_plan: bool) -> Self {
+        let (places, limits): (Vec<_>, Vec<_>) = limits.partition(|used| used.limit.places().is_some());
+        let (shared, limits) = limits.into_iter().partition(|used| used.limit.is_shared());
         RateLimits { limits, shared, places, with_plan }
     }
 
@@ -210,16 +205,17 @@ impl RateLimits {
 
     fn take_places(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets) -> Result<SmallVec<[Place; 1]>, Stop> {
         let mut places = SmallVec::new();
-        for (limit, identity) in &self.places {
-            let Some(most) = limit.places().filter(|_| limit.for_tags.admits(facts.identity.as_deref())) else { continue };
+        for used in &self.places {
+            let (limit, chosen) = (&used.limit, facts.chosen);
+            let Some(most) = limit.places().filter(|_| used.admits(facts.identity.as_deref())) else { continue };
             let key = Key::choose(limit.by(), request, facts);
-            let key_kind = key.kind();
-            match buckets.places.take(limit, key.bucket(buckets, *identity), key_kind, most) {
+            let (key_kind, bucket) = (key.kind(), key.bucket(buckets, used.identity(chosen)));
+            match buckets.places.take(used, chosen, bucket, key_kind, most) {
                 Some(place) => places.push(place),
                 None => {
-                    limit.note_refused(key.bucket(buckets, *identity), facts);
-                    facts.full = Some((limit.name().clone(), key_kind));
-                    return Err(places::refusal(limit, key_kind, most).into());
+                    limit.note_refused(bucket, facts);
+                    facts.full = Some(Full { limit: limit.name().clone(), key_kind, at: used.at(chosen).cloned() });
+                    return Err(places::refusal(limit, used.at(chosen).map(|at| &**at), key_kind, most).into());
                 }
             }
         }
@@ -238,12 +234,13 @@ impl RateLimits {
         if self.limits.is_empty() && alone.is_empty() && !(self.with_plan && facts.identity.is_some()) {
             return Ok(());
         }
-        let mut counted: SmallVec<[(&Limit, &'static str); 8]> = SmallVec::new();
+        let mut counted: SmallVec<[(&Limit, Option<&Used>, &'static str); 8]> = SmallVec::new();
         let mut askings: SmallVec<[Asking<'_>; 8]> = SmallVec::new();
         let mut waiting: SmallVec<[(usize, Waiting); 1]> = SmallVec::new();
-        for (limit, identity) in self.applying(facts, plans) {
+        for (limit, used) in self.applying(facts, plans) {
+            let identity = used.map_or_else(|| limit.identity(None), |used| used.identity(facts.chosen));
             let key = Key::choose(limit.by(), request, facts);
-            counted.push((limit, key.kind()));
+            counted.push((limit, used, key.kind()));
             let (bucket, pace) = (key.bucket(buckets, identity), limit.pace());
             let mut patience = 0;
             if let Some(throttle) = limit.throttle()
@@ -255,17 +252,18 @@ impl RateLimits {
             askings.push(Asking { identity, key: bucket, pace, bounds: limit.bounds(facts.now), patience });
         }
         for (index, pace) in alone {
-            let Some((limit, identity)) = self.shared.get(*index) else { continue };
+            let Some(used) = self.shared.get(*index) else { continue };
+            let (limit, identity) = (&*used.limit, used.identity(facts.chosen));
             let key = Key::choose(limit.by(), request, facts);
-            counted.push((limit, key.kind()));
-            let key = key.bucket(buckets, *identity);
-            askings.push(Asking { identity: *identity, key, pace, bounds: limit.bounds(facts.now), patience: 0 });
+            counted.push((limit, Some(used), key.kind()));
+            let key = key.bucket(buckets, identity);
+            askings.push(Asking { identity, key, pace, bounds: limit.bounds(facts.now), patience: 0 });
         }
         if askings.is_empty() {
             return Ok(());
         }
         let outcome = buckets.charge(facts.now.mono, &askings);
-        for (((limit, key_kind), verdict), asking) in counted.iter().zip(&outcome.verdicts).zip(&askings) {
+        for (((limit, _, key_kind), verdict), asking) in counted.iter().zip(&outcome.verdicts).zip(&askings) {
             facts.charges.push(Charge {
                 limit: limit.name().clone(),
                 key_kind,
@@ -290,35 +288,36 @@ impl RateLimits {
             }
             return Ok(());
         }
-        for (((limit, _), verdict), asking) in counted.iter().zip(&outcome.verdicts).zip(&askings) {
+        for (((limit, _, _), verdict), asking) in counted.iter().zip(&outcome.verdicts).zip(&askings) {
             if verdict.retry_after > 0 {
                 limit.note_refused(asking.key, facts);
             }
         }
         let refusing =
             counted.iter().zip(&outcome.verdicts).min_by_key(|(_, told)| (Reverse(told.retry_after), Reverse(told.reading.reset)));
-        let ((limit, key_kind), verdict) = refusing.expect("what was refused was asked");
-        Err(refusal(limit, key_kind, verdict.retry_after, verdict.is_overflow).into())
+        let ((limit, used, key_kind), verdict) = refusing.expect("what was refused was asked");
+        let at = used.and_then(|used| used.at(facts.chosen)).map(|at| &**at);
+        Err(refusal(limit, at, key_kind, verdict.retry_after, verdict.is_overflow).into())
     }
 
     /// What each limit and the caller's plan would count a request by. Charges nothing.
     pub fn explain(&self, request: &Request<'_>, facts: &Facts, plans: &[Arc<Limit>]) -> Vec<Counted> {
-        let count = |(limit, _): (&Limit, u128)| {
+        let count = |(limit, used): (&Limit, Option<&Used>)| {
             let key = Key::choose(limit.by(), request, facts);
-            Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe() }
+            let upstream = used.and_then(|used| used.at(facts.chosen)).map(|at| at.upstream.to_string());
+            Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe(), upstream }
         };
-        let applies = |(limit, _): &&(Arc<Limit>, u128)| limit.for_tags.admits(facts.identity.as_deref());
-        let places = self.places.iter().chain(&self.shared).filter(applies).map(|(limit, identity)| (&**limit, *identity));
+        let applies = |used: &&Used| used.admits(facts.identity.as_deref());
+        let places = self.places.iter().chain(&self.shared).filter(applies).map(|used| (&*used.limit, Some(used)));
         self.applying(facts, plans).chain(places).map(count).collect()
     }
 
-    fn applying<'a>(&'a self, facts: &Facts, plans: &'a [Arc<Limit>]) -> impl Iterator<Item = (&'a Limit, u128)> {
+    fn applying<'a>(&'a self, facts: &Facts, plans: &'a [Arc<Limit>]) -> impl Iterator<Item = (&'a Limit, Option<&'a Used>)> {
         let identity = facts.identity.as_deref();
-        let own =
-            self.limits.iter().filter(move |(limit, _)| limit.for_tags.admits(identity)).map(|(limit, identity)| (&**limit, *identity));
+        let own = self.limits.iter().filter(move |used| used.admits(identity)).map(|used| (&*used.limit, Some(used)));
         let plan = if self.with_plan { plan_of(facts, plans) } else { None };
         let beside = plan.and_then(|plan| plan.beside()).map(|quota| &**quota);
-        own.chain(plan.into_iter().chain(beside).map(|plan| (plan, plan.identity(None))))
+        own.chain(plan.into_iter().chain(beside).map(|plan| (plan, None)))
     }
 }
 
@@ -327,74 +326,6 @@ fn plan_of<'a>(facts: &Facts, plans: &'a [Arc<Limit>]) -> Option<&'a Limit> {
     let (name, index) = facts.identity.as_ref()?.plan()?;
     let is_it = |plan: &&Arc<Limit>| plan.what() == What::Plan && **plan.name() == **name;
     plans.get(*index).filter(is_it).or_else(|| plans.iter().find(is_it)).map(|plan| &**plan)
-}
-
-// === impl By ===
-
-impl By {
-    /// The kind of key, as logs, problems and metrics call it.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            By::Consumer => "consumer",
-            By::Subject => "subject",
-            By::ApiKey => "api_key",
-            By::Tag(_) => "tag",
-            By::ClientIp => "client_ip",
-            By::Header(_) => "header",
-            By::Global => "global",
-        }
-    }
-
-    /// As it is written in a configuration.
-    pub fn written(&self) -> Cow<'static, str> {
-        match self {
-            By::Header(name) => Cow::Owned(format!("header:{name}")),
-            By::Tag(name) => Cow::Owned(format!("tag:{name}")),
-            By::Consumer | By::Subject | By::ApiKey | By::ClientIp | By::Global => Cow::Borrowed(self.kind()),
-        }
-    }
-
-    /// Whether it is known only once somebody was authenticated.
-    pub fn needs_identity(&self) -> bool {
-        match self {
-            By::Consumer | By::Subject | By::ApiKey | By::Tag(_) => true,
-            By::ClientIp | By::Header(_) | By::Global => false,
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for By {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
-        Ok(match text.as_str() {
-            "consumer" => By::Consumer,
-            "subject" => By::Subject,
-            "api_key" => By::ApiKey,
-            "client_ip" => By::ClientIp,
-            "global" => By::Global,
-            other if other.strip_prefix("tag:").is_some_and(is_tag_name) => By::Tag(other["tag:".len()..].into()),
-            other => match other.strip_prefix("header:").map(|name| http::HeaderName::from_bytes(name.as_bytes())) {
-                Some(Ok(name)) => By::Header(name),
-                _ => {
-                    return Err(de::Error::custom(format_args!(
-                        "`{text}` is not a key of limits: expected `consumer`, `subject`, `api_key`, `tag:NAME`, `client_ip`, `header:NAME` or `global`"
-                    )));
-                }
-            },
-        })
-    }
-}
-
-impl JsonSchema for By {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "By".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(consumer|subject|api_key|client_ip|global|tag:.+|header:.+)$" })
-    }
 }
 
 #[cfg(test)]
@@ -478,7 +409,7 @@ mod tests {
     }
 
     fn route(limits: &[Arc<Limit>]) -> RateLimits {
-        RateLimits::for_route("r", limits, None)
+        RateLimits::for_route("r", &[], limits, None)
     }
 
     /// Whether two calls are counted in one bucket of a limit by `by`.
@@ -529,7 +460,7 @@ mod tests {
         ] {
             assert_eq!(judge(&limits, &call, &buckets, &[]).1.charges[0].key_kind, kind);
             let explained = limits.explain(&Request { head: &call.head() }, &call.facts(), &[]);
-            assert_eq!(explained, [Counted { limit: "x".into(), key_kind: kind, key: key.into(), rate: "10/s".into() }]);
+            assert_eq!(explained, [Counted { limit: "x".into(), key_kind: kind, key: key.into(), rate: "10/s".into(), upstream: None }]);
         }
     }
 
@@ -574,7 +505,7 @@ mod tests {
         let own = LimitSettings { per: Some(Per::Route), ..settings("1/h", &[By::Global]) };
         let own = Arc::new(Limit::compile("own", &own).unwrap());
         let on = |name: &str, limit: &Arc<Limit>| {
-            passes(&RateLimits::for_route(name, std::slice::from_ref(limit), None), &Call::default(), &buckets)
+            passes(&RateLimits::for_route(name, &[], std::slice::from_ref(limit), None), &Call::default(), &buckets)
         };
         assert!(on("a", &shared) && !on("b", &shared));
         assert!(on("a", &own) && on("b", &own) && !on("a", &own));
@@ -587,18 +518,18 @@ mod tests {
         let buckets = Buckets::new(0);
         let (call, plans) = (Call::by(api_key("acme", "k1", Some(("free", 0)))), [plan("free", "2/h")]);
         let names = |facts: Facts| facts.charges.iter().map(|charge| charge.limit.to_string()).collect::<Vec<_>>();
-        let before = RateLimits::for_route("r", &limits, Some(Stage::BeforeAuth));
+        let before = RateLimits::for_route("r", &[], &limits, Some(Stage::BeforeAuth));
         assert_eq!(names(judge(&before, &call, &buckets, &plans).1), ["early"]);
         assert_eq!(names(judge(&route(&limits), &call, &buckets, &plans).1), ["free", "late"]);
         assert_eq!(names(judge(&RateLimits::for_listener(&limits), &call, &buckets, &plans).1), ["late", "early"]);
-        assert!(!route(&[]).is_empty() && RateLimits::for_route("r", &[], Some(Stage::BeforeAuth)).is_empty());
+        assert!(!route(&[]).is_empty() && RateLimits::for_route("r", &[], &[], Some(Stage::BeforeAuth)).is_empty());
     }
 
     #[test]
     fn a_plan_counts_over_all_routes_and_refuses_without_costing_the_routes_limit() {
         let (buckets, plans) = (Buckets::new(0), [plan("other", "100/h"), plan("free", "2/h")]);
         let acme = Call::by(api_key("acme", "k1", Some(("free", 1))));
-        let (with, without) = (route(&[limit("x", "5/h", &[By::Consumer])]), RateLimits::for_route("s", &[], None));
+        let (with, without) = (route(&[limit("x", "5/h", &[By::Consumer])]), RateLimits::for_route("s", &[], &[], None));
         let pass = |limits: &RateLimits, call: &Call| judge(limits, call, &buckets, &plans);
         assert!(pass(&with, &acme).0.is_none());
         assert!(pass(&without, &acme).0.is_none());
@@ -614,7 +545,7 @@ mod tests {
 
     #[test]
     fn an_identity_from_before_a_reload_still_has_its_plan() {
-        let (buckets, limits) = (Buckets::new(0), RateLimits::for_route("r", &[], None));
+        let (buckets, limits) = (Buckets::new(0), RateLimits::for_route("r", &[], &[], None));
         let acme = Call::by(api_key("acme", "k1", Some(("free", 0))));
         for plans in [vec![plan("free", "2/h")], vec![plan("big", "9/h"), plan("free", "2/h")]] {
             assert_eq!(judge(&limits, &acme, &buckets, &plans).1.charges[0].size, 2);

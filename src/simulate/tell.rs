@@ -192,12 +192,14 @@ fn limits(gateway: &Gateway, outcome: &Outcome) -> Vec<Value> {
         json!({
             "limit": charge.limit.to_string(), "key_kind": charge.key_kind, "key": of(&charge.limit).map(|of| of.key.clone()), "rate": of(&charge.limit).map(|of| of.rate.clone()),
             "size": charge.size, "remaining": charge.remaining, "retry_after": charge.retry_after, "wait_ms": charge.wait_ms,
+            "upstream": of(&charge.limit).map(|of| of.upstream.clone()),
         })
     });
     let places = facts.places.iter().map(|place| {
         json!({
             "limit": place.limit.to_string(), "key_kind": place.key_kind, "key": of(&place.limit).map(|of| of.key.clone()),
             "rate": of(&place.limit).map(|of| of.rate.clone()), "size": place.most, "remaining": place.most - place.taken, "retry_after": 0,
+            "upstream": of(&place.limit).map(|of| of.upstream.clone()),
         })
     });
     told.chain(places).collect()
@@ -278,7 +280,8 @@ pub fn text(told: &Value) -> String {
     let tag = |(name, value): (&String, &Value)| format!("{name}: {}", str(value));
     say("tags", told["tags"].as_object().map(|tags| tags.iter().map(tag).collect()).unwrap_or_default());
     let limit = |limit: &Value| {
-        let what = format!("{} by {}: {} of {} left", str(&limit["limit"]), str(&limit["key"]), limit["remaining"], limit["size"]);
+        let at = limit["upstream"].as_str().map(|upstream| format!(" at upstream {upstream}")).unwrap_or_default();
+        let what = format!("{} by {}{at}: {} of {} left", str(&limit["limit"]), str(&limit["key"]), limit["remaining"], limit["size"]);
         let wait = limit["retry_after"].as_u64().filter(|wait| *wait > 0);
         let rate = limit["rate"].as_str().filter(|rate| rate.contains(' ')).map(|rate| format!(" ({rate})")).unwrap_or_default();
         let delay = limit["wait_ms"].as_u64().filter(|wait| *wait > 0).map(|wait| format!(", waits {wait} ms")).unwrap_or_default();

@@ -8,6 +8,8 @@ use sluice::config::diagnostic::{CODES, Diagnostic, render};
 use sluice::config::{compile, load};
 use sluice::state::State;
 
+use crate::harness::left_out;
+
 const MARK: &str = "---- expected\n";
 
 /// Codes that no golden file can show, because they are about files rather than about text, or would need a very long one.
@@ -59,6 +61,7 @@ impl Desk {
     /// What is said about a text, with the file shown as `bad.yaml`.
     fn told(&self, text: &str) -> (usize, String) {
         let path = self.0.path().join("bad.yaml");
+        let (text, _) = left_out::from(text.to_owned());
         std::fs::write(&path, text).unwrap();
         let errors = judge(&path);
         let folder = format!("{}/", self.0.path().display());

@@ -1,11 +1,13 @@
 //! No inert configuration: every key of the schema does something.
 //!
 //! For each there is a scenario that answers differently with and without it, through the simulator, or, where that has no socket to
-//! show it on, a named test. A key without either fails here, and so does an entry whose key is gone.
+//! show it on, a named test that fails when the key is left out. A key without either fails here, and so does an entry whose key is gone.
 
 mod behaviour;
+mod keys;
+mod left_out;
 mod policies;
-mod scenarios;
+mod proof;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,11 +22,12 @@ use sluice::policy::authenticators::Method;
 use sluice::simulate::{Asked, Said, Verdict, run_tests, simulate, tell};
 use sluice::state::State;
 
+use super::harness::left_out as key_left_out;
 use super::harness::{Answer, Ca, Gateway as Running, Step, Upstream, eventually};
-use super::keys::{Signer, hs256};
+use crate::keys::{Signer, hs256};
 
 use self::policies::POLICIES;
-use self::scenarios::{KEYS, Proof};
+use self::proof::Proof;
 
 /// A fixed moment: everything happens in it.
 const NOW: Now = Now { mono: 1_000_000_000, unix_ms: 1_800_000_000_000 };
@@ -97,7 +100,7 @@ fn load(text: &str) -> Result<Gateway, String> {
             std::fs::write(folder.path().join(name), text).expect("a file can be written");
         }
     }
-    let text = text.replace("{other}", OTHER_KEYS);
+    let (text, _) = key_left_out::from(text.replace("{other}", OTHER_KEYS));
     let file = folder.path().join("sluice.yaml");
     std::fs::write(&file, &text).expect("a file can be written");
     compile::load(&file, &|_| None, &State::default(), None).map_err(|mistakes| format!("{}\n{text}", render(&mistakes, false)))
@@ -224,7 +227,7 @@ fn every_key_has_a_proof_and_every_proof_a_key() {
     assert!(leaves.len() > 150, "{leaves:?}");
     let homes = ["routes.*", "bundles.*", "defaults"];
     let policies = POLICIES.iter().flat_map(|policy| homes.map(|home| format!("{home}.{}", policy.key)));
-    let proved: Vec<String> = KEYS.iter().map(|(key, _)| (*key).to_owned()).chain(policies).collect();
+    let proved: Vec<String> = keys::rows().map(|(key, _)| (*key).to_owned()).chain(policies).collect();
     let unique: BTreeSet<String> = proved.iter().cloned().collect();
     assert_eq!(proved.len(), unique.len(), "a key has two entries");
     let missing: Vec<_> = leaves.difference(&unique).collect();
@@ -237,10 +240,12 @@ fn every_key_has_a_proof_and_every_proof_a_key() {
 fn every_key_makes_a_difference() {
     let mut tests = BTreeSet::new();
     tests_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut tests);
-    let judged = KEYS.iter().map(|(key, proof)| match proof {
+    let judged = keys::rows().map(|(key, proof)| match proof {
         Proof::Differs(text, ask) => differs(key, text, ask),
-        Proof::Test(name) if tests.contains(*name) => Ok(()),
-        Proof::Test(name) => Err(format!("{key}: there is no test `{name}` below tests/")),
+        Proof::Test(name) | Proof::TestInstead(name, _) | Proof::TestOnly(name, _) if tests.contains(*name) => Ok(()),
+        Proof::Test(name) | Proof::TestInstead(name, _) | Proof::TestOnly(name, _) => {
+            Err(format!("{key}: there is no test `{name}` below tests/"))
+        }
     });
     let inert: Vec<String> = judged.filter_map(Result::err).collect();
     assert!(inert.is_empty(), "{}", inert.join("\n\n"));

@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::json;
+use sluice::policy::api_key::hash_key;
 
 use super::harness::http2::{Http2, get_fields};
 use super::harness::*;
@@ -151,6 +152,69 @@ fn places_are_taken_by_requests_at_once_and_come_back_whatever_ends_them() {
     let mut clients: Vec<_> = (0..20).map(|_| gateway.client()).collect();
     assert!((0..10).all(|_| clients.iter_mut().all(|client| client.get("/quick", &[]).status == 200)));
     assert_eq!(gateway.metric("sluice_limited_total{limit=\"one\",key=\"client_ip\"}"), 1.0);
+}
+
+#[test]
+fn an_upstream_has_so_many_requests_at_once_whichever_way_and_caller_they_are_of() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::script(move |request| {
+        let wait = request.target.starts_with("/held").then(|| Step::WaitFor(held.clone()));
+        [Step::ReadBody].into_iter().chain(wait).chain(Answer::ok("done").steps()).collect()
+    });
+    let text = r#"
+server: { threads: 2, settle: 0s }
+listeners: { public: { address: "127.0.0.1:{port}" } }
+admin: { address: "127.0.0.1:{admin}" }
+authenticators: { keys: { api_key: { header: x-api-key } } }
+consumers:
+  acme: { keys: [{ sha256: "{acme}" }], tags: { version: v1 } }
+  beta: { keys: [{ sha256: "{beta}" }], tags: { version: v2 } }
+limits:
+  slots: { concurrent: 2, by: [global], per: upstream }
+  tokens: { rate: 100/h, by: [global], per: upstream }
+upstreams: { old: { targets: ["{up}"] }, new: { targets: ["{up}"] } }
+defaults: { limits: [slots, tokens] }
+routes:
+  by-key: { match: { path: /** }, auth: [keys], upstream: { by: consumer.tags.version, v2: new, default: old } }
+  open: { match: { path: /held/open/** }, auth: public, upstream: old }
+  own: { match: { path: /own }, auth: public, respond: { status: 204 } }
+"#;
+    let hash = |key: &str| hash_key(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let gateway = Gateway::config(text).var("up", upstream.address()).var("acme", hash("a")).var("beta", hash("b")).start();
+    let ask = |path: &str, key: &str| {
+        let mut client = gateway.client();
+        client.send(format!("GET {path} HTTP/1.1\r\nhost: h\r\nx-api-key: {key}\r\n\r\n"));
+        client
+    };
+    let held_at = |upstream: &str| format!("sluice_limit_upstream_held{{limit=\"slots\",upstream=\"{upstream}\"}}");
+    // One by its key, one by a public route: both at the same upstream.
+    let (mut one, mut two) = (ask("/held/1", "a"), ask("/held/open/2", ""));
+    waits_for(&gateway, &held_at("old"), 2.0);
+    for (path, key) in [("/quick", "a"), ("/held/open/3", "")] {
+        let refused = gateway.get(path, &[("x-api-key", key)]);
+        assert_eq!((refused.status, refused.code().as_str()), (429, "concurrency-limited"));
+        assert!(!refused.text().contains("old"), "clients are not told of upstreams: {}", refused.text());
+    }
+    let line = gateway.log_line_where(|line| line["status"] == 429);
+    assert_eq!(line["reason"], "limit `slots` of 2 at once by global: all of them are on their way to `old`");
+    assert_eq!(gateway.metric("sluice_limit_upstream_refused_total{limit=\"slots\",upstream=\"old\"}"), 2.0);
+    // The other upstream has places and tokens of its own, and what answers by itself needs none.
+    let other = gateway.get("/quick", &[("x-api-key", "b")]);
+    assert_eq!((other.status, other.header("x-ratelimit-remaining")), (200, Some("99")), "a refusal costs no token");
+    assert_eq!(gateway.get("/own", &[]).status, 204);
+    let mut three = ask("/held/3", "b");
+    waits_for(&gateway, &held_at("new"), 1.0);
+    gate.open();
+    assert!([&mut one, &mut two, &mut three].iter_mut().all(|client| client.read().status == 200));
+    for upstream in ["old", "new"] {
+        waits_for(&gateway, &held_at(upstream), 0.0);
+    }
+    let file = gateway.file();
+    let told = gateway.sluice(&["explain", file.to_str().unwrap(), "http://h/x", "--consumer", "beta"]).stdout;
+    let told = String::from_utf8(told).unwrap();
+    assert!(told.contains("slots by global at upstream new: 1 of 2 left (2 at once)"), "{told}");
+    assert!(told.contains("tokens by global at upstream new: 99 of 100 left"), "{told}");
 }
 
 #[test]

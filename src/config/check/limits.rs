@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::Index;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::document::{Document, RouteSettings};
-use crate::config::effective::Effective;
+use crate::config::effective::{Effective, Giver};
 use crate::config::types::At;
 use crate::listen::address::LOCAL;
 use crate::policy::Shadow;
 use crate::policy::authn::AuthSettings;
 use crate::policy::limits::limit::quota_name;
-use crate::policy::rate_limit::{By, LimitSettings, Stage, Window};
+use crate::policy::rate_limit::{By, LimitSettings, Per, Stage, Window};
 
 /// A kind of caller that a route admits, by what is known of it when limits are judged.
 #[derive(Clone, Copy)]
@@ -50,6 +50,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         }
     }
     on_listeners(index, &on_routes, errors);
+    at_upstreams(index, errors);
     over_unix_sockets(index, errors);
 }
 
@@ -133,6 +134,32 @@ fn plans(document: &Document, errors: &mut Vec<Diagnostic>) {
     }
 }
 
+/// What counts at each upstream of its own is used where requests go to one.
+fn at_upstreams(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
+    let at_upstream = |used: &At<String>| index.limits.get(used.as_str()).is_some_and(|limit| limit.per == Some(Per::Upstream));
+    let mut inert: Vec<&At<String>> = Vec::new();
+    let mut useful: HashSet<&str> = HashSet::new();
+    for ((_, route), effective) in index.document.routes.iter().zip(&index.effective) {
+        let answers_itself = route.own.respond.is_some() || route.own.redirect.is_some();
+        let Some(given) = effective.given(|all| &all.limits) else { continue };
+        for used in given.settings.value.iter().filter(|used| at_upstream(used)) {
+            match (answers_itself, given.by == Giver::Route) {
+                (false, _) => _ = useful.insert(used.as_str()),
+                (true, true) => errors.push(no_upstream(used)),
+                // What bundles and defaults say need not concern every route.
+                (true, false) => inert.push(used),
+            }
+        }
+    }
+    let mut told = HashSet::new();
+    errors.extend(inert.into_iter().filter(|used| !useful.contains(used.as_str()) && told.insert(used.as_str())).map(no_upstream));
+}
+
+fn no_upstream(used: &At<String>) -> Diagnostic {
+    let message = format!("`{}` counts at each upstream, and the route answers by itself: nothing is counted", used.value);
+    Diagnostic::at(&used.place, "inert", message).help("remove it here, or remove `per: upstream` there")
+}
+
 /// Before authentication nobody knows the caller.
 fn before_auth(name: &str, limit: &LimitSettings, errors: &mut Vec<Diagnostic>) {
     match limit.stage {
@@ -142,6 +169,10 @@ fn before_auth(name: &str, limit: &LimitSettings, errors: &mut Vec<Diagnostic>) 
     if let Some(tags) = &limit.for_tags {
         let message = format!("`{name}` is judged before authentication, where no tags are known");
         errors.push(Diagnostic::at(&tags.place, "limit-stage", message).help("remove `for`, or `stage`"));
+    }
+    if limit.per == Some(Per::Upstream) {
+        let message = format!("`{name}` is judged before authentication, when the upstream may not be known yet");
+        errors.push(Diagnostic::at(&limit.by.place, "limit-stage", message).help("remove `stage`, or `per: upstream`"));
     }
     for by in &limit.by.value {
         if needs_caller(by) {
@@ -304,11 +335,15 @@ fn on_listeners(index: &Index<'_>, on_routes: &HashSet<&str>, errors: &mut Vec<D
                     format!("`{}` is `for` callers with tags, but limits of a listener are judged before anybody is known", used.value);
                 errors.push(Diagnostic::at(&used.place, "limit-stage", message).help("name it in the `limits` of routes"));
             }
-            if limit.per.is_some() {
+            if let Some(per) = limit.per {
                 errors.push(Diagnostic::at(
                     &used.place,
                     "inert",
-                    format!("`per: route` of `{}` has no effect: limits of a listener are judged before a route is chosen", used.value),
+                    format!(
+                        "`per: {}` of `{}` has no effect: limits of a listener are judged before a route is chosen",
+                        per.as_str(),
+                        used.value
+                    ),
                 ));
             }
             if limit.stage.is_some() && !on_routes.contains(used.as_str()) {

@@ -91,7 +91,9 @@ impl Parts<'_> {
         let auth = wrong.keep(Auth::compile(&own.auth, self.authenticators));
         let named = given.given(|all| &all.limits).map(|given| given.settings.value.as_slice()).unwrap_or_default();
         let limits: Vec<_> = named.iter().filter_map(|limit| self.limits.get(limit.as_str()).cloned()).collect();
-        Policies::compile(ForRoute { name, methods: methods.as_deref(), auth, limits: &limits, given }, wrong)
+        let upstreams = given.upstream.map(GoesTo::upstreams).unwrap_or_default();
+        let upstreams: Vec<Arc<str>> = upstreams.iter().map(|name| name.as_str().into()).collect();
+        Policies::compile(ForRoute { name, methods: methods.as_deref(), auth, limits: &limits, upstreams: &upstreams, given }, wrong)
     }
 
     fn relay(

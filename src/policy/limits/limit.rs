@@ -286,12 +286,21 @@ impl Limit {
         self.stage
     }
 
+    pub fn per(&self) -> Option<Per> {
+        self.per
+    }
+
     /// What names its buckets, on a route.
     pub(in crate::policy) fn identity(&self, route: Option<&str>) -> u128 {
         match (self.per, route) {
             (Some(Per::Route), Some(route)) => identity("limit", &self.name, Some(route)),
-            (Some(Per::Route) | None, _) => self.identity,
+            (Some(Per::Route | Per::Upstream) | None, _) => self.identity,
         }
+    }
+
+    /// What names its buckets at an upstream.
+    pub(in crate::policy) fn identity_at(&self, upstream: &str) -> u128 {
+        identity("limit at an upstream", &self.name, Some(upstream))
     }
 
     /// Whether some of these callers may have none of the keys that are counted by, so that all such share one bucket.
@@ -309,8 +318,8 @@ impl Limit {
                 format!("limit `{}` counts by `{}`: expected only `client_ip` or `global` on a listener", self.name, by.written());
             mistakes.push(Diagnostic::at(place, "listener-limit-key", message));
         }
-        if self.per == Some(Per::Route) {
-            let message = format!("limit `{}` is `per: route`: on a listener no route is known yet", self.name);
+        if let Some(per) = self.per {
+            let message = format!("limit `{}` is `per: {}`: on a listener no route is known yet", self.name, per.as_str());
             mistakes.push(Diagnostic::at(place, "listener-limit-per-route", message));
         }
         mistakes

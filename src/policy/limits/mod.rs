@@ -1,6 +1,7 @@
 //! The parts of rate limits, from the user's words to the answer: the compiled limit, whose bucket, the arithmetic, the table,
 //! the response headers, hand-over. `rate_limit.rs` and `buckets.rs` put them together.
 
+pub mod by;
 pub mod crowd;
 pub mod for_tags;
 pub mod handover;
@@ -19,4 +20,5 @@ pub mod shared;
 pub mod sharing;
 pub(super) mod table;
 pub mod throttle;
+pub mod used;
 pub mod window;

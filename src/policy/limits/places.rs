@@ -13,8 +13,9 @@ use http::header::RETRY_AFTER;
 use parking_lot::Mutex;
 
 use super::limit::Limit;
+use super::used::Used;
 use crate::reply::problem::{Kind, Problem};
-use crate::report::metrics::series::LimitSeries;
+use crate::report::metrics::series::{AtUpstream, LimitSeries};
 
 pub static CONCURRENCY_LIMITED: Kind = Kind {
     code: "concurrency-limited",
@@ -37,6 +38,8 @@ pub struct Place {
     places: Arc<Places>,
     key: u128,
     series: Arc<LimitSeries>,
+    /// The upstream that it is at, where the limit counts by that.
+    at: Option<Arc<AtUpstream>>,
     /// The name of the limit, and what it counted by.
     pub limit: Arc<str>,
     pub key_kind: &'static str,
@@ -69,7 +72,8 @@ impl Hasher for Hashed {
 
 impl Places {
     /// Takes a place of a limit, unless `most` are taken.
-    pub fn take(self: &Arc<Self>, limit: &Limit, key: u128, key_kind: &'static str, most: u32) -> Option<Place> {
+    pub fn take(self: &Arc<Self>, used: &Used, chosen: usize, key: u128, key_kind: &'static str, most: u32) -> Option<Place> {
+        let limit = &used.limit;
         let taken = {
             let mut shard = self.shard(key).lock();
             let taken = shard.entry(key).or_default();
@@ -80,7 +84,11 @@ impl Places {
             *taken
         };
         limit.series().held.fetch_add(1, Relaxed);
-        Some(Place { places: self.clone(), key, series: limit.series().clone(), limit: limit.name().clone(), key_kind, taken, most })
+        let at = used.at(chosen).cloned();
+        if let Some(at) = &at {
+            at.held.fetch_add(1, Relaxed);
+        }
+        Some(Place { places: self.clone(), key, series: limit.series().clone(), at, limit: limit.name().clone(), key_kind, taken, most })
     }
 
     fn shard(&self, key: u128) -> &Mutex<HashMap<u128, u32, BuildHasherDefault<Hashed>>> {
@@ -114,14 +122,18 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.places.give_back(self.key);
         self.series.held.fetch_sub(1, Relaxed);
+        if let Some(at) = &self.at {
+            at.held.fetch_sub(1, Relaxed);
+        }
     }
 }
 
-/// Why a request has no place.
-pub fn refusal(limit: &Limit, key_kind: &'static str, most: u32) -> Problem {
+/// Why a request has no place. The client is not told the names of upstreams.
+pub fn refusal(limit: &Limit, at: Option<&AtUpstream>, key_kind: &'static str, most: u32) -> Problem {
     let name = limit.name();
+    let to = at.map(|at| format!(" to `{}`", at.upstream)).unwrap_or_default();
     Problem::new(&CONCURRENCY_LIMITED)
-        .reason(format!("limit `{name}` of {most} at once by {key_kind}: all of them are on their way"))
+        .reason(format!("limit `{name}` of {most} at once by {key_kind}: all of them are on their way{to}"))
         .detail(format!("limit `{name}` of {most} at once by {key_kind}; wait until one of them has ended"))
         .member("limit", &**name)
         .member("key", key_kind)
@@ -137,7 +149,8 @@ mod tests {
     #[test]
     fn there_are_so_many_places_and_one_comes_back_whatever_happens() {
         let (places, limit) = (Arc::new(Places::default()), limit("slots", "1/s", &[By::Global]));
-        let take = |key: u128| places.take(&limit, key, "global", 2);
+        let used = Used::on_listener(&limit);
+        let take = |key: u128| places.take(&used, 0, key, "global", 2);
         let (one, two) = (take(1).unwrap(), take(1).unwrap());
         assert_eq!((one.taken, two.taken), (1, 2));
         assert!(take(1).is_none() && take(2).is_some());
@@ -157,13 +170,14 @@ mod tests {
     #[test]
     fn threads_together_never_hold_more_than_there_are() {
         let (places, limit) = (Arc::new(Places::default()), limit("slots", "1/s", &[By::Global]));
+        let used = Used::on_listener(&limit);
         let (now, most, admitted) =
             (std::sync::atomic::AtomicI64::new(0), std::sync::atomic::AtomicI64::new(0), std::sync::atomic::AtomicI64::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..300 {
-                        let Some(_place) = places.take(&limit, 7, "global", 3) else { continue };
+                        let Some(_place) = places.take(&used, 0, 7, "global", 3) else { continue };
                         most.fetch_max(now.fetch_add(1, Relaxed) + 1, Relaxed);
                         admitted.fetch_add(1, Relaxed);
                         std::thread::yield_now();
@@ -179,8 +193,9 @@ mod tests {
     #[test]
     fn a_crowd_leaves_no_memory_behind() {
         let (places, limit) = (Arc::new(Places::default()), limit("slots", "1/s", &[By::Global]));
+        let used = Used::on_listener(&limit);
         let spread = |key: u128| key.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-        let crowd: Vec<_> = (0..100_000u128).filter_map(|key| places.take(&limit, spread(key), "global", 1)).collect();
+        let crowd: Vec<_> = (0..100_000u128).filter_map(|key| places.take(&used, 0, spread(key), "global", 1)).collect();
         assert_eq!(places.entries(), 100_000);
         drop(crowd);
         let room: usize = places.shards.iter().map(|shard| shard.lock().capacity()).sum();

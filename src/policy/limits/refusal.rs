@@ -10,6 +10,7 @@ use super::pace;
 use super::places::CONCURRENCY_LIMITED;
 use super::quota::QUOTA_EXCEEDED;
 use crate::reply::problem::{Kind, Problem};
+use crate::report::metrics::series::AtUpstream;
 
 pub static KIND: Kind = Kind {
     code: "rate-limited",
@@ -23,7 +24,8 @@ pub fn is_own(kind: &Kind) -> bool {
     kind.code == KIND.code || [QUOTA_EXCEEDED.code, CONCURRENCY_LIMITED.code].contains(&kind.code)
 }
 
-pub fn refusal(limit: &Limit, key_kind: &'static str, retry_after: u64, is_overflow: bool) -> Problem {
+/// The client is not told the names of upstreams.
+pub fn refusal(limit: &Limit, at: Option<&AtUpstream>, key_kind: &'static str, retry_after: u64, is_overflow: bool) -> Problem {
     let what = match (limit.what(), limit.is_quota()) {
         (What::Limit, false) => "limit",
         (What::Plan, false) => "plan",
@@ -33,14 +35,15 @@ pub fn refusal(limit: &Limit, key_kind: &'static str, retry_after: u64, is_overf
     let kind = if limit.is_quota() { &QUOTA_EXCEEDED } else { &KIND };
     let detail = format!("{what} `{name}` of {rate} by {key_kind}; try again in {retry_after} s");
     let table = if is_overflow { ", in the bucket that new keys share while the table is full" } else { "" };
+    let to = at.map(|at| format!(" to `{}`", at.upstream)).unwrap_or_default();
     let reason = match limit.pace().kind() {
         pace::Kind::Bucket => {
-            format!("{what} `{name}` of {rate}, burst {size}, by {key_kind}: no token for {retry_after} s{table}")
+            format!("{what} `{name}` of {rate}, burst {size}, by {key_kind}{to}: no token for {retry_after} s{table}")
         }
         pace::Kind::Fixed => {
-            format!("{what} `{name}` of {rate} by {key_kind}: used up, the next window begins in {retry_after} s{table}")
+            format!("{what} `{name}` of {rate} by {key_kind}{to}: used up, the next window begins in {retry_after} s{table}")
         }
-        pace::Kind::Sliding => format!("{what} `{name}` of {rate} by {key_kind}: used up, the next fits in {retry_after} s{table}"),
+        pace::Kind::Sliding => format!("{what} `{name}` of {rate} by {key_kind}{to}: used up, the next fits in {retry_after} s{table}"),
     };
     Problem::new(kind)
         .reason(reason)

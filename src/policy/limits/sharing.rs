@@ -2,14 +2,12 @@
 //!
 //! Decides nothing of its own: see `shared.rs`. What this gateway has to count alone is handed back.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use super::key::Key;
-use super::limit::Limit;
 use super::pace::Pace;
 use super::refusal::refusal;
+use super::used::Used;
 use crate::ctx::Facts;
 use crate::policy::buckets::{Asking, Buckets};
 use crate::policy::rate_limit::Charge;
@@ -30,16 +28,17 @@ impl Taken {
     }
 }
 
-pub fn take(limits: &[(Arc<Limit>, u128)], request: &Request<'_>, facts: &mut Facts, buckets: &Buckets) -> Result<Taken, Stop> {
+pub fn take(limits: &[Used], request: &Request<'_>, facts: &mut Facts, buckets: &Buckets) -> Result<Taken, Stop> {
     let mut taken = Taken::default();
-    for (index, (limit, identity)) in limits.iter().enumerate() {
-        if !limit.for_tags.admits(facts.identity.as_deref()) {
+    for (index, used) in limits.iter().enumerate() {
+        if !used.admits(facts.identity.as_deref()) {
             continue;
         }
+        let (limit, identity) = (&used.limit, used.identity(facts.chosen));
         let key = Key::choose(limit.by(), request, facts);
-        let (key_kind, bucket) = (key.kind(), key.shared(&buckets.shared, *identity));
+        let (key_kind, bucket) = (key.kind(), key.shared(&buckets.shared, identity));
         let bounds = limit.bounds(facts.now);
-        let asking = Asking { identity: *identity, key: bucket, pace: limit.pace(), bounds, patience: 0 };
+        let asking = Asking { identity, key: bucket, pace: limit.pace(), bounds, patience: 0 };
         let Some(verdict) = buckets.shared.take(facts.now.mono, &asking) else {
             taken.alone.push((index, buckets.shared.part(limit.pace())));
             continue;
@@ -60,7 +59,7 @@ pub fn take(limits: &[(Arc<Limit>, u128)], request: &Request<'_>, facts: &mut Fa
             facts.charges.rotate_right(1);
             limit.note_refused(bucket, facts);
             taken.give_back(buckets);
-            return Err(refusal(limit, key_kind, verdict.retry_after, false).into());
+            return Err(refusal(limit, used.at(facts.chosen).map(|at| &**at), key_kind, verdict.retry_after, false).into());
         }
         taken.keys.push(bucket);
     }

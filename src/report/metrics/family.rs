@@ -63,6 +63,8 @@ families! { ALL:
     LIMIT_STORE_FAILURES = Counter "sluice_limit_store_failures_total" [] "Attempts to reach or settle with the store of shared limits that failed.";
     LIMIT_GATEWAYS = Gauge "sluice_limit_gateways" [] "Gateways that share limits over the store, as was last known.";
     LIMIT_HELD = Gauge "sluice_limit_held" ["limit"] "Places of a limit on requests at once that are taken, of all callers.";
+    LIMIT_UPSTREAM_HELD = Gauge "sluice_limit_upstream_held" ["limit", "upstream"] "Places of a limit on requests at once `per: upstream` that are taken.";
+    LIMIT_UPSTREAM_REFUSED = Counter "sluice_limit_upstream_refused_total" ["limit", "upstream"] "Requests that found no place at an upstream.";
     LIMIT_WAITING = Gauge "sluice_limit_waiting" ["limit"] "Requests that a limit delays now.";
     LIMIT_DELAYED = Counter "sluice_limit_delayed_total" ["limit"] "Requests that a limit has delayed.";
     IN_FLIGHT = Gauge "sluice_requests_in_flight" ["listener"] "Requests begun and not yet ended.";

@@ -69,6 +69,8 @@ static OWN: &[(&Family, Read)] = &[
     (&family::LIMITED, |metrics, samples| metrics.limits.each(|limit| limit.refusals(samples))),
     (&family::LIMITED_CALLERS, |metrics, samples| metrics.limits.each(|limit| limit.callers(samples))),
     (&family::LIMIT_HELD, |metrics, samples| metrics.limits.each(|limit| limit.holds(samples))),
+    (&family::LIMIT_UPSTREAM_HELD, |metrics, samples| metrics.limits.each(|limit| limit.holds_at(samples))),
+    (&family::LIMIT_UPSTREAM_REFUSED, |metrics, samples| metrics.limits.each(|limit| limit.refusals_at(samples))),
     (&family::LIMIT_WAITING, |metrics, samples| metrics.limits.each(|limit| limit.waits(samples))),
     (&family::LIMIT_DELAYED, |metrics, samples| metrics.limits.each(|limit| limit.delays(samples))),
     (&family::IN_FLIGHT, |metrics, samples| metrics.listeners.each(|listener| listener.in_flight(samples))),

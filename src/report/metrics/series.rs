@@ -3,8 +3,10 @@
 //! Decides which counter an event belongs to. Does not name the metrics (`family.rs`) and does not look anything up by name:
 //! whoever counts holds the series since its configuration was loaded.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
+use super::Named;
 use super::family::Samples;
 use super::route::{ByKind, CLASSES, class_of};
 use crate::clock;
@@ -120,6 +122,17 @@ pub struct LimitSeries {
     pub delayed: AtomicU64,
     has_places: AtomicBool,
     has_waiting: AtomicBool,
+    upstreams: Named<AtUpstream>,
+}
+
+/// What one limit on requests at once does at one upstream.
+#[derive(Debug)]
+pub struct AtUpstream {
+    pub upstream: Box<str>,
+    /// Places that are taken now.
+    pub held: AtomicU64,
+    /// Requests that found none.
+    pub refused: AtomicU64,
 }
 
 /// What limits count by; the last is for any that is not among them.
@@ -338,6 +351,24 @@ impl LimitSeries {
     pub(super) fn holds(&self, samples: &mut Samples) {
         if self.has_places.load(Relaxed) {
             samples.put(&[&self.name], self.held.load(Relaxed) as f64);
+        }
+    }
+
+    /// At one of the upstreams, where it counts at each of its own.
+    pub fn at(&self, upstream: &str) -> Arc<AtUpstream> {
+        let new = || AtUpstream { upstream: upstream.into(), held: AtomicU64::new(0), refused: AtomicU64::new(0) };
+        self.upstreams.get(upstream, |_| true, new)
+    }
+
+    pub(super) fn holds_at(&self, samples: &mut Samples) {
+        if self.has_places.load(Relaxed) {
+            self.upstreams.each(|at| samples.put(&[&self.name, &at.upstream], at.held.load(Relaxed) as f64));
+        }
+    }
+
+    pub(super) fn refusals_at(&self, samples: &mut Samples) {
+        if self.has_places.load(Relaxed) {
+            self.upstreams.each(|at| samples.put(&[&self.name, &at.upstream], at.refused.load(Relaxed) as f64));
         }
     }
 

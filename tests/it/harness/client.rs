@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
-use super::PATIENCE;
+use super::patience;
 
 /// A connection.
 pub struct Client {
@@ -76,10 +76,10 @@ impl Client {
     }
 
     pub fn try_connect(address: SocketAddr) -> io::Result<Client> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        let stream = TcpStream::connect_timeout(&address, patience())?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience()))?;
+        stream.set_write_timeout(Some(patience()))?;
         Ok(Client { stream, buffer: Vec::new() })
     }
 
@@ -92,8 +92,8 @@ impl Client {
             socket.connect(&address.into())?;
             let stream = TcpStream::from(socket);
             stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(patience()))?;
+            stream.set_write_timeout(Some(patience()))?;
             Ok::<_, io::Error>(Client { stream, buffer: Vec::new() })
         };
         match connect() {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Client, PATIENCE, eventually};
+use super::{Client, eventually, left_out, patience};
 
 /// A configuration that is not running yet.
 ///
@@ -158,7 +158,25 @@ impl Config {
             let number = port(ports, &text[begin + 6..end]);
             text.replace_range(begin..=end, &number.to_string());
         }
-        text
+        if !left_out::is_on() {
+            return text;
+        }
+        let (without, was_there) = left_out::from(text.clone());
+        if was_there && let (Ok(()), Err(why)) = (self.check(dir, &text), self.check(dir, &without)) {
+            eprintln!("\n{}{}", left_out::REFUSED, why.lines().next().unwrap_or_default());
+        }
+        without
+    }
+
+    /// What `sluice check` says about a text in this folder.
+    fn check(&self, dir: &Path, text: &str) -> Result<(), String> {
+        let file = dir.join(".left-out.yaml");
+        std::fs::write(&file, text).expect("the file can be written");
+        let envs = self.env.iter().map(|(name, value)| (name, value));
+        let told =
+            Command::new(env!("CARGO_BIN_EXE_sluice")).arg("check").arg(&file).envs(envs).output().expect("the binary can be started");
+        let _ = std::fs::remove_file(&file);
+        if told.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&told.stderr).into_owned()) }
     }
 }
 
@@ -249,7 +267,7 @@ impl Gateway {
             if gateway.is_ready() {
                 return Ok(gateway);
             }
-            assert!(begin.elapsed() < PATIENCE, "the gateway is not ready; it said: {}", gateway.stderr());
+            assert!(begin.elapsed() < patience(), "the gateway is not ready; it said: {}", gateway.stderr());
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -515,7 +533,7 @@ impl Lines {
     }
 
     fn wait_for_end(&self) {
-        drop(self.more.wait_timeout_while(self.lock(), PATIENCE, |(_, is_over)| !*is_over));
+        drop(self.more.wait_timeout_while(self.lock(), patience(), |(_, is_over)| !*is_over));
     }
 
     #[track_caller]
@@ -533,7 +551,7 @@ impl Lines {
             }
             guard = self.lock();
             if guard.0.len() == seen {
-                assert!(!guard.1 && begin.elapsed() < PATIENCE, "waited in vain for a line; there are:\n{}", guard.0.join("\n"));
+                assert!(!guard.1 && begin.elapsed() < patience(), "waited in vain for a line; there are:\n{}", guard.0.join("\n"));
                 guard = self.more.wait_timeout(guard, Duration::from_millis(100)).expect("no thread panics while it holds the lock").0;
             }
         }

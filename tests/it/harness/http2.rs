@@ -9,7 +9,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use fluke_hpack::Decoder;
 
-use super::PATIENCE;
+use super::patience;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -144,10 +144,10 @@ impl Http2 {
     #[track_caller]
     pub fn raw(address: SocketAddr) -> Http2 {
         let connect = || {
-            let socket = TcpStream::connect_timeout(&address, PATIENCE)?;
+            let socket = TcpStream::connect_timeout(&address, patience())?;
             socket.set_nodelay(true)?;
-            socket.set_read_timeout(Some(PATIENCE))?;
-            socket.set_write_timeout(Some(PATIENCE))?;
+            socket.set_read_timeout(Some(patience()))?;
+            socket.set_write_timeout(Some(patience()))?;
             Ok::<_, io::Error>(socket)
         };
         Http2 {

@@ -158,7 +158,7 @@ impl TlsClient {
         };
         let session = ClientConnection::new(Arc::new(config), ServerName::try_from(name.to_owned()).unwrap()).unwrap();
         let socket = TcpStream::connect(address)?;
-        socket.set_read_timeout(Some(super::PATIENCE))?;
+        socket.set_read_timeout(Some(super::patience()))?;
         let mut client = TlsClient { stream: StreamOwned::new(session, socket) };
         while client.stream.conn.is_handshaking() {
             client.stream.conn.complete_io(&mut client.stream.sock)?;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use super::PATIENCE;
+use super::patience;
 
 /// What an upstream does about a request, one step after the other. Where the body was not read by then, it is read after the last step.
 #[derive(Clone, Debug)]
@@ -195,7 +195,7 @@ impl Upstream {
         let (state, timeout) = self
             .shared
             .changed
-            .wait_timeout_while(state, PATIENCE, |state| ready(state).is_none())
+            .wait_timeout_while(state, patience(), |state| ready(state).is_none())
             .expect("no thread panics while it holds the lock");
         let found = ready(&state);
         let requests = state.requests.clone();
@@ -480,6 +480,6 @@ impl Gate {
     /// Waits until it is open; a test that forgot it goes on after `PATIENCE`.
     pub fn wait(&self) {
         let is_open = self.0.0.lock().expect("no thread panics while it holds the lock");
-        drop(self.0.1.wait_timeout_while(is_open, PATIENCE, |is_open| !*is_open));
+        drop(self.0.1.wait_timeout_while(is_open, patience(), |is_open| !*is_open));
     }
 }

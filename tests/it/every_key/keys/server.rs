@@ -1,0 +1,42 @@
+//! The keys of `server`, `standards`, `access_log`, `admin` and `clients`.
+
+use super::super::proof::Proof::{Differs, Test, TestOnly};
+use super::Row;
+
+pub const KEYS: &[Row] = &[
+    ("standards.tls_minimum", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.token_lifetime", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.token_algorithms", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.key_format.prefix", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.key_format.length", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("standards.auth_required", Test("every_part_keeps_to_the_standards_or_is_refused")),
+    ("server.threads", Test("as_many_workers_run_as_are_configured")),
+    ("server.drain", Test("what_takes_longer_than_the_drain_is_cut_counted_and_logged")),
+    ("server.settle", Test("while_it_settles_it_takes_new_connections_and_says_that_it_is_not_ready")),
+    ("server.state", Test("a_certified_provider_is_discovered_its_keys_rotate_and_its_outage_is_survived")),
+    ("server.watch", Test("a_watched_file_takes_effect_by_itself")),
+    ("server.limits_memory", Test("more_callers_than_the_memory_of_limits_holds_are_counted")),
+    ("server.tokens_memory", Test("the_memory_of_tokens_is_as_large_as_configured")),
+    ("access_log.to", Test("logrotate_moves_the_file_and_a_signal_begins_a_new_one")),
+    ("access_log.format", TestOnly("a_line_has_exactly_the_fields_that_are_documented_and_they_are_true", "it has one value")),
+    ("admin.address", Test("each_listener_listens_where_it_is_told_to_and_so_does_admin")),
+    (
+        "clients.trusted_proxies",
+        Differs(
+            "clients: { trusted_proxies: [ [[192.0.2.1||10.0.0.0/8]] ] }\nroutes: { r: { match: { path: /a }, auth: public, upstream: u } }",
+            &["GET http://h/a | x-forwarded-for: 198.51.100.7"],
+        ),
+    ),
+    (
+        "clients.header",
+        Differs(
+            "clients: { trusted_proxies: [192.0.2.1], header: [[cf-connecting-ip||x-forwarded-for]] }\nroutes: { r: { match: { path: /a }, auth: public, upstream: u } }",
+            &["GET http://h/a | x-forwarded-for: 198.51.100.7 | cf-connecting-ip: 198.51.100.8"],
+        ),
+    ),
+    ("server.limits_store.redis", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
+    ("server.limits_store.username", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
+    ("server.limits_store.password", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
+    ("server.limits_store.prefix", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
+    ("server.pool", Test("no_more_connections_rest_than_the_server_keeps")),
+];
