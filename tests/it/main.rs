@@ -25,6 +25,7 @@ mod introspection;
 mod keys;
 mod limits;
 mod listen;
+mod misbehaving;
 mod notify;
 mod passed;
 mod pool;
