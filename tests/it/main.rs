@@ -35,6 +35,7 @@ mod proxied_upstream;
 mod proxy_protocol;
 mod readme;
 mod relay;
+mod release;
 mod reload;
 mod removed_listener;
 mod request_path;
