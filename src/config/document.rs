@@ -159,7 +159,7 @@ pub struct DefaultsOwnSettings {
     /// Names in `bundles` whose policies apply to every route without a `use` of its own.
     #[serde(rename = "use", default)]
     pub bundles: Vec<At<String>>,
-    /// A name in `upstreams`, for every route that says neither `upstream`, `respond` nor `redirect`.
+    /// A name in `upstreams`, or a choice among several, for every route that says neither `upstream`, `respond` nor `redirect`.
     pub upstream: Option<At<GoesTo>>,
 }
 
@@ -186,7 +186,7 @@ pub struct RouteOwnSettings {
     /// Names in `bundles` whose policies apply; replaces the list of the defaults.
     #[serde(rename = "use")]
     pub bundles: Option<At<Vec<At<String>>>>,
-    /// A name in `upstreams`, or one for each value of a tag of the caller. Exactly one of `upstream`, `respond` and `redirect`.
+    /// A name in `upstreams`, or how it is chosen among several, after the policies: see docs/releasing.md. Exactly one of `upstream`, `respond` and `redirect`.
     pub upstream: Option<At<GoesTo>>,
     /// A fixed answer.
     pub respond: Option<At<RespondSettings>>,

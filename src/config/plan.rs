@@ -120,7 +120,7 @@ pub struct Route {
     pub policies: Policies,
     pub response: ResponseHeaders,
     pub action: Action,
-    /// More ways than the one in `action`, where a tag of the caller chooses.
+    /// More ways than the one in `action`, and what chooses among them.
     pub others: Option<Box<Others>>,
     pub series: Arc<RouteSeries>,
     /// What `sluice routes` shows.
@@ -137,7 +137,7 @@ pub enum Action {
 /// The ways to other upstreams than the default.
 pub struct Others {
     pub choice: Choice,
-    /// In the order of the choice's values.
+    /// In the order in which the choice counts them, from 1.
     pub relays: Vec<Relay>,
 }
 
@@ -174,6 +174,12 @@ pub struct Shown {
 // === impl Route ===
 
 impl Route {
+    /// Names of the upstreams that it may choose among.
+    pub fn upstreams(&self) -> Vec<&str> {
+        let others = self.others.iter().flat_map(|others| &others.relays);
+        self.relay(0).into_iter().chain(others).map(|relay| &*relay.upstream.name).collect()
+    }
+
     /// The way to the upstream that was chosen (see [`Facts::chosen`](crate::ctx::Facts::chosen)), where it has one.
     pub fn relay(&self, chosen: usize) -> Option<&Relay> {
         match &self.action {

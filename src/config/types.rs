@@ -33,6 +33,10 @@ pub struct Period(pub Duration);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
+/// A share such as `20%` or `0.5%`, in hundredths of a percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Percent(pub u16);
+
 /// A moment such as `2027-01-31` (its beginning, in UTC) or `2027-01-31T12:00:00Z`, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub u64);
@@ -170,6 +174,7 @@ macro_rules! written_as {
 written_as!(Period, "time", "^[0-9]+(ms|s|m|h)$", "a time: expected a number and a unit, such as `250ms`, `5s`, `1m` or `1h`");
 written_as!(Size, "size", "^[0-9]+(B|KiB|MiB|GiB)?$", "a size: expected a number and a unit, such as `64KiB` or `1MiB`");
 written_as!(Rate, "rate", "^[0-9]+/([0-9]+)?(ms|s|m|h)$", "a rate: expected a count and a unit or duration, such as `10/s` or `5/5m`");
+written_as!(Percent, "share", "^[0-9]{1,3}([.][0-9]{1,2})?%$", "a share: expected 0% to 100%, such as `20%` or `0.5%`");
 
 written_as!(
     Moment,
@@ -265,6 +270,36 @@ impl fmt::Display for Size {
     }
 }
 
+// === impl Percent ===
+
+impl Percent {
+    /// `20%`, `0.5%`, `12.25%`; nothing else.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (whole, parts) = text.strip_suffix('%')?.split_once('.').map_or((text.strip_suffix('%')?, "0"), |both| both);
+        let is_number = |digits: &str, most: usize| (1..=most).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+        if !is_number(whole, 3) || !is_number(parts, 2) {
+            return None;
+        }
+        let hundredths = whole.parse::<u16>().ok()? * 100 + parts.parse::<u16>().ok()? * if parts.len() == 1 { 10 } else { 1 };
+        (hundredths <= 10_000).then_some(Percent(hundredths))
+    }
+
+    /// That much of `all`, rounded down.
+    pub fn of(self, all: u64) -> u64 {
+        (u128::from(all) * u128::from(self.0) / 10_000) as u64
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0 / 100, self.0 % 100) {
+            (whole, 0) => write!(f, "{whole}%"),
+            (whole, tenths) if tenths.is_multiple_of(10) => write!(f, "{whole}.{}%", tenths / 10),
+            (whole, hundredths) => write!(f, "{whole}.{hundredths:02}%"),
+        }
+    }
+}
+
 // === impl Rate ===
 
 impl Rate {
@@ -301,6 +336,10 @@ mod tests {
         for text in ["64KiB", "1MiB", "3GiB", "17B"] {
             assert_eq!(Size::parse(text).unwrap().to_string(), text);
         }
+        for text in ["0%", "20%", "0.5%", "12.25%", "0.05%", "100%"] {
+            assert_eq!(Percent::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!([Percent(2_000).of(14), Percent(50).of(1_000), Percent(10_000).of(u64::MAX)], [2, 5, u64::MAX]);
         for text in ["100/m", "10/s", "5/5m", "60/h", "3/250ms"] {
             assert_eq!(Rate::parse(text).unwrap().to_string(), text);
         }
@@ -313,6 +352,9 @@ mod tests {
         }
         for text in ["", "KiB", "64KB", "64k", "-1", "99999999999999GiB"] {
             assert_eq!(Size::parse(text), None, "{text}");
+        }
+        for text in ["", "%", "20", "101%", "100.01%", "1.%", ".5%", "0.125%", "-1%", "+1%", "20 %", "1e1%", "0.+5%"] {
+            assert_eq!(Percent::parse(text), None, "{text}");
         }
         for text in ["", "10", "10/", "/s", "0/s", "10/sec", "10/0s", "+1/s", "10/s/s"] {
             assert_eq!(Rate::parse(text), None, "{text}");

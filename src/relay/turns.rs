@@ -15,6 +15,7 @@ use super::pool::Pool;
 use super::standing::{Cause, May, Out};
 use super::target::{ASK, Target, UNUSABLE, USABLE};
 use crate::clock;
+use crate::config::types::Percent;
 use crate::ctx::Now;
 
 /// That nothing more may be ejected is told so often at most, in nanoseconds.
@@ -256,8 +257,8 @@ impl Pool {
 
     /// Where fewer than so many percent are sound, all are used. With `changing` held.
     fn settle(&self) {
-        let least = self.upstream.panic_threshold;
-        if least == 0 && !self.group.is_panic() {
+        let least = self.upstream.panic_threshold.unwrap_or(Percent(0));
+        if least.0 == 0 && !self.group.is_panic() {
             return;
         }
         let (mut all, mut sound) = (0u64, 0u64);
@@ -265,7 +266,7 @@ impl Pool {
             all += 1;
             sound += u64::from(endpoint.standing.is_sound());
         });
-        let panic = sound * 100 < u64::from(least) * all;
+        let panic = sound * 10_000 < u64::from(least.0) * all;
         for target in self.targets() {
             // Addresses that were found meanwhile, too.
             target.set_panic(panic);
@@ -273,7 +274,7 @@ impl Pool {
         if self.group.set_panic(panic) != panic {
             let upstream = &self.upstream.name;
             match panic {
-                true => log::warn!("upstream {upstream}: {sound} of {all} addresses are sound, fewer than {least} %: all are used"),
+                true => log::warn!("upstream {upstream}: {sound} of {all} addresses are sound, less than {least}: all are used"),
                 false => log::info!("upstream {upstream}: {sound} of {all} addresses are sound: what checks and requests say counts again"),
             }
         }

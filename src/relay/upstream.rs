@@ -22,7 +22,7 @@ use super::reuse::{PoolSettings, Reuse};
 use super::timeouts::{Timeouts, TimeoutsSettings};
 use super::tls::{UpstreamTls, UpstreamTlsSettings};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::types::{At, Period};
+use crate::config::types::{At, Percent, Period};
 
 /// A service behind the gateway.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -51,9 +51,9 @@ pub struct UpstreamSettings {
     pub outlier_detection: Option<At<OutlierDetectionSettings>>,
     /// Sends nothing for a while to an upstream, or to a target, at which too much fails.
     pub circuit_breaker: Option<CircuitBreakerSettings>,
-    /// Where fewer than so many percent of the addresses are sound by checks and by `outlier_detection`, all are used: the fault is then more
-    /// likely with who judges, and the few that are left would not bear everything. 1 to 100; default: never.
-    pub panic_threshold: Option<At<u32>>,
+    /// Where fewer than this share of the addresses is sound by checks and by `outlier_detection`, all are used: the fault is then more
+    /// likely with who judges, and the few that are left would not bear everything. Default: never.
+    pub panic_threshold: Option<At<Percent>>,
     /// How many requests it takes at once, of all its targets together; a connection of HTTP/1 carries one. 1 to 1000000; default: any number.
     pub max_requests: Option<At<u32>>,
     /// Where requests wait that are more than `max_requests`. Without it, they are refused.
@@ -101,8 +101,7 @@ pub struct Upstream {
     pub health: Option<Health>,
     pub outlier_detection: Option<OutlierDetection>,
     pub circuit_breaker: Option<CircuitBreaker>,
-    /// Percent; 0 is never.
-    pub panic_threshold: u32,
+    pub panic_threshold: Option<Percent>,
     pub max_requests: Option<u32>,
     pub queue: Option<Queue>,
     pub timeouts: Timeouts,
@@ -146,7 +145,7 @@ impl Upstream {
             let message = "`panic_threshold` has no effect: nothing is taken out without `health` or `outlier_detection`";
             wrong.push(Diagnostic::at(&panic.place, "inert", message));
         }
-        let panic_threshold = panic_threshold.as_ref().map_or(0, |panic| whole(Some(panic), 0, 1..=100, &mut wrong));
+        let panic_threshold = panic_threshold.as_ref().map(|panic| share(Some(panic), panic.value, &mut wrong));
         let max_requests = max_requests.as_ref().map(|most| whole(Some(most), 0, 1..=1_000_000, &mut wrong));
         let queue = Queue::compile(queue.as_ref(), max_requests, &mut wrong);
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
@@ -182,8 +181,7 @@ impl Upstream {
 pub fn guards(upstream: &Upstream) -> Vec<String> {
     let outliers = upstream.outlier_detection.as_ref().map(OutlierDetection::told);
     let circuit = upstream.circuit_breaker.as_ref().map(CircuitBreaker::told);
-    let panic =
-        (upstream.panic_threshold > 0).then(|| format!("all addresses are used when fewer than {} % are sound", upstream.panic_threshold));
+    let panic = upstream.panic_threshold.map(|least| format!("all addresses are used when less than {least} are sound"));
     let most = upstream.max_requests.map(|most| match upstream.queue {
         Some(Queue { length, wait }) => format!("{most} requests at once; {length} more wait up to {}", Period(wait)),
         None => format!("{most} requests at once"),
@@ -205,6 +203,15 @@ pub(in crate::relay) fn whole(value: Option<&At<u32>>, default: u32, range: Rang
     if !range.contains(&value.value) {
         let message = format!("`{}` is out of range: expected {} to {}", value.value, range.start(), range.end());
         wrong.push(Diagnostic::at(&value.place, "out-of-range", message));
+    }
+    value.value
+}
+
+/// A share above nought, or a mistake.
+pub(in crate::relay) fn share(value: Option<&At<Percent>>, default: Percent, wrong: &mut Vec<Diagnostic>) -> Percent {
+    let Some(value) = value else { return default };
+    if value.value.0 == 0 {
+        wrong.push(Diagnostic::at(&value.place, "out-of-range", "`0%` is out of range: expected more, up to 100%"));
     }
     value.value
 }

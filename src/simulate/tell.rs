@@ -85,14 +85,15 @@ fn hide_interpolated(gateway: &Gateway, told: &mut Value) {
 
 fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, told: &mut Value) {
     let facts = &outcome.facts;
-    let identity = facts.identity.as_deref();
     match &outcome.verdict {
         Verdict::Relayed { upstream, head } => {
             let before = outcome.head.as_ref().map(|head| head.headers.clone()).unwrap_or_default();
             let (added, removed) = difference(gateway, &before, &head.headers);
             told["upstream"] = json!(upstream);
-            if let Some(others) = route.and_then(|route| route.others.as_ref()) {
-                told["upstream_because"] = json!(others.choice.because(identity));
+            if let Some((route, head)) = route.zip(outcome.head.as_ref())
+                && let Some(others) = &route.others
+            {
+                told["upstream_because"] = json!(others.choice.because(route, &head.headers, facts, &route.upstreams()));
             }
             told["upstream_path"] = json!(head.uri.path_and_query().map(|path| hidden(gateway, path.as_str())));
             told["headers"] = json!({ "added": added, "removed": removed });

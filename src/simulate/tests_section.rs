@@ -81,6 +81,9 @@ fn judge(gateway: &Gateway, outcome: &Outcome, expect: &ExpectSettings) -> Resul
         Verdict::Relayed { upstream: found, head } => {
             differs("status", status.as_ref().map(|status| status.value.to_string()).as_deref(), "that of the upstream")?;
             differs("code", code.as_ref().map(|code| code.as_str()), "none: it is relayed")?;
+            if let Some(expected) = upstream {
+                certain(gateway, outcome).map_err(|why| format!("upstream: expected `{}`, but {why}", expected.value))?;
+            }
             differs("upstream", upstream.as_ref().map(|upstream| upstream.as_str()), found)?;
             differs(
                 "upstream_path",
@@ -110,6 +113,16 @@ fn judge(gateway: &Gateway, outcome: &Outcome, expect: &ExpectSettings) -> Resul
             }
             each(headers, "header", |name| values(own.iter().filter(|(own, _)| own.as_str() == name).map(|(_, value)| value)))
         }
+    }
+}
+
+/// A test that expects what is drawn would fail now and then, and keep a reload from taking effect.
+fn certain(gateway: &Gateway, outcome: &Outcome) -> Result<(), String> {
+    let route = outcome.facts.route.and_then(|index| gateway.routes.get(index));
+    let Some((route, head)) = route.zip(outcome.head.as_ref()) else { return Ok(()) };
+    match route.others.as_ref().filter(|others| others.choice.is_chance(route, &head.headers, &outcome.facts)) {
+        Some(_) => Err("the split leaves it to chance: send what its `by` goes by".to_owned()),
+        None => Ok(()),
     }
 }
 

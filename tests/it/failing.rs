@@ -133,7 +133,7 @@ fn no_more_is_ejected_than_configured_and_never_the_last_one() {
     gateway.stderr_line("is not ejected, 2 of 4 are");
     assert!(gateway.metric("sluice_upstream_spared_total{upstream=\"u\"}") > 0.0);
 
-    let gateway = start(&targets, &keys(", max_ejected: 100"));
+    let gateway = start(&targets, &keys(", max_ejected: 100%"));
     let last = eventually("all are out", || Some(gateway.get("/", &[])).filter(|answer| answer.status == 503));
     assert_eq!(last.code(), "no-healthy-target");
     assert_eq!(out(&gateway), 4);
@@ -189,8 +189,8 @@ fn where_too_many_are_out_all_are_used() {
         || Upstream::script(|request| if request.target == "/healthz" { Answer::new(500).steps() } else { Answer::ok("fine").steps() });
     let targets = [poor(), poor()];
     let addresses: Vec<_> = targets.iter().map(Upstream::address).collect();
-    let gateway = start(&addresses, "health: { path: /healthz, every: 1h }, panic_threshold: 60");
-    gateway.stderr_line("0 of 2 addresses are sound, fewer than 60 %: all are used");
+    let gateway = start(&addresses, "health: { path: /healthz, every: 1h }, panic_threshold: 60%");
+    gateway.stderr_line("0 of 2 addresses are sound, less than 60%: all are used");
     assert_eq!(count(&statuses(&gateway, 10), 200), 10);
     assert_eq!(gateway.metric("sluice_upstream_panic{upstream=\"u\"}"), 1.0);
     assert_eq!(gateway.status()["upstream_states"]["u"]["panic"], true);
@@ -206,7 +206,7 @@ fn circuit(answer: &Response) -> (u16, &str) {
 #[test]
 fn a_circuit_opens_answers_at_once_probes_and_closes() {
     let (mood, upstream) = Mood::start(500);
-    let keys = "circuit_breaker: { of: upstream, window: 20s, min_requests: 4, failures: 75, open_for: 300ms, probes: 1 }";
+    let keys = "circuit_breaker: { of: upstream, window: 20s, min_requests: 4, failures: 75%, open_for: 300ms, probes: 1 }";
     let gateway = start(&[upstream.address()], keys);
     mood.set(200);
     assert_eq!(statuses(&gateway, 1), [200]);
@@ -266,7 +266,7 @@ fn answers_that_are_slow_open_a_circuit_too() {
         "/slow" => [vec![Step::Pause(Duration::from_millis(60))], Answer::ok("late").steps()].concat(),
         _ => Answer::ok("fine").steps(),
     });
-    let keys = "circuit_breaker: { of: upstream, min_requests: 4, slow: { after: 40ms, share: 25 }, open_for: 1h }";
+    let keys = "circuit_breaker: { of: upstream, min_requests: 4, slow: { after: 40ms, share: 25% }, open_for: 1h }";
     let gateway = start(&[upstream.address()], keys);
     assert_eq!(statuses(&gateway, 3), [200; 3]);
     assert_eq!(gateway.get("/slow", &[]).status, 200);
@@ -387,15 +387,15 @@ fn a_reload_keeps_who_is_out_and_what_is_configured_no_more_brings_back() {
 fn explain_tells_what_guards_an_upstream() {
     let gateway = start(
         &[nobody(), nobody()],
-        "outlier_detection: {}, circuit_breaker: { slow: { after: 2s } }, panic_threshold: 40, max_requests: 50, queue: { length: 10 }",
+        "outlier_detection: {}, circuit_breaker: { slow: { after: 2s } }, panic_threshold: 40%, max_requests: 50, queue: { length: 10 }",
     );
     let file = gateway.file();
     let args = ["explain", file.to_str().unwrap(), "GET http://a/"];
     let told: Value = serde_json::from_slice(&gateway.sluice(&[&args[..], &["--json"]].concat()).stdout).unwrap();
     let expected = [
-        "an address is ejected for 30s to 5m after 5 attempts without an answer in a row, 5 gateway errors in a row; at most 50 % at once",
-        "circuit of the upstream and of each address: open for 5s when 50 % of at least 20 requests in 10s fail or 80 % take more than 2s; closed after 3 good probes",
-        "all addresses are used when fewer than 40 % are sound",
+        "an address is ejected for 30s to 5m after 5 attempts without an answer in a row, 5 gateway errors in a row; at most 50% at once",
+        "circuit of the upstream and of each address: open for 5s when 50% of at least 20 requests in 10s fail or 80% take more than 2s; closed after 3 good probes",
+        "all addresses are used when less than 40% are sound",
         "50 requests at once; 10 more wait up to 1s",
     ];
     assert_eq!(told["guards"], serde_json::json!(expected));

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use self::settings::CircuitBreaker;
 use self::window::{Sum, Window};
+use crate::config::types::Percent;
 use crate::reply::problem::Kind;
 
 pub static CIRCUIT_OPEN: Kind = Kind {
@@ -179,7 +180,7 @@ fn too_much(rules: &CircuitBreaker, sum: Sum) -> Option<String> {
         return None;
     }
     let share = |part: u32| u64::from(part) * 100 / u64::from(all);
-    let is_over = |part: u32, most: u8| u64::from(part) * 100 >= u64::from(most) * u64::from(all);
+    let is_over = |part: u32, most: Percent| u64::from(part) * 10_000 >= u64::from(most.0) * u64::from(all);
     if is_over(failed, rules.failures) {
         return Some(format!("{} % of {all} requests in {:?} failed", share(failed), rules.window));
     }
@@ -203,8 +204,8 @@ mod tests {
             of: settings::Scope::Both,
             window: Duration::from_secs(10),
             min_requests: 10,
-            failures: 50,
-            slow: Some((Duration::from_secs(1), 80)),
+            failures: Percent(5_000),
+            slow: Some((Duration::from_secs(1), Percent(8_000))),
             open_for: Duration::from_secs(5),
             probes: 2,
         }

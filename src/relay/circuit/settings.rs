@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::diagnostic::Diagnostic;
-use crate::config::types::{At, Period};
-use crate::relay::upstream::{in_range, whole};
+use crate::config::types::{At, Percent, Period};
+use crate::relay::upstream::{in_range, share as part, whole};
 
 /// When an upstream, or a target, is left alone because it fails.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -19,8 +19,8 @@ pub struct CircuitBreakerSettings {
     pub window: Option<At<Period>>,
     /// With fewer in the window nothing opens. 1 to 1000000; default 20.
     pub min_requests: Option<At<u32>>,
-    /// It opens when this many percent failed: no answer, or one of 500 and above. 1 to 100; default 50.
-    pub failures: Option<At<u32>>,
+    /// It opens when this share failed: no answer, or one of 500 and above. Default 50%.
+    pub failures: Option<At<Percent>>,
     /// It opens, too, when too many answers were slow. Without it, slowness is no failure.
     pub slow: Option<SlowSettings>,
     /// How long it stays open before it is probed. 100ms to 1h; default 5s.
@@ -35,8 +35,8 @@ pub struct CircuitBreakerSettings {
 pub struct SlowSettings {
     /// An answer whose head comes later than this is slow. 1ms to 1h.
     pub after: At<Period>,
-    /// It opens when this many percent were slow. 1 to 100; default 80.
-    pub share: Option<At<u32>>,
+    /// It opens when this share was slow. Default 80%.
+    pub share: Option<At<Percent>>,
 }
 
 /// What has a circuit.
@@ -54,9 +54,8 @@ pub struct CircuitBreaker {
     pub of: Scope,
     pub window: Duration,
     pub min_requests: u32,
-    /// Percent.
-    pub failures: u8,
-    pub slow: Option<(Duration, u8)>,
+    pub failures: Percent,
+    pub slow: Option<(Duration, Percent)>,
     pub open_for: Duration,
     pub probes: u32,
 }
@@ -66,17 +65,16 @@ pub struct CircuitBreaker {
 impl CircuitBreaker {
     pub(in crate::relay) fn compile(settings: &CircuitBreakerSettings, wrong: &mut Vec<Diagnostic>) -> Self {
         let CircuitBreakerSettings { of, window, min_requests, failures, slow, open_for, probes } = settings;
-        let percent = |value: &Option<At<u32>>, default, wrong: &mut Vec<Diagnostic>| whole(value.as_ref(), default, 1..=100, wrong) as u8;
         let slow = slow.as_ref().map(|slow| {
             let SlowSettings { after, share } = slow;
             let limit = in_range(Some(after), after.value, Period(Duration::from_millis(1)), Period::seconds(3600), wrong);
-            (limit, percent(share, 80, wrong))
+            (limit, part(share.as_ref(), Percent(8_000), wrong))
         });
         CircuitBreaker {
             of: of.as_ref().map_or(Scope::Both, |of| of.value),
             window: in_range(window.as_ref(), Period::seconds(10), Period::seconds(1), Period::seconds(600), wrong),
             min_requests: whole(min_requests.as_ref(), 20, 1..=1_000_000, wrong),
-            failures: percent(failures, 50, wrong),
+            failures: part(failures.as_ref(), Percent(5_000), wrong),
             slow,
             open_for: in_range(open_for.as_ref(), Period::seconds(5), Period(Duration::from_millis(100)), Period::seconds(3600), wrong),
             probes: whole(probes.as_ref(), 3, 1..=1_000, wrong),
@@ -90,9 +88,9 @@ impl CircuitBreaker {
             Scope::Target => "of each address",
             Scope::Both => "of the upstream and of each address",
         };
-        let slow = self.slow.map(|(after, share)| format!(" or {share} % take more than {}", Period(after))).unwrap_or_default();
+        let slow = self.slow.map(|(after, share)| format!(" or {share} take more than {}", Period(after))).unwrap_or_default();
         format!(
-            "circuit {of}: open for {} when {} % of at least {} requests in {} fail{slow}; closed after {} good probes",
+            "circuit {of}: open for {} when {} of at least {} requests in {} fail{slow}; closed after {} good probes",
             Period(self.open_for),
             self.failures,
             self.min_requests,

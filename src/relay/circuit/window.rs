@@ -53,7 +53,8 @@ impl Window {
 
     pub fn sum(&self, window: Duration, now: u64) -> Sum {
         let stretch = stretch(window, now);
-        let recent = self.0.iter().filter(|slice| (stretch.saturating_sub(SLICES - 1).max(1)..=stretch).contains(&slice.stretch.load(Relaxed)));
+        let recent =
+            self.0.iter().filter(|slice| (stretch.saturating_sub(SLICES - 1).max(1)..=stretch).contains(&slice.stretch.load(Relaxed)));
         recent.fold(Sum::default(), |sum, slice| Sum {
             all: sum.all + slice.all.load(Relaxed),
             failed: sum.failed + slice.failed.load(Relaxed),

@@ -41,7 +41,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 pub fn watch(pool: &Arc<Pool>, resolver: &Resolver) -> Watch {
     let mut tasks = JoinSet::new();
     pool.begin();
-    if pool.judges || pool.upstream.panic_threshold > 0 {
+    if pool.judges || pool.upstream.panic_threshold.is_some() {
         tasks.spawn(keep_tidy(pool.clone()));
     }
     for target in pool.targets() {

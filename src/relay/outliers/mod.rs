@@ -131,10 +131,10 @@ pub fn length(rules: &OutlierDetection, before: u32) -> Duration {
 
 /// Whether one more may be ejected, of `all` addresses, `ejected` of which are, and `sound` of which, this one included, still take requests.
 pub fn may_eject(rules: &OutlierDetection, all: usize, ejected: usize, sound: usize) -> bool {
-    if rules.max_ejected == 100 {
+    if rules.max_ejected.0 == 10_000 {
         return true;
     }
-    sound > 1 && (ejected + 1) * 100 <= usize::from(rules.max_ejected) * all
+    sound > 1 && (ejected + 1) * 10_000 <= usize::from(rules.max_ejected.0) * all
 }
 
 /// Who is worse than the others: its place in `stretches` and the reason.
@@ -191,6 +191,7 @@ fn median(compared: &[(usize, u64)]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::types::Percent;
     use crate::report::metrics::series::Failure;
 
     fn rules() -> OutlierDetection {
@@ -203,7 +204,7 @@ mod tests {
             every: Duration::from_secs(10),
             eject_for: Duration::from_secs(30),
             eject_at_most: Duration::from_secs(100),
-            max_ejected: 50,
+            max_ejected: Percent(5_000),
         }
     }
 
@@ -269,7 +270,10 @@ mod tests {
         ] {
             assert_eq!(may_eject(&rules, all, ejected, sound), may, "{all} {ejected} {sound}");
         }
-        assert!(may_eject(&OutlierDetection { max_ejected: 100, ..rules }, 1, 0, 1), "where it is configured, the last one too");
+        assert!(
+            may_eject(&OutlierDetection { max_ejected: Percent(10_000), ..rules }, 1, 0, 1),
+            "where it is configured, the last one too"
+        );
     }
 
     fn stretch(all: u32, bad: u32, ms: u64) -> Stretch {

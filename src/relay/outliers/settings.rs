@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::diagnostic::Diagnostic;
-use crate::config::types::{At, Period};
-use crate::relay::upstream::{in_range, whole};
+use crate::config::types::{At, Percent, Period};
+use crate::relay::upstream::{in_range, share, whole};
 
 /// Takes addresses out at which requests fare badly, without asking them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -29,8 +29,8 @@ pub struct OutlierDetectionSettings {
     pub eject_for: Option<At<Period>>,
     /// The longest that one is out. To 24h; default 5m.
     pub eject_at_most: Option<At<Period>>,
-    /// How much of the upstream may be ejected at once, in percent. Below 100, the last address that works is never ejected. 1 to 100; default 50.
-    pub max_ejected: Option<At<u32>>,
+    /// How much of the upstream may be ejected at once. Below 100%, the last address that works is never ejected. Default 50%.
+    pub max_ejected: Option<At<Percent>>,
 }
 
 /// Compared are the addresses with enough requests, at least three, with their median.
@@ -66,8 +66,7 @@ pub struct OutlierDetection {
     pub every: Duration,
     pub eject_for: Duration,
     pub eject_at_most: Duration,
-    /// Percent.
-    pub max_ejected: u8,
+    pub max_ejected: Percent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,7 +130,7 @@ impl OutlierDetection {
             every: in_range(every.as_ref(), Period::seconds(10), Period::seconds(1), Period::seconds(600), wrong),
             eject_for,
             eject_at_most: in_range(eject_at_most.as_ref(), longest, Period(eject_for), Period::seconds(24 * 3600), wrong),
-            max_ejected: whole(max_ejected.as_ref(), 50, 1..=100, wrong) as u8,
+            max_ejected: share(max_ejected.as_ref(), Percent(5_000), wrong),
         };
         let counts = [compiled.connection_failures, compiled.gateway_errors, compiled.server_errors];
         if counts == [0; 3] && compiled.success_rate.is_none() && compiled.latency.is_none() {
@@ -153,7 +152,7 @@ impl OutlierDetection {
         let slow = self.latency.map(|slow| format!("answers that take {} times as long as the others'", slow.times));
         let all: Vec<_> = in_a_row.chain(rate).chain(slow).collect();
         format!(
-            "an address is ejected for {} to {} after {}; at most {} % at once",
+            "an address is ejected for {} to {} after {}; at most {} at once",
             Period(self.eject_for),
             Period(self.eject_at_most),
             all.join(", "),

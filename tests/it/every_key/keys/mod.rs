@@ -2,6 +2,7 @@
 
 mod authenticators;
 mod callers;
+mod choice;
 mod limits;
 mod listeners;
 mod routes;
@@ -19,5 +20,5 @@ const LISTS: &[&[Row]] =
     &[server::KEYS, listeners::KEYS, authenticators::KEYS, callers::KEYS, limits::KEYS, upstreams::KEYS, routes::KEYS, tests::KEYS];
 
 pub fn rows() -> impl Iterator<Item = &'static Row> {
-    LISTS.iter().copied().flatten()
+    LISTS.iter().chain(&choice::KEYS).copied().flatten()
 }
