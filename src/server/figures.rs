@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use super::upstream_figures;
 use crate::admin::targets::TargetStatus;
-use crate::admin::{ConfigStatus, Figures, KeySetStatus, ListStatus, ListenerStatus, Moment, ReloadStatus, Status};
+use crate::admin::{ConfigStatus, Figures, KeySetStatus, LimitsStoreStatus, ListStatus, ListenerStatus, Moment, ReloadStatus, Status};
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::listen::address::Address;
@@ -237,6 +237,7 @@ impl Figures for Shown {
             upstream_states: self.state.pools.report_groups().into_iter().map(|group| (group.upstream.clone(), group.into())).collect(),
             key_sets: gateway.authenticators.published().map(|(name, published)| (name.to_owned(), key_set(published))).collect(),
             lists: gateway.authenticators.lists().into_iter().map(|(name, list)| (name.to_owned(), list_status(&*list))).collect(),
+            limits_store: limits_store(&gateway),
         }
     }
 }
@@ -256,6 +257,18 @@ fn key_set(published: &Published) -> KeySetStatus {
         },
         failures: shown.failures,
     }
+}
+
+fn limits_store(gateway: &Gateway) -> Option<LimitsStoreStatus> {
+    let (store, shared) = (gateway.server.limits_store.as_ref()?, &gateway.buckets.shared);
+    let turn = shared.last_turn();
+    Some(LimitsStoreStatus {
+        address: store.address.clone(),
+        is_up: shared.is_up(),
+        since: Some(turn.at).filter(|at| *at > 0).map(Moment),
+        gateways: shared.gateways(),
+        last_result: turn.trouble.clone().unwrap_or_else(|| if shared.is_up() { "ok".to_owned() } else { "not asked yet".to_owned() }),
+    })
 }
 
 fn list_status(list: &dyn Follow) -> ListStatus {
