@@ -137,7 +137,7 @@ fn bucket(took: u64) -> usize {
 /// The longest time that falls into a bucket.
 fn upper(bucket: usize) -> Duration {
     let power = 1u64 << (bucket / 2);
-    Duration::from_micros(if bucket % 2 == 0 { power + power / 2 } else { power * 2 })
+    Duration::from_micros(if bucket.is_multiple_of(2) { power + power / 2 } else { power * 2 })
 }
 
 #[cfg(test)]
