@@ -9,6 +9,7 @@ mod bench_configs;
 mod change;
 mod cli;
 mod client_certificates;
+mod cluster;
 mod config_golden;
 mod consumers;
 mod corpora;
