@@ -67,6 +67,9 @@ pub struct Status {
     pub last_reload: Option<ReloadStatus>,
     pub listeners: BTreeMap<String, ListenerStatus>,
     pub upstreams: BTreeMap<String, Vec<TargetStatus>>,
+    /// Where targets are found that no configuration lists, by upstream.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub found: BTreeMap<String, FoundStatus>,
     /// Those of identity providers, by authenticator.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub key_sets: BTreeMap<String, KeySetStatus>,
@@ -121,6 +124,22 @@ pub struct TargetStatus {
     /// When it became so; none where it has been so since the start.
     pub since: Option<Moment>,
     pub requests_in_flight: u64,
+}
+
+/// The source of an upstream's targets.
+#[derive(Debug, Serialize)]
+pub struct FoundStatus {
+    pub from: String,
+    pub targets: usize,
+    /// When it gave its last good answer; none where it never did.
+    pub answered: Option<Moment>,
+    pub age_s: Option<u64>,
+    /// When an answer last differed from the one before.
+    pub changed: Option<Moment>,
+    /// `ok`, or why the last answer is not in use.
+    pub last_result: String,
+    /// Answers that failed since the last that did not.
+    pub failures: u32,
 }
 
 /// A provider's key set.
@@ -247,6 +266,7 @@ pub(crate) mod tests {
                     vec![TargetStatus { address: "10.0.0.7:80".to_owned(), healthy: false, since: Some(Moment(0)), requests_in_flight: 1 }],
                 )]
                 .into(),
+                found: BTreeMap::new(),
                 key_sets: BTreeMap::new(),
                 lists: BTreeMap::new(),
                 limits_store: None,

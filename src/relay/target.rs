@@ -47,7 +47,7 @@ pub struct Target {
     chosen: AtomicU64,
     turns_down: AtomicU64,
     turns_up: AtomicU64,
-    /// Part of the key of HTTP/2 connections; see [`Target::abandon_connections`].
+    /// Part of the key of connections; see [`Target::abandon_connections`].
     generation: AtomicU64,
     /// Held while addresses or verdicts change, so that `usable` never lags behind them.
     changing: Mutex<()>,
@@ -66,6 +66,9 @@ enum Endpoints {
 #[derive(Debug)]
 pub struct Endpoint {
     pub addr: Spot,
+    /// Another number for each: an address that went and came back may have been somebody else's meanwhile, so its connections are not
+    /// found again.
+    era: u64,
     healthy: AtomicBool,
     state: Mutex<State>,
 }
@@ -105,7 +108,12 @@ pub struct EndpointReport {
 pub struct Chosen {
     target: Arc<Target>,
     addr: Spot,
+    era: u64,
 }
+
+static ERAS: AtomicU64 = AtomicU64::new(1);
+/// Has numbers in a row differ in all bits.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
 // === impl TargetReport ===
 
@@ -173,12 +181,8 @@ impl Target {
         }
     }
 
-    /// What connections of the present generation are known by.
-    pub(super) fn present_key(&self) -> u64 {
-        self.group_key ^ self.generation.load(Relaxed)
-    }
-
-    /// Has later requests open connections of their own, because one that many share has fallen silent. Requests that are on it stay.
+    /// Has later requests open connections of their own: because one that many share has fallen silent, or because the target is listed no
+    /// more. Requests that are on it stay.
     pub fn abandon_connections(&self) {
         self.generation.fetch_add(1, Relaxed);
     }
@@ -210,19 +214,19 @@ impl Target {
 
     /// Takes the next healthy address that is not in `tried`, and counts the request as in flight.
     pub(super) fn take(self: &Arc<Self>, tried: &[Spot]) -> Option<Chosen> {
-        let addr = self.with_endpoints(|endpoints| match endpoints {
+        let (addr, era) = self.with_endpoints(|endpoints| match endpoints {
             [] => None,
-            [only] => Some(only).filter(|e| e.is_healthy() && !tried.contains(&e.addr)).map(|e| e.addr),
+            [only] => Some(only).filter(|e| e.is_healthy() && !tried.contains(&e.addr)).map(|e| (e.addr, e.era)),
             many => {
                 let start = self.next.fetch_add(1, Relaxed);
                 let in_turn = (0..many.len()).map(|i| &many[start.wrapping_add(i) % many.len()]);
-                in_turn.into_iter().find(|e| e.is_healthy() && !tried.contains(&e.addr)).map(|e| e.addr)
+                in_turn.into_iter().find(|e| e.is_healthy() && !tried.contains(&e.addr)).map(|e| (e.addr, e.era))
             }
         })?;
         self.in_flight.fetch_add(1, Relaxed);
         self.load.fetch_add(1, Relaxed);
         self.chosen.fetch_add(1, Relaxed);
-        Some(Chosen { target: self.clone(), addr })
+        Some(Chosen { target: self.clone(), addr, era })
     }
 
     /// Puts newly resolved addresses in place. What is known of those that stay is kept; new ones start healthy. A literal address
@@ -317,7 +321,7 @@ impl Target {
 
 impl Endpoint {
     fn new(addr: Spot) -> Endpoint {
-        Endpoint { addr, healthy: AtomicBool::new(true), state: Mutex::default() }
+        Endpoint { addr, era: ERAS.fetch_add(1, Relaxed).wrapping_mul(SPREAD), healthy: AtomicBool::new(true), state: Mutex::default() }
     }
 
     pub fn is_healthy(&self) -> bool {
@@ -340,6 +344,11 @@ impl Chosen {
     /// Where to connect to.
     pub fn addr(&self) -> Spot {
         self.addr
+    }
+
+    /// What connections to it are known by at present.
+    pub(super) fn present_key(&self) -> u64 {
+        self.target.group_key ^ self.target.generation.load(Relaxed) ^ self.era
     }
 }
 

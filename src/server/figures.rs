@@ -102,6 +102,7 @@ pub fn register(shown: &Arc<Shown>) {
             samples.put(&[&target.upstream, &target.target], if target.is_healthy() { 1.0 } else { 0.0 });
         }
     });
+    super::found::register(metrics, &shown.gateway);
     let me = shown.clone();
     metrics.source(&family::TLS_EXPIRY, move |samples| {
         for listener in &me.gateway.load().listeners {
@@ -244,6 +245,7 @@ impl Figures for Shown {
                 })
                 .collect(),
             upstreams,
+            found: super::found::status(&gateway),
             key_sets: gateway.authenticators.published().map(|(name, published)| (name.to_owned(), key_set(published))).collect(),
             lists: gateway.authenticators.lists().into_iter().map(|(name, list)| (name.to_owned(), list_status(&*list))).collect(),
             limits_store: limits_store(&gateway),

@@ -16,6 +16,7 @@ use super::signals::Signals;
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::policy::jwt::published::Kept;
+use crate::relay::finding::found::Kept as KeptTargets;
 use crate::relay::target::TargetReport;
 use crate::state::State;
 use crate::upgrade::{Limits, PATIENCE, hand_over};
@@ -62,7 +63,9 @@ impl Running {
             log::warn!("limits start anew: {e}");
         }
         match serde_json::from_slice::<Rest>(rest) {
-            Ok(Rest { health, key_sets, tickets }) => {
+            Ok(Rest { health, key_sets, tickets, found }) => {
+                // Before their health: that is told of targets which are there.
+                super::found::restore(&self.gateway(), &found);
                 self.state().tickets.restore(&tickets);
                 self.state().pools.restore(&health);
                 self.restore_keys(&key_sets);
@@ -81,6 +84,9 @@ struct Rest {
     /// With which clients resume TLS sessions.
     #[serde(default)]
     tickets: Vec<u8>,
+    /// Targets that no configuration lists.
+    #[serde(default)]
+    found: Vec<KeptTargets>,
 }
 
 /// Length of the buckets, buckets, the rest.
@@ -89,7 +95,7 @@ fn dump(state: &State, gateway: &Gateway) -> Vec<u8> {
     let mut dump = (buckets.len() as u64).to_le_bytes().to_vec();
     dump.extend_from_slice(&buckets);
     let key_sets = gateway.authenticators.published().filter_map(|(_, published)| published.kept()).collect();
-    let rest = Rest { health: state.pools.report(), key_sets, tickets: state.tickets.dump() };
+    let rest = Rest { health: state.pools.report(), key_sets, tickets: state.tickets.dump(), found: super::found::kept(gateway) };
     dump.extend_from_slice(&serde_json::to_vec(&rest).unwrap_or_default());
     dump
 }

@@ -17,6 +17,7 @@ use self::settings::Health;
 pub use self::tracker::{Thresholds, Tracker, Turn};
 use super::address::Host;
 use super::discovery::{self, Resolver};
+use super::finding::follow::follow;
 use super::pool::Pool;
 use super::target::{Endpoint, Target};
 use super::upstream::Upstream;
@@ -33,21 +34,27 @@ pub struct Watch {
 ///
 /// To be called when a snapshot takes over, on the runtime that shall run the tasks; keep the result as long as the snapshot is the
 /// current one, not as long as its last request.
-pub fn watch(pool: &Pool, resolver: &Resolver) -> Watch {
+pub fn watch(pool: &Arc<Pool>, resolver: &Resolver) -> Watch {
     let mut tasks = JoinSet::new();
-    for target in pool.targets() {
-        if let Host::Name(name) = &target.address.host {
-            tasks.spawn(discovery::keep_resolved(target.clone(), name.clone(), resolver.clone()));
-        }
-        match &pool.upstream.health {
-            // Nobody would bring it back.
-            None => target.trust(),
-            Some(health) => {
-                tasks.spawn(keep_checked(pool.upstream.clone(), target.clone(), health.clone()));
-            }
-        }
+    match pool.found() {
+        Some(found) => drop(tasks.spawn(follow(pool.clone(), found.clone(), resolver.clone()))),
+        None => pool.targets().iter().for_each(|target| look_after(pool, target, resolver, &mut tasks)),
     }
     Watch { _tasks: tasks }
+}
+
+/// Starts what runs beside the requests of one target.
+pub(super) fn look_after(pool: &Pool, target: &Arc<Target>, resolver: &Resolver, tasks: &mut JoinSet<()>) {
+    if let Host::Name(name) = &target.address.host {
+        tasks.spawn(discovery::keep_resolved(target.clone(), name.clone(), resolver.clone()));
+    }
+    match &pool.upstream.health {
+        // Nobody would bring it back.
+        None => target.trust(),
+        Some(health) => {
+            tasks.spawn(keep_checked(pool.upstream.clone(), target.clone(), health.clone()));
+        }
+    }
 }
 
 async fn keep_checked(upstream: Arc<Upstream>, target: Arc<Target>, health: Health) {

@@ -79,6 +79,9 @@ families! { ALL:
     UPSTREAM_CONNECTIONS = Counter "sluice_upstream_connections_total" ["upstream", "connection"] "Connections taken for attempts: new, or reused from the pool.";
     // What other chapters know and are asked for at a scrape.
     TARGET_HEALTHY = Gauge "sluice_target_healthy" ["upstream", "target"] "Whether a target is given requests: 1 or 0.";
+    FOUND_TARGETS = Gauge "sluice_found_targets" ["upstream"] "Targets that an upstream with `targets_from` has.";
+    FOUND_ANSWERED = Gauge "sluice_found_answered_timestamp_seconds" ["upstream"] "When the source of an upstream's targets gave its last good answer.";
+    FOUND_ANSWERS = Counter "sluice_found_answers_total" ["upstream", "result"] "Answers of the source of an upstream's targets: ok, or failed, so that the targets of before stay.";
     LIMITER_BUCKETS = Gauge "sluice_limiter_buckets" [] "Buckets of limits in use.";
     LIMITER_EVICTED = Counter "sluice_limiter_evicted_total" [] "Buckets at rest that gave way to new keys.";
     LIMITER_OVERFLOWED = Counter "sluice_limiter_overflowed_total" [] "Requests counted in a shared overflow bucket because no bucket was at rest.";
