@@ -15,6 +15,7 @@ mod running;
 mod signals;
 mod sockets;
 mod stop;
+mod upstream_figures;
 mod watch;
 mod workers;
 

@@ -17,6 +17,7 @@ mod entry;
 mod every_key;
 mod examples;
 mod explain;
+mod failing;
 mod finding;
 mod grpc;
 mod harness;
