@@ -9,6 +9,7 @@ mod bench_configs;
 mod change;
 mod cli;
 mod client_certificates;
+mod cluster;
 mod config_golden;
 mod consumers;
 mod corpora;
@@ -16,6 +17,8 @@ mod entry;
 mod every_key;
 mod examples;
 mod explain;
+mod failing;
+
 mod grpc;
 mod harness;
 mod hostile;
