@@ -99,13 +99,9 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
     ("redis", "file"),
-    ("tls", "redis"),
-    ("sentinel", "redis"),
-    ("cluster", "redis"),
     ("budget", "attempts"),
     ("conditions", "attempts"),
     ("breaker", "targets"),
-    ("discovery", "targets"),
     ("tracing", "listeners"),
     ("audit", "listeners"),
 ];
