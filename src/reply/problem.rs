@@ -89,6 +89,7 @@ static OTHERS: &[(&str, &Kind)] = &[
     ("relay", &relay::connect::TLS_FAILED),
     ("head", &listen::head::VERSION_UNSUPPORTED),
     ("relay", &relay::tunnel::WEBSOCKET_EXPIRED),
+    ("relay", &relay::tunnel::WEBSOCKET_REVOKED),
     ("relay", &relay::tunnel::WEBSOCKET_IDLE),
 ];
 
