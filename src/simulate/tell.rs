@@ -22,7 +22,7 @@ use crate::policy::websocket::is_handshake;
 use crate::relay::balance::owner;
 use crate::relay::receive::make_answer;
 use crate::relay::timeouts::Timeouts;
-use crate::relay::upstream::Balance;
+use crate::relay::upstream::{Balance, guards};
 use crate::reply::grpc::{Speech, Status};
 use crate::report::civil::rfc3339;
 
@@ -105,6 +105,10 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
                 }
                 if relay.upstream.pool.upstream.balance == Balance::Hash {
                     told["balance"] = balance(route, relay, outcome.head.as_ref(), facts);
+                }
+                let guards = guards(&relay.upstream.pool.upstream);
+                if !guards.is_empty() {
+                    told["guards"] = json!(guards);
                 }
                 if let Some(version) = relay.upstream.pool.upstream.proxy_protocol {
                     told["proxy_protocol"] = json!({ "version": version.to_string(), "client": facts.client.to_string() });
@@ -304,6 +308,7 @@ pub fn text(told: &Value) -> String {
             }],
         );
     }
+    say("guards", rows(&told["guards"]).iter().map(str).collect());
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
         say("timeouts", vec![format!("response {}, idle {}", str(&timeouts["response"]), str(&timeouts["idle"]))]);
