@@ -18,7 +18,7 @@ mod every_key;
 mod examples;
 mod explain;
 mod failing;
-
+mod finding;
 mod grpc;
 mod harness;
 mod hostile;
@@ -47,6 +47,7 @@ mod schema;
 mod stalled;
 mod stop;
 mod store;
+mod store_places;
 mod streaming;
 mod tls;
 mod tls_by_name;
