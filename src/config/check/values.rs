@@ -250,6 +250,7 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
     not_empty(targets, &targets.place, "at least one target, such as `[127.0.0.1:3000]`", errors);
     if let Some(health) = health {
         some_time(&health.every, errors);
+        some_time(&health.every_when_out, errors);
         some_time(&health.timeout, errors);
         range(&health.unhealthy_after, 1..=u16::MAX, errors);
         range(&health.healthy_after, 1..=u16::MAX, errors);
