@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::diagnostic::Source;
 use super::document::TestSettings;
-use super::types::{Named, Secret};
+use super::types::Named;
 use crate::entry::canonical::SpellingSet;
 use crate::entry::client_ip::Clients;
 use crate::entry::route::Table;
@@ -35,6 +35,7 @@ use crate::report::metrics::Metrics;
 use crate::report::metrics::route::RouteSeries;
 use crate::report::metrics::series::{LimitSeries, ListenerSeries, UpstreamSeries};
 use crate::report::writer::To;
+use crate::store::Store;
 
 /// One configuration, compiled.
 pub struct Gateway {
@@ -69,15 +70,6 @@ pub struct Gateway {
     pub tests: Named<TestSettings>,
 }
 
-/// The store of limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitsStore {
-    pub address: String,
-    pub username: Option<String>,
-    pub password: Option<Secret>,
-    pub prefix: String,
-}
-
 /// The process as a whole, with its defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -90,7 +82,7 @@ pub struct Server {
     pub state: Option<PathBuf>,
     pub limits_memory: u64,
     /// Over which limits are shared.
-    pub limits_store: Option<LimitsStore>,
+    pub limits_store: Option<Store>,
     pub tokens_memory: u64,
 }
 

@@ -48,6 +48,7 @@ mod stalled;
 mod status_page;
 mod stop;
 mod store;
+mod store_places;
 mod streaming;
 mod tls;
 mod tls_by_name;
