@@ -65,7 +65,7 @@ pub fn page(status: &Status, now: u64) -> String {
 }
 
 fn write_page(out: &mut String, status: &Status, now: u64) -> fmt::Result {
-    let all: Vec<_> =
+    let mut all: Vec<_> =
         status.upstreams.iter().flat_map(|(name, targets)| targets.iter().map(move |target| (name.as_str(), target))).collect();
     // In their order otherwise.
     all.sort_by_key(|(_, target)| (target.healthy, !is_troubled(target)));
