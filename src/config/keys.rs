@@ -97,7 +97,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("budget", "attempts"),
     ("conditions", "attempts"),
     ("breaker", "targets"),
-    ("discovery", "targets"),
     ("tracing", "listeners"),
     ("audit", "listeners"),
 ];
