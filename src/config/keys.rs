@@ -93,7 +93,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
     ("mtls", "jwt"),
-    ("redis", "file"),
     ("budget", "attempts"),
     ("conditions", "attempts"),
     ("breaker", "targets"),

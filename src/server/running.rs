@@ -146,6 +146,7 @@ impl Running {
             running.answer_probes()?;
         }
         running.look_up(&snapshot).await;
+        super::lists::first_of_heir(is_heir, &snapshot).await;
         Ok(running)
     }
 

@@ -46,6 +46,7 @@ mod schema;
 mod stalled;
 mod stop;
 mod store;
+mod store_lists;
 mod store_places;
 mod streaming;
 mod tls;
