@@ -96,7 +96,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("budget", "attempts"),
     ("conditions", "attempts"),
     ("breaker", "targets"),
-    ("discovery", "targets"),
     ("tracing", "listeners"),
     ("audit", "listeners"),
 ];

@@ -27,11 +27,18 @@ pub struct Lists(Vec<JoinHandle<()>>);
 
 impl Lists {
     pub fn follow(gateway: &Gateway) -> Self {
-        let follow = |list: Arc<dyn Follow>| match (list.origin(), &gateway.server.limits_store) {
-            (Origin::Key(key), Some(store)) => tokio::spawn(store_lists::follow(key.clone(), list, store.clone())),
-            (Origin::Key(_), None) | (Origin::File(_), _) => tokio::spawn(go_on(list)),
+        gateway.authenticators.tell_revocations();
+        let (newest, revocations) = (gateway.authenticators.newest().clone(), gateway.authenticators.revocations().cloned());
+        Lists::read(gateway, move || newest.put(revocations.clone()))
+    }
+
+    /// The same of one that may not run yet: who goes by its lists is not told here.
+    fn read(gateway: &Gateway, tell: impl Fn() + Clone + Send + Sync + 'static) -> Self {
+        let read = |list: Arc<dyn Follow>| match (list.origin(), &gateway.server.limits_store) {
+            (Origin::Key(key), Some(store)) => tokio::spawn(store_lists::follow(key.clone(), list, store.clone(), tell.clone())),
+            (Origin::Key(_), None) | (Origin::File(_), _) => tokio::spawn(go_on(list, tell.clone())),
         };
-        Lists(gateway.authenticators.lists().into_iter().map(|(_, list)| follow(list)).collect())
+        Lists(gateway.authenticators.lists().into_iter().map(|(_, list)| read(list)).collect())
     }
 }
 
@@ -50,7 +57,7 @@ pub fn unread(gateway: &Gateway) -> Vec<Arc<dyn Follow>> {
 pub async fn first(gateway: &Gateway) {
     let unread = unread(gateway);
     if !unread.is_empty() {
-        let _following = Lists::follow(gateway);
+        let _following = Lists::read(gateway, || ());
         wait_for(&unread).await;
     }
 }
@@ -72,7 +79,8 @@ pub async fn wait_for(unread: &[Arc<dyn Follow>]) {
     let _ = tokio::time::timeout(FIRST_READ, all).await;
 }
 
-async fn go_on(list: Arc<dyn Follow>) {
+/// Reads it again whenever it has changed, and tells what goes by it.
+async fn go_on(list: Arc<dyn Follow>, tell: impl Fn()) {
     let Origin::File(path) = list.origin() else { return };
     let mut last: Option<Look> = None;
     loop {
@@ -90,5 +98,6 @@ async fn go_on(list: Arc<dyn Follow>) {
         if tokio::task::spawn_blocking(move || reading.read_again()).await.is_err() {
             log::error!("{}: a fault of the gateway's own while the file was read", path.display());
         }
+        tell();
     }
 }

@@ -28,25 +28,26 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Entries that the store is asked for at once.
 const BATCH: usize = 1_000;
 
-/// Until it is aborted.
-pub async fn follow(key: String, list: Arc<dyn Follow>, store: Store) {
+/// Until it is aborted. Whoever goes by the list is told when it was read.
+pub async fn follow(key: String, list: Arc<dyn Follow>, store: Store, tell: impl Fn()) {
     let mut random = [0; 8];
     let _ = getrandom::fill(&mut random);
     let own = format!("{key}:ping:{:016x}", u64::from_ne_bytes(random));
     loop {
-        if let Err(why) = follow_on(&key, &own, &list, &store).await {
+        if let Err(why) = follow_on(&key, &own, &list, &store, &tell).await {
             list.failed(why);
         }
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-async fn follow_on(key: &str, own: &str, list: &Arc<dyn Follow>, store: &Store) -> Result<(), String> {
+async fn follow_on(key: &str, own: &str, list: &Arc<dyn Follow>, store: &Store, tell: &impl Fn()) -> Result<(), String> {
     let mut heard = link::listen(store).await?;
     heard.subscribe(&[key, own]).await.map_err(|e| e.to_string())?;
     let mut link = Link::connect(store).await?;
     // After the subscription, so that nothing is missed in between.
     read(key, list, &mut link).await?;
+    tell();
     let mut messages = pin!(heard.on_message());
     let mut beat = tokio::time::interval(BEAT);
     let (mut trip, mut last, mut was_read) = (0, clock::mono(), clock::mono());
@@ -85,6 +86,7 @@ async fn follow_on(key: &str, own: &str, list: &Arc<dyn Follow>, store: &Store) 
         }
         if is_rung {
             read(key, list, &mut link).await?;
+            tell();
             was_read = clock::mono();
             list.counts().lag.store((trip + was_read.saturating_sub(begin)) / 1_000, Relaxed);
         }

@@ -18,7 +18,7 @@ mod every_key;
 mod examples;
 mod explain;
 mod failing;
-
+mod finding;
 mod grpc;
 mod harness;
 mod hostile;
@@ -42,6 +42,7 @@ mod release;
 mod reload;
 mod removed_listener;
 mod request_path;
+mod rfc8725;
 mod schema;
 mod stalled;
 mod stop;
