@@ -129,6 +129,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("shared-not-exact", "A limit is shared that several gateways could not count together well enough to mean anything."),
     ("shared-without-store", "A limit is shared, and there is no store over which."),
     ("standard", "A part of the configuration does not keep to what `standards` lays down."),
+    ("sticky", "A cookie that keeps clients at their targets cannot be made as it is written."),
     ("tag", "YAML tags are not read."),
     ("targets-from", "Where an upstream's targets are found cannot be used."),
     ("time-zone", "The name of a time zone is none."),

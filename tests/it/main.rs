@@ -7,6 +7,7 @@ mod ambiguous;
 mod balance;
 mod bench_configs;
 mod change;
+mod choosing;
 mod cli;
 mod client_certificates;
 mod cluster;
