@@ -32,7 +32,7 @@ use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
 use crate::relay::proxied::OnBehalf;
 use crate::relay::receive::make_answer;
-use crate::relay::send::make_head;
+use crate::relay::send::{make_head, say_https};
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
 use crate::relay::upstream::Balance;
@@ -217,7 +217,7 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         head.insert_header(header::HOST, &target.host_header)?;
     }
     if ctx.attempts.is_h2 && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.tls.is_some()) {
-        https(head)?;
+        say_https(head)?;
     }
     if ctx.attempts.is_h2
         && session.is_body_empty()
@@ -226,16 +226,6 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         // The head is the whole request then, and no part of a body will tell that it is complete.
         conn.deadline.await_head(clock::mono(), relay.timeouts.response);
     }
-    Ok(())
-}
-
-/// Says the scheme of a request of HTTP/2 over TLS, which Pingora does not know of: as a URI, which it leaves as it is.
-fn https(head: &mut RequestHeader) -> Result<()> {
-    let host = head.remove_header(&header::HOST);
-    let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let uri = http::Uri::builder().scheme("https").authority(host).path_and_query(path).build();
-    head.set_uri(uri.map_err(|why| Error::because(ErrorType::InvalidHTTPHeader, "a host that no URI can have", why))?);
     Ok(())
 }
 
