@@ -18,7 +18,7 @@ pub struct TargetSettings {
     /// `host:port`, `address:port` or `unix:/path`.
     pub address: At<String>,
     /// Its share of the requests relative to the others. Default 1.
-    pub weight: NonZeroU16,
+    pub weight: Option<At<NonZeroU16>>,
     /// Those with the lowest number go first. Default 0.
     pub priority: Option<At<u16>>,
     /// Where it is. Default: nobody knows.
@@ -59,7 +59,7 @@ pub(super) fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mu
             }
             Ok(parsed) => members.push(Member {
                 address: parsed,
-                weight: *weight,
+                weight: weight.as_ref().map_or(NonZeroU16::MIN, |weight| weight.value),
                 priority: priority.as_ref().map_or(0, |priority| priority.value),
                 zone: zone.as_ref().map(|zone| zone.value.as_str().into()),
             }),
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for TargetSettings {
         #[serde(deny_unknown_fields)]
         struct Long {
             address: At<String>,
-            weight: Option<NonZeroU16>,
+            weight: Option<At<NonZeroU16>>,
             priority: Option<At<u16>>,
             zone: Option<At<String>>,
         }
@@ -88,11 +88,11 @@ impl<'de> Deserialize<'de> for TargetSettings {
                 f.write_str("a target, such as `10.0.0.7:8080` or `{ address: 10.0.0.7:8080, weight: 2 }`")
             }
             fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<TargetSettings, D::Error> {
-                Ok(TargetSettings { address: At::deserialize(d)?, weight: NonZeroU16::MIN, priority: None, zone: None })
+                Ok(TargetSettings { address: At::deserialize(d)?, weight: None, priority: None, zone: None })
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<TargetSettings, A::Error> {
                 let Long { address, weight, priority, zone } = Long::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(TargetSettings { address, weight: weight.unwrap_or(NonZeroU16::MIN), priority, zone })
+                Ok(TargetSettings { address, weight, priority, zone })
             }
         }
         // The reader hands a scalar on as a newtype, so that its place is kept.
