@@ -21,6 +21,7 @@ use crate::listen::address::LOCAL;
 use crate::listen::conn::ConnInfo;
 use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
+use crate::relay::balance::sticky::Stuck;
 use crate::relay::balance::{NO_HEALTHY_TARGET, Wanted, choose as choose_target};
 use crate::relay::connect::Link;
 use crate::relay::framing::make_plain;
@@ -31,7 +32,7 @@ use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
 use crate::relay::proxied::OnBehalf;
 use crate::relay::receive::make_answer;
-use crate::relay::send::make_head;
+use crate::relay::send::{make_head, say_https};
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
 use crate::relay::upstream::Balance;
@@ -47,6 +48,8 @@ pub struct Attempts {
     pub(super) tried: SmallVec<[Spot; 4]>,
     /// What tells it apart from other requests, where the upstream goes by that.
     key: Option<u64>,
+    /// The target that the client had, as its cookie says.
+    stuck: Option<Stuck>,
     /// The next attempt opens a connection of its own.
     pub(super) is_fresh: bool,
     pub(super) is_reused: bool,
@@ -94,7 +97,9 @@ impl Attempts {
 pub fn choose(session: &Session, ctx: &mut Ctx) -> bool {
     let Some((route, relay)) = ctx.relay() else { return false };
     let key = relay.hash.key(route, &session.req_header().headers, &ctx.facts).map(|(key, _)| key);
+    let stuck = relay.upstream.pool.upstream.sticky.as_ref().and_then(|sticky| sticky.read(&session.req_header().headers));
     ctx.attempts.key = key;
+    ctx.attempts.stuck = stuck;
     ctx.attempts.chosen = another(ctx);
     ctx.attempts.chosen.is_some()
 }
@@ -118,7 +123,7 @@ pub(super) fn report(ctx: &Ctx, outcome: Outcome, now: u64) {
 /// A target at which this request has not failed yet.
 pub(super) fn another(ctx: &Ctx) -> Option<Chosen> {
     let (_, relay) = ctx.relay()?;
-    let wanted = Wanted { tried: &ctx.attempts.tried, key: ctx.attempts.key, now: ctx.facts.now.mono };
+    let wanted = Wanted { tried: &ctx.attempts.tried, key: ctx.attempts.key, stuck: ctx.attempts.stuck, now: ctx.facts.now.mono };
     choose_target(&relay.upstream.pool, wanted, || fastrand::u64(..))
 }
 
@@ -212,7 +217,7 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         head.insert_header(header::HOST, &target.host_header)?;
     }
     if ctx.attempts.is_h2 && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.tls.is_some()) {
-        https(head)?;
+        say_https(head)?;
     }
     if ctx.attempts.is_h2
         && session.is_body_empty()
@@ -221,16 +226,6 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         // The head is the whole request then, and no part of a body will tell that it is complete.
         conn.deadline.await_head(clock::mono(), relay.timeouts.response);
     }
-    Ok(())
-}
-
-/// Says the scheme of a request of HTTP/2 over TLS, which Pingora does not know of: as a URI, which it leaves as it is.
-fn https(head: &mut RequestHeader) -> Result<()> {
-    let host = head.remove_header(&header::HOST);
-    let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let uri = http::Uri::builder().scheme("https").authority(host).path_and_query(path).build();
-    head.set_uri(uri.map_err(|why| Error::because(ErrorType::InvalidHTTPHeader, "a host that no URI can have", why))?);
     Ok(())
 }
 
@@ -309,6 +304,9 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     }
     if head.status.is_informational() && status != 101 {
         return Ok(());
+    }
+    if let Some(sticky) = &relay.upstream.pool.upstream.sticky {
+        sticky.keep(target, ctx.attempts.stuck, ctx.facts.scheme, head);
     }
     relay.upstream.series.answered(status);
     let now = clock::mono();
