@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: run edge partners tiers agents build test keys lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
+.PHONY: run edge partners tiers agents resilience canary versions-by-consumer build test keys lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
 
 run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
 	$(CARGO) build --release --locked
@@ -17,6 +17,14 @@ partners tiers agents: build  ## serve conf/partners.yaml (or tiers, agents) bef
 	@target/release/sluice test conf/$@.yaml
 	@target/release/sluice echo --address 127.0.0.1:3001 --name one & one=$$!; target/release/sluice echo --address 127.0.0.1:3002 --name two & \
 	trap "kill $$one $$!" EXIT; target/release/sluice run conf/$@.yaml
+
+resilience: build        ## breaks the upstreams of conf/resilience.yaml one by one and shows what clients see
+	@scripts/resilience.sh target/release/sluice
+
+canary versions-by-consumer: build  ## serve conf/canary.yaml or versions-by-consumer.yaml before small upstreams
+	@target/release/sluice test conf/$@.yaml
+	@for n in 1 2 3; do target/release/sluice echo --address 127.0.0.1:300$$n --name $$n & pids="$$pids $$!"; done; \
+	trap "kill $$pids" EXIT; target/release/sluice run conf/$@.yaml
 
 build: setup
 	$(CARGO) build --release --locked

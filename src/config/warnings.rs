@@ -1,6 +1,9 @@
 //! What is doubtful about a configuration that is right: it is accepted, and somebody should look.
 //!
-//! Decides how long before its end a certificate is worth a warning, and that a revocation list is once it is over.
+//! Decides how long before its end a certificate is worth a warning, and that a revocation list is once it is over, and a fault that any
+//! request may meet.
+
+mod versions;
 
 use super::plan::Gateway;
 
@@ -26,5 +29,11 @@ pub fn warnings(gateway: &Gateway, unix_ms: u64) -> Vec<String> {
             }
         }
     }
+    for route in &gateway.routes {
+        if let Some(fault) = route.policies.fault.as_ref().filter(|fault| fault.is_for_everybody()) {
+            all.push(format!("`fault` of route `{}` is for every request: {fault}", route.name));
+        }
+    }
+    all.extend(versions::warnings(gateway));
     all
 }

@@ -7,13 +7,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header;
+use http::{HeaderValue, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use smallvec::SmallVec;
 
+use super::fallback::Fell;
+use super::mirror::{self, Copying};
 use super::{Ctx, call, is_websocket, stuck};
 use crate::clock;
 use crate::config::plan::{Relay, Route};
@@ -71,6 +73,11 @@ pub struct Attempts {
     pub is_tunnel: bool,
     /// Who ended it, where it ended in order.
     pub closed_by: Option<ClosedBy>,
+    /// What has taken over from an upstream that could not be reached.
+    pub fell: Option<Box<Fell>>,
+    /// Attempts that were made at that one.
+    pub(super) before: u8,
+    pub(super) copying: Copying,
 }
 
 // === impl Attempts ===
@@ -176,7 +183,11 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     make_head(&ctx.gateway, route, relay, &ctx.facts, &target.host_header, speech, head);
     let sent = head.uri.path_and_query().map_or("", |sent| sent.as_str());
     let rewritten = (sent != ctx.facts.target.path_and_query() && relay.head.rewrite.is_some()).then(|| sent.into());
+    let has_mirror = route.mirror.is_some();
     ctx.attempts.rewritten = rewritten;
+    if has_mirror {
+        mirror::head(session, ctx, head);
+    }
     // A retry sees the body from its beginning.
     ctx.body = route_body(ctx);
     if ctx.attempts.is_h2
@@ -188,7 +199,8 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     }
     if ctx.attempts.is_h2 && head.headers.get(header::HOST).is_none_or(|host| host.is_empty()) {
         // A request of HTTP/1.0 may name no host; in HTTP/2 one has to be named.
-        head.insert_header(header::HOST, &target.host_header)?;
+        let host = ctx.attempts.target.as_ref().map(|target| target.host_header.clone());
+        head.insert_header(header::HOST, host.unwrap_or(HeaderValue::from_static("")))?;
     }
     if ctx.attempts.is_h2 && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.tls.is_some()) {
         https(head)?;
@@ -233,6 +245,7 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Byte
             ctx.facts.would_refuse.push(code);
         }
     }
+    mirror::part(ctx, body, end);
     call::request_part(ctx, body, end)?;
     if length > 0 {
         stuck::note_asked(session, ctx);

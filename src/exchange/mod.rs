@@ -5,7 +5,9 @@
 mod attempt;
 mod call;
 mod fail;
+mod fallback;
 mod finish;
+mod mirror;
 mod stuck;
 mod wait;
 mod write;
@@ -132,7 +134,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
                 call::start(session, ctx);
                 return Ok(false);
             }
-            Box::pin(write::refuse(session, ctx, &Problem::new(&NO_HEALTHY_TARGET))).await?;
+            return Box::pin(fallback::or_refuse(session, ctx, &Problem::new(&NO_HEALTHY_TARGET))).await;
         }
         // Boxed: what goes on to an upstream would carry the room for an answer along.
         Ok(Decision::Answer(_, answer)) => Box::pin(write::answer(session, ctx, &answer)).await?,

@@ -7,7 +7,7 @@
 mod draw;
 pub mod hash_by;
 pub mod latency;
-pub(in crate::relay) mod maglev;
+pub(crate) mod maglev;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

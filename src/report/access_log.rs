@@ -80,6 +80,10 @@ pub struct Line<'a> {
     /// The limit that refused, and what it counted by.
     pub limit: &'a str,
     pub key: &'a str,
+    /// What answered in place of the upstream that could not be reached: another upstream, or `answer`.
+    pub fallback: &'a str,
+    /// The fault that was made on purpose: `delay` or `abort`.
+    pub fault: &'a str,
     pub upstream: &'a str,
     /// Address of the last target that was tried.
     pub target: &'a str,
@@ -91,7 +95,7 @@ pub struct Line<'a> {
     pub total_us: Option<u64>,
     pub upstream_us: Option<u64>,
     pub gateway_us: Option<u64>,
-    /// Microseconds that a limit has delayed it.
+    /// Microseconds that a limit or a fault has delayed it.
     pub waited_us: Option<u64>,
     pub user_agent: &'a [u8],
     /// How a call of gRPC ended.
@@ -183,6 +187,8 @@ impl Line<'_> {
             reason,
             limit,
             key,
+            fallback,
+            fault,
             upstream,
             target,
             attempts,
@@ -231,6 +237,8 @@ impl Line<'_> {
         fields.long(r#","reason":"#, reason.as_bytes());
         fields.short(r#","limit":"#, limit.as_bytes());
         fields.short(r#","key":"#, key.as_bytes());
+        fields.short(r#","fallback":"#, fallback.as_bytes());
+        fields.short(r#","fault":"#, fault.as_bytes());
         fields.short(r#","upstream":"#, upstream.as_bytes());
         fields.short(r#","target":"#, target.as_bytes());
         fields.number(r#","attempts":"#, attempts.map(u64::from));
@@ -468,6 +476,8 @@ mod tests {
             reason: "100 of 100 used",
             limit: "browse",
             key: "consumer",
+            fallback: "answer",
+            fault: "delay",
             upstream: "orders",
             target: "10.0.0.7:8080",
             attempts: Some(2),
@@ -490,7 +500,7 @@ mod tests {
                 r#""tls_version":"1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","server_name":"api.example.com","client_subject":"CN=orders","#,
                 r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
                 r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","plan":"gold","subject":"u1","tags":{"tier":"pro","version":"v2"},"status":429,"#,
-                r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","upstream":"orders","target":"10.0.0.7:8080","#,
+                r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","fallback":"answer","fault":"delay","upstream":"orders","target":"10.0.0.7:8080","#,
                 r#""attempts":2,"bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
                 r#""would_refuse":["scope-missing","address-refused"]}"#,
                 "\n"

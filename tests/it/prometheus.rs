@@ -292,11 +292,20 @@ fn no_metric_is_declared_and_never_fed_and_promtool_finds_nothing_to_mend() {
     let silent: Vec<&str> = sluice::report::metrics::family::ALL
         .iter()
         .map(|family| family.name)
-        // These have tests of their own, in `tls.rs`, `limits.rs`, `consumers.rs` and `introspection.rs`.
+        // These have tests of their own, in `tls.rs`, `limits.rs`, `consumers.rs`, `introspection.rs`, `fallback.rs`, `fault.rs` and `mirror.rs`.
         .filter(|name| {
-            !["sluice_tls_", "sluice_limit_", "sluice_list_", "sluice_tagged_", "sluice_introspections_"]
-                .iter()
-                .any(|begin| name.starts_with(begin))
+            ![
+                "sluice_tls_",
+                "sluice_limit_",
+                "sluice_list_",
+                "sluice_tagged_",
+                "sluice_introspections_",
+                "sluice_fallbacks_",
+                "sluice_faults_",
+                "sluice_mirrored_",
+            ]
+            .iter()
+            .any(|begin| name.starts_with(begin))
         })
         .filter(|name| !seen.contains(*name) && !hard_to_reach.contains(name))
         .collect();
