@@ -117,6 +117,7 @@ mod tests {
             claims: None,
             certificate: None,
             consumer: None,
+            revocable: true,
         };
         match simulate(&gateway, &Buckets::new(64 << 10), &asked, crate::clock::now(), false).unwrap().verdict {
             Verdict::Relayed { head, .. } => String::from_utf8(head.raw_path().to_vec()).unwrap(),

@@ -272,6 +272,17 @@ pub struct ExpectSettings {
     pub status: Option<At<u16>>,
     /// The code of the gateway's own refusal.
     pub code: Option<At<String>>,
+    /// The authenticator that says who calls, or `none`.
+    pub authenticator: Option<At<String>>,
+    /// The consumer that calls, or `none`.
+    pub consumer: Option<At<String>>,
+    /// The subject that calls, such as the `sub` of a token, or `none`.
+    pub subject: Option<At<String>>,
+    /// The plan of the caller, or `none`.
+    pub plan: Option<At<String>>,
+    /// Tags of the caller: a value, `present` or `absent`.
+    #[serde(default)]
+    pub tags: BTreeMap<String, At<String>>,
     /// The upstream that is chosen.
     pub upstream: Option<At<String>>,
     /// Path and query as they go to the upstream.

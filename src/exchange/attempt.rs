@@ -22,25 +22,30 @@ use crate::config::plan::{Relay, Route};
 use crate::listen::address::LOCAL;
 use crate::listen::conn::ConnInfo;
 use crate::relay::address::Spot;
-use crate::relay::balance::{Wanted, choose as choose_target};
+use crate::relay::admit::{Pass, no_target as why_no_target};
+use crate::relay::balance::{NO_HEALTHY_TARGET, Wanted, choose as choose_target};
 use crate::relay::connect::Link;
 use crate::relay::framing::make_plain;
 use crate::relay::h2_fault::bounded;
 use crate::relay::hop_by_hop::without_hop_by_hop;
+use crate::relay::outcome::{self, Outcome, Tried};
 use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
 use crate::relay::proxied::OnBehalf;
 use crate::relay::receive::make_answer;
-use crate::relay::send::make_head;
+use crate::relay::send::{https, make_head};
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
 use crate::relay::upstream::Balance;
+use crate::reply::problem::Problem;
 
 /// What has been tried for one request.
 #[derive(Default)]
 pub struct Attempts {
     pub number: u8,
     pub(super) chosen: Option<Chosen>,
+    /// That the upstream takes it, where it may say no.
+    pub(super) pass: Option<Pass>,
     pub(super) tried: SmallVec<[Spot; 4]>,
     /// What tells it apart from other requests, where the upstream goes by that.
     key: Option<u64>,
@@ -99,6 +104,22 @@ pub fn choose(session: &Session, ctx: &mut Ctx) -> bool {
     ctx.attempts.key = key;
     ctx.attempts.chosen = another(ctx);
     ctx.attempts.chosen.is_some()
+}
+
+/// Why there is none.
+pub fn no_target(ctx: &Ctx) -> Problem {
+    match ctx.relay() {
+        Some((_, relay)) => why_no_target(&relay.upstream.pool, clock::mono()),
+        None => Problem::new(&NO_HEALTHY_TARGET),
+    }
+}
+
+/// Reports how the present attempt goes: the one place where a target learns of it.
+pub(super) fn report(ctx: &Ctx, outcome: Outcome, now: u64) {
+    if let (Some((_, relay)), Some(chosen)) = (ctx.relay(), &ctx.attempts.chosen) {
+        let is_probe = ctx.attempts.pass.as_ref().is_some_and(|pass| pass.is_probe());
+        outcome::report(&relay.upstream.pool, Tried::of(chosen, is_probe), outcome, now);
+    }
 }
 
 /// A target at which this request has not failed yet.
@@ -215,16 +236,6 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     Ok(())
 }
 
-/// Says the scheme of a request of HTTP/2 over TLS, which Pingora does not know of: as a URI, which it leaves as it is.
-fn https(head: &mut RequestHeader) -> Result<()> {
-    let host = head.remove_header(&header::HOST);
-    let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let uri = http::Uri::builder().scheme("https").authority(host).path_and_query(path).build();
-    head.set_uri(uri.map_err(|why| Error::because(ErrorType::InvalidHTTPHeader, "a host that no URI can have", why))?);
-    Ok(())
-}
-
 fn route_body(ctx: &Ctx) -> Option<crate::policy::validate::BodyCount> {
     ctx.route().and_then(|route| route.policies.body).map(|limit| limit.count())
 }
@@ -303,16 +314,19 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
         return Ok(());
     }
     relay.upstream.series.answered(status);
-    if ctx.attempts.began > 0 && relay.upstream.pool.upstream.balance == Balance::PeakEwma {
-        let now = clock::mono();
-        note_latency(ctx, Duration::from_nanos(now.saturating_sub(ctx.attempts.began)), now);
+    let now = clock::mono();
+    if ctx.attempts.began > 0 {
+        let took = now.saturating_sub(ctx.attempts.began);
+        report(ctx, Outcome::Head { status, took }, now);
+        if relay.upstream.pool.upstream.balance == Balance::PeakEwma {
+            note_latency(ctx, Duration::from_nanos(took), now);
+        }
     }
     if status == 101 {
         // Its silence is counted over both sides, by the deadline.
         session.set_read_timeout(None);
         begin_tunnel(ctx);
     } else if let Some(conn) = &ctx.conn {
-        let now = clock::mono();
         conn.deadline.await_bytes(now, relay.timeouts.idle);
         conn.deadline.put_off(now);
     }
@@ -360,6 +374,7 @@ pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) -> Result
         ctx.attempts.stop_clock();
         // Before the client has the last of it, and may ask again.
         ctx.facts.places.clear();
+        ctx.attempts.pass = None;
     }
     if end && ctx.attempts.is_until_close && ctx.attempts.link.as_ref().is_some_and(|link| link.is_broken()) {
         return Err(Error::explain(ErrorType::ConnectionClosed, "TLS ended without saying so").into_up());

@@ -4,10 +4,11 @@ use http::header;
 use pingora_core::{Error, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
-use super::attempt::{another, idle, note_latency};
+use super::attempt::{another, idle, note_latency, report};
 use super::{Ctx, answered, call, end_after_this, fallback, write};
 use crate::clock;
 use crate::relay::connect::OTHER_PROTOCOL;
+use crate::relay::outcome::Outcome;
 use crate::relay::protocol::Protocol;
 use crate::relay::retry::{Attempt, CLIENT_GONE, IDLE_TIMEOUT, INTERNAL_ERROR, Phase, RESPONSE_TIMEOUT, kind_of};
 use crate::relay::target::Chosen;
@@ -26,10 +27,11 @@ pub fn connect_failed(session: &Session, ctx: &mut Ctx, mut error: Box<Error>) -
     }
     let attempt = attempt(ctx, false, true);
     let Some((_, relay)) = ctx.relay() else { return error };
-    relay.upstream.series.failed(match error.etype() {
+    let how = match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
         _ => Failure::Connect,
-    });
+    };
+    relay.upstream.series.failed(how);
     let may = attempt.may_connect_elsewhere();
     if may && is_stale(ctx, &error) {
         // It was a connection from the pool that had no stream left to give: the target itself has refused nothing.
@@ -37,6 +39,7 @@ pub fn connect_failed(session: &Session, ctx: &mut Ctx, mut error: Box<Error>) -
         error.set_retry(true);
         return error;
     }
+    report(ctx, Outcome::Failed { how, before_head: true }, clock::mono());
     if let Some(chosen) = ctx.attempts.chosen.take() {
         log_failure(ctx, &chosen, &error);
         ctx.attempts.tried.push(chosen.addr());
@@ -85,6 +88,12 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
         body_replayable: !session.as_downstream_mut().retry_buffer_truncated(),
         ..attempt(ctx, written, false)
     };
+    let kind = kind_in(ctx, &error);
+    // A connection that died at rest, and one that takes no more, say nothing of the target.
+    let is_excused = attempt.may_send_elsewhere(&error) || attempt.may_send_again(&error);
+    if let Some(how) = failure_of(kind).filter(|_| !is_excused) {
+        report(ctx, Outcome::Failed { how, before_head: !ctx.attempts.has_answer }, clock::mono());
+    }
     let retry = if attempt.may_send_elsewhere(&error) {
         send_elsewhere(ctx)
     } else {
@@ -92,7 +101,6 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
         ctx.attempts.is_fresh
     };
     error.set_retry(retry);
-    let kind = kind_in(ctx, &error);
     if let Some((_, relay)) = ctx.relay()
         && let Some(failure) = failure_of(kind)
         && !(failure == Failure::ClientGone && ctx.is_answered())

@@ -6,7 +6,9 @@ use pingora_core::Result;
 use pingora_proxy::Session;
 
 use super::{Ctx, attempt, call, write};
+use crate::clock;
 use crate::policy::Answer;
+use crate::relay::admit::{Admission, admit};
 use crate::relay::fallback::{Fallback, is_untouched};
 use crate::reply::problem::{Kind, Problem};
 
@@ -68,6 +70,13 @@ pub fn elsewhere(session: &Session, ctx: &mut Ctx, kind: &'static Kind, reason: 
     let Some(other) = route.relay(at).filter(|_| at != ctx.facts.chosen) else { return false };
     let (from, to) = (relay.upstream.name.clone(), other.upstream.name.clone());
     let series = route.series.clone();
+    let pool = other.upstream.pool.clone();
+    let pass = match pool.admits.then(|| admit(&pool, clock::mono())) {
+        None => None,
+        Some(Admission::In(pass)) => Some(pass),
+        // What is a way out for the one must not crowd the other.
+        Some(Admission::Wait(..) | Admission::Refused(_)) => return false,
+    };
     let chosen = std::mem::replace(&mut ctx.facts.chosen, at);
     let tried = std::mem::take(&mut ctx.attempts.tried);
     if attempt::is_unfit(session, ctx) || !attempt::choose(session, ctx) {
@@ -75,6 +84,7 @@ pub fn elsewhere(session: &Session, ctx: &mut Ctx, kind: &'static Kind, reason: 
         ctx.attempts.tried = tried;
         return false;
     }
+    ctx.attempts.pass = pass;
     ctx.attempts.before = ctx.attempts.number;
     ctx.attempts.is_fresh = false;
     series.fell_back(kind);

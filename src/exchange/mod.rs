@@ -2,6 +2,7 @@
 //!
 //! Decides nothing: asks `decide.rs`, `relay` and `reply`, and writes what they say.
 
+mod admit;
 mod attempt;
 mod call;
 mod fail;
@@ -29,7 +30,6 @@ use crate::listen::conn::ConnInfo;
 use crate::listen::tls::misdirected::CERTIFICATE_OUTDATED;
 use crate::policy::Stop;
 use crate::policy::validate::BodyCount;
-use crate::relay::balance::NO_HEALTHY_TARGET;
 use crate::relay::protocol::UPGRADE_UNSUPPORTED;
 use crate::reply::problem::Problem;
 
@@ -130,11 +130,17 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
                 Box::pin(write::refuse(session, ctx, &Problem::new(&UPGRADE_UNSUPPORTED))).await?;
                 return Ok(true);
             }
+            if ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.admits)
+                && let Some(problem) = Box::pin(admit::admit(session, ctx)).await?
+            {
+                return Box::pin(fallback::or_refuse(session, ctx, &problem)).await;
+            }
             if attempt::choose(session, ctx) {
                 call::start(session, ctx);
                 return Ok(false);
             }
-            return Box::pin(fallback::or_refuse(session, ctx, &Problem::new(&NO_HEALTHY_TARGET))).await;
+            let problem = attempt::no_target(ctx);
+            return Box::pin(fallback::or_refuse(session, ctx, &problem)).await;
         }
         // Boxed: what goes on to an upstream would carry the room for an answer along.
         Ok(Decision::Answer(_, answer)) => Box::pin(write::answer(session, ctx, &answer)).await?,

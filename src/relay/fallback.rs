@@ -10,7 +10,9 @@ use http::{HeaderName, HeaderValue, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::admit::UPSTREAM_OVERLOADED;
 use super::balance::NO_HEALTHY_TARGET;
+use super::circuit::CIRCUIT_OPEN;
 use super::connect::TLS_FAILED;
 use super::retry::{CONNECT_FAILED, CONNECT_TIMEOUT};
 use crate::config::check::headers::changeable;
@@ -20,7 +22,8 @@ use crate::config::types::At;
 use crate::policy::Answer;
 use crate::reply::problem::Kind;
 
-/// What a route does where its upstream cannot be reached: no target works, or none accepts a connection. Only where no target has seen anything of the request.
+/// What a route does where its upstream cannot be reached: no target works, none accepts a connection, its circuit is open, or it has as many requests as
+/// it may have. Only where no target has seen anything of the request.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FallbackSettings {
@@ -56,7 +59,9 @@ const SHOWN: usize = 256;
 
 /// Whether what went wrong leaves no doubt that no target has begun with the request.
 pub fn is_untouched(kind: &Kind) -> bool {
-    [&NO_HEALTHY_TARGET, &CONNECT_FAILED, &CONNECT_TIMEOUT, &TLS_FAILED].iter().any(|known| known.code == kind.code)
+    [&NO_HEALTHY_TARGET, &CIRCUIT_OPEN, &UPSTREAM_OVERLOADED, &CONNECT_FAILED, &CONNECT_TIMEOUT, &TLS_FAILED]
+        .iter()
+        .any(|known| known.code == kind.code)
 }
 
 /// What is wrong with it by itself, wherever it is written.

@@ -42,12 +42,10 @@ pub struct Line<'a> {
     pub unix_ms: u64,
     pub request_id: &'a [u8],
     pub trace_id: &'a [u8],
-    /// Name of the listener.
     pub listener: &'a str,
     /// Such as `HTTP/1.1`.
     pub protocol: &'a str,
     pub client: Option<IpAddr>,
-    /// Such as `1.3`.
     pub tls_version: &'a str,
     pub tls_cipher: &'a str,
     /// The name for which the client connected.
@@ -66,10 +64,8 @@ pub struct Line<'a> {
     pub upstream_path: &'a [u8],
     pub route: &'a str,
     pub consumer: &'a str,
-    /// The name of the caller's plan.
     pub plan: &'a str,
     pub subject: &'a str,
-    /// Whose tags are written.
     pub tags_of: Option<&'a Identity>,
     /// What the client was answered; none where it got no answer.
     pub status: Option<u16>,

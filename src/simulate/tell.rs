@@ -24,7 +24,7 @@ use crate::relay::balance::owner;
 use crate::relay::fallback::Fallback;
 use crate::relay::receive::make_answer;
 use crate::relay::timeouts::Timeouts;
-use crate::relay::upstream::Balance;
+use crate::relay::upstream::{Balance, guards};
 use crate::reply::grpc::{Speech, Status};
 use crate::report::civil::rfc3339;
 
@@ -111,6 +111,10 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
                 }
                 if relay.upstream.pool.upstream.balance == Balance::Hash {
                     told["balance"] = balance(route, relay, outcome.head.as_ref(), facts);
+                }
+                let guards = guards(&relay.upstream.pool.upstream);
+                if !guards.is_empty() {
+                    told["guards"] = json!(guards);
                 }
                 if let Some(version) = relay.upstream.pool.upstream.proxy_protocol {
                     told["proxy_protocol"] = json!({ "version": version.to_string(), "client": facts.client.to_string() });
@@ -216,6 +220,7 @@ fn limits(gateway: &Gateway, outcome: &Outcome) -> Vec<Value> {
         json!({
             "limit": charge.limit.to_string(), "key_kind": charge.key_kind, "key": of(&charge.limit).map(|of| of.key.clone()), "rate": of(&charge.limit).map(|of| of.rate.clone()),
             "size": charge.size, "remaining": charge.remaining, "retry_after": charge.retry_after, "wait_ms": charge.wait_ms,
+            "shared": of(&charge.limit).and_then(|of| of.shared.clone()),
             "upstream": of(&charge.limit).map(|of| of.upstream.clone()),
         })
     });
@@ -309,7 +314,8 @@ pub fn text(told: &Value) -> String {
         let wait = limit["retry_after"].as_u64().filter(|wait| *wait > 0);
         let rate = limit["rate"].as_str().filter(|rate| rate.contains(' ')).map(|rate| format!(" ({rate})")).unwrap_or_default();
         let delay = limit["wait_ms"].as_u64().filter(|wait| *wait > 0).map(|wait| format!(", waits {wait} ms")).unwrap_or_default();
-        what + &rate + &delay + &wait.map(|wait| format!(", the next in {wait} s")).unwrap_or_default()
+        let shared = limit["shared"].as_str().map(|shared| format!("; {shared}")).unwrap_or_default();
+        what + &rate + &delay + &wait.map(|wait| format!(", the next in {wait} s")).unwrap_or_default() + &shared
     };
     say("limits", rows(&told["limits"]).iter().map(limit).collect());
     say("shadow", rows(&told["would_refuse"]).iter().map(|code| format!("would refuse: {}", str(code))).collect());
@@ -337,6 +343,7 @@ pub fn text(told: &Value) -> String {
         let (share, body) = (str(&mirror["share"]), str(&mirror["body"]));
         say("mirror", vec![format!("{share} to {}, bodies up to {body}", str(&mirror["upstream"]))]);
     }
+    say("guards", rows(&told["guards"]).iter().map(str).collect());
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
         say("timeouts", vec![format!("response {}, idle {}", str(&timeouts["response"]), str(&timeouts["idle"]))]);

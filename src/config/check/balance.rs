@@ -6,7 +6,6 @@ use crate::config::types::At;
 use crate::entry::route::pattern::Pattern;
 use crate::policy::authn::AuthSettings;
 use crate::relay::balance::hash_by::HashBy;
-use crate::relay::choice::GoesTo;
 use crate::relay::upstream::Balance;
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {

@@ -54,7 +54,7 @@ fn given(document: &Document) -> impl Iterator<Item = (&str, Option<&str>)> {
     consumers.chain(tokens)
 }
 
-/// What limits, routes and `allow` ask for.
+/// What limits, routes, `allow` and tests ask for.
 fn asked(document: &Document) -> Vec<(&str, &Place)> {
     let mut all: Vec<(&str, &Place)> = Vec::new();
     for policies in policies(document) {
@@ -69,6 +69,9 @@ fn asked(document: &Document) -> Vec<(&str, &Place)> {
         all.extend(limit.by.value.iter().filter_map(by_tag));
     }
     all.extend(choices(document).flat_map(AmongSettings::tags).map(|(tag, place, _)| (tag, place)));
+    // Of a tag that nobody can have, its absence would say nothing either.
+    let expected = document.tests.iter().flat_map(|(_, test)| &test.expect.value.tags);
+    all.extend(expected.map(|(name, value)| (name.as_str(), &value.place)));
     all
 }
 
