@@ -1,6 +1,6 @@
 //! The keys of `upstreams`.
 
-use super::super::proof::Proof::{Differs, Test, TestInstead};
+use super::super::proof::Proof::{Differs, Test, TestInstead, TestRefused};
 use super::Row;
 
 pub const KEYS: &[Row] = &[
@@ -12,7 +12,7 @@ pub const KEYS: &[Row] = &[
         ),
     ),
     ("upstreams.*.targets[].weight", Test("targets_share_requests_by_their_weights")),
-    ("upstreams.*.protocol", Test("a_request_goes_upstream_as_one_of_http_2_with_the_gateways_own_head")),
+    ("upstreams.*.protocol", Test("an_upstream_is_spoken_to_as_it_is_written")),
     ("upstreams.*.http2.streams", Test("a_connection_carries_as_many_streams_as_configured_and_as_the_target_allows")),
     ("upstreams.*.http2.window", Test("as_much_of_an_answer_is_under_way_over_http_2_as_configured")),
     ("upstreams.*.proxy_protocol", Test("upstreams_are_told_the_client_and_no_connection_serves_another")),
@@ -22,8 +22,8 @@ pub const KEYS: &[Row] = &[
     ("upstreams.*.tls.ca", Test("upstreams_with_different_identities_share_no_connection")),
     ("upstreams.*.tls.server_name", Test("names_may_be_asked_for_and_pinned")),
     ("upstreams.*.tls.san", Test("names_may_be_asked_for_and_pinned")),
-    ("upstreams.*.tls.certificate.chain", Test("a_target_that_asks_for_a_certificate_gets_it")),
-    ("upstreams.*.tls.certificate.key", Test("a_target_that_asks_for_a_certificate_gets_it")),
+    ("upstreams.*.tls.certificate.chain", TestInstead("a_target_that_asks_for_a_certificate_gets_it", "again.pem")),
+    ("upstreams.*.tls.certificate.key", TestRefused("a_target_that_asks_for_a_certificate_gets_it", Some("other.key"), "upstream-tls")),
     ("upstreams.*.tls.minimum", Test("every_failure_of_a_handshake_has_its_reason")),
     (
         "upstreams.*.hash_by",
@@ -78,8 +78,8 @@ routes: { r: { match: { path: / }, auth: public, upstream: u } }",
         TestInstead("an_upstream_has_as_many_requests_as_configured_the_others_wait_their_turn_or_are_refused", "9"),
     ),
     ("upstreams.*.queue.wait", Test("who_waits_too_long_for_an_upstream_is_refused_and_who_leaves_makes_room")),
-    ("upstreams.*.timeouts.connect", Test("what_cannot_be_reached_is_told_from_what_is_slow_to_accept")),
-    ("upstreams.*.timeouts.response", Test("every_fault_of_an_upstream_has_its_answer_and_its_line")),
+    ("upstreams.*.timeouts.connect", Test("a_target_has_as_long_to_accept_as_is_written")),
+    ("upstreams.*.timeouts.response", Test("an_answer_has_as_long_to_begin_as_is_written")),
     ("upstreams.*.timeouts.idle", Test("a_route_may_be_more_patient_than_its_upstream_and_less")),
     ("upstreams.*.retries.attempts", TestInstead("as_many_attempts_are_made_as_configured", "2")),
 ];
