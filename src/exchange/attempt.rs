@@ -52,11 +52,9 @@ pub struct Attempts {
     /// The next attempt opens a connection of its own.
     pub(super) is_fresh: bool,
     pub(super) is_reused: bool,
-    /// HTTP/2 is spoken to the target.
     pub(super) is_h2: bool,
     /// A WebSocket: of the two protocols, only one carries it.
     pub(super) wants_http1: bool,
-    /// What a target speaks has been found out for this request.
     pub(super) has_learnt: bool,
     /// What carries the connection, where it has TLS.
     link: Option<Arc<Link>>,
@@ -220,8 +218,8 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     }
     if ctx.attempts.is_h2 && head.headers.get(header::HOST).is_none_or(|host| host.is_empty()) {
         // A request of HTTP/1.0 may name no host; in HTTP/2 one has to be named.
-        let host = ctx.attempts.target.as_ref().map(|target| target.host_header.clone());
-        head.insert_header(header::HOST, host.unwrap_or(HeaderValue::from_static("")))?;
+        let host = ctx.attempts.target.as_ref().map_or(HeaderValue::from_static(""), |target| target.host_header.clone());
+        head.insert_header(header::HOST, host)?;
     }
     if ctx.attempts.is_h2 && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.tls.is_some()) {
         https(head)?;
