@@ -51,4 +51,6 @@ say "the archive is gone: a refusal that says why, and that is all:"; ask
 for n in 1 2 3; do begin "300$n" "orders-$n"; done
 begin 3004 archive
 healthy 4
+# The circuit is probed two seconds after it opened.
+for _ in $(seq 100); do curl -s http://127.0.0.1:8080/orders/1 | grep -q '"orders-' && break; rest 0.1; done
 say "all of them are back:"; ask

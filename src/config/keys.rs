@@ -94,13 +94,9 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("basic", "jwt"),
     ("mtls", "jwt"),
     ("redis", "file"),
-    ("tls", "redis"),
-    ("sentinel", "redis"),
-    ("cluster", "redis"),
     ("budget", "attempts"),
     ("conditions", "attempts"),
     ("breaker", "targets"),
-    ("discovery", "targets"),
     ("tracing", "listeners"),
     ("audit", "listeners"),
 ];

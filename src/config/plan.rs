@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::diagnostic::Source;
 use super::document::TestSettings;
-use super::types::{Named, Secret};
+use super::types::Named;
 use crate::entry::canonical::SpellingSet;
 use crate::entry::client_ip::Clients;
 use crate::entry::route::Table;
@@ -29,6 +29,7 @@ use crate::relay::fallback::Fallback;
 use crate::relay::head::HeadPlan;
 use crate::relay::mirror::Mirror;
 use crate::relay::pool::Pool;
+use crate::relay::resolver::LookUps;
 use crate::relay::strip::StripSet;
 use crate::relay::timeouts::Timeouts;
 use crate::reply::fixed::{Fixed, Redirect};
@@ -37,6 +38,7 @@ use crate::report::metrics::Metrics;
 use crate::report::metrics::route::RouteSeries;
 use crate::report::metrics::series::{LimitSeries, ListenerSeries, UpstreamSeries};
 use crate::report::writer::To;
+use crate::store::Store;
 
 /// One configuration, compiled.
 pub struct Gateway {
@@ -65,19 +67,12 @@ pub struct Gateway {
     pub has_quotas: bool,
     /// What limits and plans refused, by name; looked up only when one refuses.
     pub limit_series: HashMap<Box<str>, Arc<LimitSeries>>,
+    /// How names of targets are looked up.
+    pub look_ups: LookUps,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
     /// The files: they know what no message may show.
     pub sources: Vec<Arc<Source>>,
     pub tests: Named<TestSettings>,
-}
-
-/// The store of limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitsStore {
-    pub address: String,
-    pub username: Option<String>,
-    pub password: Option<Secret>,
-    pub prefix: String,
 }
 
 /// The process as a whole, with its defaults.
@@ -92,7 +87,7 @@ pub struct Server {
     pub state: Option<PathBuf>,
     pub limits_memory: u64,
     /// Over which limits are shared.
-    pub limits_store: Option<LimitsStore>,
+    pub limits_store: Option<Store>,
     pub tokens_memory: u64,
 }
 

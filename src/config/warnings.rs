@@ -6,6 +6,7 @@
 mod versions;
 
 use super::plan::Gateway;
+use crate::relay::upstream::Upstream;
 
 /// Days before a certificate expires from which on it is told.
 const DAYS: i64 = 30;
@@ -28,6 +29,10 @@ pub fn warnings(gateway: &Gateway, unix_ms: u64) -> Vec<String> {
                 all.push(format!("a revocation list of {who} is past its date: who was revoked since is still believed"));
             }
         }
+    }
+    let drained = |upstream: &Upstream| !upstream.targets.is_empty() && upstream.targets.iter().all(|target| target.drain);
+    for upstream in gateway.upstreams.iter().filter(|upstream| drained(&upstream.pool.upstream)) {
+        all.push(format!("every target of upstream `{}` is drained: it answers nothing", upstream.name));
     }
     for route in &gateway.routes {
         if let Some(fault) = route.policies.fault.as_ref().filter(|fault| fault.is_for_everybody()) {

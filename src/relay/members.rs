@@ -3,6 +3,7 @@
 //! Does not decide which one a request gets (`balance.rs`) nor keeps what changes while it runs (`target.rs`).
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
@@ -18,13 +19,21 @@ pub struct TargetSettings {
     pub address: At<String>,
     /// Its share of the requests relative to the others. Default 1.
     pub weight: NonZeroU16,
+    /// Whether it gets no new requests.
+    pub drain: bool,
 }
 
 /// One target of an upstream and its share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub address: Address,
     pub weight: NonZeroU16,
+    /// Whether the operator has taken it out.
+    pub drain: bool,
+    /// Those with the lowest number go first.
+    pub priority: u16,
+    /// Where it is.
+    pub zone: Option<Arc<str>>,
 }
 
 // === impl Member ===
@@ -37,7 +46,7 @@ pub(super) fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mu
     let mut members: Vec<Member> = Vec::with_capacity(settings.value.len());
     let mut seen = std::collections::HashSet::with_capacity(settings.value.len());
     for target in &settings.value {
-        let TargetSettings { address, weight } = &target.value;
+        let TargetSettings { address, weight, drain } = &target.value;
         // The text may have been interpolated, so what was found is not shown; the caret shows where.
         match Address::parse(&address.value) {
             Err(why) => wrong.push(
@@ -48,7 +57,7 @@ pub(super) fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mu
                 let message = "this target is listed twice: expected each once";
                 wrong.push(Diagnostic::at(&address.place, "duplicate-target", message).help("give it a `weight` for a larger share"));
             }
-            Ok(parsed) => members.push(Member { address: parsed, weight: *weight }),
+            Ok(parsed) => members.push(Member { address: parsed, weight: *weight, drain: *drain, priority: 0, zone: None }),
         }
     }
     members
@@ -64,6 +73,8 @@ impl<'de> Deserialize<'de> for TargetSettings {
         struct Long {
             address: At<String>,
             weight: Option<NonZeroU16>,
+            #[serde(default)]
+            drain: bool,
         }
         struct Either;
         impl<'de> de::Visitor<'de> for Either {
@@ -72,11 +83,11 @@ impl<'de> Deserialize<'de> for TargetSettings {
                 f.write_str("a target, such as `10.0.0.7:8080` or `{ address: 10.0.0.7:8080, weight: 2 }`")
             }
             fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<TargetSettings, D::Error> {
-                Ok(TargetSettings { address: At::deserialize(d)?, weight: NonZeroU16::MIN })
+                Ok(TargetSettings { address: At::deserialize(d)?, weight: NonZeroU16::MIN, drain: false })
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<TargetSettings, A::Error> {
-                let Long { address, weight } = Long::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(TargetSettings { address, weight: weight.unwrap_or(NonZeroU16::MIN) })
+                let Long { address, weight, drain } = Long::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(TargetSettings { address, weight: weight.unwrap_or(NonZeroU16::MIN), drain })
             }
         }
         // The reader hands a scalar on as a newtype, so that its place is kept.
@@ -101,7 +112,8 @@ impl JsonSchema for TargetSettings {
                 "type": "object",
                 "properties": {
                     "address": { "type": "string", "description": "`host:port`, `address:port` or `unix:/path`." },
-                    "weight": { "type": "integer", "minimum": 1, "maximum": 65535, "description": "Its share of the requests relative to the others. Default 1." }
+                    "weight": { "type": "integer", "minimum": 1, "maximum": 65535, "description": "Its share of the requests relative to the others. Default 1." },
+                    "drain": { "type": "boolean", "description": "Whether it is taken out: it gets no new requests, and ends those that it has. Default false." }
                 },
                 "required": ["address"],
                 "additionalProperties": false

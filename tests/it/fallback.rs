@@ -108,3 +108,28 @@ fn what_a_target_has_begun_with_goes_nowhere_else() {
     }
     assert_eq!(spare.requests().len(), 0);
 }
+
+#[test]
+fn an_open_circuit_and_an_upstream_that_is_full_are_reasons_too() {
+    let sick = Upstream::answering(Answer::new(500));
+    let spare = Upstream::answering(Answer::ok("spare"));
+    let circuit = "circuit_breaker: { of: upstream, min_requests: 2, open_for: 1h }";
+    let gateway = config(circuit, "{ upstream: spare }").var("shop", sick.address()).var("spare", spare.address()).start();
+    let mut client = gateway.client();
+    eventually("the circuit is open", || (client.get("/shop/a", &[]).status == 200).then_some(()));
+    let line = gateway.log_line_where(|line| line["fallback"] == "spare");
+    assert!(line["reason"].as_str().unwrap().starts_with("shop: circuit-open"), "{line}");
+
+    let gate = Gate::new();
+    let held = gate.clone();
+    let busy = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("shop").steps()].concat());
+    let gateway = config("max_requests: 1", ANSWER).var("shop", busy.address()).var("spare", spare.address()).start();
+    let mut first = gateway.client();
+    first.send("GET /shop/first HTTP/1.1\r\nHost: a\r\n\r\n");
+    busy.wait_for_requests(1);
+    assert_eq!(gateway.get("/shop/a", &[]).status, 203);
+    assert_eq!(gateway.metric(r#"sluice_fallbacks_total{route="shop",code="upstream-overloaded"}"#), 1.0);
+    gate.open();
+    assert_eq!(first.read().text(), "shop");
+    assert_eq!(gateway.get("/shop/a", &[]).text(), "shop");
+}

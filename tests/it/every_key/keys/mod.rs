@@ -3,6 +3,7 @@
 mod authenticators;
 mod callers;
 mod choice;
+mod finding;
 mod limits;
 mod listeners;
 mod routes;
@@ -16,8 +17,17 @@ use super::proof::Proof;
 pub type Row = (&'static str, Proof);
 
 /// The lists. A topic with more than three keys of its own has a list of its own.
-const LISTS: &[&[Row]] =
-    &[server::KEYS, listeners::KEYS, authenticators::KEYS, callers::KEYS, limits::KEYS, upstreams::KEYS, routes::KEYS, tests::KEYS];
+const LISTS: &[&[Row]] = &[
+    server::KEYS,
+    listeners::KEYS,
+    authenticators::KEYS,
+    callers::KEYS,
+    limits::KEYS,
+    upstreams::KEYS,
+    finding::KEYS,
+    routes::KEYS,
+    tests::KEYS,
+];
 
 pub fn rows() -> impl Iterator<Item = &'static Row> {
     LISTS.iter().chain(&choice::KEYS).copied().flatten()
