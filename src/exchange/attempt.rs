@@ -348,7 +348,7 @@ fn begin_tunnel(ctx: &mut Ctx) {
     ctx.attempts.is_tunnel = true;
     let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
     let now = clock::now();
-    conn.begin_tunnel();
+    conn.begin_tunnel(route.policies.tunnel_watch(&ctx.facts));
     conn.deadline.await_bytes(now.mono, idle(ctx, route, relay));
     if let Some(end) = route.policies.tunnel_end(&ctx.facts) {
         conn.deadline.end_at(now.mono.saturating_add(end.saturating_sub(now.unix_ms).saturating_mul(1_000_000)));

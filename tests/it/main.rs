@@ -46,6 +46,7 @@ mod release;
 mod reload;
 mod removed_listener;
 mod request_path;
+mod rfc8725;
 mod schema;
 mod stalled;
 mod stop;
