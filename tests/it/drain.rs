@@ -37,9 +37,13 @@ fn a_drained_target_ends_what_it_has_and_gets_nothing_new() {
     one.wait_for_requests(1);
     reload(&mut gateway, &config(", drain: true", ""));
     assert!((0..10).all(|_| gateway.get("/", &[]).text() == "other"));
-    let target =
-        || gateway.status()["targets"].as_array().unwrap().iter().find(|t| t["target"] == one.address().to_string()).unwrap().clone();
-    assert_eq!((&target()["drained"], &target()["in_flight"]), (&true.into(), &1.into()), "{}", target());
+    let target = || {
+        let status = gateway.status();
+        let targets = status["upstreams"]["shop"].as_array().expect("the upstream has targets").clone();
+        targets.into_iter().find(|target| target["address"] == one.address().to_string()).expect("it is among them")
+    };
+    assert_eq!((&target()["healthy"], &target()["requests_in_flight"]), (&false.into(), &1.into()), "{}", target());
+    assert!(target().to_string().contains("drained"), "{}", target());
     let series = format!("sluice_target_healthy{{upstream=\"shop\",target=\"{}\"}}", one.address());
     assert_eq!(gateway.metric(&series), 0.0);
     gate.open();

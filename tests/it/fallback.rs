@@ -77,7 +77,8 @@ fn a_target_that_is_out_by_its_checks_is_no_reason_to_refuse_either() {
     gateway.stderr_line("is out");
     assert_eq!(gateway.get("/shop/a", &[]).text(), "spare");
     let line = gateway.log_line_where(|line| line["path"] == "/shop/a");
-    assert_eq!((&line["fallback"], &line["reason"]), (&"spare".into(), &"shop: no-healthy-target".into()), "{line}");
+    assert_eq!(line["fallback"], "spare", "{line}");
+    assert!(line["reason"].as_str().unwrap().starts_with("shop: no-healthy-target"), "{line}");
 }
 
 #[test]
