@@ -266,7 +266,7 @@ pub(crate) mod tests {
 
     pub(crate) fn settings(targets: &[(&str, u16)]) -> UpstreamSettings {
         let target = |(address, weight): &(&str, u16)| {
-            at(TargetSettings { address: at((*address).to_owned()), weight: NonZeroU16::new(*weight).unwrap(), drain: false })
+            at(TargetSettings { address: at((*address).to_owned()), weight: NonZeroU16::new(*weight).map(at), drain: false })
         };
         let targets = at(targets.iter().map(target).collect());
         UpstreamSettings {
