@@ -282,6 +282,7 @@ pub(crate) mod tests {
             requests,
             errors: [("connect_failed", 3)].into(),
             latency: Default::default(),
+            share: None,
             addresses: Vec::new(),
         }
     }

@@ -23,6 +23,7 @@ use crate::listen::address::LOCAL;
 use crate::listen::conn::ConnInfo;
 use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
+use crate::relay::balance::sticky::Stuck;
 use crate::relay::balance::{NO_HEALTHY_TARGET, Wanted, choose as choose_target};
 use crate::relay::connect::Link;
 use crate::relay::framing::make_plain;
@@ -33,7 +34,7 @@ use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
 use crate::relay::proxied::OnBehalf;
 use crate::relay::receive::make_answer;
-use crate::relay::send::{https, make_head};
+use crate::relay::send::{make_head, say_https};
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
 use crate::relay::upstream::Balance;
@@ -49,6 +50,8 @@ pub struct Attempts {
     pub(super) tried: SmallVec<[Spot; 4]>,
     /// What tells it apart from other requests, where the upstream goes by that.
     key: Option<u64>,
+    /// The target that the client had, as its cookie says.
+    stuck: Option<Stuck>,
     /// The next attempt opens a connection of its own.
     pub(super) is_fresh: bool,
     pub(super) is_reused: bool,
@@ -99,7 +102,9 @@ impl Attempts {
 pub fn choose(session: &Session, ctx: &mut Ctx) -> bool {
     let Some((route, relay)) = ctx.relay() else { return false };
     let key = relay.hash.key(route, &session.req_header().headers, &ctx.facts).map(|(key, _)| key);
+    let stuck = relay.upstream.pool.upstream.sticky.as_ref().and_then(|sticky| sticky.read(&session.req_header().headers));
     ctx.attempts.key = key;
+    ctx.attempts.stuck = stuck;
     ctx.attempts.chosen = another(ctx);
     ctx.attempts.chosen.is_some()
 }
@@ -123,7 +128,7 @@ pub(super) fn report(ctx: &Ctx, outcome: Outcome, now: u64) {
 /// A target at which this request has not failed yet.
 pub(super) fn another(ctx: &Ctx) -> Option<Chosen> {
     let (_, relay) = ctx.relay()?;
-    let wanted = Wanted { tried: &ctx.attempts.tried, key: ctx.attempts.key, now: ctx.facts.now.mono };
+    let wanted = Wanted { tried: &ctx.attempts.tried, key: ctx.attempts.key, stuck: ctx.attempts.stuck, now: ctx.facts.now.mono };
     choose_target(&relay.upstream.pool, wanted, || fastrand::u64(..))
 }
 
@@ -222,7 +227,7 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         head.insert_header(header::HOST, host)?;
     }
     if ctx.attempts.is_h2 && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.tls.is_some()) {
-        https(head)?;
+        say_https(head)?;
     }
     if ctx.attempts.is_h2
         && session.is_body_empty()
@@ -310,6 +315,9 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     }
     if head.status.is_informational() && status != 101 {
         return Ok(());
+    }
+    if let Some(sticky) = &relay.upstream.pool.upstream.sticky {
+        sticky.keep(target, ctx.attempts.stuck, ctx.facts.scheme, head);
     }
     relay.upstream.series.answered(status);
     let now = clock::mono();

@@ -57,7 +57,7 @@ pub fn make_head(
 }
 
 /// Says the scheme of a request of HTTP/2 over TLS, which Pingora does not know of: as a URI, which it leaves as it is.
-pub fn https(head: &mut RequestHeader) -> Result<()> {
+pub fn say_https(head: &mut RequestHeader) -> Result<()> {
     let host = head.remove_header(&header::HOST);
     let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());

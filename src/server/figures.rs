@@ -201,9 +201,11 @@ impl Figures for Shown {
 
     fn status(&self) -> Status {
         let gateway = self.gateway.load();
+        let mut shares = super::found::shares(&gateway);
         let mut upstreams: BTreeMap<String, Vec<TargetStatus>> = BTreeMap::new();
         for target in self.state.pools.report() {
-            upstreams.entry(target.upstream.clone()).or_default().push(target.into());
+            let share = shares.remove(&(target.upstream.clone(), target.target.clone()));
+            upstreams.entry(target.upstream.clone()).or_default().push(TargetStatus { share, ..target.into() });
         }
         let unready = *self.unready.lock();
         Status {

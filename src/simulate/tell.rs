@@ -6,10 +6,10 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 use serde_json::{Value, json};
 
-use super::{Outcome, Verdict};
+use super::{Outcome, Verdict, target};
 use crate::config::diagnostic::INTERPOLATED;
 use crate::config::plan::{Gateway, Relay, Route};
 use crate::config::types::Period;
@@ -20,11 +20,10 @@ use crate::policy::authenticators::{Authenticator, Method};
 use crate::policy::credential::{cut, hide};
 use crate::policy::fault::Met;
 use crate::policy::websocket::is_handshake;
-use crate::relay::balance::owner;
 use crate::relay::fallback::Fallback;
 use crate::relay::receive::make_answer;
 use crate::relay::timeouts::Timeouts;
-use crate::relay::upstream::{Balance, guards};
+use crate::relay::upstream::guards;
 use crate::reply::grpc::{Speech, Status};
 use crate::report::civil::rfc3339;
 
@@ -109,8 +108,8 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
                     let Timeouts { connect: _, response, idle } = relay.timeouts;
                     told["timeouts"] = json!({ "response": Period(response).to_string(), "idle": Period(idle).to_string() });
                 }
-                if relay.upstream.pool.upstream.balance == Balance::Hash {
-                    told["balance"] = balance(route, relay, outcome.head.as_ref(), facts);
+                if let Some(balance) = target::tell(route, relay, outcome.head.as_ref(), facts) {
+                    told["balance"] = balance;
                 }
                 let guards = guards(&relay.upstream.pool.upstream);
                 if !guards.is_empty() {
@@ -163,13 +162,6 @@ fn answer(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts) -> Val
     added.sort();
     let removed: Vec<_> = route.response.removed().map(ToString::to_string).collect();
     json!({ "added": added, "removed": removed })
-}
-
-/// What tells the request apart from others, and the target that has its key while it works and is not overloaded.
-fn balance(route: &Route, relay: &Relay, head: Option<&RequestHeader>, facts: &Facts) -> Value {
-    let key = head.and_then(|head| relay.hash.key(route, &head.headers, facts));
-    let target = key.and_then(|(key, _)| owner(&relay.upstream.pool, key)).map(|target| target.address.to_string());
-    json!({ "by": key.map(|(_, by)| by.to_string()), "target": target })
 }
 
 /// The key sets of providers that a route's authenticators verify with. Nobody is asked here, so their age is not known.
@@ -322,14 +314,7 @@ pub fn text(told: &Value) -> String {
     let because = told["upstream_because"].as_str().map(|because| format!(", by {because}")).unwrap_or_default();
     say("upstream", vec![told["upstream"].as_str().map(|upstream| format!("{upstream}{because}")).unwrap_or_default()]);
     if let Some(balance) = told.get("balance") {
-        let target = str(&balance["target"]);
-        say(
-            "target",
-            vec![match balance["by"].as_str() {
-                Some(by) => format!("{target} by {by}, while it works and is not overloaded"),
-                None => "any: the request has nothing of `hash_by`".to_owned(),
-            }],
-        );
+        say("target", target::text(balance));
     }
     if let Some(wait) = told["fault"]["wait_ms"].as_u64() {
         say("waits", vec![format!("{wait} ms, on purpose")]);
@@ -343,7 +328,6 @@ pub fn text(told: &Value) -> String {
         let (share, body) = (str(&mirror["share"]), str(&mirror["body"]));
         say("mirror", vec![format!("{share} to {}, bodies up to {body}", str(&mirror["upstream"]))]);
     }
-    say("guards", rows(&told["guards"]).iter().map(str).collect());
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
         say("timeouts", vec![format!("response {}, idle {}", str(&timeouts["response"]), str(&timeouts["idle"]))]);

@@ -8,6 +8,7 @@ mod balance;
 mod bench_configs;
 mod change;
 mod checks;
+mod choosing;
 mod cli;
 mod client_certificates;
 mod cluster;

@@ -3,6 +3,7 @@
 mod authenticators;
 mod callers;
 mod choice;
+mod choosing;
 mod finding;
 mod limits;
 mod listeners;
@@ -24,6 +25,7 @@ const LISTS: &[&[Row]] = &[
     callers::KEYS,
     limits::KEYS,
     upstreams::KEYS,
+    choosing::KEYS,
     finding::KEYS,
     routes::KEYS,
     tests::KEYS,
