@@ -1,6 +1,5 @@
 //! The way to an upstream and back: chooses, connects, and what passes. What is decided is decided in `relay`; what fails is told in `fail.rs`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,13 +13,12 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use smallvec::SmallVec;
 
+use super::behalf::on_behalf;
 use super::fallback::Fell;
 use super::mirror::{self, Copying};
 use super::{Ctx, call, is_websocket, stuck};
 use crate::clock;
 use crate::config::plan::{Relay, Route};
-use crate::listen::address::LOCAL;
-use crate::listen::conn::ConnInfo;
 use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
 use crate::relay::balance::sticky::Stuck;
@@ -32,7 +30,6 @@ use crate::relay::hop_by_hop::without_hop_by_hop;
 use crate::relay::outcome::{self, Outcome, Tried};
 use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
-use crate::relay::proxied::OnBehalf;
 use crate::relay::receive::make_answer;
 use crate::relay::send::{make_head, say_https};
 use crate::relay::target::{Chosen, Target};
@@ -168,20 +165,6 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let mut peer = make_peer(&pool, chosen, Want { fresh, speaks, now: attempts.began, client });
     peer.options.write_timeout = Some(idle);
     Ok(peer)
-}
-
-/// Who the upstream is told that the request is from. Nobody: a process of this machine that has no address.
-fn on_behalf(session: &Session, conn: Option<&ConnInfo>, client: IpAddr) -> Option<OnBehalf> {
-    let peer = conn?.peer;
-    if peer == LOCAL && client == peer.ip() {
-        return None;
-    }
-    let here = session.server_addr().and_then(|addr| addr.as_inet()).copied();
-    let here = here
-        .unwrap_or_else(|| SocketAddr::new(if client.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }, 0));
-    // Behind a proxy that is trusted the address is that of its client, whose port nobody says.
-    let port = if client == peer.ip() { peer.port() } else { 0 };
-    Some(OnBehalf { client: SocketAddr::new(client, port), here: SocketAddr::new(here.ip().to_canonical(), here.port()) })
 }
 
 /// A connection was made or taken from the pool.

@@ -4,6 +4,7 @@
 
 mod admit;
 mod attempt;
+mod behalf;
 mod call;
 mod fail;
 mod fallback;

@@ -328,6 +328,7 @@ pub fn text(told: &Value) -> String {
         let (share, body) = (str(&mirror["share"]), str(&mirror["body"]));
         say("mirror", vec![format!("{share} to {}, bodies up to {body}", str(&mirror["upstream"]))]);
     }
+    say("guards", rows(&told["guards"]).iter().map(str).collect());
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
         say("timeouts", vec![format!("response {}, idle {}", str(&timeouts["response"]), str(&timeouts["idle"]))]);
