@@ -94,6 +94,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("limit-too-slow", "A bucket takes too long to fill."),
     ("limit-without-key", "A limit has nothing to count by for some caller whom a route admits."),
     ("limit-without-rate", "A limit or plan does not say how much."),
+    ("list-place", "A list is nowhere, or in a file and in the store: expected one."),
     ("list-file", "A file of consumers or revocations cannot be read, or a line of it is wrong."),
     ("listed-twice", "Something stands twice in one list."),
     ("listener-limit-key", "A limit of a listener counts by more than the address or all."),

@@ -98,7 +98,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("translate", "upstream"),
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
-    ("redis", "file"),
     ("budget", "attempts"),
     ("conditions", "attempts"),
     ("breaker", "targets"),

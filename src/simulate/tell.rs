@@ -19,6 +19,7 @@ use crate::policy::api_key::Carrier;
 use crate::policy::authenticators::{Authenticator, Method};
 use crate::policy::credential::{cut, hide};
 use crate::policy::fault::Met;
+use crate::policy::list_file::Origin;
 use crate::policy::websocket::is_handshake;
 use crate::relay::fallback::Fallback;
 use crate::relay::receive::make_answer;
@@ -58,7 +59,10 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
             "policy": step.policy, "verdict": step.verdict, "note": step.note,
         })).collect::<Vec<_>>(),
         "revocation": route.and_then(|route| route.policies.auth.revocations()).map(|list| {
-            json!({ "file": list.path().display().to_string(), "entries": list.shown().entries })
+            match list.origin() {
+                Origin::File(path) => json!({ "file": path.display().to_string(), "entries": list.shown().entries }),
+                Origin::Key(key) => json!({ "redis": key, "entries": Value::Null }),
+            }
         }),
         "key_sets": route.map(key_sets).unwrap_or_default(),
         "consumer": identity.and_then(|identity| identity.consumer.as_ref()).map(|consumer| consumer.name.clone()),
@@ -289,6 +293,9 @@ pub fn text(told: &Value) -> String {
     say("policies", steps.iter().map(step).collect());
     if let Some(file) = told["revocation"]["file"].as_str() {
         say("revocation", vec![format!("{file}, as it is now: {} entries", told["revocation"]["entries"])]);
+    }
+    if let Some(key) = told["revocation"]["redis"].as_str() {
+        say("revocation", vec![format!("`{key}` of the store, which is not asked here")]);
     }
     let set = |set: &Value| match set["issuer"].as_str() {
         Some(issuer) => format!("{}: tokens are {issuer}", str(&set["authenticator"])),

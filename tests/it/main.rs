@@ -54,6 +54,7 @@ mod stalled;
 mod status_page;
 mod stop;
 mod store;
+mod store_lists;
 mod store_places;
 mod streaming;
 mod tls;
