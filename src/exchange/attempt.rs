@@ -1,24 +1,24 @@
 //! The way to an upstream and back: chooses, connects, and what passes. What is decided is decided in `relay`; what fails is told in `fail.rs`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header;
+use http::{HeaderValue, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use smallvec::SmallVec;
 
+use super::behalf::on_behalf;
+use super::fallback::Fell;
+use super::mirror::{self, Copying};
 use super::{Ctx, call, is_websocket, stuck};
 use crate::clock;
 use crate::config::plan::{Relay, Route};
-use crate::listen::address::LOCAL;
-use crate::listen::conn::ConnInfo;
 use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
 use crate::relay::balance::sticky::Stuck;
@@ -30,7 +30,6 @@ use crate::relay::hop_by_hop::without_hop_by_hop;
 use crate::relay::outcome::{self, Outcome, Tried};
 use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
-use crate::relay::proxied::OnBehalf;
 use crate::relay::receive::make_answer;
 use crate::relay::send::{make_head, say_https};
 use crate::relay::target::{Chosen, Target};
@@ -53,11 +52,9 @@ pub struct Attempts {
     /// The next attempt opens a connection of its own.
     pub(super) is_fresh: bool,
     pub(super) is_reused: bool,
-    /// HTTP/2 is spoken to the target.
     pub(super) is_h2: bool,
     /// A WebSocket: of the two protocols, only one carries it.
     pub(super) wants_http1: bool,
-    /// What a target speaks has been found out for this request.
     pub(super) has_learnt: bool,
     /// What carries the connection, where it has TLS.
     link: Option<Arc<Link>>,
@@ -79,6 +76,11 @@ pub struct Attempts {
     pub is_tunnel: bool,
     /// Who ended it, where it ended in order.
     pub closed_by: Option<ClosedBy>,
+    /// What has taken over from an upstream that could not be reached.
+    pub fell: Option<Box<Fell>>,
+    /// Attempts that were made at that one.
+    pub(super) before: u8,
+    pub(super) copying: Copying,
 }
 
 // === impl Attempts ===
@@ -165,20 +167,6 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     Ok(peer)
 }
 
-/// Who the upstream is told that the request is from. Nobody: a process of this machine that has no address.
-fn on_behalf(session: &Session, conn: Option<&ConnInfo>, client: IpAddr) -> Option<OnBehalf> {
-    let peer = conn?.peer;
-    if peer == LOCAL && client == peer.ip() {
-        return None;
-    }
-    let here = session.server_addr().and_then(|addr| addr.as_inet()).copied();
-    let here = here
-        .unwrap_or_else(|| SocketAddr::new(if client.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }, 0));
-    // Behind a proxy that is trusted the address is that of its client, whose port nobody says.
-    let port = if client == peer.ip() { peer.port() } else { 0 };
-    Some(OnBehalf { client: SocketAddr::new(client, port), here: SocketAddr::new(here.ip().to_canonical(), here.port()) })
-}
-
 /// A connection was made or taken from the pool.
 pub fn connected(ctx: &mut Ctx, reused: bool, fd: RawFd) {
     ctx.attempts.is_reused = reused;
@@ -202,7 +190,11 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     make_head(&ctx.gateway, route, relay, &ctx.facts, &target.host_header, speech, head);
     let sent = head.uri.path_and_query().map_or("", |sent| sent.as_str());
     let rewritten = (sent != ctx.facts.target.path_and_query() && relay.head.rewrite.is_some()).then(|| sent.into());
+    let has_mirror = route.mirror.is_some();
     ctx.attempts.rewritten = rewritten;
+    if has_mirror {
+        mirror::head(session, ctx, head);
+    }
     // A retry sees the body from its beginning.
     ctx.body = route_body(ctx);
     if ctx.attempts.is_h2
@@ -214,7 +206,8 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     }
     if ctx.attempts.is_h2 && head.headers.get(header::HOST).is_none_or(|host| host.is_empty()) {
         // A request of HTTP/1.0 may name no host; in HTTP/2 one has to be named.
-        head.insert_header(header::HOST, &target.host_header)?;
+        let host = ctx.attempts.target.as_ref().map_or(HeaderValue::from_static(""), |target| target.host_header.clone());
+        head.insert_header(header::HOST, host)?;
     }
     if ctx.attempts.is_h2 && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.tls.is_some()) {
         say_https(head)?;
@@ -249,6 +242,7 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Byte
             ctx.facts.would_refuse.push(code);
         }
     }
+    mirror::part(ctx, body, end);
     call::request_part(ctx, body, end)?;
     if length > 0 {
         stuck::note_asked(session, ctx);

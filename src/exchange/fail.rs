@@ -5,7 +5,7 @@ use pingora_core::{Error, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
 use super::attempt::{another, idle, note_latency, report};
-use super::{Ctx, answered, call, end_after_this, write};
+use super::{Ctx, answered, call, end_after_this, fallback, write};
 use crate::clock;
 use crate::relay::connect::OTHER_PROTOCOL;
 use crate::relay::outcome::Outcome;
@@ -17,7 +17,7 @@ use crate::reply::problem::{Kind, Problem};
 use crate::report::metrics::series::Failure;
 
 /// A connection could not be made: another target, if there is one.
-pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+pub fn connect_failed(session: &Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
     ctx.attempts.stop_clock();
     if is_other_protocol(ctx, &error) {
         // What the target speaks is known now; nothing was sent.
@@ -46,6 +46,11 @@ pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
     }
     note_failure(ctx);
     ctx.attempts.chosen = if may { another(ctx) } else { None };
+    if ctx.attempts.chosen.is_none() && fallback::is_there(ctx) {
+        let kind = kind_of(&error, Phase::Connect);
+        let reason = Some(reason_of(ctx, kind, &error));
+        fallback::elsewhere(session, ctx, kind, &reason);
+    }
     let retry = ctx.attempts.chosen.is_some();
     error.set_retry(retry);
     error
@@ -148,6 +153,14 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     });
     let mut problem = Problem::new(kind);
     problem.reason = reason;
+    if answered(session).is_none()
+        && let Some(answer) = fallback::answer(ctx, &problem)
+    {
+        // As after a refusal: Pingora ends the connection after an attempt has failed.
+        end_after_this(session, ctx);
+        let written = write::answer(session, ctx, &answer).await;
+        return FailToProxy { error_code: if written.is_ok() { answer.status } else { 0 }, can_reuse_downstream: false };
+    }
     ctx.facts.refused = Some((kind, problem.reason.clone()));
     let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
     if let (Some(conn), Some(head)) = (&ctx.conn, session.response_written())
@@ -192,7 +205,14 @@ fn phase(ctx: &Ctx) -> Phase {
 
 fn attempt(ctx: &Ctx, answer_started: bool, body_replayable: bool) -> Attempt {
     let limit = ctx.relay().map_or(1, |(_, relay)| relay.upstream.pool.upstream.retries.attempts);
-    Attempt { number: ctx.attempts.number, limit, is_idempotent: false, reused: ctx.attempts.is_reused, answer_started, body_replayable }
+    Attempt {
+        number: ctx.attempts.number - ctx.attempts.before,
+        limit,
+        is_idempotent: false,
+        reused: ctx.attempts.is_reused,
+        answer_started,
+        body_replayable,
+    }
 }
 
 fn kind_in(ctx: &Ctx, error: &Error) -> &'static Kind {

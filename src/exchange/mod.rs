@@ -4,9 +4,12 @@
 
 mod admit;
 mod attempt;
+mod behalf;
 mod call;
 mod fail;
+mod fallback;
 mod finish;
+mod mirror;
 mod stuck;
 mod wait;
 mod write;
@@ -132,15 +135,14 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
             if let Some(later) = admit::ask(ctx)
                 && let Some(problem) = Box::pin(admit::wait(session, ctx, later)).await?
             {
-                Box::pin(write::refuse(session, ctx, &problem)).await?;
-                return Ok(true);
+                return Box::pin(fallback::or_refuse(session, ctx, &problem)).await;
             }
             if attempt::choose(session, ctx) {
                 call::start(session, ctx);
                 return Ok(false);
             }
             let problem = attempt::no_target(ctx);
-            Box::pin(write::refuse(session, ctx, &problem)).await?;
+            return Box::pin(fallback::or_refuse(session, ctx, &problem)).await;
         }
         // Boxed: what goes on to an upstream would carry the room for an answer along.
         Ok(Decision::Answer(_, answer)) => Box::pin(write::answer(session, ctx, &answer)).await?,
