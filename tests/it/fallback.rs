@@ -127,7 +127,7 @@ fn an_open_circuit_and_an_upstream_that_is_full_are_reasons_too() {
     let gateway = config("max_requests: 1", ANSWER).var("shop", busy.address()).var("spare", spare.address()).start();
     let mut first = gateway.client();
     first.send("GET /shop/first HTTP/1.1\r\nHost: a\r\n\r\n");
-    busy.wait_for_requests(1);
+    eventually("it has the first", || (busy.open_connections() == 1).then_some(()));
     assert_eq!(gateway.get("/shop/a", &[]).status, 203);
     assert_eq!(gateway.metric(r#"sluice_fallbacks_total{route="shop",code="upstream-overloaded"}"#), 1.0);
     gate.open();
