@@ -4,6 +4,7 @@
 //! part, and it is asked again until it answers. One line in the log at each turn. What follows from it: `policy/limits/shared.rs`.
 //! Windows and signs of life are by the store's clock, which is the same for all.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -25,8 +26,9 @@ const TICK: Duration = Duration::from_millis(SETTLED_EVERY);
 /// Between two signs of life, and how long one counts.
 const ALIVE_NS: u64 = 1_000_000_000;
 const COUNTS_MS: u64 = 4_000;
-/// Between two lines that tell a turn.
-const QUIET_NS: u64 = 2_000_000_000;
+/// Turns of one minute that are told at once; others a while later, where they last.
+const TOLD_A_MINUTE: usize = 10;
+const MINUTE_NS: u64 = 60_000_000_000;
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long a window is kept after its end, for those who settle late.
 const KEPT_MS: i64 = 60_000;
@@ -73,19 +75,33 @@ struct Scripts {
 
 /// What was told last of whether the store answers. One that comes and goes all the time does not fill the log.
 #[derive(Default)]
-struct Turns(Option<(bool, u64)>);
+struct Turns {
+    told: Option<bool>,
+    /// When the last ones were told.
+    at: VecDeque<u64>,
+}
 
 // === impl Turns ===
 
 impl Turns {
     /// Whether it is to be told now.
     fn is_new(&mut self, is_up: bool) -> bool {
-        let now = clock::mono();
-        let is_new = self.0.is_none_or(|(told, at)| told != is_up && now.saturating_sub(at) >= QUIET_NS);
-        if is_new {
-            self.0 = Some((is_up, now));
+        self.is_new_at(is_up, clock::mono())
+    }
+
+    fn is_new_at(&mut self, is_up: bool, now: u64) -> bool {
+        if self.told == Some(is_up) {
+            return false;
         }
-        is_new
+        while self.at.front().is_some_and(|at| now.saturating_sub(*at) >= MINUTE_NS) {
+            self.at.pop_front();
+        }
+        if self.at.len() >= TOLD_A_MINUTE {
+            return false;
+        }
+        self.at.push_back(now);
+        self.told = Some(is_up);
+        true
     }
 }
 
@@ -318,6 +334,15 @@ mod tests {
     }
 
     #[test]
+    fn each_turn_is_told_unless_there_is_one_after_the_other() {
+        let mut turns = Turns::default();
+        let told = (0..100u64).filter(|at| turns.is_new_at(at % 2 == 0, at * 1_000_000)).count();
+        assert_eq!(told, TOLD_A_MINUTE);
+        assert!(!turns.is_new_at(false, MINUTE_NS), "it was told last that it is gone");
+        assert!(turns.is_new_at(true, MINUTE_NS), "a minute later there is room again");
+    }
+
+    #[test]
     fn three_gateways_admit_a_thousand_a_second_together_over_a_real_store() {
         let (_redis, address) = redis();
         let place = Place::One(Host::parse(&address).unwrap());
@@ -326,46 +351,55 @@ mod tests {
         let figures = StoreFigures::register(&metrics);
         let gateways: Vec<_> = (0..3).map(|_| Arc::new(Buckets::new(0))).collect();
         let _settlers: Vec<_> = gateways.iter().map(|one| Settler::start(&store, one.clone(), figures.clone()).unwrap()).collect();
-        let begin = clock::mono();
-        while !gateways.iter().all(|one| one.shared.is_up() && one.shared.gateways() == 3) {
-            assert!(clock::mono() - begin < 30_000_000_000, "the store was not reached");
-            std::thread::yield_now();
-        }
-        let pace = Pace::new(Rate::parse("1000/s").unwrap(), 1000).unwrap();
-        // One caller comes to all alike, another nearly always to the first. Both want twice what there is.
-        let loads = [(7, [2, 2, 2]), (8, [4, 1, 1])];
-        let counts: Vec<_> = loads.iter().map(|_| (AtomicU64::new(0), AtomicU64::new(0))).collect();
-        let begin = clock::mono();
-        std::thread::scope(|scope| {
-            for (at, gateway) in gateways.iter().enumerate() {
-                let (counts, pace) = (&counts, &pace);
-                scope.spawn(move || {
-                    let mut asked = [0; 2];
-                    while clock::mono() - begin < 10_000_000_000 {
-                        for (index, (key, per_ms)) in loads.iter().enumerate() {
-                            let (admitted, most) = &counts[index];
-                            // As many as are due by now, however busy the machine is.
-                            while asked[index] < per_ms[at] * (clock::mono() - begin) / 1_000_000 {
-                                asked[index] += 1;
-                                let asking = Asking { identity: 1, key: *key, pace, bounds: Bounds::default(), patience: 0 };
-                                if gateway.shared.take(clock::mono(), &asking).is_some_and(|verdict| verdict.retry_after == 0) {
-                                    let so_far = admitted.fetch_add(1, Relaxed) + 1;
-                                    let exact = 1_000 + (clock::mono() - begin) / 1_000_000;
-                                    most.fetch_max(so_far.saturating_sub(exact), Relaxed);
+        for round in 3..8 {
+            let begin = clock::mono();
+            while !gateways.iter().all(|one| one.shared.is_up() && one.shared.gateways() == 3) {
+                assert!(clock::mono() - begin < 30_000_000_000, "the store was not reached");
+                std::thread::yield_now();
+            }
+            let failures = figures.failures.load(Relaxed);
+            let pace = Pace::new(Rate::parse("1000/s").unwrap(), 1000).unwrap();
+            // One caller comes to all alike, another nearly always to the first. Both want twice what there is.
+            let loads = [(2 * round, [2, 2, 2]), (2 * round + 1, [4, 1, 1])];
+            let counts: Vec<_> = loads.iter().map(|_| (AtomicU64::new(0), AtomicU64::new(0))).collect();
+            let begin = clock::mono();
+            std::thread::scope(|scope| {
+                for (at, gateway) in gateways.iter().enumerate() {
+                    let (counts, pace) = (&counts, &pace);
+                    scope.spawn(move || {
+                        let mut asked = [0; 2];
+                        while clock::mono() - begin < 10_000_000_000 {
+                            for (index, (key, per_ms)) in loads.iter().enumerate() {
+                                let (admitted, most) = &counts[index];
+                                // As many as are due by now, however busy the machine is.
+                                while asked[index] < per_ms[at] * (clock::mono() - begin) / 1_000_000 {
+                                    asked[index] += 1;
+                                    let asking = Asking { identity: 1, key: *key, pace, bounds: Bounds::default(), patience: 0 };
+                                    if gateway.shared.take(clock::mono(), &asking).is_some_and(|verdict| verdict.retry_after == 0) {
+                                        let so_far = admitted.fetch_add(1, Relaxed) + 1;
+                                        let exact = 1_000 + (clock::mono() - begin) / 1_000_000;
+                                        most.fetch_max(so_far.saturating_sub(exact), Relaxed);
+                                    }
                                 }
                             }
+                            std::thread::park_timeout(Duration::from_micros(500));
                         }
-                        std::thread::park_timeout(Duration::from_micros(500));
-                    }
-                });
+                    });
+                }
+            });
+            if figures.failures.load(Relaxed) != failures {
+                // A machine that is so busy that the store was not heard for a quarter of a second: that is another test's.
+                continue;
             }
-        });
-        let exact = 1_000.0 + (clock::mono() - begin) as f64 / 1e6;
-        for ((_, load), (admitted, most)) in loads.iter().zip(counts) {
-            let (admitted, most) = (admitted.into_inner() as f64, most.into_inner());
-            println!("{load:?}: {admitted} admitted of {exact}, at most {most} too many at some moment");
-            assert!((admitted / exact - 1.0).abs() < 0.02, "{load:?}: {admitted} of {exact}");
-            assert!(most <= 1_000 / 3, "{load:?}: {most} too many at some moment: more than one lease");
+            let exact = 1_000.0 + (clock::mono() - begin) as f64 / 1e6;
+            for ((_, load), (admitted, most)) in loads.iter().zip(counts) {
+                let (admitted, most) = (admitted.into_inner() as f64, most.into_inner());
+                println!("{load:?}: {admitted} admitted of {exact}, at most {most} too many at some moment");
+                assert!((admitted / exact - 1.0).abs() < 0.02, "{load:?}: {admitted} of {exact}");
+                assert!(most <= 1_000 / 3, "{load:?}: {most} too many at some moment: more than one lease");
+            }
+            return;
         }
+        panic!("the store was not there for ten seconds in five rounds");
     }
 }

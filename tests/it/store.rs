@@ -157,7 +157,6 @@ fn a_store_that_is_slow_full_or_gone_is_told_once_each_and_nobody_notices_but_by
         // It is tried again and again, and told once.
         eventually("more failures", || (gateways[0].metric("sluice_limit_store_failures_total") >= failures + 3.0).then_some(()));
         for gateway in &gateways {
-            // A turn that comes soon after the last is told a moment later.
             eventually("the line", || (turns(gateway) == (round + 1, round + 1)).then_some(()));
         }
         if what == "full" {
