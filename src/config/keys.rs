@@ -98,8 +98,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("sentinel", "redis"),
     ("cluster", "redis"),
     ("shared", "rate"),
-    ("budget", "attempts"),
-    ("conditions", "attempts"),
     ("breaker", "targets"),
     ("discovery", "targets"),
     ("tracing", "listeners"),

@@ -119,6 +119,8 @@ pub struct Route {
     pub accept: SpellingSet,
     pub policies: Policies,
     pub response: ResponseHeaders,
+    /// Whether its requests may be sent twice, where it says so.
+    pub idempotent: Option<bool>,
     pub action: Action,
     /// More ways than the one in `action`, where a tag of the caller chooses.
     pub others: Option<Box<Others>>,

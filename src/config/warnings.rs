@@ -1,6 +1,7 @@
 //! What is doubtful about a configuration that is right: it is accepted, and somebody should look.
 //!
-//! Decides how long before its end a certificate is worth a warning, and that a revocation list is once it is over.
+//! Decides how long before its end a certificate is worth a warning, that a revocation list is once it is over, and
+//! that retries without a budget multiply an outage.
 
 use super::plan::Gateway;
 
@@ -25,6 +26,12 @@ pub fn warnings(gateway: &Gateway, unix_ms: u64) -> Vec<String> {
                 all.push(format!("a revocation list of {who} is past its date: who was revoked since is still believed"));
             }
         }
+    }
+    for upstream in gateway.upstreams.iter().filter(|upstream| upstream.pool.upstream.retries.is_unbounded) {
+        all.push(format!(
+            "upstream `{}` has `retries` without a budget: in an outage every request is sent up to {} times",
+            upstream.name, upstream.pool.upstream.retries.attempts
+        ));
     }
     all
 }

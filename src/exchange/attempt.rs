@@ -14,7 +14,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use smallvec::SmallVec;
 
-use super::{Ctx, call, is_websocket, stuck};
+use super::{Ctx, again, call, is_websocket, stuck};
 use crate::clock;
 use crate::config::plan::{Relay, Route};
 use crate::listen::address::LOCAL;
@@ -29,8 +29,10 @@ use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
 use crate::relay::proxied::OnBehalf;
 use crate::relay::receive::make_answer;
+use crate::relay::retries::verdict::{Failed, GivenUp};
 use crate::relay::send::make_head;
 use crate::relay::target::{Chosen, Target};
+use crate::relay::translate::grpc_timeout;
 use crate::relay::tunnel::ClosedBy;
 use crate::relay::upstream::Balance;
 
@@ -53,6 +55,15 @@ pub struct Attempts {
     pub(super) has_learnt: bool,
     /// What carries the connection, where it has TLS.
     link: Option<Arc<Link>>,
+    /// Heads of answers may be ones to try again after.
+    reads_answers: bool,
+    /// There will be another attempt, whatever error ends this one.
+    pub(super) is_decided: bool,
+    /// Nanoseconds to wait before the next one.
+    pub(super) rest: u64,
+    /// Why earlier ones failed, and why there is none after the last; for the log.
+    pub failed: Vec<Failed>,
+    pub no_retry: Option<GivenUp>,
     /// Only the end of the connection tells the end of the answer.
     is_until_close: bool,
     pub(super) has_answer: bool,
@@ -118,7 +129,7 @@ pub fn is_unfit(session: &Session, ctx: &Ctx) -> bool {
 /// The peer of the next attempt.
 pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
-    let (pool, idle) = (relay.upstream.pool.clone(), relay.timeouts.idle);
+    let (pool, idle, is_bounded) = (relay.upstream.pool.clone(), relay.timeouts.idle, relay.timeouts.total.is_some());
     let Ctx { attempts, facts, conn, .. } = ctx;
     let Some(chosen) = &attempts.chosen else { return Err(no_relay()) };
     attempts.number += 1;
@@ -132,11 +143,55 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     };
     attempts.is_h2 = speaks == Protocol::H2;
     attempts.link = None;
+    attempts.reads_answers = pool.upstream.retries.reads_answers();
+    let connect = pool.upstream.timeouts.connect;
+    let within = match pool.upstream.retries.attempt_timeout {
+        None if !is_bounded => connect,
+        limit => bounded_by(connect, limit, conn.as_deref(), attempts.began),
+    };
     let fresh = std::mem::take(&mut attempts.is_fresh);
     let client = pool.upstream.proxy_protocol.and_then(|_| on_behalf(session, conn.as_deref(), facts.client));
-    let mut peer = make_peer(&pool, chosen, Want { fresh, speaks, now: attempts.began, client });
+    let mut peer = make_peer(&pool, chosen, Want { fresh, speaks, now: attempts.began, client, within });
     peer.options.write_timeout = Some(idle);
     Ok(peer)
+}
+
+/// As long as that, and no longer than the attempt and the whole request may take.
+fn bounded_by(time: Duration, attempt: Option<Duration>, conn: Option<&ConnInfo>, now: u64) -> Duration {
+    let left = conn.and_then(|conn| conn.deadline.end()).map(|(end, _)| Duration::from_nanos(end.saturating_sub(now)));
+    let time = attempt.map_or(time, |attempt| attempt.min(time));
+    left.map_or(time, |left| left.min(time)).max(Duration::from_millis(1))
+}
+
+/// The request is with the upstream: so long it may take to the head of its answer.
+fn patience(ctx: &Ctx, relay: &Relay, now: u64) -> Duration {
+    let response = relay.timeouts.response;
+    let Some(limit) = relay.upstream.pool.upstream.retries.attempt_timeout else { return response };
+    // While its client sent, it was the client that took its time.
+    let spent = if ctx.attempts.number > 1 || ctx.attempts.sent == 0 { now.saturating_sub(ctx.attempts.began) } else { 0 };
+    limit.saturating_sub(Duration::from_nanos(spent)).min(response)
+}
+
+/// Begins to count the time that the request may take in all.
+pub fn limit(ctx: &Ctx) {
+    if let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn)
+        && let Some(total) = relay.timeouts.total
+    {
+        conn.deadline.end_all_at(ctx.facts.now.mono.saturating_add(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX)));
+    }
+}
+
+/// Tells the target how long it has.
+fn tell_time(ctx: &Ctx, relay: &Relay, head: &mut RequestHeader) -> Result<()> {
+    let Some((end, _)) = ctx.conn.as_ref().and_then(|conn| conn.deadline.end()) else { return Ok(()) };
+    let left = end.saturating_sub(clock::mono());
+    if let Some(name) = &relay.upstream.pool.upstream.told_in {
+        head.insert_header(name, left / 1_000_000)?;
+    }
+    if ctx.call.is_some() {
+        head.insert_header(grpc_timeout::GRPC_TIMEOUT, grpc_timeout::write(Duration::from_nanos(left)))?;
+    }
+    Ok(())
 }
 
 /// Who the upstream is told that the request is from. Nobody: a process of this machine that has no address.
@@ -174,6 +229,9 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     let Some(target) = &ctx.attempts.target else { return Err(no_relay()) };
     let speech = ctx.call.as_ref().filter(|_| ctx.attempts.is_h2).map(|call| call.speech);
     make_head(&ctx.gateway, route, relay, &ctx.facts, &target.host_header, speech, head);
+    if ctx.call.is_some() || relay.timeouts.total.is_some() {
+        tell_time(ctx, relay, head)?;
+    }
     let sent = head.uri.path_and_query().map_or("", |sent| sent.as_str());
     let rewritten = (sent != ctx.facts.target.path_and_query() && relay.head.rewrite.is_some()).then(|| sent.into());
     ctx.attempts.rewritten = rewritten;
@@ -198,7 +256,8 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         && let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn)
     {
         // The head is the whole request then, and no part of a body will tell that it is complete.
-        conn.deadline.await_head(clock::mono(), relay.timeouts.response);
+        let now = clock::mono();
+        conn.deadline.await_head(now, patience(ctx, relay, now));
     }
     Ok(())
 }
@@ -243,7 +302,10 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Byte
     }
     match (ctx.attempts.has_answer, end || is_websocket(session)) {
         (true, _) => conn.deadline.await_bytes(clock::mono(), idle(ctx, route, relay)),
-        (false, true) => conn.deadline.await_head(clock::mono(), relay.timeouts.response),
+        (false, true) => {
+            let now = clock::mono();
+            conn.deadline.await_head(now, patience(ctx, relay, now));
+        }
         // A call is silent where both sides are.
         (false, false) if ctx.call.is_some() => conn.deadline.await_bytes(clock::mono(), relay.timeouts.idle),
         // While the client still sends, silence is its own.
@@ -259,11 +321,18 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Byte
 }
 
 /// The head of the upstream's answer as it came.
-pub fn upstream_head(ctx: &mut Ctx, head: &ResponseHeader) {
+///
+/// # Errors
+/// It is one to try again after, and there will be another attempt.
+pub fn upstream_head(session: &mut Session, ctx: &mut Ctx, head: &ResponseHeader) -> Result<()> {
+    if ctx.attempts.reads_answers {
+        again::answered(session, ctx, head)?;
+    }
     if ctx.attempts.link.is_some() {
         let has_length = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| head.headers.contains_key(name));
         ctx.attempts.is_until_close = !has_length && !ctx.attempts.is_h2;
     }
+    Ok(())
 }
 
 /// The head of the upstream's answer on its way to the client.
@@ -325,6 +394,7 @@ fn begin_tunnel(ctx: &mut Ctx) {
     let now = clock::now();
     conn.begin_tunnel();
     conn.deadline.await_bytes(now.mono, idle(ctx, route, relay));
+    conn.deadline.end_never();
     if let Some(end) = route.policies.tunnel_end(&ctx.facts) {
         conn.deadline.end_at(now.mono.saturating_add(end.saturating_sub(now.unix_ms).saturating_mul(1_000_000)));
     }

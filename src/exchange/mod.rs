@@ -2,6 +2,7 @@
 //!
 //! Decides nothing: asks `decide.rs`, `relay` and `reply`, and writes what they say.
 
+mod again;
 mod attempt;
 mod call;
 mod fail;
@@ -129,6 +130,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
                 return Ok(true);
             }
             if attempt::choose(session, ctx) {
+                attempt::limit(ctx);
                 call::start(session, ctx);
                 return Ok(false);
             }
@@ -148,6 +150,7 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
     write::refuse(session, ctx, problem).await
 }
 
+pub use self::again::{has_to_rest, rest};
 pub use self::attempt::{answer_head, answer_part, connected, peer, request_head, request_part, upstream_head};
 pub use self::call::trailers;
 pub use self::fail::{connect_failed, failed, give_up};

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -15,7 +16,7 @@ use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
 use super::proxied::ProxyVersion;
 use super::retries::{Retries, RetriesSettings};
 use super::reuse::{PoolSettings, Reuse};
-use super::timeouts::{Timeouts, TimeoutsSettings};
+use super::timeouts::{Timeouts, TimeoutsSettings, told_in};
 use super::tls::{UpstreamTls, UpstreamTlsSettings};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
@@ -46,7 +47,7 @@ pub struct UpstreamSettings {
     /// How long it may take.
     pub timeouts: Option<TimeoutsSettings>,
     /// Whether another attempt is made.
-    pub retries: Option<RetriesSettings>,
+    pub retries: Option<At<RetriesSettings>>,
 }
 
 /// How a target is chosen.
@@ -85,6 +86,8 @@ pub struct Upstream {
     /// None: every target is taken to work.
     pub health: Option<Health>,
     pub timeouts: Timeouts,
+    /// The header in which targets are told how long they have.
+    pub told_in: Option<HeaderName>,
     pub retries: Retries,
 }
 
@@ -103,8 +106,9 @@ impl Upstream {
         let proxy_protocol = proxy_protocol.as_ref().map(|version| version.value);
         let reuse = Reuse::compile(pool.as_ref(), proxy_protocol.is_some(), &mut wrong);
         let health = health.as_ref().map(|settings| Health::compile(settings, &mut wrong));
+        let told_in = told_in(timeouts.as_ref(), &mut wrong);
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
-        let retries = Retries::compile(retries.as_ref(), &mut wrong);
+        let retries = Retries::compile(retries.as_ref(), protocol, &mut wrong);
         if !wrong.is_empty() {
             return Err(wrong);
         }
@@ -122,6 +126,7 @@ impl Upstream {
             hash_by,
             health,
             timeouts,
+            told_in,
             retries,
         })
     }
@@ -194,7 +199,8 @@ pub(crate) mod tests {
         assert_eq!(upstream.balance, Balance::RoundRobin);
         assert_eq!(upstream.retries.attempts, 2);
         assert_eq!(upstream.health, None);
-        let Timeouts { connect, response, idle } = upstream.timeouts;
+        let Timeouts { connect, response, idle, total } = upstream.timeouts;
+        assert_eq!(total, None);
         assert_eq!((connect.as_secs(), response.as_secs(), idle.as_secs()), (1, 15, 60));
 
         let mut written = settings(&[("127.0.0.1:80", 1)]);
@@ -208,8 +214,9 @@ pub(crate) mod tests {
     #[test]
     fn all_mistakes_are_told_at_once() {
         let mut written = settings(&[("a:80", 1), ("A:80", 1), ("b", 1)]);
-        written.retries = Some(RetriesSettings { attempts: at(5) });
-        written.timeouts = Some(TimeoutsSettings { connect: Some(at(Period::seconds(0))), response: None, idle: None });
+        written.retries = Some(at(RetriesSettings { attempts: Some(at(5)), ..Default::default() }));
+        written.timeouts =
+            Some(TimeoutsSettings { connect: Some(at(Period::seconds(0))), response: None, idle: None, total: None, header: None });
         written.health = Some(HealthSettings {
             path: Some(at("healthz".to_owned())),
             every: Some(at(Period::seconds(1))),

@@ -87,6 +87,7 @@ static OTHERS: &[(&str, &Kind)] = &[
     ("relay", &relay::retry::PROTOCOL_ERROR),
     ("relay", &relay::retry::RESPONSE_TIMEOUT),
     ("relay", &relay::connect::TLS_FAILED),
+    ("relay", &relay::timeouts::TOTAL_TIMEOUT),
     ("head", &listen::head::VERSION_UNSUPPORTED),
     ("relay", &relay::tunnel::WEBSOCKET_EXPIRED),
     ("relay", &relay::tunnel::WEBSOCKET_IDLE),

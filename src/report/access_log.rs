@@ -12,6 +12,7 @@ use super::writer::{Sink, To};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 use crate::policy::principal::Identity;
+use crate::relay::retries::verdict::Failed;
 use crate::text::AddressText;
 
 /// One JSON line a request.
@@ -84,6 +85,10 @@ pub struct Line<'a> {
     /// Address of the last target that was tried.
     pub target: &'a str,
     pub attempts: Option<u32>,
+    /// Targets and why each attempt failed, where there was another or there was to be.
+    pub failed: &'a [Failed],
+    /// Why there was no further attempt, where one was to be made.
+    pub no_retry: &'a str,
     /// Bytes of bodies, from and to the client.
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -186,6 +191,8 @@ impl Line<'_> {
             upstream,
             target,
             attempts,
+            failed,
+            no_retry,
             bytes_in,
             bytes_out,
             total_us,
@@ -234,6 +241,8 @@ impl Line<'_> {
         fields.short(r#","upstream":"#, upstream.as_bytes());
         fields.short(r#","target":"#, target.as_bytes());
         fields.number(r#","attempts":"#, attempts.map(u64::from));
+        fields.failed(r#","failed":["#, failed);
+        fields.short(r#","no_retry":"#, no_retry.as_bytes());
         fields.number(r#","bytes_in":"#, Some(bytes_in));
         fields.number(r#","bytes_out":"#, Some(bytes_out));
         fields.number(r#","total_us":"#, total_us);
@@ -271,6 +280,16 @@ impl Fields<'_> {
         }
         if before.len() == 2 {
             self.name("}");
+        }
+    }
+
+    fn failed(&mut self, name: &str, failed: &[Failed]) {
+        for (n, one) in failed.iter().enumerate() {
+            self.name(if n == 0 { name } else { "," });
+            push_string_bounded(self.out, one.to_string().as_bytes(), SHORT);
+        }
+        if !failed.is_empty() {
+            self.out.push(b']');
         }
     }
 
@@ -400,6 +419,9 @@ mod tests {
     use super::*;
     use crate::config::diagnostic::{Place, Source};
     use crate::policy::principal::Tag;
+    use crate::relay::address::Address;
+    use crate::relay::retries::verdict::Cause;
+    use crate::relay::target::Target;
     use serde_json::Value;
     use std::sync::Arc;
 
@@ -440,6 +462,8 @@ mod tests {
     #[test]
     fn a_full_line_has_every_field_in_its_order() {
         let tag = |name: &str, value: &str| Tag { name: name.into(), value: value.into(), series: Default::default() };
+        let target = Arc::new(Target::new("orders".into(), Address::parse("10.0.0.6:8080").unwrap(), Arc::default()));
+        let failed = |cause| Failed { target: target.clone(), cause };
         let caller = Identity { claimed_tags: [tag("tier", "pro"), tag("version", "v2")].into(), ..Identity::default() };
         let line = Line {
             unix_ms: 1_700_000_000_042,
@@ -471,6 +495,8 @@ mod tests {
             upstream: "orders",
             target: "10.0.0.7:8080",
             attempts: Some(2),
+            failed: &[failed(Cause::Status(503)), failed(Cause::Reset)],
+            no_retry: "budget",
             bytes_in: 1,
             bytes_out: 2,
             total_us: Some(30),
@@ -491,7 +517,7 @@ mod tests {
                 r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
                 r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","plan":"gold","subject":"u1","tags":{"tier":"pro","version":"v2"},"status":429,"#,
                 r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","upstream":"orders","target":"10.0.0.7:8080","#,
-                r#""attempts":2,"bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
+                r#""attempts":2,"failed":["10.0.0.6:8080 503","10.0.0.6:8080 reset"],"no_retry":"budget","bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
                 r#""would_refuse":["scope-missing","address-refused"]}"#,
                 "\n"
             )

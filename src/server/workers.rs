@@ -29,8 +29,8 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Pingora's own bound on attempts; ours are counted per request and never more.
-const MOST_ATTEMPTS: usize = 4;
+/// Pingora's own bound on attempts; ours are counted per request, and one more may find out what a target speaks.
+const MOST_ATTEMPTS: usize = 5;
 
 // === impl Workers ===
 

@@ -36,6 +36,7 @@ mod readme;
 mod relay;
 mod reload;
 mod removed_listener;
+mod retries;
 mod schema;
 mod stalled;
 mod stop;

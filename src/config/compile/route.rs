@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::Method;
 
 use super::Wrong;
+use crate::config::diagnostic::Diagnostic;
 use crate::config::diagnostic::INTERPOLATED;
 use crate::config::document::{Document, RouteOwnSettings, RouteSettings};
 use crate::config::effective::Effective;
@@ -64,6 +65,17 @@ impl Parts<'_> {
             (None, None, None) => None,
         };
         let (policies, response, action) = (policies?, response?, action?);
+        let relays = match &action {
+            Action::Upstream(relay) => std::slice::from_ref(&**relay),
+            Action::Respond(_) | Action::Redirect(_) => &[],
+        };
+        let mut relays = relays.iter().chain(others.iter().flat_map(|others| &others.relays));
+        if let Some(idempotent) = &own.idempotent
+            && relays.all(|relay| relay.upstream.pool.upstream.retries.attempts == 1)
+        {
+            let message = "`idempotent` has no effect here: nothing of this route is ever sent again";
+            wrong.add(Diagnostic::at(&idempotent.place, "inert", message).help("remove it, or `attempts: 1` of the upstream's `retries`"));
+        }
         let respond = match &action {
             Action::Respond(fixed) => fixed.code.as_deref().map(|code| (code, fixed.status)),
             Action::Upstream(_) | Action::Redirect(_) => None,
@@ -77,6 +89,7 @@ impl Parts<'_> {
             series: self.state.metrics.route(name, respond),
             shown: self.shown(settings, given, &action, others.as_deref()),
             others,
+            idempotent: own.idempotent.as_ref().map(|idempotent| idempotent.value),
             pattern,
             policies,
             response,

@@ -83,6 +83,8 @@ static OWN: &[(&Family, Read)] = &[
     (&family::UPSTREAM_REQUESTS, |metrics, samples| metrics.upstreams.each(|upstream| upstream.results(samples))),
     (&family::UPSTREAM_BYTES, |metrics, samples| metrics.upstreams.each(|upstream| upstream.bytes(samples))),
     (&family::UPSTREAM_CONNECTIONS, |metrics, samples| metrics.upstreams.each(|upstream| upstream.connections(samples))),
+    (&family::RETRIES, |metrics, samples| metrics.upstreams.each(|upstream| upstream.retries(samples))),
+    (&family::RETRIES_GIVEN_UP, |metrics, samples| metrics.upstreams.each(|upstream| upstream.without_retry(samples))),
     (&family::BUILD_INFO, |_, samples| samples.put(&[env!("CARGO_PKG_VERSION")], 1.0)),
 ];
 

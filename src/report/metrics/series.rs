@@ -11,6 +11,7 @@ use super::family::Samples;
 use super::route::{ByKind, CLASSES, class_of};
 use crate::clock;
 use crate::policy::limits::crowd::Crowd;
+use crate::relay::retries::verdict::{Cause, GivenUp};
 use crate::reply::problem::Kind;
 
 /// The connections and bytes of one listener.
@@ -90,6 +91,8 @@ pub struct UpstreamSeries {
     pub connections_reused: AtomicU64,
     answered: [AtomicU64; CLASSES.len()],
     failed: [AtomicU64; Failure::ALL.len()],
+    again: [AtomicU64; Cause::NAMES.len()],
+    given_up: [AtomicU64; GivenUp::ALL.len()],
 }
 
 /// How an attempt at an upstream failed.
@@ -293,6 +296,36 @@ impl UpstreamSeries {
     pub(super) fn connections(&self, samples: &mut Samples) {
         samples.put(&[&self.name, "new"], self.connections_new.load(Relaxed) as f64);
         samples.put(&[&self.name, "reused"], self.connections_reused.load(Relaxed) as f64);
+    }
+
+    /// Counts a request that is sent again.
+    pub fn again(&self, cause: Cause) {
+        self.again[cause.index()].fetch_add(1, Relaxed);
+    }
+
+    /// Counts one that was to be sent again, and is not.
+    pub fn given_up(&self, why: GivenUp) {
+        self.given_up[why as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Requests of which a target has got something, those that were sent again left out.
+    pub fn requests(&self) -> u64 {
+        let sum = |counters: &[AtomicU64]| counters.iter().map(|counter| counter.load(Relaxed)).sum::<u64>();
+        // After a failed connect there was none to count.
+        let again = sum(&self.again) - self.again[Cause::Connect.index()].load(Relaxed);
+        (self.connections_new.load(Relaxed) + self.connections_reused.load(Relaxed)).saturating_sub(again)
+    }
+
+    pub(super) fn retries(&self, samples: &mut Samples) {
+        for (name, counter) in Cause::NAMES.iter().zip(&self.again) {
+            samples.put(&[&self.name, name], counter.load(Relaxed) as f64);
+        }
+    }
+
+    pub(super) fn without_retry(&self, samples: &mut Samples) {
+        for (why, counter) in GivenUp::ALL.iter().zip(&self.given_up) {
+            samples.put(&[&self.name, why.as_str()], counter.load(Relaxed) as f64);
+        }
     }
 
     pub(super) fn results(&self, samples: &mut Samples) {

@@ -4,6 +4,7 @@ mod authenticators;
 mod callers;
 mod limits;
 mod listeners;
+mod retries;
 mod routes;
 mod server;
 mod tests;
@@ -15,8 +16,17 @@ use super::proof::Proof;
 pub type Row = (&'static str, Proof);
 
 /// The lists. A topic with more than three keys of its own has a list of its own.
-const LISTS: &[&[Row]] =
-    &[server::KEYS, listeners::KEYS, authenticators::KEYS, callers::KEYS, limits::KEYS, upstreams::KEYS, routes::KEYS, tests::KEYS];
+const LISTS: &[&[Row]] = &[
+    server::KEYS,
+    listeners::KEYS,
+    authenticators::KEYS,
+    callers::KEYS,
+    limits::KEYS,
+    upstreams::KEYS,
+    retries::KEYS,
+    routes::KEYS,
+    tests::KEYS,
+];
 
 pub fn rows() -> impl Iterator<Item = &'static Row> {
     LISTS.iter().copied().flatten()

@@ -42,5 +42,7 @@ routes: { r: { match: { path: / }, auth: public, upstream: u } }",
     ("upstreams.*.timeouts.connect", Test("what_cannot_be_reached_is_told_from_what_is_slow_to_accept")),
     ("upstreams.*.timeouts.response", Test("every_fault_of_an_upstream_has_its_answer_and_its_line")),
     ("upstreams.*.timeouts.idle", Test("a_route_may_be_more_patient_than_its_upstream_and_less")),
+    ("upstreams.*.timeouts.total", Test("an_answer_that_is_not_over_in_time_is_cut")),
+    ("upstreams.*.timeouts.header", Test("targets_are_told_how_long_they_have")),
     ("upstreams.*.retries.attempts", TestInstead("as_many_attempts_are_made_as_configured", "2")),
 ];
