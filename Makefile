@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: run edge partners tiers agents build test keys lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
+.PHONY: run edge partners tiers agents cluster build test keys lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
 
 run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
 	$(CARGO) build --release --locked
@@ -17,6 +17,9 @@ partners tiers agents: build  ## serve conf/partners.yaml (or tiers, agents) bef
 	@target/release/sluice test conf/$@.yaml
 	@target/release/sluice echo --address 127.0.0.1:3001 --name one & one=$$!; target/release/sluice echo --address 127.0.0.1:3002 --name two & \
 	trap "kill $$one $$!" EXIT; target/release/sluice run conf/$@.yaml
+
+cluster: build           ## serves conf/cluster: HAProxy before three gateways that share limits over Redis, all on this machine
+	@scripts/cluster.sh target/release/sluice
 
 build: setup
 	$(CARGO) build --release --locked

@@ -73,6 +73,22 @@ pub struct Status {
     /// Files that are read again while the gateway runs: `consumers`, `revocation`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub lists: BTreeMap<String, ListStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits_store: Option<LimitsStoreStatus>,
+}
+
+/// The store over which limits are shared.
+#[derive(Debug, Serialize)]
+pub struct LimitsStoreStatus {
+    pub address: String,
+    /// Whether it answers. Where it does not, each gateway goes on with its part.
+    pub is_up: bool,
+    /// Since when.
+    pub since: Option<Moment>,
+    /// Gateways that share limits, as was last known.
+    pub gateways: u32,
+    /// `ok`, or why it does not answer.
+    pub last_result: String,
 }
 
 /// The configuration that runs.
@@ -233,6 +249,7 @@ pub(crate) mod tests {
                 .into(),
                 key_sets: BTreeMap::new(),
                 lists: BTreeMap::new(),
+                limits_store: None,
             }
         }
     }

@@ -87,6 +87,8 @@ pub struct Facts {
     pub assumed: Option<Arc<serde_json::Value>>,
     /// The consumer whose key is taken to have been sent (`consumer:` in config tests, `--consumer` of `explain`).
     pub assumed_consumer: Option<Arc<str>>,
+    /// Whether the list of what was revoked is asked; not by the tests of a configuration that do not expect it.
+    pub revocable: bool,
 }
 
 /// What a request without a canonical form asked for. Never matched, judged or sent on.
@@ -195,6 +197,7 @@ impl Facts {
             trail: None,
             assumed: None,
             assumed_consumer: None,
+            revocable: true,
         }
     }
 }

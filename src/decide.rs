@@ -10,7 +10,7 @@ use crate::entry;
 use crate::entry::ROUTE_NOT_FOUND;
 use crate::policy::buckets::Buckets;
 use crate::policy::credential::cut;
-use crate::policy::{Answer, Counting, Request, Shadow, Stop};
+use crate::policy::{Answer, Counting, Request, Stop};
 use crate::reply::problem::Problem;
 
 /// What happens to a request that nothing refused.
@@ -72,10 +72,8 @@ pub async fn decide<'g>(
         return Err(Problem::new(&ROUTE_NOT_FOUND).into());
     };
     let choose = |facts: &mut Facts| {
-        if let Some(others) = &route.others
-            && !route.policies.shadows(Shadow::Auth)
-        {
-            facts.chosen = others.choice.of(facts.identity.as_deref());
+        if let Some(others) = &route.others {
+            facts.chosen = others.choice.of(route, &head.headers, facts);
         }
     };
     route.policies.judge(&request, facts, Counting { buckets, plans: &gateway.plans }, choose).await?;
@@ -119,6 +117,7 @@ mod tests {
             claims: None,
             certificate: None,
             consumer: None,
+            revocable: true,
         };
         match simulate(&gateway, &Buckets::new(64 << 10), &asked, crate::clock::now(), false).unwrap().verdict {
             Verdict::Relayed { head, .. } => String::from_utf8(head.raw_path().to_vec()).unwrap(),

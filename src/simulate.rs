@@ -93,6 +93,7 @@ pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, t
     let mut facts = Facts::new(slot, SocketAddr::new(asked.from, 0), scheme, now);
     facts.trail = trail.then(Vec::new);
     facts.assumed = asked.claims.clone().map(Arc::new);
+    facts.revocable = asked.revocable;
     facts.assumed_consumer = asked.consumer.as_deref().map(Arc::from);
     if let (None, Some(_)) = (&listener.settings.tls, &asked.certificate) {
         return Err(format!("`{}` has no `tls`: nobody can show it a certificate", listener.name));

@@ -50,6 +50,7 @@ fn ask(gateway: &Gateway) {
                 claims: None,
                 certificate: None,
                 consumer: None,
+                revocable: true,
             };
             let outcome = simulate(gateway, &buckets, &asked, now, true).expect("a sound request");
             assert!(!text(&tell(gateway, &outcome)).contains("a.b.c"), "a credential is shown");

@@ -124,7 +124,15 @@ fn asked(args: &ExplainArgs) -> Result<Asked, String> {
     };
     let said = Said::Described { method: method.to_owned(), url: url.trim().to_owned(), headers };
     let certificate = args.certificate.as_deref().map(certificate).transpose().map_err(|why| format!("--certificate: {why}"))?;
-    Ok(Asked { said, listener: args.listener.clone(), from: args.from, claims, certificate, consumer: args.consumer.clone() })
+    Ok(Asked {
+        said,
+        listener: args.listener.clone(),
+        from: args.from,
+        claims,
+        certificate,
+        consumer: args.consumer.clone(),
+        revocable: true,
+    })
 }
 
 fn certificate(text: &str) -> Result<Shown, String> {

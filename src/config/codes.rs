@@ -126,6 +126,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("shadow-without-allow", "`auth` is shadowed but `allow` is not."),
     ("shared-identity", "The same claim makes a token two consumers'."),
     ("shared-key", "The same API key belongs to two consumers."),
+    ("shared-not-exact", "A limit is shared that several gateways could not count together well enough to mean anything."),
     ("shared-without-store", "A limit is shared, and there is no store over which."),
     ("standard", "A part of the configuration does not keep to what `standards` lays down."),
     ("tag", "YAML tags are not read."),

@@ -159,7 +159,7 @@ pub struct DefaultsOwnSettings {
     /// Names in `bundles` whose policies apply to every route without a `use` of its own.
     #[serde(rename = "use", default)]
     pub bundles: Vec<At<String>>,
-    /// A name in `upstreams`, for every route that says neither `upstream`, `respond` nor `redirect`.
+    /// A name in `upstreams`, or a choice among several, for every route that says neither `upstream`, `respond` nor `redirect`.
     pub upstream: Option<At<GoesTo>>,
 }
 
@@ -186,7 +186,7 @@ pub struct RouteOwnSettings {
     /// Names in `bundles` whose policies apply; replaces the list of the defaults.
     #[serde(rename = "use")]
     pub bundles: Option<At<Vec<At<String>>>>,
-    /// A name in `upstreams`, or one for each value of a tag of the caller. Exactly one of `upstream`, `respond` and `redirect`.
+    /// A name in `upstreams`, or how it is chosen among several, after the policies: see docs/releasing.md. Exactly one of `upstream`, `respond` and `redirect`.
     pub upstream: Option<At<GoesTo>>,
     /// Whether its requests may be sent twice, whatever their method: what `retries` of the upstream go by. Default: as the method says, and
     /// where a request has an `Idempotency-Key`.
@@ -266,6 +266,17 @@ pub struct ExpectSettings {
     pub status: Option<At<u16>>,
     /// The code of the gateway's own refusal.
     pub code: Option<At<String>>,
+    /// The authenticator that says who calls, or `none`.
+    pub authenticator: Option<At<String>>,
+    /// The consumer that calls, or `none`.
+    pub consumer: Option<At<String>>,
+    /// The subject that calls, such as the `sub` of a token, or `none`.
+    pub subject: Option<At<String>>,
+    /// The plan of the caller, or `none`.
+    pub plan: Option<At<String>>,
+    /// Tags of the caller: a value, `present` or `absent`.
+    #[serde(default)]
+    pub tags: BTreeMap<String, At<String>>,
     /// The upstream that is chosen.
     pub upstream: Option<At<String>>,
     /// Path and query as they go to the upstream.

@@ -97,7 +97,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("tls", "redis"),
     ("sentinel", "redis"),
     ("cluster", "redis"),
-    ("shared", "rate"),
     ("breaker", "targets"),
     ("discovery", "targets"),
     ("tracing", "listeners"),

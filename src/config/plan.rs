@@ -33,7 +33,8 @@ use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
 use crate::report::metrics::Metrics;
 use crate::report::metrics::route::RouteSeries;
-use crate::report::metrics::series::{LimitSeries, ListenerSeries, UpstreamSeries};
+use crate::report::metrics::series::{LimitSeries, ListenerSeries};
+use crate::report::metrics::upstream::UpstreamSeries;
 use crate::report::writer::To;
 
 /// One configuration, compiled.
@@ -122,7 +123,7 @@ pub struct Route {
     /// Whether its requests may be sent twice, where it says so.
     pub idempotent: Option<bool>,
     pub action: Action,
-    /// More ways than the one in `action`, where a tag of the caller chooses.
+    /// More ways than the one in `action`, and what chooses among them.
     pub others: Option<Box<Others>>,
     pub series: Arc<RouteSeries>,
     /// What `sluice routes` shows.
@@ -139,7 +140,7 @@ pub enum Action {
 /// The ways to other upstreams than the default.
 pub struct Others {
     pub choice: Choice,
-    /// In the order of the choice's values.
+    /// In the order in which the choice counts them, from 1.
     pub relays: Vec<Relay>,
 }
 
@@ -176,6 +177,12 @@ pub struct Shown {
 // === impl Route ===
 
 impl Route {
+    /// Names of the upstreams that it may choose among.
+    pub fn upstreams(&self) -> Vec<&str> {
+        let others = self.others.iter().flat_map(|others| &others.relays);
+        self.relay(0).into_iter().chain(others).map(|relay| &*relay.upstream.name).collect()
+    }
+
     /// The way to the upstream that was chosen (see [`Facts::chosen`](crate::ctx::Facts::chosen)), where it has one.
     pub fn relay(&self, chosen: usize) -> Option<&Relay> {
         match &self.action {

@@ -3,14 +3,17 @@
 //! The innermost place wins. An error in one value does not hide those in others: the value is left out and the whole is read again.
 //! Does not know the settings themselves; what a value means is said where its type is.
 
+mod key;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::fmt::Display;
 
+use serde::Deserialize;
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, forward_to_deserialize_any};
 
+use self::key::KeyReader;
 use super::diagnostic::{Diagnostic, Place};
 use super::keys::not_supported;
 use super::read_error::{ReadError, What, address, in_words, short};
@@ -62,8 +65,6 @@ struct Items<'a, 's> {
     left_out: &'a RefCell<HashSet<usize>>,
     skipped: &'s Cell<bool>,
 }
-
-struct KeyReader<'a>(&'a str);
 
 // === impl Reader ===
 
@@ -340,7 +341,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     }
 }
 
-// === impl Entries, Items, KeyReader ===
+// === impl Entries, Items ===
 
 impl<'de> MapAccess<'de> for Entries<'de, '_> {
     type Error = ReadError;
@@ -353,7 +354,7 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
             }
             self.value = Some((key, node));
             return seed
-                .deserialize(KeyReader(&key.text))
+                .deserialize(KeyReader(key))
                 .map(Some)
                 .map_err(|e: ReadError| e.placed(&key.place, &key.place, None).caused_by(node));
         }
@@ -380,18 +381,5 @@ impl<'de> SeqAccess<'de> for Items<'de, '_> {
             return seed.deserialize(reader).map(Some).map_err(|e| e.placed(&node.place, &node.place, None).caused_by(node));
         }
         Ok(None)
-    }
-}
-
-impl<'de> Deserializer<'de> for KeyReader<'_> {
-    type Error = ReadError;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
-        visitor.visit_str(self.0)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
-        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
     }
 }

@@ -14,9 +14,9 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use smallvec::SmallVec;
 
+use super::time::{bounded_by, idle, patience, tell_time};
 use super::{Ctx, again, call, is_websocket, stuck};
 use crate::clock;
-use crate::config::plan::{Relay, Route};
 use crate::listen::address::LOCAL;
 use crate::listen::conn::ConnInfo;
 use crate::relay::address::Spot;
@@ -32,7 +32,6 @@ use crate::relay::receive::make_answer;
 use crate::relay::retries::verdict::{Failed, GivenUp};
 use crate::relay::send::make_head;
 use crate::relay::target::{Chosen, Target};
-use crate::relay::translate::grpc_timeout;
 use crate::relay::tunnel::ClosedBy;
 use crate::relay::upstream::Balance;
 
@@ -70,7 +69,7 @@ pub struct Attempts {
     /// The last one that was tried; for the log.
     pub target: Option<Arc<Target>>,
     /// When the last attempt began, and how long upstreams have taken in all.
-    began: u64,
+    pub(super) began: u64,
     pub upstream_ns: u64,
     /// The status that an upstream answered.
     pub status: Option<u16>,
@@ -154,44 +153,6 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let mut peer = make_peer(&pool, chosen, Want { fresh, speaks, now: attempts.began, client, within });
     peer.options.write_timeout = Some(idle);
     Ok(peer)
-}
-
-/// As long as that, and no longer than the attempt and the whole request may take.
-fn bounded_by(time: Duration, attempt: Option<Duration>, conn: Option<&ConnInfo>, now: u64) -> Duration {
-    let left = conn.and_then(|conn| conn.deadline.end()).map(|(end, _)| Duration::from_nanos(end.saturating_sub(now)));
-    let time = attempt.map_or(time, |attempt| attempt.min(time));
-    left.map_or(time, |left| left.min(time)).max(Duration::from_millis(1))
-}
-
-/// The request is with the upstream: so long it may take to the head of its answer.
-fn patience(ctx: &Ctx, relay: &Relay, now: u64) -> Duration {
-    let response = relay.timeouts.response;
-    let Some(limit) = relay.upstream.pool.upstream.retries.attempt_timeout else { return response };
-    // While its client sent, it was the client that took its time.
-    let spent = if ctx.attempts.number > 1 || ctx.attempts.sent == 0 { now.saturating_sub(ctx.attempts.began) } else { 0 };
-    limit.saturating_sub(Duration::from_nanos(spent)).min(response)
-}
-
-/// Begins to count the time that the request may take in all.
-pub fn limit(ctx: &Ctx) {
-    if let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn)
-        && let Some(total) = relay.timeouts.total
-    {
-        conn.deadline.end_all_at(ctx.facts.now.mono.saturating_add(u64::try_from(total.as_nanos()).unwrap_or(u64::MAX)));
-    }
-}
-
-/// Tells the target how long it has.
-fn tell_time(ctx: &Ctx, relay: &Relay, head: &mut RequestHeader) -> Result<()> {
-    let Some((end, _)) = ctx.conn.as_ref().and_then(|conn| conn.deadline.end()) else { return Ok(()) };
-    let left = end.saturating_sub(clock::mono());
-    if let Some(name) = &relay.upstream.pool.upstream.told_in {
-        head.insert_header(name, left / 1_000_000)?;
-    }
-    if ctx.call.is_some() {
-        head.insert_header(grpc_timeout::GRPC_TIMEOUT, grpc_timeout::write(Duration::from_nanos(left)))?;
-    }
-    Ok(())
 }
 
 /// Who the upstream is told that the request is from. Nobody: a process of this machine that has no address.
@@ -399,14 +360,6 @@ fn begin_tunnel(ctx: &mut Ctx) {
         conn.deadline.end_at(now.mono.saturating_add(end.saturating_sub(now.unix_ms).saturating_mul(1_000_000)));
     }
     route.series.tunnels().open();
-}
-
-/// The silence that is allowed.
-pub(super) fn idle(ctx: &Ctx, route: &Route, relay: &Relay) -> Duration {
-    match &route.policies.websocket {
-        Some(websocket) if ctx.attempts.is_tunnel => websocket.idle.unwrap_or(relay.timeouts.idle),
-        Some(_) | None => relay.timeouts.idle,
-    }
 }
 
 /// A piece of the answer's body on its way to the client.

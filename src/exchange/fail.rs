@@ -6,7 +6,8 @@ use http::header;
 use pingora_core::{Error, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
-use super::attempt::{idle, note_latency};
+use super::attempt::note_latency;
+use super::time::idle;
 use super::{Ctx, again, answered, call, end_after_this, write};
 use crate::clock;
 use crate::relay::connect::OTHER_PROTOCOL;
@@ -18,7 +19,7 @@ use crate::relay::target::Chosen;
 use crate::relay::timeouts::TOTAL_TIMEOUT;
 use crate::relay::tunnel::in_tunnel;
 use crate::reply::problem::{Kind, Problem};
-use crate::report::metrics::series::Failure;
+use crate::report::metrics::upstream::Failure;
 
 /// A connection could not be made: another target, if there is one.
 pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {

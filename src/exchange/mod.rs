@@ -8,6 +8,7 @@ mod call;
 mod fail;
 mod finish;
 mod stuck;
+mod time;
 mod wait;
 mod write;
 
@@ -130,7 +131,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
                 return Ok(true);
             }
             if attempt::choose(session, ctx) {
-                attempt::limit(ctx);
+                time::limit(ctx);
                 call::start(session, ctx);
                 return Ok(false);
             }

@@ -6,12 +6,12 @@ use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Version};
 use pingora_proxy::Session;
 
-use super::attempt::idle;
+use super::time::idle;
 use super::{Ctx, write};
 use crate::relay::retry::{IDLE_TIMEOUT, RESPONSE_TIMEOUT};
 use crate::relay::tunnel::in_tunnel;
 use crate::reply::problem::{Kind, Problem};
-use crate::report::metrics::series::Failure;
+use crate::report::metrics::upstream::Failure;
 
 /// What the log says of a head.
 #[derive(Clone, Debug)]

@@ -243,7 +243,7 @@ impl Auth {
         for authenticator in list {
             match find(authenticator, request, facts).await? {
                 Found::One(identity) => {
-                    if let Some(revocations) = &self.revocations {
+                    if let Some(revocations) = self.revocations.as_ref().filter(|_| facts.revocable) {
                         let certificate = client_certificate::CHALLENGE;
                         let challenge = match &authenticator.method {
                             Method::ApiKey(keys) => Some(keys.challenge()),

@@ -22,7 +22,8 @@ use super::limits::places::{self, Place};
 use super::limits::quota::Quota;
 use super::limits::refusal::refusal;
 pub use super::limits::refusal::{KIND, is_own};
-use super::limits::sharing::{self, Taken};
+use super::limits::shared::exactness;
+use super::limits::sharing;
 use super::limits::throttle::{ThrottleSettings, Waiting};
 use super::limits::used::Used;
 use super::{Request, Stop};
@@ -75,6 +76,8 @@ pub struct PlanSettings {
     pub quota: Option<At<Quota>>,
     /// In which the hours, days and months of the `quota` begin. Default UTC.
     pub time_zone: Option<At<String>>,
+    /// `true`: the gateways with the same `server.limits_store` count together.
+    pub shared: Option<At<bool>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -146,6 +149,8 @@ pub struct Counted {
     pub key: String,
     /// How much, such as `100/m` or `quota of 1000/day in Europe/Berlin`.
     pub rate: String,
+    /// How exact it is, where several gateways count together.
+    pub shared: Option<String>,
     /// The upstream, where it counts at each of its own.
     pub upstream: Option<String>,
 }
@@ -194,11 +199,15 @@ impl RateLimits {
             true => SmallVec::new(),
             false => self.take_places(request, facts, buckets)?,
         };
-        let taken = match self.shared.is_empty() {
-            true => Taken::default(),
-            false => sharing::take(&self.shared, request, facts, buckets)?,
-        };
-        self.charge(request, facts, buckets, plans, &taken.alone).inspect_err(|_| taken.give_back(buckets))?;
+        let plan = if self.with_plan { plan_of(facts, plans) } else { None };
+        let (plan, shared) = if plan.is_some_and(Limit::is_shared) { (None, plan) } else { (plan, None) };
+        if self.shared.is_empty() && shared.is_none() {
+            self.charge(request, facts, buckets, plan, &[])?;
+        } else {
+            let taken = sharing::take(&self.shared, shared, request, facts, buckets)?;
+            self.charge(request, facts, buckets, plan, &taken.alone).inspect_err(|_| taken.give_back(buckets))?;
+            taken.keep(facts);
+        }
         facts.places.extend(places);
         Ok(())
     }
@@ -227,18 +236,18 @@ impl RateLimits {
         request: &Request<'_>,
         facts: &mut Facts,
         buckets: &Buckets,
-        plans: &[Arc<Limit>],
-        alone: &[(usize, Pace)],
+        plan: Option<&Limit>,
+        alone: &[(&Limit, Option<&Used>, Pace)],
     ) -> Result<(), Stop> {
         // Most routes of most gateways: nothing to count.
-        if self.limits.is_empty() && alone.is_empty() && !(self.with_plan && facts.identity.is_some()) {
+        if self.limits.is_empty() && alone.is_empty() && plan.is_none() {
             return Ok(());
         }
         let mut counted: SmallVec<[(&Limit, Option<&Used>, &'static str); 8]> = SmallVec::new();
         let mut askings: SmallVec<[Asking<'_>; 8]> = SmallVec::new();
         let mut waiting: SmallVec<[(usize, Waiting); 1]> = SmallVec::new();
-        for (limit, used) in self.applying(facts, plans) {
-            let identity = used.map_or_else(|| limit.identity(None), |used| used.identity(facts.chosen));
+        for (limit, used) in applying(&self.limits, facts, plan) {
+            let identity = sharing::identity_of(limit, used, facts);
             let key = Key::choose(limit.by(), request, facts);
             counted.push((limit, used, key.kind()));
             let (bucket, pace) = (key.bucket(buckets, identity), limit.pace());
@@ -251,11 +260,10 @@ impl RateLimits {
             }
             askings.push(Asking { identity, key: bucket, pace, bounds: limit.bounds(facts.now), patience });
         }
-        for (index, pace) in alone {
-            let Some(used) = self.shared.get(*index) else { continue };
-            let (limit, identity) = (&*used.limit, used.identity(facts.chosen));
+        for (limit, used, pace) in alone {
+            let (limit, identity) = (*limit, sharing::identity_of(limit, *used, facts));
             let key = Key::choose(limit.by(), request, facts);
-            counted.push((limit, Some(used), key.kind()));
+            counted.push((limit, *used, key.kind()));
             let key = key.bucket(buckets, identity);
             askings.push(Asking { identity, key, pace, bounds: limit.bounds(facts.now), patience: 0 });
         }
@@ -305,20 +313,21 @@ impl RateLimits {
         let count = |(limit, used): (&Limit, Option<&Used>)| {
             let key = Key::choose(limit.by(), request, facts);
             let upstream = used.and_then(|used| used.at(facts.chosen)).map(|at| at.upstream.to_string());
-            Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe(), upstream }
+            let shared = limit.is_shared().then(|| exactness(limit.pace().size()));
+            Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe(), shared, upstream }
         };
-        let applies = |used: &&Used| used.admits(facts.identity.as_deref());
-        let places = self.places.iter().chain(&self.shared).filter(applies).map(|used| (&*used.limit, Some(used)));
-        self.applying(facts, plans).chain(places).map(count).collect()
-    }
-
-    fn applying<'a>(&'a self, facts: &Facts, plans: &'a [Arc<Limit>]) -> impl Iterator<Item = (&'a Limit, Option<&'a Used>)> {
-        let identity = facts.identity.as_deref();
-        let own = self.limits.iter().filter(move |used| used.admits(identity)).map(|used| (&*used.limit, Some(used)));
         let plan = if self.with_plan { plan_of(facts, plans) } else { None };
-        let beside = plan.and_then(|plan| plan.beside()).map(|quota| &**quota);
-        own.chain(plan.into_iter().chain(beside).map(|plan| (plan, None)))
+        let places = applying(&self.places, facts, None).chain(applying(&self.shared, facts, None));
+        applying(&self.limits, facts, plan).chain(places).map(count).collect()
     }
+}
+
+/// Those of `limits` that are for the caller, and the caller's plan.
+fn applying<'a>(limits: &'a [Used], facts: &Facts, plan: Option<&'a Limit>) -> impl Iterator<Item = (&'a Limit, Option<&'a Used>)> {
+    let identity = facts.identity.as_deref();
+    let own = limits.iter().filter(move |used| used.admits(identity)).map(|used| (&*used.limit, Some(used)));
+    let beside = plan.and_then(|plan| plan.beside()).map(|quota| &**quota);
+    own.chain(plan.into_iter().chain(beside).map(|plan| (plan, None)))
 }
 
 /// An identity may be remembered from before a reload, when its plan stood elsewhere: the index is a hint, the name decides.
@@ -388,7 +397,7 @@ mod tests {
         Arc::new(
             Limit::compile_plan(
                 name,
-                &PlanSettings { rate: Some(at(1, Rate::parse(rate).unwrap())), burst: None, quota: None, time_zone: None },
+                &PlanSettings { rate: Some(at(1, Rate::parse(rate).unwrap())), burst: None, quota: None, time_zone: None, shared: None },
             )
             .unwrap(),
         )
@@ -460,7 +469,8 @@ mod tests {
         ] {
             assert_eq!(judge(&limits, &call, &buckets, &[]).1.charges[0].key_kind, kind);
             let explained = limits.explain(&Request { head: &call.head() }, &call.facts(), &[]);
-            assert_eq!(explained, [Counted { limit: "x".into(), key_kind: kind, key: key.into(), rate: "10/s".into(), upstream: None }]);
+            let rate = "10/s".into();
+            assert_eq!(explained, [Counted { limit: "x".into(), key_kind: kind, key: key.into(), rate, shared: None, upstream: None }]);
         }
     }
 
@@ -602,7 +612,7 @@ mod tests {
     fn a_plan_with_a_rate_and_a_quota_tells_both_and_charges_both_or_neither() {
         let quota = Some(at(1, Quota::parse("3/month").unwrap()));
         let rate = Some(at(1, Rate::parse("2/h").unwrap()));
-        let plan = Limit::compile_plan("free", &PlanSettings { rate, burst: None, quota, time_zone: None }).unwrap();
+        let plan = Limit::compile_plan("free", &PlanSettings { rate, burst: None, quota, time_zone: None, shared: None }).unwrap();
         let (buckets, plans, limits) = (Buckets::new(0), [Arc::new(plan)], route(&[]));
         let acme = |now: u64| Call { now, ..Call::by(api_key("acme", "k1", Some(("free", 0)))) };
         let told = |now: u64| {

@@ -7,7 +7,7 @@
 mod draw;
 pub mod hash_by;
 pub mod latency;
-mod maglev;
+pub(in crate::relay) mod maglev;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

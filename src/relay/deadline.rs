@@ -78,12 +78,12 @@ impl Deadline {
 
     /// The call ends then, however busy it is: its caller waits no longer.
     pub fn end_call_at(&self, mono: u64) {
-        self.end.store(mono & !3 | 1, Relaxed);
+        self.end.store((mono & !3) | 1, Relaxed);
     }
 
     /// The exchange ends then, however often it was tried.
     pub fn end_all_at(&self, mono: u64) {
-        self.end.store(mono & !3 | 2, Relaxed);
+        self.end.store((mono & !3) | 2, Relaxed);
     }
 
     /// A tunnel goes on for as long as it likes.

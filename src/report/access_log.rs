@@ -3,33 +3,15 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+mod settings;
 
+pub use self::settings::{AccessLogSettings, LogFormat};
 use super::civil::rfc3339;
 use super::json::{push_escaped_bounded, push_string, push_string_bounded};
-use super::writer::{Sink, To};
-use crate::config::diagnostic::Diagnostic;
-use crate::config::types::At;
+use super::writer::Sink;
 use crate::policy::principal::Identity;
 use crate::relay::retries::verdict::Failed;
 use crate::text::AddressText;
-
-/// One JSON line a request.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AccessLogSettings {
-    /// `stdout` (default), or a file, reopened on SIGUSR1.
-    pub to: Option<At<String>>,
-    /// `json`, the only one.
-    pub format: Option<LogFormat>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    Json,
-}
 
 /// At most so many bytes of a path, a query or a user agent are logged.
 pub const LONG: usize = 2048;
@@ -110,37 +92,6 @@ pub struct Line<'a> {
 /// Appends `"name":` and values to a line.
 struct Fields<'v> {
     out: &'v mut Vec<u8>,
-}
-
-// === impl AccessLogSettings ===
-
-impl AccessLogSettings {
-    /// Where lines go. A relative path is relative to the file it stands in. Opens nothing: whether the file can be opened is known
-    /// where it is used, and `check` may run elsewhere.
-    pub fn compile(&self) -> Result<To, Vec<Diagnostic>> {
-        let AccessLogSettings { to, format } = self;
-        match format {
-            None | Some(LogFormat::Json) => {} // the one format that there is
-        }
-        let Some(to) = to else { return Ok(To::Stdout) };
-        match to.as_str() {
-            "stdout" => Ok(To::Stdout),
-            "" | "stderr" | "-" => Err(vec![
-                Diagnostic::at(
-                    &to.place,
-                    "access-log-target",
-                    "`to` is not where an access log can go: expected `stdout` or the path of a file",
-                )
-                .help("standard error is for the process log"),
-            ]),
-            path if path.ends_with('/') => Err(vec![Diagnostic::at(
-                &to.place,
-                "access-log-target",
-                "`to` is a folder: expected `stdout` or the path of a file, such as `/var/log/sluice/access.log`",
-            )]),
-            path => Ok(To::File(to.place.source.path.parent().map_or_else(|| path.into(), |folder| folder.join(path)))),
-        }
-    }
 }
 
 // === impl Line ===
@@ -418,10 +369,12 @@ mod tests {
     use super::super::json::CUT;
     use super::*;
     use crate::config::diagnostic::{Place, Source};
+    use crate::config::types::At;
     use crate::policy::principal::Tag;
     use crate::relay::address::Address;
     use crate::relay::retries::verdict::Cause;
     use crate::relay::target::Target;
+    use crate::report::writer::To;
     use serde_json::Value;
     use std::sync::Arc;
 

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::admin::{ConfigStatus, Figures, KeySetStatus, ListStatus, ListenerStatus, Moment, ReloadStatus, Status, TargetStatus};
+use crate::admin::{
+    ConfigStatus, Figures, KeySetStatus, LimitsStoreStatus, ListStatus, ListenerStatus, Moment, ReloadStatus, Status, TargetStatus,
+};
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::listen::address::Address;
@@ -244,6 +246,7 @@ impl Figures for Shown {
             upstreams,
             key_sets: gateway.authenticators.published().map(|(name, published)| (name.to_owned(), key_set(published))).collect(),
             lists: gateway.authenticators.lists().into_iter().map(|(name, list)| (name.to_owned(), list_status(&*list))).collect(),
+            limits_store: limits_store(&gateway),
         }
     }
 }
@@ -263,6 +266,18 @@ fn key_set(published: &Published) -> KeySetStatus {
         },
         failures: shown.failures,
     }
+}
+
+fn limits_store(gateway: &Gateway) -> Option<LimitsStoreStatus> {
+    let (store, shared) = (gateway.server.limits_store.as_ref()?, &gateway.buckets.shared);
+    let turn = shared.last_turn();
+    Some(LimitsStoreStatus {
+        address: store.address.clone(),
+        is_up: shared.is_up(),
+        since: Some(turn.at).filter(|at| *at > 0).map(Moment),
+        gateways: shared.gateways(),
+        last_result: turn.trouble.clone().unwrap_or_else(|| if shared.is_up() { "ok".to_owned() } else { "not asked yet".to_owned() }),
+    })
 }
 
 fn list_status(list: &dyn Follow) -> ListStatus {

@@ -2,6 +2,7 @@
 //!
 //! Decides when the store counts as gone: it answers an error, or not within a quarter of a second. Then limits go on with this gateway's
 //! part, and it is asked again until it answers. One line in the log at each turn. What follows from it: `policy/limits/shared.rs`.
+//! Windows and signs of life are by the store's clock, which is the same for all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -16,11 +17,12 @@ use crate::config::plan::LimitsStore;
 use crate::ctx::Now;
 use crate::policy::buckets::Buckets;
 use crate::policy::limits::pace::Kind;
-use crate::policy::limits::shared::Due;
+use crate::policy::limits::shared::{Due, SETTLED_EVERY, Said};
+use crate::policy::limits::window::Bounds;
 use crate::report::metrics::{Metrics, family};
 
 /// Between two settlements.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(SETTLED_EVERY);
 /// Between two signs of life, and how long one counts.
 const ALIVE_MS: u64 = 1_000;
 const COUNTS_MS: u64 = 4_000;
@@ -28,6 +30,9 @@ const COUNTS_MS: u64 = 4_000;
 const PATIENCE: Duration = Duration::from_millis(250);
 const CONNECT: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(500);
+/// How long a window is kept after its end, for those who settle late.
+const KEPT_MS: i64 = 60_000;
+const MINUTE_MS: i64 = 60_000;
 /// Callers that are settled in one go.
 const BATCH: usize = 1_000;
 
@@ -35,12 +40,12 @@ const BATCH: usize = 1_000;
 /// store's clock. Charged whether it fits or not.
 const BUCKET: &str = "local t = redis.call('TIME') local now = t[1] * 1000000 + t[2] \
     local step, full = ARGV[2] / 1000, ARGV[3] / 1000 \
-    local tat = math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + ARGV[1] * step \
-    if tonumber(ARGV[1]) > 0 then redis.call('SET', KEYS[1], string.format('%.3f', tat), 'PX', math.ceil((tat - now) / 1000) + 1000) end \
+    local tat = math.max(math.max(tonumber(redis.call('GET', KEYS[1]) or 0), now) + ARGV[1] * step, now) \
+    if tonumber(ARGV[1]) ~= 0 then redis.call('SET', KEYS[1], string.format('%.3f', tat), 'PX', math.ceil((tat - now) / 1000) + 1000) end \
     return string.format('%.3f', (full - (tat - now)) / step)";
-/// ARGV of a window: what is owed, how many in all, milliseconds for which it is kept.
-const WINDOW: &str = "local count = redis.call('INCRBY', KEYS[1], ARGV[1]) redis.call('PEXPIRE', KEYS[1], ARGV[3]) \
-    return tostring(ARGV[2] - count)";
+/// KEYS of a window: its own and, of a sliding one, that of the one before. ARGV: what is owed, milliseconds for which it is kept.
+const WINDOW: &str = "local count = redis.call('INCRBY', KEYS[1], ARGV[1]) redis.call('PEXPIRE', KEYS[1], ARGV[2]) \
+    return count .. ' ' .. (KEYS[2] and redis.call('GET', KEYS[2]) or 0)";
 
 /// The thread that settles, until it is dropped.
 pub struct Settler {
@@ -116,6 +121,12 @@ async fn run(store: &LimitsStore, buckets: &Buckets, figures: &StoreFigures, is_
             }
             Err(why) => why,
         };
+        let since = if buckets.shared.is_up() || figures.failures.load(Relaxed) == 0 {
+            clock::now().unix_ms
+        } else {
+            buckets.shared.last_turn().at
+        };
+        buckets.shared.note(since, Some(why.to_string()));
         buckets.shared.set_up(false);
         figures.up.store(0, Relaxed);
         figures.failures.fetch_add(1, Relaxed);
@@ -140,12 +151,15 @@ async fn connect(store: &LimitsStore, buckets: &Buckets) -> Result<Link, RedisEr
     let info: ConnectionInfo = address.into_connection_info()?.set_redis_settings(login);
     let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(PATIENCE));
     let mut connection = Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
-    // The hashes of callers are under one seed, which whoever comes first has chosen.
-    let mut seed = [0; 16];
-    let _ = getrandom::fill(&mut seed);
-    let seed: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
+    // The hashes of callers are under one seed, which whoever comes first has chosen. A store that has lost it gets back the one in use.
+    let [low, high] = buckets.shared.seed();
+    let mut seed = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
+    if seed == [0; 16] {
+        let _ = getrandom::fill(&mut seed);
+    }
+    let seed = format!("{:032x}", u128::from_le_bytes(seed));
     let name = format!("{}:seed", store.prefix);
-    let (seed, bucket, window): (String, String, String) = redis::pipe()
+    let (seed, bucket, window, time): (String, String, String, (u64, u64)) = redis::pipe()
         .cmd("SET")
         .arg(&name)
         .arg(seed)
@@ -159,10 +173,12 @@ async fn connect(store: &LimitsStore, buckets: &Buckets) -> Result<Link, RedisEr
         .cmd("SCRIPT")
         .arg("LOAD")
         .arg(WINDOW)
+        .cmd("TIME")
         .query_async(&mut connection)
         .await?;
     let seed = u128::from_str_radix(&seed, 16).unwrap_or_default();
     buckets.shared.set_seed([seed as u64, (seed >> 64) as u64]);
+    buckets.shared.set_clock(time.0 * 1_000 + time.1 / 1_000, clock::now().unix_ms);
     Ok(Link { connection, bucket, window })
 }
 
@@ -179,10 +195,10 @@ async fn serve(
     let (mut told, mut alive) = (false, 0);
     let members = format!("{}:gateways", store.prefix);
     loop {
-        let now = clock::now();
+        let now = buckets.shared.now(clock::now());
         if now.unix_ms.saturating_sub(alive) >= ALIVE_MS {
             alive = now.unix_ms;
-            let (gateways,): (u32,) = redis::pipe()
+            let (gateways, time): (u32, (u64, u64)) = redis::pipe()
                 .cmd("ZADD")
                 .arg(&members)
                 .arg(now.unix_ms)
@@ -195,11 +211,14 @@ async fn serve(
                 .ignore()
                 .cmd("ZCARD")
                 .arg(&members)
+                .cmd("TIME")
                 .query_async(&mut link.connection)
                 .await?;
+            buckets.shared.set_clock(time.0 * 1_000 + time.1 / 1_000, clock::now().unix_ms);
             buckets.shared.set_gateways(gateways);
             figures.gateways.store(u64::from(gateways), Relaxed);
             if !std::mem::replace(&mut told, true) {
+                buckets.shared.note(clock::now().unix_ms, None);
                 buckets.shared.set_up(true);
                 figures.up.store(1, Relaxed);
                 *was_told_gone = false;
@@ -207,7 +226,7 @@ async fn serve(
             }
         }
         let is_last = is_over.load(Relaxed);
-        for batch in buckets.shared.due().chunks(BATCH) {
+        for batch in buckets.shared.due(now.mono).chunks(BATCH) {
             settle(store, buckets, link, batch, now).await?;
         }
         if is_last {
@@ -222,34 +241,58 @@ async fn settle(store: &LimitsStore, buckets: &Buckets, link: &mut Link, batch: 
     let mut pipe = Pipeline::with_capacity(batch.len());
     for due in batch {
         let pace = &due.pace;
-        let key = format!("{}:{:032x}", store.prefix, due.key);
         match pace.kind() {
             Kind::Bucket => {
                 let step = pace.per() as f64 / f64::from(pace.count());
+                let key = key(store, due.key, None);
                 pipe.cmd("EVALSHA").arg(&link.bucket).arg(1).arg(key).arg(due.owed).arg(step).arg(step * f64::from(pace.size()));
             }
-            Kind::Fixed | Kind::Sliding => {
-                let rest_ms = due.bounds.end.saturating_sub(now.mono) / 1_000_000;
-                // Which window, the same at every gateway, whatever its clock says of the second.
-                let window = (now.unix_ms + rest_ms + 30_000) / 60_000;
-                pipe.cmd("EVALSHA")
-                    .arg(&link.window)
-                    .arg(1)
-                    .arg(format!("{key}:{window}"))
-                    .arg(due.owed)
-                    .arg(pace.size())
-                    .arg(rest_ms + 60_000);
+            Kind::Fixed => {
+                let (window, rest) = window(due, now);
+                pipe.cmd("EVALSHA").arg(&link.window).arg(1).arg(key(store, due.key, Some(window))).arg(due.owed).arg(rest + KEPT_MS);
+            }
+            Kind::Sliding => {
+                let (this, rest) = window(due, now);
+                let length = (due.bounds.length / 1_000_000) as i64;
+                let (last, _) =
+                    window(&Due { bounds: Bounds { end: due.bounds.end.saturating_sub(due.bounds.length), ..due.bounds }, ..*due }, now);
+                let (this, last) = (key(store, due.key, Some(this)), key(store, due.key, Some(last)));
+                pipe.cmd("EVALSHA").arg(&link.window).arg(2).arg(this).arg(last).arg(due.owed).arg(rest + length + KEPT_MS);
             }
         };
     }
-    let left: Vec<String> = pipe.query_async(&mut link.connection).await?;
+    let said: Vec<String> = pipe.query_async(&mut link.connection).await?;
     let now = clock::mono();
-    for (due, left) in batch.iter().zip(left) {
-        if let Ok(left) = left.parse() {
-            buckets.shared.settled(due, left, now);
+    for (due, said) in batch.iter().zip(said) {
+        let said = match (due.pace.kind(), said.split_once(' ')) {
+            (Kind::Bucket, _) => said.parse().ok().map(Said::Bucket),
+            (Kind::Fixed | Kind::Sliding, Some((count, before))) => {
+                count.parse().ok().zip(before.parse().ok()).map(|(count, before)| Said::Window(count, before))
+            }
+            (Kind::Fixed | Kind::Sliding, None) => None,
+        };
+        if let Some(said) = said {
+            buckets.shared.settled(due, said, now);
         }
     }
     Ok(())
+}
+
+/// What belongs to one caller of one limit lies together, in a cluster too.
+fn key(store: &LimitsStore, caller: u128, window: Option<i64>) -> String {
+    match window {
+        None => format!("{}:{{{caller:032x}}}", store.prefix),
+        Some(window) => format!("{}:{{{caller:032x}}}:{window}", store.prefix),
+    }
+}
+
+/// Which window, the same at every gateway, and the milliseconds until it ends: by the minute in which it does, as calendars and windows of
+/// minutes do, or by how many of its length there were since 1970.
+fn window(due: &Due, now: Now) -> (i64, i64) {
+    let rest = (due.bounds.end as i64 - now.mono as i64) / 1_000_000;
+    let length = (due.bounds.length / 1_000_000).max(1) as i64;
+    let unit = if length % MINUTE_MS == 0 { MINUTE_MS } else { length };
+    ((now.unix_ms as i64 + rest + unit / 2).div_euclid(unit), rest.max(0))
 }
 
 #[cfg(test)]
@@ -261,7 +304,6 @@ mod tests {
     use crate::config::types::Rate;
     use crate::policy::buckets::Asking;
     use crate::policy::limits::pace::Pace;
-    use crate::policy::limits::window::Bounds;
 
     /// A store on a free port; it ends with the test.
     struct Redis(Child);
@@ -295,20 +337,28 @@ mod tests {
             std::thread::yield_now();
         }
         let pace = Pace::new(Rate::parse("1000/s").unwrap(), 1000).unwrap();
-        let (admitted, most) = (AtomicU64::new(0), AtomicU64::new(0));
+        // One caller comes to all alike, another nearly always to the first. Both want twice what there is.
+        let loads = [(7, [2, 2, 2]), (8, [4, 1, 1])];
+        let counts: Vec<_> = loads.iter().map(|_| (AtomicU64::new(0), AtomicU64::new(0))).collect();
         let begin = clock::mono();
         std::thread::scope(|scope| {
-            for gateway in &gateways {
-                let (admitted, most, pace) = (&admitted, &most, &pace);
+            for (at, gateway) in gateways.iter().enumerate() {
+                let (counts, pace) = (&counts, &pace);
                 scope.spawn(move || {
+                    let mut asked = [0; 2];
                     while clock::mono() - begin < 10_000_000_000 {
-                        let now = clock::mono();
-                        // More than there is: two for each millisecond.
-                        let asking = Asking { identity: 1, key: 7, pace, bounds: Bounds::default(), patience: 0 };
-                        if gateway.shared.take(now, &asking).is_some_and(|verdict| verdict.retry_after == 0) {
-                            let so_far = admitted.fetch_add(1, Relaxed) + 1;
-                            let exact = 1_000 + (clock::mono() - begin) / 1_000_000;
-                            most.fetch_max(so_far.saturating_sub(exact), Relaxed);
+                        for (index, (key, per_ms)) in loads.iter().enumerate() {
+                            let (admitted, most) = &counts[index];
+                            // As many as are due by now, however busy the machine is.
+                            while asked[index] < per_ms[at] * (clock::mono() - begin) / 1_000_000 {
+                                asked[index] += 1;
+                                let asking = Asking { identity: 1, key: *key, pace, bounds: Bounds::default(), patience: 0 };
+                                if gateway.shared.take(clock::mono(), &asking).is_some_and(|verdict| verdict.retry_after == 0) {
+                                    let so_far = admitted.fetch_add(1, Relaxed) + 1;
+                                    let exact = 1_000 + (clock::mono() - begin) / 1_000_000;
+                                    most.fetch_max(so_far.saturating_sub(exact), Relaxed);
+                                }
+                            }
                         }
                         std::thread::park_timeout(Duration::from_micros(500));
                     }
@@ -316,8 +366,11 @@ mod tests {
             }
         });
         let exact = 1_000.0 + (clock::mono() - begin) as f64 / 1e6;
-        let admitted = admitted.load(Relaxed) as f64;
-        assert!((admitted / exact - 1.0).abs() < 0.02, "{admitted} of {exact}");
-        assert!(most.load(Relaxed) <= 1_000 / 3, "{most:?} too many at some moment: more than one part");
+        for ((_, load), (admitted, most)) in loads.iter().zip(counts) {
+            let (admitted, most) = (admitted.into_inner() as f64, most.into_inner());
+            println!("{load:?}: {admitted} admitted of {exact}, at most {most} too many at some moment");
+            assert!((admitted / exact - 1.0).abs() < 0.02, "{load:?}: {admitted} of {exact}");
+            assert!(most <= 1_000 / 3, "{load:?}: {most} too many at some moment: more than one lease");
+        }
     }
 }

@@ -27,6 +27,8 @@ pub struct Asked {
     pub certificate: Option<Shown>,
     /// Stands for a key of this consumer.
     pub consumer: Option<String>,
+    /// Whether the list of what was revoked is asked.
+    pub revocable: bool,
 }
 
 /// A certificate of a client's.
@@ -84,7 +86,7 @@ enum Headers {
 impl Asked {
     /// A request from somebody, to the first listener.
     pub fn of(said: Said) -> Asked {
-        Asked { said, listener: None, from: SOMEBODY, claims: None, certificate: None, consumer: None }
+        Asked { said, listener: None, from: SOMEBODY, claims: None, certificate: None, consumer: None, revocable: true }
     }
 
     /// One line of a file of requests, a JSON object: `url`, and optionally `method`, `headers` (a mapping, or a list of pairs where a
@@ -113,7 +115,15 @@ impl Asked {
             None => None,
             Some(told) => Some(Shown::Described(described(&told)?.into())),
         };
-        Ok(Asked { said, listener, from: from.unwrap_or(SOMEBODY), claims: claims.map(Value::Object), certificate, consumer })
+        Ok(Asked {
+            said,
+            listener,
+            from: from.unwrap_or(SOMEBODY),
+            claims: claims.map(Value::Object),
+            certificate,
+            consumer,
+            revocable: true,
+        })
     }
 }
 

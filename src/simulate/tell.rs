@@ -87,14 +87,15 @@ fn hide_interpolated(gateway: &Gateway, told: &mut Value) {
 
 fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, told: &mut Value) {
     let facts = &outcome.facts;
-    let identity = facts.identity.as_deref();
     match &outcome.verdict {
         Verdict::Relayed { upstream, head } => {
             let before = outcome.head.as_ref().map(|head| head.headers.clone()).unwrap_or_default();
             let (added, removed) = difference(gateway, &before, &head.headers);
             told["upstream"] = json!(upstream);
-            if let Some(others) = route.and_then(|route| route.others.as_ref()) {
-                told["upstream_because"] = json!(others.choice.because(identity));
+            if let Some((route, head)) = route.zip(outcome.head.as_ref())
+                && let Some(others) = &route.others
+            {
+                told["upstream_because"] = json!(others.choice.because(route, &head.headers, facts, &route.upstreams()));
             }
             told["upstream_path"] = json!(head.uri.path_and_query().map(|path| hidden(gateway, path.as_str())));
             told["headers"] = json!({ "added": added, "removed": removed });
@@ -203,6 +204,7 @@ fn limits(gateway: &Gateway, outcome: &Outcome) -> Vec<Value> {
         json!({
             "limit": charge.limit.to_string(), "key_kind": charge.key_kind, "key": of(&charge.limit).map(|of| of.key.clone()), "rate": of(&charge.limit).map(|of| of.rate.clone()),
             "size": charge.size, "remaining": charge.remaining, "retry_after": charge.retry_after, "wait_ms": charge.wait_ms,
+            "shared": of(&charge.limit).and_then(|of| of.shared.clone()),
             "upstream": of(&charge.limit).map(|of| of.upstream.clone()),
         })
     });
@@ -296,7 +298,8 @@ pub fn text(told: &Value) -> String {
         let wait = limit["retry_after"].as_u64().filter(|wait| *wait > 0);
         let rate = limit["rate"].as_str().filter(|rate| rate.contains(' ')).map(|rate| format!(" ({rate})")).unwrap_or_default();
         let delay = limit["wait_ms"].as_u64().filter(|wait| *wait > 0).map(|wait| format!(", waits {wait} ms")).unwrap_or_default();
-        what + &rate + &delay + &wait.map(|wait| format!(", the next in {wait} s")).unwrap_or_default()
+        let shared = limit["shared"].as_str().map(|shared| format!("; {shared}")).unwrap_or_default();
+        what + &rate + &delay + &wait.map(|wait| format!(", the next in {wait} s")).unwrap_or_default() + &shared
     };
     say("limits", rows(&told["limits"]).iter().map(limit).collect());
     say("shadow", rows(&told["would_refuse"]).iter().map(|code| format!("would refuse: {}", str(code))).collect());

@@ -10,6 +10,7 @@ use crate::config::plan::Gateway;
 use crate::config::types::At;
 use crate::policy::buckets::Buckets;
 use crate::policy::client_certificate::facts::described;
+use crate::policy::revocation::CREDENTIAL_REVOKED;
 
 /// One test that was run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +60,8 @@ fn run(gateway: &Gateway, buckets: &Buckets, test: &TestSettings) -> Result<(), 
             }
         },
         consumer: consumer.as_ref().map(|name| name.value.clone()),
+        // Whom somebody revokes, by hand and in a hurry, is no mistake of a configuration: it must not keep the gateway from starting.
+        revocable: expect.code.as_ref().is_some_and(|code| code.as_str() == CREDENTIAL_REVOKED.code),
     };
     let times = times.as_ref().map_or(1, |times| times.value.max(1));
     // The same moment for all of them: what is counted does not flow off meanwhile.
@@ -71,16 +74,43 @@ fn run(gateway: &Gateway, buckets: &Buckets, test: &TestSettings) -> Result<(), 
 }
 
 fn judge(gateway: &Gateway, outcome: &Outcome, expect: &ExpectSettings) -> Result<(), String> {
-    let ExpectSettings { route, allowed, status, code, upstream, upstream_path, upstream_headers, headers } = expect;
+    let ExpectSettings {
+        route,
+        allowed,
+        status,
+        code,
+        authenticator,
+        consumer,
+        subject,
+        plan,
+        tags,
+        upstream,
+        upstream_path,
+        upstream_headers,
+        headers,
+    } = expect;
     let found_route = outcome.facts.route.and_then(|index| gateway.routes.get(index)).map_or("none", |route| &*route.name);
     differs("route", route.as_ref().map(|route| route.as_str()), found_route)?;
     let is_allowed = outcome.is_allowed();
     differs("allowed", allowed.as_ref().map(|allowed| allowed.value.to_string()).as_deref(), &is_allowed.to_string())
         .map_err(|why| format!("{why} ({})", outcome.summary()))?;
+    let caller = outcome.facts.identity.as_deref();
+    let named = |what, expected: &Option<At<String>>, found: Option<&str>| {
+        differs(what, expected.as_ref().map(|name| name.as_str()), found.unwrap_or("none"))
+            .map_err(|why| format!("{why} ({})", outcome.summary()))
+    };
+    named("authenticator", authenticator, caller.map(|caller| &*caller.authenticator))?;
+    named("consumer", consumer, caller.and_then(|caller| caller.consumer.as_ref()).map(|consumer| &*consumer.name))?;
+    named("subject", subject, caller.and_then(|caller| caller.subject.as_deref()))?;
+    named("plan", plan, caller.and_then(|caller| caller.plan()).map(|(name, _)| &**name))?;
+    each(tags, "tag", |name| caller.and_then(|caller| caller.tag(name)).map(|tag| tag.value.to_string()).into_iter().collect())?;
     match &outcome.verdict {
         Verdict::Relayed { upstream: found, head } => {
             differs("status", status.as_ref().map(|status| status.value.to_string()).as_deref(), "that of the upstream")?;
             differs("code", code.as_ref().map(|code| code.as_str()), "none: it is relayed")?;
+            if let Some(expected) = upstream {
+                certain(gateway, outcome).map_err(|why| format!("upstream: expected `{}`, but {why}", expected.value))?;
+            }
             differs("upstream", upstream.as_ref().map(|upstream| upstream.as_str()), found)?;
             differs(
                 "upstream_path",
@@ -110,6 +140,16 @@ fn judge(gateway: &Gateway, outcome: &Outcome, expect: &ExpectSettings) -> Resul
             }
             each(headers, "header", |name| values(own.iter().filter(|(own, _)| own.as_str() == name).map(|(_, value)| value)))
         }
+    }
+}
+
+/// A test that expects what is drawn would fail now and then, and keep a reload from taking effect.
+fn certain(gateway: &Gateway, outcome: &Outcome) -> Result<(), String> {
+    let route = outcome.facts.route.and_then(|index| gateway.routes.get(index));
+    let Some((route, head)) = route.zip(outcome.head.as_ref()) else { return Ok(()) };
+    match route.others.as_ref().filter(|others| others.choice.is_chance(route, &head.headers, &outcome.facts)) {
+        Some(_) => Err("the split leaves it to chance: send what its `by` goes by".to_owned()),
+        None => Ok(()),
     }
 }
 

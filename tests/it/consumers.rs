@@ -123,6 +123,25 @@ fn a_start_without_the_file_is_refused() {
 }
 
 #[test]
+fn a_revocation_does_not_keep_a_gateway_from_starting_whose_tests_are_of_somebody_revoked() {
+    let text = r#"
+listeners: { l: { address: "127.0.0.1:{port}" } }
+authenticators: { idp: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } } }
+revocation: { file: revoked.jsonl }
+routes: { r: { match: { path: /a }, auth: [idp], respond: { status: 204 } } }
+tests:
+  somebody may: { request: { url: http://h/a, claims: { sub: ada } }, expect: { status: 204 } }
+  who is revoked may not: { request: { url: http://h/a, claims: { sub: ada } }, expect: { status: 401, code: credential-revoked } }
+"#;
+    let revoked = "{\"sub\":\"ada\",\"before\":\"2099-01-01T00:00:00Z\"}\n";
+    // Was refused: a restart after somebody was revoked by hand would have been an outage.
+    let gateway = Gateway::config(text).file("revoked.jsonl", revoked).start();
+    let file = gateway.file();
+    let told = gateway.sluice(&["explain", file.to_str().unwrap(), "http://h/a", "--claims", "{\"sub\":\"ada\"}"]).stdout;
+    assert!(String::from_utf8(told).unwrap().contains("credential-revoked"), "explain asks the list as it is");
+}
+
+#[test]
 fn a_revocation_holds_for_the_next_request_also_of_a_remembered_token() {
     let upstreams = Upstreams::start();
     let config = upstreams.config("revocation: { file: revoked.jsonl }").file("revoked.jsonl", "");

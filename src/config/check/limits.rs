@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Index;
-use crate::config::diagnostic::Diagnostic;
+use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::document::{Document, RouteSettings};
 use crate::config::effective::{Effective, Giver};
 use crate::config::types::At;
@@ -12,7 +12,10 @@ use crate::listen::address::LOCAL;
 use crate::policy::Shadow;
 use crate::policy::authn::AuthSettings;
 use crate::policy::limits::limit::quota_name;
-use crate::policy::rate_limit::{By, LimitSettings, Per, Stage, Window};
+use crate::policy::rate_limit::{By, LimitSettings, Per, Stage};
+
+/// A window that several gateways count in must last for many settlements.
+const SHORTEST_SHARED: Duration = Duration::from_secs(1);
 
 /// A kind of caller that a route admits, by what is known of it when limits are judged.
 #[derive(Clone, Copy)]
@@ -83,22 +86,35 @@ fn over_unix_sockets(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
 fn shared(document: &Document, errors: &mut Vec<Diagnostic>) {
     let store = document.server.as_ref().and_then(|server| server.limits_store.as_ref());
     let mut any = false;
+    let without_store = |name: &str, place: &Place, errors: &mut Vec<Diagnostic>| {
+        if store.is_none() {
+            let message = format!("`{name}` is shared, but there is no store over which");
+            errors.push(Diagnostic::at(place, "shared-without-store", message).help("add `server.limits_store`"));
+        }
+    };
     for (name, limit) in &document.limits {
         let Some(shared) = limit.shared.as_ref().filter(|shared| shared.value) else { continue };
         any = true;
-        if store.is_none() {
-            let message = format!("`{}` is shared, but there is no store over which", name.value);
-            errors.push(Diagnostic::at(&shared.place, "shared-without-store", message).help("add `server.limits_store`"));
+        without_store(&name.value, &shared.place, errors);
+        if limit.concurrent.is_some() {
+            let message =
+                format!("places of `{}` are taken and given back too fast to be settled: each gateway counts its own", name.value);
+            errors.push(Diagnostic::at(&shared.place, "shared-not-exact", message).help("remove `shared`, and give each gateway its part"));
         }
-        let sliding = limit.window.as_ref().is_some_and(|window| window.value == Window::Sliding);
-        let short = limit.window.is_some() && limit.rate.as_ref().is_some_and(|rate| rate.value.per < Duration::from_secs(60));
-        if limit.concurrent.is_some() || limit.throttle.is_some() || sliding || short {
-            let message = "`shared` is not built yet for `concurrent`, `throttle`, `window: sliding` and windows under a minute";
-            errors.push(Diagnostic::at(&shared.place, "not-built", message).help("share a `rate` or a `quota`"));
+        if limit.window.is_some() && limit.rate.as_ref().is_some_and(|rate| rate.value.per < SHORTEST_SHARED) {
+            let message = format!("windows of `{}` end before what was counted in them is settled: expected at least 1s", name.value);
+            errors.push(
+                Diagnostic::at(&shared.place, "shared-not-exact", message).help("remove `window`: a bucket may be as fast as it likes"),
+            );
         }
     }
+    for (name, plan) in &document.plans {
+        let Some(shared) = plan.shared.as_ref().filter(|shared| shared.value) else { continue };
+        any = true;
+        without_store(&name.value, &shared.place, errors);
+    }
     if let Some(store) = store.filter(|_| !any) {
-        let message = "`limits_store` has no effect: no limit is shared";
+        let message = "`limits_store` has no effect: no limit and no plan is shared";
         errors.push(Diagnostic::at(&store.place, "inert", message).help("add `shared: true` to a limit, or remove it"));
     }
     if let Some(store) = store

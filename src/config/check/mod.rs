@@ -4,6 +4,7 @@
 //! What only the compiling of a part can find (path patterns, key sets, CORS origins, routes of equal rank) is found there.
 
 mod balance;
+mod choice;
 mod consumers;
 mod headers;
 mod https;
@@ -52,6 +53,7 @@ pub fn check_partial(document: &Document, broken: &Broken) -> Vec<Diagnostic> {
     limits::check(&index, &mut errors);
     consumers::check(&index, &mut errors);
     balance::check(&index, &mut errors);
+    choice::check(&index, &mut errors);
     tags::check(&index, &mut errors);
     standards::check(&index, &mut errors);
     state::check(&index, &mut errors);

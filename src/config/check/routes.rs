@@ -11,7 +11,6 @@ use crate::policy::authn::{AuthSettings, AuthenticatorSettings};
 use crate::policy::client_certificate::bad_fact;
 use crate::policy::client_certificate::facts::FACTS;
 use crate::policy::{Shadow, Written};
-use crate::relay::choice::GoesTo;
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     let document = index.document;
@@ -37,7 +36,6 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             errors.push(Diagnostic::at(&accept.place, "inert", message).help("a `{name}` or a final `/**` takes what clients write"));
         }
         authorisation(index, name, route, effective, errors);
-        choice(name, route, effective, errors);
         duplicate_policies(index, route, errors);
         shadowed.note(route, effective);
     }
@@ -81,18 +79,6 @@ fn inert_without_upstream(policies: &PolicySettings, answer: &Place, own: &Route
             Diagnostic::at(place, "inert", format!("`{key}` has no effect here: the route answers by itself, nothing goes to an upstream"))
                 .help(format!("remove `{key}`, or the `{word}` on line {}", answer.line)),
         );
-    }
-}
-
-/// Nobody is known on a public route, so that there is nothing to choose by.
-fn choice(name: &str, route: &RouteSettings, effective: &Effective<'_>, errors: &mut Vec<Diagnostic>) {
-    if let Some(upstream) = effective.upstream
-        && matches!(upstream.value, GoesTo::ByTag(_))
-        && (matches!(route.own.auth.value, AuthSettings::Public) || effective.shadows(Shadow::Auth))
-    {
-        let message = format!("nobody is known by `{name}`, so every request would go to the `default` of `upstream`");
-        let place = if route.own.upstream.is_some() { &upstream.place } else { &route.place };
-        errors.push(Diagnostic::at(place, "inert", message).help("name authenticators in `auth`, or one upstream"));
     }
 }
 

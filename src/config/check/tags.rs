@@ -9,7 +9,7 @@ use crate::config::suggest;
 use crate::config::types::At;
 use crate::policy::authz::OneOrMany;
 use crate::policy::rate_limit::By;
-use crate::relay::choice::{ByTag, GoesTo};
+use crate::relay::choice::AmongSettings;
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     // A file, or what could not be read, may give any tag.
@@ -36,8 +36,8 @@ pub fn named(document: &Document) -> Vec<(&str, Option<&str>)> {
     }
     all.extend(document.limits.iter().filter_map(|(_, limit)| limit.for_tags.as_ref()).flat_map(values));
     all.extend(document.limits.iter().flat_map(|(_, limit)| &limit.by.value).filter_map(by_tag).map(|(name, _)| (name, None)));
-    for by in choices(document) {
-        all.extend(by.values.iter().map(|(value, _)| (by.tag.as_str(), Some(value.as_str()))));
+    for (tag, _, values) in choices(document).flat_map(AmongSettings::tags) {
+        all.extend(values.into_iter().map(|value| (tag, Some(value))));
     }
     all
 }
@@ -54,7 +54,7 @@ fn given(document: &Document) -> impl Iterator<Item = (&str, Option<&str>)> {
     consumers.chain(tokens)
 }
 
-/// What limits, routes and `allow` ask for.
+/// What limits, routes, `allow` and tests ask for.
 fn asked(document: &Document) -> Vec<(&str, &Place)> {
     let mut all: Vec<(&str, &Place)> = Vec::new();
     for policies in policies(document) {
@@ -68,7 +68,10 @@ fn asked(document: &Document) -> Vec<(&str, &Place)> {
         }
         all.extend(limit.by.value.iter().filter_map(by_tag));
     }
-    all.extend(choices(document).map(|by| (by.tag.as_str(), &by.tag.place)));
+    all.extend(choices(document).flat_map(AmongSettings::tags).map(|(tag, place, _)| (tag, place)));
+    // Of a tag that nobody can have, its absence would say nothing either.
+    let expected = document.tests.iter().flat_map(|(_, test)| &test.expect.value.tags);
+    all.extend(expected.map(|(name, value)| (name.as_str(), &value.place)));
     all
 }
 
@@ -78,13 +81,10 @@ fn policies(document: &Document) -> impl Iterator<Item = &PolicySettings> {
     bundles.chain(document.defaults.iter().map(|defaults| &defaults.policies)).chain(routes)
 }
 
-fn choices(document: &Document) -> impl Iterator<Item = &ByTag> {
+fn choices(document: &Document) -> impl Iterator<Item = &AmongSettings> {
     let all =
         document.routes.iter().map(|(_, route)| &route.own.upstream).chain(document.defaults.iter().map(|defaults| &defaults.upstream));
-    all.flatten().filter_map(|upstream| match &upstream.value {
-        GoesTo::One(_) => None,
-        GoesTo::ByTag(by) => Some(by),
-    })
+    all.flatten().filter_map(|upstream| upstream.value.among())
 }
 
 fn by_tag(by: &At<By>) -> Option<(&str, &Place)> {

@@ -61,7 +61,21 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             ));
         }
 
-        let ExpectSettings { route, allowed, status, code, upstream, upstream_path, upstream_headers, headers } = &expect.value;
+        let ExpectSettings {
+            route,
+            allowed,
+            status,
+            code,
+            authenticator,
+            consumer,
+            subject,
+            plan,
+            tags,
+            upstream,
+            upstream_path,
+            upstream_headers,
+            headers,
+        } = &expect.value;
         if let Some(route) = route
             && route.value != "none"
         {
@@ -69,6 +83,13 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         }
         if let Some(upstream) = upstream {
             reach(index, "upstreams", upstream, errors);
+        }
+        // Consumers of a file are known when the test is run.
+        let consumer_here = consumer.as_ref().filter(|_| index.document.consumers_from.is_none());
+        for (section, name) in [("authenticators", authenticator.as_ref()), ("consumers", consumer_here), ("plans", plan.as_ref())] {
+            if let Some(name) = name.filter(|name| name.value != "none") {
+                reach(index, section, name, errors);
+            }
         }
         if let Some(status) = status
             && !(100..=599).contains(&status.value)
@@ -86,6 +107,8 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             && allowed.is_none()
             && status.is_none()
             && code.is_none()
+            && [authenticator, consumer, subject, plan].iter().all(|one| one.is_none())
+            && tags.is_empty()
             && upstream.is_none()
             && upstream_path.is_none()
             && upstream_headers.is_empty()

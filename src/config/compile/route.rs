@@ -20,7 +20,7 @@ use crate::policy::authn::{Auth, AuthSettings};
 use crate::policy::limits::limit::Limit;
 use crate::policy::{ForRoute, Policies, Shadow};
 use crate::relay::balance::hash_by::HashKeys;
-use crate::relay::choice::{Choice, GoesTo};
+use crate::relay::choice::{GoesTo, Ways};
 use crate::relay::edits::HeaderEdits;
 use crate::relay::head::{HeadPlan, Told};
 use crate::relay::rewrite::Rewrite;
@@ -52,13 +52,13 @@ impl Parts<'_> {
             (_, Some(respond), _) => wrong.keep(Fixed::compile(respond)).map(Action::Respond),
             (_, None, Some(redirect)) => wrong.keep(Redirect::compile(redirect, &names)).map(Action::Redirect),
             (Some(upstream), None, None) => {
-                let mut relays = GoesTo::upstreams(upstream)
-                    .into_iter()
-                    .map(|name| self.relay(&name, policies.as_ref(), given, &own.matches.path, &names, wrong));
+                let ways = wrong.keep(Ways::compile(upstream, &names))?;
+                let mut relays =
+                    ways.upstreams.into_iter().map(|name| self.relay(&name, policies.as_ref(), given, &own.matches.path, &names, wrong));
                 let first = relays.next().flatten();
                 let rest: Option<Vec<_>> = relays.collect();
-                if let (GoesTo::ByTag(by), Some(relays)) = (&upstream.value, rest) {
-                    others = Some(Box::new(Others { choice: Choice::new(by), relays }));
+                if let (Some(choice), Some(relays)) = (ways.choice, rest) {
+                    others = Some(Box::new(Others { choice, relays }));
                 }
                 first.map(|relay| Action::Upstream(Box::new(relay)))
             }
@@ -104,7 +104,7 @@ impl Parts<'_> {
         let auth = wrong.keep(Auth::compile(&own.auth, self.authenticators));
         let named = given.given(|all| &all.limits).map(|given| given.settings.value.as_slice()).unwrap_or_default();
         let limits: Vec<_> = named.iter().filter_map(|limit| self.limits.get(limit.as_str()).cloned()).collect();
-        let upstreams = given.upstream.map(GoesTo::upstreams).unwrap_or_default();
+        let upstreams = given.upstream.map(GoesTo::distinct).unwrap_or_default();
         let upstreams: Vec<Arc<str>> = upstreams.iter().map(|name| name.as_str().into()).collect();
         Policies::compile(ForRoute { name, methods: methods.as_deref(), auth, limits: &limits, upstreams: &upstreams, given }, wrong)
     }
@@ -192,7 +192,7 @@ impl Parts<'_> {
                         all.push_str(if all.split(" or ").any(|known| known == other) { "" } else { " or " });
                         all.push_str(if all.ends_with(" or ") { other } else { "" });
                     }
-                    all + &others.map(|others| format!(" by tag {}", others.choice.tag())).unwrap_or_default()
+                    all + &others.map(|others| format!(" by {}", others.choice.told())).unwrap_or_default()
                 }
                 Action::Respond(fixed) => format!("respond {}", fixed.status),
                 Action::Redirect(redirect) => format!("redirect {}", redirect.status),

@@ -115,7 +115,8 @@ impl Limit {
     }
 
     pub fn compile_plan(name: &str, settings: &PlanSettings) -> Result<Limit, Vec<Diagnostic>> {
-        let PlanSettings { rate, burst, quota, time_zone } = settings;
+        let PlanSettings { rate, burst, quota, time_zone, shared } = settings;
+        let is_shared = shared.as_ref().is_some_and(|shared| shared.value);
         let place = [rate.as_ref().map(|at| &at.place), quota.as_ref().map(|at| &at.place)].into_iter().flatten().next();
         // Told where plans are checked, with the place of its name.
         let Some(place) = place else { return Err(Vec::new()) };
@@ -133,7 +134,7 @@ impl Limit {
                 is_quota,
                 places,
                 throttle: None,
-                is_shared: false,
+                is_shared,
                 series,
                 beside,
                 by,
@@ -382,7 +383,13 @@ pub(in crate::policy) mod tests {
         assert_eq!(limit("x", "100/m", &[By::Global]).pace().size(), 100);
         let burst = LimitSettings { burst: Some(at(2, 7)), ..settings("100/m", &[By::Global]) };
         assert_eq!(Limit::compile("x", &burst).unwrap().pace().size(), 7);
-        let plan = PlanSettings { rate: Some(at(1, Rate::parse("100/m").unwrap())), burst: Some(at(2, 9)), quota: None, time_zone: None };
+        let plan = PlanSettings {
+            rate: Some(at(1, Rate::parse("100/m").unwrap())),
+            burst: Some(at(2, 9)),
+            quota: None,
+            time_zone: None,
+            shared: None,
+        };
         let plan = Limit::compile_plan("x", &plan).unwrap();
         assert_eq!((plan.pace().size(), plan.by(), plan.what()), (9, &[By::Consumer, By::Subject][..], What::Plan));
     }
@@ -397,7 +404,13 @@ pub(in crate::policy) mod tests {
         bad.burst = Some(at(2, 0));
         assert_eq!(codes(&bad)[0], "limit-burst");
         assert_eq!(codes(&settings("1/s", &[])), ["limit-without-key"]);
-        let plan = PlanSettings { rate: Some(at(1, Rate::parse("1/24h").unwrap())), burst: Some(at(2, 400)), quota: None, time_zone: None };
+        let plan = PlanSettings {
+            rate: Some(at(1, Rate::parse("1/24h").unwrap())),
+            burst: Some(at(2, 400)),
+            quota: None,
+            time_zone: None,
+            shared: None,
+        };
         let mistakes = Limit::compile_plan("x", &plan).unwrap_err();
         assert_eq!(mistakes[0].message, "a bucket of 400 at 1/24h takes too long to fill: expected at most 366 days");
         assert_eq!(mistakes[0].place.as_ref().unwrap().line, 2);

@@ -1,6 +1,7 @@
 //! The parts of rate limits, from the user's words to the answer: the compiled limit, whose bucket, the arithmetic, the table,
 //! the response headers, hand-over. `rate_limit.rs` and `buckets.rs` put them together.
 
+pub mod account;
 pub mod by;
 pub mod crowd;
 pub mod for_tags;

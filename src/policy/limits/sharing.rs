@@ -2,11 +2,15 @@
 //!
 //! Decides nothing of its own: see `shared.rs`. What this gateway has to count alone is handed back.
 
+use std::cmp::Reverse;
+
 use smallvec::SmallVec;
 
 use super::key::Key;
+use super::limit::Limit;
 use super::pace::Pace;
 use super::refusal::refusal;
+use super::throttle::Waiting;
 use super::used::Used;
 use crate::ctx::Facts;
 use crate::policy::buckets::{Asking, Buckets};
@@ -15,32 +19,58 @@ use crate::policy::{Request, Stop};
 
 /// What was taken, and what is to be counted alone.
 #[derive(Debug, Default)]
-pub struct Taken {
+pub struct Taken<'a> {
     keys: SmallVec<[u128; 2]>,
-    /// Indices of limits, with the part of this gateway.
-    pub alone: SmallVec<[(usize, Pace); 2]>,
+    waiting: SmallVec<[(u64, Waiting); 1]>,
+    /// With the part of this gateway.
+    pub alone: SmallVec<[(&'a Limit, Option<&'a Used>, Pace); 2]>,
 }
 
-impl Taken {
+impl Taken<'_> {
     /// Another limit has refused.
     pub fn give_back(&self, buckets: &Buckets) {
         self.keys.iter().for_each(|key| buckets.shared.give_back(*key));
     }
+
+    /// All others have admitted: who has to wait does.
+    pub fn keep(self, facts: &mut Facts) {
+        for (wait, place) in self.waiting {
+            place.note();
+            facts.delay = facts.delay.max(wait);
+            facts.waiting.push(place);
+        }
+    }
 }
 
-pub fn take(limits: &[Used], request: &Request<'_>, facts: &mut Facts, buckets: &Buckets) -> Result<Taken, Stop> {
+/// What names the buckets of a limit: where it is used, or of a plan everywhere alike.
+pub fn identity_of(limit: &Limit, used: Option<&Used>, facts: &Facts) -> u128 {
+    used.map_or_else(|| limit.identity(None), |used| used.identity(facts.chosen))
+}
+
+/// `plan` is the caller's, where that is shared.
+pub fn take<'a>(
+    limits: &'a [Used],
+    plan: Option<&'a Limit>,
+    request: &Request<'_>,
+    facts: &mut Facts,
+    buckets: &Buckets,
+) -> Result<Taken<'a>, Stop> {
     let mut taken = Taken::default();
-    for (index, used) in limits.iter().enumerate() {
-        if !used.admits(facts.identity.as_deref()) {
+    let now = buckets.shared.now(facts.now);
+    let plans = plan.into_iter().chain(plan.and_then(|plan| plan.beside()).map(|quota| &**quota));
+    for (limit, used) in limits.iter().map(|used| (&*used.limit, Some(used))).chain(plans.map(|plan| (plan, None))) {
+        if used.is_some_and(|used| !used.admits(facts.identity.as_deref())) {
             continue;
         }
-        let (limit, identity) = (&used.limit, used.identity(facts.chosen));
+        let identity = identity_of(limit, used, facts);
         let key = Key::choose(limit.by(), request, facts);
         let (key_kind, bucket) = (key.kind(), key.shared(&buckets.shared, identity));
-        let bounds = limit.bounds(facts.now);
-        let asking = Asking { identity, key: bucket, pace: limit.pace(), bounds, patience: 0 };
-        let Some(verdict) = buckets.shared.take(facts.now.mono, &asking) else {
-            taken.alone.push((index, buckets.shared.part(limit.pace())));
+        let bounds = limit.bounds(now);
+        let place =
+            limit.throttle().and_then(|throttle| Some((throttle.wait, throttle.queue_shared(limit.series(), bucket, limit.pace())?)));
+        let patience = place.as_ref().map_or(0, |(wait, _)| *wait);
+        let Some(verdict) = buckets.shared.take(now.mono, &Asking { identity, key: bucket, pace: limit.pace(), bounds, patience }) else {
+            taken.alone.push((limit, used, buckets.shared.part(limit.pace())));
             continue;
         };
         facts.charges.push(Charge {
@@ -52,16 +82,22 @@ pub fn take(limits: &[Used], request: &Request<'_>, facts: &mut Facts, buckets: 
             reset: verdict.reading.reset,
             next: if verdict.retry_after > 0 { verdict.retry_after } else { verdict.reading.next },
             retry_after: verdict.retry_after,
-            wait_ms: 0,
+            wait_ms: verdict.wait.div_ceil(1_000_000),
         });
         if verdict.retry_after > 0 {
             // Who refuses stands first.
             facts.charges.rotate_right(1);
             limit.note_refused(bucket, facts);
             taken.give_back(buckets);
-            return Err(refusal(limit, used.at(facts.chosen).map(|at| &**at), key_kind, verdict.retry_after, false).into());
+            return Err(
+                refusal(limit, used.and_then(|used| used.at(facts.chosen)).map(|at| &**at), key_kind, verdict.retry_after, false).into()
+            );
+        }
+        if let Some((_, place)) = place.filter(|_| verdict.wait > 0) {
+            taken.waiting.push((verdict.wait, place));
         }
         taken.keys.push(bucket);
     }
+    facts.charges.sort_by_key(|charge| (Reverse(charge.retry_after), charge.remaining, Reverse(charge.reset)));
     Ok(taken)
 }

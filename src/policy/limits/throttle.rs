@@ -38,6 +38,7 @@ pub struct Waiting {
     series: Arc<LimitSeries>,
     key: u128,
     pace: Pace,
+    is_shared: bool,
 }
 
 pub const WAITING: u32 = 1000;
@@ -55,7 +56,16 @@ impl Throttle {
 
     /// A place among those that wait; none where there are enough of them.
     pub fn queue(&self, series: &Arc<LimitSeries>, key: u128, pace: &Pace) -> Option<Waiting> {
-        let place = Waiting { series: series.clone(), key, pace: *pace };
+        self.place(Waiting { series: series.clone(), key, pace: *pace, is_shared: false })
+    }
+
+    /// The same for a token of all gateways.
+    pub fn queue_shared(&self, series: &Arc<LimitSeries>, key: u128, pace: &Pace) -> Option<Waiting> {
+        self.place(Waiting { series: series.clone(), key, pace: *pace, is_shared: true })
+    }
+
+    fn place(&self, place: Waiting) -> Option<Waiting> {
+        let series = &place.series;
         // Dropped where it is one too many.
         (series.waiting.fetch_add(1, Relaxed) < u64::from(self.waiting)).then_some(place)
     }
@@ -71,7 +81,10 @@ impl Waiting {
 
     /// It left while it waited: its token is somebody else's.
     pub fn leave(self, buckets: &Buckets, now: u64) {
-        buckets.refund(now, self.key, &self.pace);
+        match self.is_shared {
+            true => buckets.shared.give_back(self.key),
+            false => buckets.refund(now, self.key, &self.pace),
+        }
     }
 }
 

@@ -81,10 +81,15 @@ impl Part {
     }
 }
 
-/// RFC 6265 section 5.4: pairs between `; `.
+/// The first value of a cookie.
 fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    cookies(headers, name).next()
+}
+
+/// Every value of a cookie. RFC 6265 section 5.4: pairs between `; `.
+pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
     let pairs = headers.get_all(COOKIE).into_iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    pairs.map(|pair| pair.trim_ascii()).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    pairs.map(|pair| pair.trim_ascii()).filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
 // === impl HashBy ===
@@ -102,11 +107,13 @@ impl fmt::Display for HashBy {
     }
 }
 
-impl<'de> Deserialize<'de> for HashBy {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(d)?;
+impl HashBy {
+    pub const EXPECTED: &str = "`header:NAME`, `cookie:NAME`, `query:NAME`, `path:NAME`, `consumer` or `client_ip`";
+
+    /// As it is written.
+    pub fn parse(text: &str) -> Option<HashBy> {
         let is_token = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic() && !b"=;,\"&%".contains(&byte));
-        let found = match text.split_once(':') {
+        match text.split_once(':') {
             None if text == "consumer" => Some(HashBy::Consumer),
             None if text == "client_ip" => Some(HashBy::ClientIp),
             Some(("header", name)) => HeaderName::from_bytes(name.as_bytes()).ok().map(HashBy::Header),
@@ -114,12 +121,15 @@ impl<'de> Deserialize<'de> for HashBy {
             Some(("query", name)) if is_token(name) => Some(HashBy::Query(name.into())),
             Some(("path", name)) if is_token(name) => Some(HashBy::Path(name.into())),
             Some(_) | None => None,
-        };
-        found.ok_or_else(|| {
-            de::Error::custom(format_args!(
-                "`{text}` tells no requests apart: expected `header:NAME`, `cookie:NAME`, `query:NAME`, `path:NAME`, `consumer` or `client_ip`"
-            ))
-        })
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for HashBy {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        let refuse = || de::Error::custom(format_args!("`{text}` tells no requests apart: expected {}", HashBy::EXPECTED));
+        HashBy::parse(&text).ok_or_else(refuse)
     }
 }
 

@@ -51,7 +51,7 @@ impl Backoff {
     pub fn wait(&self, number: u8, random: u64) -> Duration {
         let ceiling = self.base.saturating_mul(1 << u32::from(number.saturating_sub(1)).min(16)).min(self.max);
         let nanos = u64::try_from(ceiling.as_nanos()).unwrap_or(u64::MAX);
-        Duration::from_nanos((u128::from(random) * (u128::from(nanos) + 1) >> 64) as u64)
+        Duration::from_nanos(((u128::from(random) * (u128::from(nanos) + 1)) >> 64) as u64)
     }
 }
 

@@ -125,7 +125,7 @@ impl Conditions {
             Cause::Reset => self.reset,
             Cause::Timeout => self.timeout,
             Cause::Status(status) => self.statuses.contains(&status),
-            Cause::Grpc(status) => self.grpc & 1 << status.number() != 0,
+            Cause::Grpc(status) => self.grpc & (1 << status.number()) != 0,
         }
     }
 
@@ -143,7 +143,7 @@ impl fmt::Display for Conditions {
         let words = [(self.connect, Condition::Connect), (self.reset, Condition::Reset), (self.timeout, Condition::Timeout)];
         let words = words.into_iter().filter_map(|(is_set, word)| is_set.then_some(word));
         let statuses = self.statuses.iter().map(|status| Condition::Status(*status));
-        let grpc = Status::all().filter(|status| self.grpc & 1 << status.number() != 0).map(Condition::Grpc);
+        let grpc = Status::all().filter(|status| self.grpc & (1 << status.number()) != 0).map(Condition::Grpc);
         for (n, one) in words.chain(statuses).chain(grpc).enumerate() {
             write!(f, "{}{one}", if n == 0 { "" } else { ", " })?;
         }

@@ -11,6 +11,7 @@ pub mod route;
 pub mod series;
 pub mod tags;
 pub mod tunnels;
+pub mod upstream;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,9 +23,10 @@ use parking_lot::{Mutex, RwLock};
 use self::family::{Family, Samples};
 use self::process::Process;
 use self::route::{ByKind, RouteSeries};
-use self::series::{LimitSeries, ListenerSeries, UpstreamSeries};
+use self::series::{LimitSeries, ListenerSeries};
 use self::tags::TagSeries;
 use self::tunnels::Tunnels;
+use self::upstream::UpstreamSeries;
 use super::writer::Counts;
 use crate::reply::problem::{KINDS, Kind};
 

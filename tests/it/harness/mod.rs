@@ -17,6 +17,7 @@ pub mod oidc;
 pub mod openssl;
 mod pki;
 mod python;
+pub mod redis;
 mod tests;
 mod upstream;
 

@@ -2,6 +2,7 @@
 
 mod authenticators;
 mod callers;
+mod choice;
 mod limits;
 mod listeners;
 mod retries;
@@ -29,5 +30,5 @@ const LISTS: &[&[Row]] = &[
 ];
 
 pub fn rows() -> impl Iterator<Item = &'static Row> {
-    LISTS.iter().copied().flatten()
+    LISTS.iter().chain(&choice::KEYS).copied().flatten()
 }
