@@ -27,6 +27,7 @@ build: setup
 test: setup-test lint   ## everything that CI runs
 	$(CARGO) build --locked --bins --examples
 	$(CARGO) nextest run --locked --no-fail-fast
+	$(CARGO) nextest run --locked --profile keys
 	@scripts/late-checks.sh
 
 keys: setup-test        ## each test that proves a key, without the key: it must fail

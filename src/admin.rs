@@ -4,12 +4,14 @@
 //! server is in `admin/server.rs`.
 
 pub mod server;
+pub mod targets;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
+use self::targets::{TargetStatus, UpstreamStatus};
 use crate::reply::problem::{Kind, Problem};
 use crate::reply::render;
 use crate::report::civil::rfc3339;
@@ -67,6 +69,8 @@ pub struct Status {
     pub last_reload: Option<ReloadStatus>,
     pub listeners: BTreeMap<String, ListenerStatus>,
     pub upstreams: BTreeMap<String, Vec<TargetStatus>>,
+    /// The same upstreams, each as a whole.
+    pub upstream_states: BTreeMap<String, UpstreamStatus>,
     /// Those of identity providers, by authenticator.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub key_sets: BTreeMap<String, KeySetStatus>,
@@ -112,15 +116,6 @@ pub struct ReloadStatus {
 pub struct ListenerStatus {
     pub address: String,
     pub connections: u64,
-}
-
-#[derive(Debug, Serialize)]
-pub struct TargetStatus {
-    pub address: String,
-    pub healthy: bool,
-    /// When it became so; none where it has been so since the start.
-    pub since: Option<Moment>,
-    pub requests_in_flight: u64,
 }
 
 /// A provider's key set.
@@ -242,15 +237,26 @@ pub(crate) mod tests {
                     diagnostics: "shop.yaml:1:1: no\n".to_owned(),
                 }),
                 listeners: [("public".to_owned(), ListenerStatus { address: "0.0.0.0:8080".to_owned(), connections: 2 })].into(),
-                upstreams: [(
-                    "orders".to_owned(),
-                    vec![TargetStatus { address: "10.0.0.7:80".to_owned(), healthy: false, since: Some(Moment(0)), requests_in_flight: 1 }],
-                )]
-                .into(),
+                upstreams: [("orders".to_owned(), vec![target("10.0.0.7:80")])].into(),
+                upstream_states: BTreeMap::new(),
                 key_sets: BTreeMap::new(),
                 lists: BTreeMap::new(),
                 limits_store: None,
             }
+        }
+    }
+
+    fn target(address: &str) -> TargetStatus {
+        let (requests, requests_in_flight) = (7, 1);
+        TargetStatus {
+            address: address.to_owned(),
+            healthy: false,
+            since: Some(Moment(0)),
+            requests_in_flight,
+            requests,
+            errors: [("connect_failed", 3)].into(),
+            latency: Default::default(),
+            addresses: Vec::new(),
         }
     }
 
@@ -292,7 +298,9 @@ pub(crate) mod tests {
                 "config": { "path": "conf/shop.yaml", "hash": "9f86d0", "loaded": "2023-11-14T22:13:20.000Z" },
                 "last_reload": { "at": "2023-11-14T22:14:20.000Z", "accepted": false, "diagnostics": "shop.yaml:1:1: no\n" },
                 "listeners": { "public": { "address": "0.0.0.0:8080", "connections": 2 } },
-                "upstreams": { "orders": [{ "address": "10.0.0.7:80", "healthy": false, "since": "1970-01-01T00:00:00.000Z", "requests_in_flight": 1 }] }
+                "upstreams": { "orders": [{ "address": "10.0.0.7:80", "healthy": false, "since": "1970-01-01T00:00:00.000Z", "requests_in_flight": 1,
+                    "requests": 7, "errors": { "connect_failed": 3 }, "latency": { "answers": 0, "p50_ms": null, "p99_ms": null } }] },
+                "upstream_states": {}
             })
         );
     }

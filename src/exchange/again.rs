@@ -8,16 +8,17 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::Ctx;
-use super::attempt::another;
+use super::attempt::{another, report};
 use super::fail::note_failure;
 use crate::clock;
+use crate::relay::outcome::Outcome;
 use crate::relay::retries::verdict::{Attempt, Cause, Failed, GivenUp, is_idempotent, judge, pushback};
 use crate::reply::grpc::Status;
 
 /// No connection could be made. True: another target is next.
 pub(super) fn connect(ctx: &mut Ctx) -> bool {
     let attempt = Attempt { is_idempotent: false, answer_started: false, is_kept: true, pushback: None, ..known(ctx) };
-    let may = settle(ctx, Cause::Connect, &attempt);
+    let may = settle(ctx, Cause::Connect, &attempt, None);
     if !may {
         // How far it came is told by that, where the failure is named.
         ctx.attempts.chosen = None;
@@ -28,7 +29,7 @@ pub(super) fn connect(ctx: &mut Ctx) -> bool {
 /// The attempt broke after the connection was made. True: there is another.
 pub(super) fn broken(session: &mut Session, ctx: &mut Ctx, cause: Cause) -> bool {
     let attempt = of_session(session, ctx);
-    settle(ctx, cause, &attempt)
+    settle(ctx, cause, &attempt, None)
 }
 
 /// The head of the upstream's answer as it came, where it may be one to try again after.
@@ -48,7 +49,7 @@ pub(super) fn answered(session: &mut Session, ctx: &mut Ctx, head: &ResponseHead
     }
     let attempt = Attempt { pushback: pushback(&head.headers), ..of_session(session, ctx) };
     let target = ctx.attempts.target.clone();
-    if !settle(ctx, cause, &attempt) {
+    if !settle(ctx, cause, &attempt, Some(status)) {
         return Ok(());
     }
     if let Some((_, relay)) = ctx.relay() {
@@ -81,7 +82,7 @@ fn of_session(session: &mut Session, ctx: &Ctx) -> Attempt {
 }
 
 /// Remembers why the attempt failed, and gets ready for another one, or remembers why there is none.
-fn settle(ctx: &mut Ctx, cause: Cause, attempt: &Attempt) -> bool {
+fn settle(ctx: &mut Ctx, cause: Cause, attempt: &Attempt, answered: Option<u16>) -> bool {
     if let Some(target) = ctx.attempts.target.clone() {
         ctx.attempts.failed.push(Failed { target, cause });
     }
@@ -89,7 +90,7 @@ fn settle(ctx: &mut Ctx, cause: Cause, attempt: &Attempt) -> bool {
         Some((_, relay)) => judge(&relay.upstream.pool.upstream.retries, cause, attempt),
         None => Err(None),
     };
-    let verdict = verdict.and_then(|wait| prepare(ctx, cause).map(|()| wait).map_err(Some));
+    let verdict = verdict.and_then(|wait| prepare(ctx, cause, answered).map(|()| wait).map_err(Some));
     let Some((_, relay)) = ctx.relay() else { return false };
     match verdict {
         Ok(wait) => {
@@ -115,8 +116,8 @@ fn settle(ctx: &mut Ctx, cause: Cause, attempt: &Attempt) -> bool {
     }
 }
 
-/// Chooses the next target, or a connection of its own to the same one, and asks the budget.
-fn prepare(ctx: &mut Ctx, cause: Cause) -> Result<(), GivenUp> {
+/// Chooses the next target, or a connection of its own to the same one, and asks the budget. `answered`: the status, where the attempt had an answer.
+fn prepare(ctx: &mut Ctx, cause: Cause, answered: Option<u16>) -> Result<(), GivenUp> {
     let tried = ctx.attempts.chosen.as_ref().map(|chosen| chosen.addr());
     let next = match cause {
         // It had only been closed at rest: the target has failed at nothing.
@@ -137,7 +138,13 @@ fn prepare(ctx: &mut Ctx, cause: Cause) -> Result<(), GivenUp> {
         return Err(GivenUp::Budget);
     }
     match next {
-        Some(next) => ctx.attempts.chosen = Some(next),
+        Some(next) => {
+            if let Some(status) = answered {
+                let now = clock::mono();
+                report(ctx, Outcome::Head { status, took: now.saturating_sub(ctx.attempts.began) }, now);
+            }
+            ctx.attempts.chosen = Some(next);
+        }
         None => {
             if cause == Cause::Unprocessed {
                 ctx.attempts.tried.pop();

@@ -1,6 +1,5 @@
 //! The way to an upstream and back: chooses, connects, and what passes. What is decided is decided in `relay`; what fails is told in `fail.rs`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,31 +14,34 @@ use pingora_proxy::Session;
 use smallvec::SmallVec;
 
 use super::time::{bounded_by, idle, patience, tell_time};
+use super::told::{https, on_behalf};
 use super::{Ctx, again, call, is_websocket, stuck};
 use crate::clock;
-use crate::listen::address::LOCAL;
-use crate::listen::conn::ConnInfo;
 use crate::relay::address::Spot;
-use crate::relay::balance::{Wanted, choose as choose_target};
+use crate::relay::admit::{Pass, no_target as why_no_target};
+use crate::relay::balance::{NO_HEALTHY_TARGET, Wanted, choose as choose_target};
 use crate::relay::connect::Link;
 use crate::relay::framing::make_plain;
 use crate::relay::h2_fault::bounded;
 use crate::relay::hop_by_hop::without_hop_by_hop;
+use crate::relay::outcome::{self, Outcome, Tried};
 use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
-use crate::relay::proxied::OnBehalf;
 use crate::relay::receive::make_answer;
 use crate::relay::retries::verdict::{Failed, GivenUp};
 use crate::relay::send::make_head;
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
 use crate::relay::upstream::Balance;
+use crate::reply::problem::Problem;
 
 /// What has been tried for one request.
 #[derive(Default)]
 pub struct Attempts {
     pub number: u8,
     pub(super) chosen: Option<Chosen>,
+    /// That the upstream takes it, where it may say no.
+    pub(super) pass: Option<Pass>,
     pub(super) tried: SmallVec<[Spot; 4]>,
     /// What tells it apart from other requests, where the upstream goes by that.
     key: Option<u64>,
@@ -104,6 +106,22 @@ pub fn choose(session: &Session, ctx: &mut Ctx) -> bool {
     ctx.attempts.chosen.is_some()
 }
 
+/// Why there is none.
+pub fn no_target(ctx: &Ctx) -> Problem {
+    match ctx.relay() {
+        Some((_, relay)) => why_no_target(&relay.upstream.pool, clock::mono()),
+        None => Problem::new(&NO_HEALTHY_TARGET),
+    }
+}
+
+/// Reports how the present attempt goes: the one place where a target learns of it.
+pub(super) fn report(ctx: &Ctx, outcome: Outcome, now: u64) {
+    if let (Some((_, relay)), Some(chosen)) = (ctx.relay(), &ctx.attempts.chosen) {
+        let is_probe = ctx.attempts.pass.as_ref().is_some_and(|pass| pass.is_probe());
+        outcome::report(&relay.upstream.pool, Tried::of(chosen, is_probe), outcome, now);
+    }
+}
+
 /// A target at which this request has not failed yet.
 pub(super) fn another(ctx: &Ctx) -> Option<Chosen> {
     let (_, relay) = ctx.relay()?;
@@ -153,20 +171,6 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let mut peer = make_peer(&pool, chosen, Want { fresh, speaks, now: attempts.began, client, within });
     peer.options.write_timeout = Some(idle);
     Ok(peer)
-}
-
-/// Who the upstream is told that the request is from. Nobody: a process of this machine that has no address.
-fn on_behalf(session: &Session, conn: Option<&ConnInfo>, client: IpAddr) -> Option<OnBehalf> {
-    let peer = conn?.peer;
-    if peer == LOCAL && client == peer.ip() {
-        return None;
-    }
-    let here = session.server_addr().and_then(|addr| addr.as_inet()).copied();
-    let here = here
-        .unwrap_or_else(|| SocketAddr::new(if client.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }, 0));
-    // Behind a proxy that is trusted the address is that of its client, whose port nobody says.
-    let port = if client == peer.ip() { peer.port() } else { 0 };
-    Some(OnBehalf { client: SocketAddr::new(client, port), here: SocketAddr::new(here.ip().to_canonical(), here.port()) })
 }
 
 /// A connection was made or taken from the pool.
@@ -220,16 +224,6 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         let now = clock::mono();
         conn.deadline.await_head(now, patience(ctx, relay, now));
     }
-    Ok(())
-}
-
-/// Says the scheme of a request of HTTP/2 over TLS, which Pingora does not know of: as a URI, which it leaves as it is.
-fn https(head: &mut RequestHeader) -> Result<()> {
-    let host = head.remove_header(&header::HOST);
-    let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let uri = http::Uri::builder().scheme("https").authority(host).path_and_query(path).build();
-    head.set_uri(uri.map_err(|why| Error::because(ErrorType::InvalidHTTPHeader, "a host that no URI can have", why))?);
     Ok(())
 }
 
@@ -320,16 +314,19 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
         return Ok(());
     }
     relay.upstream.series.answered(status);
-    if ctx.attempts.began > 0 && relay.upstream.pool.upstream.balance == Balance::PeakEwma {
-        let now = clock::mono();
-        note_latency(ctx, Duration::from_nanos(now.saturating_sub(ctx.attempts.began)), now);
+    let now = clock::mono();
+    if ctx.attempts.began > 0 {
+        let took = now.saturating_sub(ctx.attempts.began);
+        report(ctx, Outcome::Head { status, took }, now);
+        if relay.upstream.pool.upstream.balance == Balance::PeakEwma {
+            note_latency(ctx, Duration::from_nanos(took), now);
+        }
     }
     if status == 101 {
         // Its silence is counted over both sides, by the deadline.
         session.set_read_timeout(None);
         begin_tunnel(ctx);
     } else if let Some(conn) = &ctx.conn {
-        let now = clock::mono();
         conn.deadline.await_bytes(now, relay.timeouts.idle);
         conn.deadline.put_off(now);
     }
@@ -370,6 +367,7 @@ pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) -> Result
         ctx.attempts.stop_clock();
         // Before the client has the last of it, and may ask again.
         ctx.facts.places.clear();
+        ctx.attempts.pass = None;
     }
     if end && ctx.attempts.is_until_close && ctx.attempts.link.as_ref().is_some_and(|link| link.is_broken()) {
         return Err(Error::explain(ErrorType::ConnectionClosed, "TLS ended without saying so").into_up());

@@ -113,6 +113,7 @@ pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>) {
 pub fn trailers(ctx: &mut Ctx, trailers: &HeaderMap) -> Option<Bytes> {
     ctx.attempts.stop_clock();
     ctx.facts.places.clear();
+    ctx.attempts.pass = None;
     if let Some(conn) = &ctx.conn {
         conn.deadline.clear();
     }

@@ -6,12 +6,13 @@ use http::header;
 use pingora_core::{Error, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
-use super::attempt::note_latency;
+use super::attempt::{note_latency, report};
 use super::time::idle;
 use super::{Ctx, again, answered, call, end_after_this, write};
 use crate::clock;
 use crate::relay::connect::OTHER_PROTOCOL;
 use crate::relay::deadline::Overdue;
+use crate::relay::outcome::Outcome;
 use crate::relay::protocol::Protocol;
 use crate::relay::retries::verdict::Cause;
 use crate::relay::retry::{CLIENT_GONE, IDLE_TIMEOUT, INTERNAL_ERROR, Phase, RESPONSE_TIMEOUT, kind_of};
@@ -31,16 +32,18 @@ pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
         return error;
     }
     let Some((_, relay)) = ctx.relay() else { return error };
-    relay.upstream.series.failed(match error.etype() {
+    let how = match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
         _ => Failure::Connect,
-    });
+    };
+    relay.upstream.series.failed(how);
     if is_stale(ctx, &error) && ctx.attempts.number < relay.upstream.pool.upstream.retries.attempts {
         // It was a connection from the pool that had no stream left to give: the target itself has refused nothing.
         ctx.attempts.is_fresh = true;
         error.set_retry(true);
         return error;
     }
+    report(ctx, Outcome::Failed { how, before_head: true }, clock::mono());
     if let Some(chosen) = &ctx.attempts.chosen {
         log_failure(ctx, chosen, &error);
     }
@@ -84,10 +87,17 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
     let kind = kind_in(ctx, &error);
     // The target that it was, not the one that is next.
     let abandoned = is_silent(ctx, kind).then(|| ctx.attempts.target.clone()).flatten();
-    let retry = match Cause::of(&error, kind, ctx.attempts.is_reused) {
-        Some(cause) => again::broken(session, ctx, cause),
-        None => false,
-    };
+    let cause = Cause::of(&error, kind, ctx.attempts.is_reused);
+    // A connection that died at rest, and one that takes no more, say nothing of the target where the request is sent again.
+    let is_excusable = cause.is_some_and(Cause::may_stay);
+    let outcome = failure_of(kind).map(|how| Outcome::Failed { how, before_head: !ctx.attempts.has_answer });
+    if let Some(outcome) = outcome.filter(|_| !is_excusable) {
+        report(ctx, outcome, clock::mono());
+    }
+    let retry = cause.is_some_and(|cause| again::broken(session, ctx, cause));
+    if let Some(outcome) = outcome.filter(|_| is_excusable && !retry) {
+        report(ctx, outcome, clock::mono());
+    }
     error.set_retry(retry);
     if let Some((_, relay)) = ctx.relay()
         && let Some(failure) = failure_of(kind)

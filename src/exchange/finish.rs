@@ -8,6 +8,7 @@ use http::{HeaderValue, header};
 use pingora_core::Error;
 use pingora_proxy::Session;
 
+use super::attempt::report as report_attempt;
 use super::stuck::{self, Spoken};
 use super::{Ctx, answered};
 use crate::clock;
@@ -17,13 +18,14 @@ use crate::entry::request_id::RequestId;
 use crate::listen::conn::ConnInfo;
 use crate::listen::front::Asked;
 use crate::policy::rate_limit;
+use crate::relay::outcome::Outcome;
 use crate::relay::retries::verdict::GivenUp;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
 use crate::relay::tunnel::ClosedBy;
 use crate::reply::grpc::Status;
 use crate::reply::problem::Kind;
 use crate::report::access_log::Line;
-use crate::report::metrics::route::Outcome;
+use crate::report::metrics::route::Outcome as Ending;
 use crate::report::writer::Sink;
 
 pub static DRAIN_ENDED: Kind = Kind {
@@ -43,6 +45,9 @@ pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
     }
     // Where no body came, nothing has told that the answer is complete.
     ctx.attempts.stop_clock();
+    if error.is_none() && ctx.attempts.has_answer && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.judges) {
+        report_attempt(ctx, Outcome::Whole, clock::mono());
+    }
     if ctx.facts.refused.is_none() && error.is_some() && !ctx.is_answered() {
         // Only the client can end a request without an answer of ours or a reason.
         let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
@@ -162,10 +167,10 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     }
     let series = route.map_or(&ctx.gateway.unmatched, |route| &route.series);
     let outcome = match (refused, &facts.responded, status) {
-        (Some((kind, _)), _, _) => Outcome::Refused(kind),
-        (None, Some(_), _) => Outcome::Respond,
-        (None, None, Some(status)) => Outcome::Status(status),
-        (None, None, None) => Outcome::Nothing,
+        (Some((kind, _)), _, _) => Ending::Refused(kind),
+        (None, Some(_), _) => Ending::Respond,
+        (None, None, Some(status)) => Ending::Status(status),
+        (None, None, None) => Ending::Nothing,
     };
     series.done(outcome, (!attempts.is_tunnel).then_some(total_us), gateway_us);
     if let Some(status) = grpc_status {

@@ -2,6 +2,7 @@
 //!
 //! Decides nothing: asks `decide.rs`, `relay` and `reply`, and writes what they say.
 
+mod admit;
 mod again;
 mod attempt;
 mod call;
@@ -9,6 +10,7 @@ mod fail;
 mod finish;
 mod stuck;
 mod time;
+mod told;
 mod wait;
 mod write;
 
@@ -29,7 +31,6 @@ use crate::listen::conn::ConnInfo;
 use crate::listen::tls::misdirected::CERTIFICATE_OUTDATED;
 use crate::policy::Stop;
 use crate::policy::validate::BodyCount;
-use crate::relay::balance::NO_HEALTHY_TARGET;
 use crate::relay::protocol::UPGRADE_UNSUPPORTED;
 use crate::reply::problem::Problem;
 
@@ -130,12 +131,19 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
                 Box::pin(write::refuse(session, ctx, &Problem::new(&UPGRADE_UNSUPPORTED))).await?;
                 return Ok(true);
             }
+            if ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.admits)
+                && let Some(problem) = Box::pin(admit::admit(session, ctx)).await?
+            {
+                Box::pin(write::refuse(session, ctx, &problem)).await?;
+                return Ok(true);
+            }
             if attempt::choose(session, ctx) {
                 time::limit(ctx);
                 call::start(session, ctx);
                 return Ok(false);
             }
-            Box::pin(write::refuse(session, ctx, &Problem::new(&NO_HEALTHY_TARGET))).await?;
+            let problem = attempt::no_target(ctx);
+            Box::pin(write::refuse(session, ctx, &problem)).await?;
         }
         // Boxed: what goes on to an upstream would carry the room for an answer along.
         Ok(Decision::Answer(_, answer)) => Box::pin(write::answer(session, ctx, &answer)).await?,

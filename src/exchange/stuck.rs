@@ -6,8 +6,11 @@ use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Version};
 use pingora_proxy::Session;
 
+use super::attempt::report;
 use super::time::idle;
 use super::{Ctx, write};
+use crate::clock;
+use crate::relay::outcome::Outcome;
 use crate::relay::retry::{IDLE_TIMEOUT, RESPONSE_TIMEOUT};
 use crate::relay::tunnel::in_tunnel;
 use crate::reply::problem::{Kind, Problem};
@@ -45,6 +48,7 @@ pub(super) fn end(ctx: &mut Ctx) -> (Option<u16>, u64) {
         let failure = if ctx.attempts.has_answer { Failure::IdleTimeout } else { Failure::ResponseTimeout };
         if !ctx.attempts.is_tunnel {
             relay.upstream.series.failed(failure);
+            report(ctx, Outcome::Failed { how: failure, before_head: !ctx.attempts.has_answer }, clock::mono());
         }
     }
     if ctx.attempts.is_h2

@@ -75,6 +75,7 @@ async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(He
     keep_or_close(session, ctx);
     // Before the client has the answer, and may ask again.
     ctx.facts.places.clear();
+    ctx.attempts.pass = None;
     let is_head = session.req_header().method == Method::HEAD || matches!(status, 204 | 205 | 304) || body.is_empty();
     if is_head && ctx.call.is_some() {
         // In one frame with the end of the stream: without it there would have to be trailers.

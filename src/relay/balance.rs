@@ -27,7 +27,7 @@ pub static NO_HEALTHY_TARGET: Kind = Kind {
     code: "no-healthy-target",
     status: 503,
     error: "Service unavailable",
-    about: "Every target of the upstream fails its health checks, or its name could not be resolved yet. See `/status`.",
+    about: "Every address of the upstream's targets is out: its health checks fail, it is ejected or drained; or its name could not be resolved yet. See `/status`.",
 };
 
 /// How targets take turns; what changes in it is as short-lived as the snapshot.

@@ -4,16 +4,18 @@
 //! health and requests in flight. Does not decide which target a request gets: see `balance.rs`.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::balance::Picker;
+use super::group::{Group, GroupReport};
 use super::peer;
 use super::target::{Target, TargetReport};
 use super::upstream::Upstream;
+use crate::clock;
 
 /// The targets of one upstream in one snapshot.
 #[derive(Debug)]
@@ -25,6 +27,14 @@ pub struct Pool {
     pub(super) load: Arc<AtomicU32>,
     /// What every connection of this upstream has in common; copied for each attempt.
     pub(super) template: HttpPeer,
+    /// What changes about the upstream as a whole.
+    pub group: Arc<Group>,
+    /// Tells snapshots apart.
+    pub(super) id: u64,
+    /// Whether what requests meet takes targets out.
+    pub judges: bool,
+    /// Whether it may refuse a request.
+    pub admits: bool,
 }
 
 /// All targets that any snapshot or request still uses.
@@ -34,10 +44,14 @@ pub struct Pools {
     known: Mutex<HashMap<Identity, Weak<Target>>>,
     /// Of each upstream, what its targets count in together.
     loads: Mutex<HashMap<Arc<str>, Weak<AtomicU32>>>,
+    groups: Mutex<HashMap<Arc<str>, Weak<Group>>>,
 }
 
 /// Upstream name and target address: by these a target is the same one after a reload.
 type Identity = (Arc<str>, Arc<str>);
+
+/// The next number of a pool; 0 is none.
+static IDS: AtomicU64 = AtomicU64::new(1);
 
 // === impl Pool ===
 
@@ -71,7 +85,28 @@ impl Pools {
         let weights: Vec<u16> = upstream.targets.iter().map(|member| member.weight.get()).collect();
         let names: Vec<&str> = upstream.targets.iter().map(|member| &*member.address.text).collect();
         let picker = Picker::new(upstream.balance, &names, &weights);
-        Arc::new(Pool { upstream: upstream.clone(), targets, picker, load, template: peer::template(upstream) })
+        Arc::new(Pool {
+            upstream: upstream.clone(),
+            targets,
+            picker,
+            load,
+            template: peer::template(upstream),
+            group: self.group_of(&upstream.name),
+            id: IDS.fetch_add(1, Relaxed),
+            judges: upstream.outlier_detection.is_some() || upstream.circuit_breaker.is_some(),
+            admits: upstream.max_requests.is_some() || upstream.circuit_breaker.as_ref().is_some_and(|rules| rules.is_of_upstream()),
+        })
+    }
+
+    fn group_of(&self, upstream: &Arc<str>) -> Arc<Group> {
+        let mut groups = self.groups.lock();
+        groups.retain(|_, group| group.strong_count() > 0);
+        if let Some(group) = groups.get(upstream).and_then(Weak::upgrade) {
+            return group;
+        }
+        let group = Arc::new(Group::default());
+        groups.insert(upstream.clone(), Arc::downgrade(&group));
+        group
     }
 
     fn load_of(&self, upstream: &Arc<str>) -> Arc<AtomicU32> {
@@ -91,6 +126,24 @@ impl Pools {
         let mut reports: Vec<_> = targets.iter().map(|target| target.report()).collect();
         reports.sort_by(|a, b| (&a.upstream, &a.target).cmp(&(&b.upstream, &b.target)));
         reports
+    }
+
+    /// What is known of every upstream as a whole, sorted.
+    pub fn report_groups(&self) -> Vec<GroupReport> {
+        let groups: Vec<_> = self.groups.lock().iter().filter_map(|(name, group)| Some((name.clone(), group.upgrade()?))).collect();
+        let now = clock::now();
+        let mut reports: Vec<_> = groups.iter().map(|(name, group)| group.report(name, now)).collect();
+        reports.sort_by(|a, b| a.upstream.cmp(&b.upstream));
+        reports
+    }
+
+    pub fn restore_groups(&self, reports: &[GroupReport]) {
+        let (groups, now) = (self.groups.lock(), clock::now());
+        for report in reports {
+            if let Some(group) = groups.get(report.upstream.as_str()).and_then(Weak::upgrade) {
+                group.restore(report, now);
+            }
+        }
     }
 
     /// Takes over what another process knew of targets that were adopted here; the others are ignored.

@@ -1,4 +1,4 @@
-//! What changes about one target while it runs: its addresses, their health, requests in flight, counts.
+//! What changes about one target while it runs: its addresses, their standing, requests in flight, counts.
 //!
 //! Decides when a target can be used. Does not decide which one a request gets (`balance.rs`), nor runs checks
 //! (`health/`) or asks for addresses (`discovery.rs`); both report here. A target is known by its upstream's name and its
@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::os::unix::net::SocketAddr as SocketPath;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -19,7 +19,10 @@ use tokio::sync::Notify;
 use super::address::{Address, Host, Spot};
 use super::balance::latency::Latency;
 use super::connect::Learnt;
-use super::health::{Thresholds, Tracker, Turn};
+use super::endpoint::{Endpoint, EndpointReport};
+use super::figures::{Figures, Recent};
+use super::standing::{Cause, May};
+use crate::clock;
 
 /// One place where an upstream runs, as it is now.
 #[derive(Debug)]
@@ -36,21 +39,24 @@ pub struct Target {
     /// Where it is a Unix socket.
     pub socket: Option<SocketPath>,
     endpoints: Endpoints,
-    /// Whether any endpoint is healthy; kept beside them so that choosing reads one word.
-    usable: AtomicBool,
+    /// Whether any endpoint takes requests; kept beside them so that choosing reads one word.
+    pub(super) usable: AtomicU8,
+    /// By the operator: addresses that are found later are out, too.
+    pub(super) drained: AtomicBool,
     in_flight: AtomicU32,
     /// The same of all targets of the upstream.
     load: Arc<AtomicU32>,
     /// Told only where the upstream goes by it.
     pub latency: Latency,
+    pub figures: Figures,
     next: AtomicUsize,
     chosen: AtomicU64,
-    turns_down: AtomicU64,
-    turns_up: AtomicU64,
+    pub(super) turns_down: AtomicU64,
+    pub(super) turns_up: AtomicU64,
     /// Part of the key of HTTP/2 connections; see [`Target::abandon_connections`].
     generation: AtomicU64,
     /// Held while addresses or verdicts change, so that `usable` never lags behind them.
-    changing: Mutex<()>,
+    pub(super) changing: Mutex<()>,
     /// Wakes the checks when there are new addresses.
     pub(super) renewed: Notify,
 }
@@ -62,23 +68,6 @@ enum Endpoints {
     Resolved(ArcSwap<Vec<Arc<Endpoint>>>),
 }
 
-/// One address of a target.
-#[derive(Debug)]
-pub struct Endpoint {
-    pub addr: Spot,
-    healthy: AtomicBool,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    tracker: Tracker,
-    /// Milliseconds since 1970 of the last turn; 0 where there was none.
-    since: u64,
-    /// Why the last check failed; empty where it did not.
-    reason: String,
-}
-
 /// What `/status` shows and what an upgrade hands to the new process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetReport {
@@ -87,17 +76,19 @@ pub struct TargetReport {
     pub in_flight: u32,
     /// Requests that were sent here.
     pub chosen: u64,
+    /// Taken out by the operator.
+    #[serde(default)]
+    pub drained: bool,
+    /// How attempts failed; shown, not handed over.
+    #[serde(skip)]
+    pub errors: Vec<(&'static str, u64)>,
+    #[serde(skip)]
+    pub recent: Recent,
+    #[serde(skip)]
+    pub ejections: u64,
+    #[serde(skip)]
+    pub circuits_opened: u64,
     pub endpoints: Vec<EndpointReport>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndpointReport {
-    /// An address and a port, or `unix:/path`.
-    pub address: String,
-    pub healthy: bool,
-    /// Milliseconds since 1970; 0 where it never turned.
-    pub since_unix_ms: u64,
-    pub reason: String,
 }
 
 /// A target that was chosen for one attempt; counts as in flight until dropped.
@@ -105,7 +96,14 @@ pub struct EndpointReport {
 pub struct Chosen {
     target: Arc<Target>,
     addr: Spot,
+    /// The address whose half-open circuit has let it through.
+    probes: Option<Arc<Endpoint>>,
 }
+
+/// Some address takes requests, none does, or one may: its circuit is half open.
+pub(super) const UNUSABLE: u8 = 0;
+pub(super) const USABLE: u8 = 1;
+pub(super) const ASK: u8 = 2;
 
 // === impl TargetReport ===
 
@@ -132,7 +130,7 @@ impl Target {
                 None => Endpoints::Resolved(ArcSwap::from_pointee(Vec::new())),
             },
         };
-        let usable = AtomicBool::new(matches!(endpoints, Endpoints::Fixed(_)));
+        let usable = AtomicU8::new(if matches!(endpoints, Endpoints::Fixed(_)) { USABLE } else { UNUSABLE });
         Target {
             upstream,
             host_header: address.host_header(),
@@ -142,9 +140,11 @@ impl Target {
             group_key,
             endpoints,
             usable,
+            drained: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             load,
             latency: Latency::default(),
+            figures: Figures::default(),
             next: AtomicUsize::new(0),
             chosen: AtomicU64::new(0),
             turns_down: AtomicU64::new(0),
@@ -155,9 +155,13 @@ impl Target {
         }
     }
 
-    /// Whether any of its addresses is healthy.
+    /// Whether any of its addresses takes requests.
     pub fn is_usable(&self) -> bool {
-        self.usable.load(Relaxed)
+        match self.usable.load(Relaxed) {
+            USABLE => true,
+            UNUSABLE => false,
+            _ => self.with_endpoints(|endpoints| endpoints.iter().any(|e| e.is_healthy())),
+        }
     }
 
     /// Requests that were sent and are not done.
@@ -193,7 +197,7 @@ impl Target {
         self.with_endpoints(|endpoints| endpoints.to_vec())
     }
 
-    fn with_endpoints<R>(&self, look: impl FnOnce(&[Arc<Endpoint>]) -> R) -> R {
+    pub(super) fn with_endpoints<R>(&self, look: impl FnOnce(&[Arc<Endpoint>]) -> R) -> R {
         match &self.endpoints {
             Endpoints::Fixed(one) => look(one),
             Endpoints::Resolved(many) => look(&many.load()),
@@ -208,21 +212,31 @@ impl Target {
         self.with_endpoints(|endpoints| endpoints.iter().any(|e| e.is_healthy() && !tried.contains(&e.addr)))
     }
 
-    /// Takes the next healthy address that is not in `tried`, and counts the request as in flight.
+    /// Takes the next address that takes requests and is not in `tried`, and counts the request as in flight.
     pub(super) fn take(self: &Arc<Self>, tried: &[Spot]) -> Option<Chosen> {
-        let addr = self.with_endpoints(|endpoints| match endpoints {
+        let take = |e: &Arc<Endpoint>| match e.standing.may() {
+            _ if tried.contains(&e.addr) => None,
+            May::Take => Some((e.addr, None)),
+            May::Probe => e.circuit().probe().then(|| (e.addr, Some(e.clone()))),
+            May::Nothing => None,
+        };
+        let (addr, probes) = self.with_endpoints(|endpoints| match endpoints {
             [] => None,
-            [only] => Some(only).filter(|e| e.is_healthy() && !tried.contains(&e.addr)).map(|e| e.addr),
+            [only] => take(only),
             many => {
                 let start = self.next.fetch_add(1, Relaxed);
-                let in_turn = (0..many.len()).map(|i| &many[start.wrapping_add(i) % many.len()]);
-                in_turn.into_iter().find(|e| e.is_healthy() && !tried.contains(&e.addr)).map(|e| e.addr)
+                (0..many.len()).find_map(|i| take(&many[start.wrapping_add(i) % many.len()]))
             }
         })?;
         self.in_flight.fetch_add(1, Relaxed);
         self.load.fetch_add(1, Relaxed);
         self.chosen.fetch_add(1, Relaxed);
-        Some(Chosen { target: self.clone(), addr })
+        Some(Chosen { target: self.clone(), addr, probes })
+    }
+
+    /// Its address at this place.
+    pub(super) fn endpoint(&self, spot: Spot) -> Option<Arc<Endpoint>> {
+        self.with_endpoints(|endpoints| endpoints.iter().find(|e| e.addr == spot).cloned())
     }
 
     /// Puts newly resolved addresses in place. What is known of those that stay is kept; new ones start healthy. A literal address
@@ -239,49 +253,19 @@ impl Target {
             return false;
         }
         let keep = |addr: &Spot| old.iter().find(|e| e.addr == *addr).cloned();
-        let new: Vec<_> = wanted.iter().map(|addr| keep(addr).unwrap_or_else(|| Arc::new(Endpoint::new(*addr)))).collect();
+        let drained = old.iter().find_map(|e| e.standing.outs().into_iter().find(|out| out.cause == Cause::Drained));
+        let make = |addr: &Spot| {
+            let endpoint = Endpoint::new(*addr);
+            if let Some(out) = drained.clone().filter(|_| self.is_drained()) {
+                endpoint.standing.out(out);
+            }
+            Arc::new(endpoint)
+        };
+        let new: Vec<_> = wanted.iter().map(|addr| keep(addr).unwrap_or_else(|| make(addr))).collect();
         current.store(Arc::new(new));
         self.refresh();
         self.renewed.notify_waiters();
         true
-    }
-
-    /// Records one check of one address; the turn that it made, if any.
-    pub fn observe(&self, endpoint: &Endpoint, verdict: Result<(), String>, thresholds: Thresholds, unix_ms: u64) -> Option<Turn> {
-        let _changing = self.changing.lock();
-        let turn = {
-            let mut state = endpoint.state.lock();
-            let turn = state.tracker.observe(verdict.is_ok(), thresholds);
-            if turn.is_some() {
-                state.since = unix_ms;
-            }
-            state.reason = verdict.err().unwrap_or_default();
-            turn
-        };
-        match turn {
-            Some(Turn::Down) => self.turns_down.fetch_add(1, Relaxed),
-            Some(Turn::Up) => self.turns_up.fetch_add(1, Relaxed),
-            None => return None,
-        };
-        endpoint.healthy.store(turn == Some(Turn::Up), Relaxed);
-        self.refresh();
-        turn
-    }
-
-    /// Takes every address to work again: where an upstream has no checks (any more), nobody would bring it back.
-    pub fn trust(&self) {
-        let _changing = self.changing.lock();
-        self.with_endpoints(|endpoints| {
-            for endpoint in endpoints {
-                *endpoint.state.lock() = State::default();
-                endpoint.healthy.store(true, Relaxed);
-            }
-        });
-        self.refresh();
-    }
-
-    fn refresh(&self) {
-        self.usable.store(self.with_endpoints(|endpoints| endpoints.iter().any(|e| e.is_healthy())), Relaxed);
     }
 
     pub fn report(&self) -> TargetReport {
@@ -290,6 +274,11 @@ impl Target {
             target: self.address.to_string(),
             in_flight: self.in_flight(),
             chosen: self.chosen.load(Relaxed),
+            drained: self.is_drained(),
+            errors: self.figures.errors(),
+            recent: self.figures.recent(clock::mono()),
+            ejections: self.figures.ejections(),
+            circuits_opened: self.figures.circuits_opened(),
             endpoints: self.with_endpoints(|endpoints| endpoints.iter().map(|e| e.report(self.shown(e.addr))).collect()),
         }
     }
@@ -300,33 +289,17 @@ impl Target {
         if !addresses.is_empty() {
             self.replace_addresses(&addresses);
         }
+        let now = clock::now();
+        self.drained.store(known.drained, Relaxed);
         let _changing = self.changing.lock();
         self.with_endpoints(|endpoints| {
             for endpoint in endpoints {
-                let Some(known) = known.endpoints.iter().find(|k| k.address == self.shown(endpoint.addr)) else { continue };
-                let tracker = Tracker::known(known.healthy);
-                *endpoint.state.lock() = State { tracker, since: known.since_unix_ms, reason: known.reason.clone() };
-                endpoint.healthy.store(known.healthy, Relaxed);
+                if let Some(known) = known.endpoints.iter().find(|k| k.address == self.shown(endpoint.addr)) {
+                    endpoint.restore(known, now);
+                }
             }
         });
         self.refresh();
-    }
-}
-
-// === impl Endpoint ===
-
-impl Endpoint {
-    fn new(addr: Spot) -> Endpoint {
-        Endpoint { addr, healthy: AtomicBool::new(true), state: Mutex::default() }
-    }
-
-    pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Relaxed)
-    }
-
-    fn report(&self, shown: String) -> EndpointReport {
-        let state = self.state.lock();
-        EndpointReport { address: shown, healthy: self.is_healthy(), since_unix_ms: state.since, reason: state.reason.clone() }
     }
 }
 
@@ -341,18 +314,27 @@ impl Chosen {
     pub fn addr(&self) -> Spot {
         self.addr
     }
+
+    /// Whether it finds out if the target works again.
+    pub fn is_probe(&self) -> bool {
+        self.probes.is_some()
+    }
 }
 
 impl Drop for Chosen {
     fn drop(&mut self) {
         self.target.in_flight.fetch_sub(1, Relaxed);
         self.target.load.fetch_sub(1, Relaxed);
+        if let Some(endpoint) = &self.probes {
+            endpoint.circuit().probed();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::relay::health::{Thresholds, Turn};
 
     const AT_ONCE: Thresholds = Thresholds { unhealthy_after: 1, healthy_after: 1 };
 

@@ -2,6 +2,7 @@
 //!
 //! Does not decide which target a request gets (`balance.rs`) nor keeps what changes while it runs (`pool.rs`).
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,12 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::admit::{Queue, QueueSettings};
 use super::balance::hash_by::HashBy;
+use super::circuit::settings::{CircuitBreaker, CircuitBreakerSettings};
 use super::health::settings::{Health, HealthSettings};
 use super::members::{Member, TargetSettings, compile_targets};
+use super::outliers::settings::{OutlierDetection, OutlierDetectionSettings};
 use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
 use super::proxied::ProxyVersion;
 use super::retries::{Retries, RetriesSettings};
@@ -19,7 +23,7 @@ use super::reuse::{PoolSettings, Reuse};
 use super::timeouts::{Timeouts, TimeoutsSettings, told_in};
 use super::tls::{UpstreamTls, UpstreamTlsSettings};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::types::{At, Period};
+use crate::config::types::{At, Percent, Period};
 
 /// A service behind the gateway.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -44,6 +48,17 @@ pub struct UpstreamSettings {
     pub hash_by: Option<At<Vec<At<HashBy>>>>,
     /// How the gateway finds out which targets work. Without it, all are taken to work.
     pub health: Option<HealthSettings>,
+    /// Takes addresses out at which requests fare badly, and brings them back after a while.
+    pub outlier_detection: Option<At<OutlierDetectionSettings>>,
+    /// Sends nothing for a while to an upstream, or to a target, at which too much fails.
+    pub circuit_breaker: Option<CircuitBreakerSettings>,
+    /// Where fewer than this share of the addresses is sound by checks and by `outlier_detection`, all are used: the fault is then more
+    /// likely with who judges, and the few that are left would not bear everything. Default: never.
+    pub panic_threshold: Option<At<Percent>>,
+    /// How many requests it takes at once, of all its targets together; a connection of HTTP/1 carries one. 1 to 1000000; default: any number.
+    pub max_requests: Option<At<u32>>,
+    /// Where requests wait that are more than `max_requests`. Without it, they are refused.
+    pub queue: Option<At<QueueSettings>>,
     /// How long it may take.
     pub timeouts: Option<TimeoutsSettings>,
     /// Whether another attempt is made.
@@ -85,6 +100,11 @@ pub struct Upstream {
     pub hash_by: Box<[HashBy]>,
     /// None: every target is taken to work.
     pub health: Option<Health>,
+    pub outlier_detection: Option<OutlierDetection>,
+    pub circuit_breaker: Option<CircuitBreaker>,
+    pub panic_threshold: Option<Percent>,
+    pub max_requests: Option<u32>,
+    pub queue: Option<Queue>,
     pub timeouts: Timeouts,
     /// The header in which targets are told how long they have.
     pub told_in: Option<HeaderName>,
@@ -96,8 +116,24 @@ pub struct Upstream {
 impl Upstream {
     /// Compiles what the user wrote. All mistakes at once.
     pub fn compile(name: &str, settings: &UpstreamSettings) -> Result<Upstream, Vec<Diagnostic>> {
-        let UpstreamSettings { targets, protocol, http2, tls, proxy_protocol, pool, balance, hash_by, health, timeouts, retries } =
-            settings;
+        let UpstreamSettings {
+            targets,
+            protocol,
+            http2,
+            tls,
+            proxy_protocol,
+            pool,
+            balance,
+            hash_by,
+            health,
+            outlier_detection,
+            circuit_breaker,
+            panic_threshold,
+            max_requests,
+            queue,
+            timeouts,
+            retries,
+        } = settings;
         let mut wrong = Vec::new();
         let members = compile_targets(targets, &mut wrong);
         let (protocol, http2) = Protocol::compile(protocol.as_ref(), http2.as_ref(), tls.is_some(), &mut wrong);
@@ -107,6 +143,15 @@ impl Upstream {
         let reuse = Reuse::compile(pool.as_ref(), proxy_protocol.is_some(), &mut wrong);
         let health = health.as_ref().map(|settings| Health::compile(settings, &mut wrong));
         let told_in = told_in(timeouts.as_ref(), &mut wrong);
+        let outliers = outlier_detection.as_ref().map(|settings| OutlierDetection::compile(settings, &mut wrong));
+        let circuit_breaker = circuit_breaker.as_ref().map(|settings| CircuitBreaker::compile(settings, &mut wrong));
+        if let Some(panic) = panic_threshold.as_ref().filter(|_| health.is_none() && outliers.is_none()) {
+            let message = "`panic_threshold` has no effect: nothing is taken out without `health` or `outlier_detection`";
+            wrong.push(Diagnostic::at(&panic.place, "inert", message));
+        }
+        let panic_threshold = panic_threshold.as_ref().map(|panic| share(Some(panic), panic.value, &mut wrong));
+        let max_requests = max_requests.as_ref().map(|most| whole(Some(most), 0, 1..=1_000_000, &mut wrong));
+        let queue = Queue::compile(queue.as_ref(), max_requests, &mut wrong);
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
         let retries = Retries::compile(retries.as_ref(), protocol, &mut wrong);
         if !wrong.is_empty() {
@@ -125,11 +170,28 @@ impl Upstream {
             balance,
             hash_by,
             health,
+            outlier_detection: outliers,
+            circuit_breaker,
+            panic_threshold,
+            max_requests,
+            queue,
             timeouts,
             told_in,
             retries,
         })
     }
+}
+
+/// What keeps requests from targets that fail and from one that has enough, a line each; for `explain`.
+pub fn guards(upstream: &Upstream) -> Vec<String> {
+    let outliers = upstream.outlier_detection.as_ref().map(OutlierDetection::told);
+    let circuit = upstream.circuit_breaker.as_ref().map(CircuitBreaker::told);
+    let panic = upstream.panic_threshold.map(|least| format!("all addresses are used when less than {least} are sound"));
+    let most = upstream.max_requests.map(|most| match upstream.queue {
+        Some(Queue { length, wait }) => format!("{most} requests at once; {length} more wait up to {}", Period(wait)),
+        None => format!("{most} requests at once"),
+    });
+    [outliers, circuit, panic, most].into_iter().flatten().collect()
 }
 
 /// With TLS a target has to be somebody, and a Unix socket names nobody.
@@ -138,6 +200,25 @@ fn nameless(targets: &At<Vec<At<TargetSettings>>>, members: &[Member], tls: Opti
         let message = "a Unix socket has no name that a certificate could be for: expected `tls.server_name`";
         wrong.push(Diagnostic::at(&targets.place, "upstream-tls", message));
     }
+}
+
+/// A whole number, or a mistake.
+pub(in crate::relay) fn whole(value: Option<&At<u32>>, default: u32, range: RangeInclusive<u32>, wrong: &mut Vec<Diagnostic>) -> u32 {
+    let Some(value) = value else { return default };
+    if !range.contains(&value.value) {
+        let message = format!("`{}` is out of range: expected {} to {}", value.value, range.start(), range.end());
+        wrong.push(Diagnostic::at(&value.place, "out-of-range", message));
+    }
+    value.value
+}
+
+/// A share above nought, or a mistake.
+pub(in crate::relay) fn share(value: Option<&At<Percent>>, default: Percent, wrong: &mut Vec<Diagnostic>) -> Percent {
+    let Some(value) = value else { return default };
+    if value.value.0 == 0 {
+        wrong.push(Diagnostic::at(&value.place, "out-of-range", "`0%` is out of range: expected more, up to 100%"));
+    }
+    value.value
 }
 
 pub(in crate::relay) fn in_range(
@@ -184,6 +265,11 @@ pub(crate) mod tests {
             balance: None,
             hash_by: None,
             health: None,
+            outlier_detection: None,
+            circuit_breaker: None,
+            panic_threshold: None,
+            max_requests: None,
+            queue: None,
             timeouts: None,
             retries: None,
         }

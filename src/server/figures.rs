@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::admin::{
-    ConfigStatus, Figures, KeySetStatus, LimitsStoreStatus, ListStatus, ListenerStatus, Moment, ReloadStatus, Status, TargetStatus,
-};
+use super::upstream_figures;
+use crate::admin::targets::TargetStatus;
+use crate::admin::{ConfigStatus, Figures, KeySetStatus, LimitsStoreStatus, ListStatus, ListenerStatus, Moment, ReloadStatus, Status};
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::listen::address::Address;
@@ -23,6 +23,7 @@ use crate::policy::jwt::published::Published;
 use crate::policy::list_file::Follow;
 use crate::report::metrics::family;
 use crate::report::metrics::family::Samples;
+
 use crate::state::State;
 
 /// How the last reload ended.
@@ -96,12 +97,7 @@ pub fn register(shown: &Arc<Shown>) {
     metrics.source(&family::RELOAD_LAST_SUCCESS, move |samples| samples.put(&[], me.loaded.load(Relaxed) as f64 / 1_000.0));
     let me = shown.clone();
     metrics.source(&family::CONFIG_INFO, move |samples| samples.put(&[&me.gateway.load().fingerprint], 1.0));
-    let me = shown.clone();
-    metrics.source(&family::TARGET_HEALTHY, move |samples| {
-        for target in me.state.pools.report() {
-            samples.put(&[&target.upstream, &target.target], if target.is_healthy() { 1.0 } else { 0.0 });
-        }
-    });
+    upstream_figures::register(&shown.state);
     let me = shown.clone();
     metrics.source(&family::TLS_EXPIRY, move |samples| {
         for listener in &me.gateway.load().listeners {
@@ -206,13 +202,7 @@ impl Figures for Shown {
         let gateway = self.gateway.load();
         let mut upstreams: BTreeMap<String, Vec<TargetStatus>> = BTreeMap::new();
         for target in self.state.pools.report() {
-            let status = TargetStatus {
-                address: target.target.clone(),
-                healthy: target.is_healthy(),
-                since: target.endpoints.iter().map(|endpoint| endpoint.since_unix_ms).max().filter(|since| *since > 0).map(Moment),
-                requests_in_flight: u64::from(target.in_flight),
-            };
-            upstreams.entry(target.upstream).or_default().push(status);
+            upstreams.entry(target.upstream.clone()).or_default().push(target.into());
         }
         let unready = *self.unready.lock();
         Status {
@@ -244,6 +234,7 @@ impl Figures for Shown {
                 })
                 .collect(),
             upstreams,
+            upstream_states: self.state.pools.report_groups().into_iter().map(|group| (group.upstream.clone(), group.into())).collect(),
             key_sets: gateway.authenticators.published().map(|(name, published)| (name.to_owned(), key_set(published))).collect(),
             lists: gateway.authenticators.lists().into_iter().map(|(name, list)| (name.to_owned(), list_status(&*list))).collect(),
             limits_store: limits_store(&gateway),

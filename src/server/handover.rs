@@ -16,6 +16,7 @@ use super::signals::Signals;
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::policy::jwt::published::Kept;
+use crate::relay::group::GroupReport;
 use crate::relay::target::TargetReport;
 use crate::state::State;
 use crate::upgrade::{Limits, PATIENCE, hand_over};
@@ -62,9 +63,10 @@ impl Running {
             log::warn!("limits start anew: {e}");
         }
         match serde_json::from_slice::<Rest>(rest) {
-            Ok(Rest { health, key_sets, tickets }) => {
+            Ok(Rest { health, circuits, key_sets, tickets }) => {
                 self.state().tickets.restore(&tickets);
                 self.state().pools.restore(&health);
+                self.state().pools.restore_groups(&circuits);
                 self.restore_keys(&key_sets);
             }
             Err(e) => log::warn!("health and key sets start anew: {e}"),
@@ -76,6 +78,8 @@ impl Running {
 #[derive(Serialize, Deserialize)]
 struct Rest {
     health: Vec<TargetReport>,
+    #[serde(default)]
+    circuits: Vec<GroupReport>,
     #[serde(default)]
     key_sets: Vec<Kept>,
     /// With which clients resume TLS sessions.
@@ -89,7 +93,7 @@ fn dump(state: &State, gateway: &Gateway) -> Vec<u8> {
     let mut dump = (buckets.len() as u64).to_le_bytes().to_vec();
     dump.extend_from_slice(&buckets);
     let key_sets = gateway.authenticators.published().filter_map(|(_, published)| published.kept()).collect();
-    let rest = Rest { health: state.pools.report(), key_sets, tickets: state.tickets.dump() };
+    let rest = Rest { health: state.pools.report(), circuits: state.pools.report_groups(), key_sets, tickets: state.tickets.dump() };
     dump.extend_from_slice(&serde_json::to_vec(&rest).unwrap_or_default());
     dump
 }

@@ -14,6 +14,7 @@ mod running;
 mod signals;
 mod sockets;
 mod stop;
+mod upstream_figures;
 mod watch;
 mod workers;
 

@@ -24,7 +24,7 @@ use crate::relay::receive::make_answer;
 use crate::relay::retries::in_words;
 use crate::relay::retries::verdict::is_idempotent;
 use crate::relay::timeouts::Timeouts;
-use crate::relay::upstream::Balance;
+use crate::relay::upstream::{Balance, guards};
 use crate::reply::grpc::{Speech, Status};
 use crate::report::civil::rfc3339;
 
@@ -116,6 +116,10 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
                 }
                 if relay.upstream.pool.upstream.balance == Balance::Hash {
                     told["balance"] = balance(route, relay, outcome.head.as_ref(), facts);
+                }
+                let guards = guards(&relay.upstream.pool.upstream);
+                if !guards.is_empty() {
+                    told["guards"] = json!(guards);
                 }
                 if let Some(version) = relay.upstream.pool.upstream.proxy_protocol {
                     told["proxy_protocol"] = json!({ "version": version.to_string(), "client": facts.client.to_string() });
@@ -315,6 +319,7 @@ pub fn text(told: &Value) -> String {
             }],
         );
     }
+    say("guards", rows(&told["guards"]).iter().map(str).collect());
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
         let total = timeouts["total"].as_str().map(|total| format!(", total {total}")).unwrap_or_default();

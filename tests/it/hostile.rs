@@ -80,19 +80,20 @@ fn the_last_answer_of_a_connection_that_is_old_or_has_carried_enough_says_so() {
 #[test]
 fn a_body_that_drips_is_answered_logged_and_counted() {
     let upstream = Upstream::start();
-    let gateway = start(&upstream, "deadlines: { body: 600ms }, minimum_rates: { body: 1KiB }");
-    for (path, body) in [("/up/length", "Content-Length: 1000\r\n\r\n"), ("/up/chunks", "Transfer-Encoding: chunked\r\n\r\n3e8\r\n")] {
+    let gateway = start(&upstream, "deadlines: { body: 600ms }, minimum_rates: { body: 1MiB }");
+    for (path, body) in [("/up/length", "Content-Length: 1000000\r\n\r\n"), ("/up/chunks", "Transfer-Encoding: chunked\r\n\r\nf4240\r\n")] {
         let mut client = gateway.client();
         client.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{body}"));
         let mut sent = 0;
-        // Never silent for as long as the deadline, so that only the rate can end it.
+        // Never silent for as long as the deadline, and faster than the default, so that only the rate can end it.
+        let some = [b'x'; 1000];
         eventually("the end of it", || {
-            client.send("x");
-            sent += 1;
+            client.send(some);
+            sent += some.len();
             std::thread::sleep(Duration::from_millis(40));
             gateway.log().iter().any(|line| line["path"] == path).then_some(())
         });
-        assert!(sent < 1000);
+        assert!(sent < 1_000_000);
         let answer = client.read();
         assert_eq!((answer.status, answer.code().as_str(), answer.is_keep_alive()), (408, "body-too-slow", false));
         let line = gateway.log_line_where(|line| line["path"] == path);
@@ -107,18 +108,18 @@ fn a_body_that_drips_is_answered_logged_and_counted() {
 
 #[test]
 fn a_client_that_takes_its_answer_too_slowly_is_cut_off_logged_and_counted() {
-    let upstream = Upstream::answering(Answer::ok(vec![b'x'; 8 << 20]));
-    let gateway = start(&upstream, "deadlines: { write: 600ms }, minimum_rates: { answer: 1MiB }");
+    let upstream = Upstream::answering(Answer::ok(vec![b'x'; 64 << 20]));
+    let gateway = start(&upstream, "deadlines: { write: 600ms }, minimum_rates: { answer: 1GiB }");
     let mut client = gateway.client();
     client.send("GET /up/big HTTP/1.1\r\nHost: a\r\n\r\n");
     let mut read = 0;
     eventually("the end of it", || {
-        // Steady, but too slow.
-        read += client.read_exactly(10_000).len();
+        // Steady, and so much at once that no write is stuck for as long as the deadline, but too slow.
+        read += client.read_exactly(400_000).len();
         std::thread::sleep(Duration::from_millis(20));
         gateway.log().iter().any(|line| line["path"] == "/up/big").then_some(())
     });
-    assert!(read < 8 << 20);
+    assert!(read < 64 << 20);
     let line = gateway.log_line_where(|line| line["path"] == "/up/big");
     assert_eq!((line["status"].as_u64(), line["code"].as_str()), (Some(200), Some("reader-too-slow")), "{line}");
     assert_eq!(refused(&gateway, "relay", "reader-too-slow"), 1.0);

@@ -235,7 +235,13 @@ fn a_limit_that_delays_refuses_nobody_who_can_wait_and_says_how_long_it_was() {
 
 #[test]
 fn who_would_wait_too_long_or_be_one_too_many_is_refused_and_who_leaves_gives_his_place_back() {
-    let (gateway, _) = before("rate: 1/m, burst: 1, throttle: { wait: 60s, waiting: 1 }, by: [client_ip]");
+    // The second of those that wait would have its turn after two minutes, or after one.
+    would_wait_too_long_or_be_one_too_many("rate: 1/m, burst: 1, throttle: { wait: 60s }, by: [client_ip]");
+    would_wait_too_long_or_be_one_too_many("rate: 2/m, burst: 1, throttle: { wait: 60s, waiting: 1 }, by: [client_ip]");
+}
+
+fn would_wait_too_long_or_be_one_too_many(limit: &str) {
+    let (gateway, _) = before(limit);
     assert_eq!(gateway.get("/quick", &[]).status, 200);
     // Once over HTTP/1 and once over HTTP/2: the second could not wait unless the first had given its token and its place back.
     for is_h2 in [false, true, false] {
@@ -355,8 +361,8 @@ fn gateways_with_one_store_admit_one_limit_together_and_go_on_without_it() {
         Gateway::start(&format!(
             "server: {{ threads: 1, settle: 0s, limits_store: {{ redis: \"127.0.0.1:{port}\", username: gateway, password: s3cret, prefix: one }} }}\n\
              listeners: {{ public: {{ address: \"127.0.0.1:{{port}}\" }} }}\nadmin: {{ address: \"127.0.0.1:{{admin}}\" }}\n\
-             limits: {{ hourly: {{ rate: 60/h, by: [\"header:x-caller\", client_ip], shared: true }}, daily: {{ quota: 30/day, by: [\"header:x-caller\", client_ip], shared: true }} }}\n\
-             routes: {{ r: {{ match: {{ path: /r }}, auth: public, limits: [hourly], respond: {{ status: 204 }} }}, q: {{ match: {{ path: /q }}, auth: public, limits: [daily], respond: {{ status: 204 }} }} }}\n"
+             limits: {{ hourly: {{ rate: 60/h, by: [\"header:x-caller\", client_ip], shared: true }}, daily: {{ quota: 30/day, by: [\"header:x-caller\", client_ip], shared: true }}, kept: {{ rate: 1/h, by: [client_ip], shared: true }} }}\n\
+             routes: {{ r: {{ match: {{ path: /r }}, auth: public, limits: [hourly], respond: {{ status: 204 }} }}, q: {{ match: {{ path: /q }}, auth: public, limits: [daily], respond: {{ status: 204 }} }}, k: {{ match: {{ path: /k }}, auth: public, limits: [kept], respond: {{ status: 204 }} }} }}\n"
         ))
     };
     let gateways = [start(), start(), start()];

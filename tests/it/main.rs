@@ -17,6 +17,8 @@ mod entry;
 mod every_key;
 mod examples;
 mod explain;
+mod failing;
+
 mod grpc;
 mod harness;
 mod hostile;

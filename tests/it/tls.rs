@@ -13,7 +13,7 @@ listeners:
     tls:
       certificates:
         main: { chain: main.pem, key: main.key{ocsp} }
-        other: { chain: other.pem, key: other.key }
+        kept: { chain: other.pem, key: other.key }
       {more}
 routes:
   all: { match: { path: "/**" }, auth: public, response_headers: { security: strict }, respond: { status: 200, body: "hi" } }
@@ -32,6 +32,8 @@ fn config_with(ca: &Ca, more: &str, key: &str, value: &str) -> Config {
         .var("ocsp", "")
         .var("watch", "false")
         .var("patience", "10s")
+        .file("again.pem", ca.issue_again(&main, &["again.example"]))
+        .file("again.key", main.key.clone())
         .file("main.pem", main.chain)
         .file("main.key", main.key)
         .file("other.pem", other.chain)
@@ -82,7 +84,7 @@ fn each_name_gets_its_certificate_and_an_unknown_one_none() {
 #[test]
 fn an_unknown_name_gets_the_default_certificate_where_there_is_one() {
     let ca = Ca::new("Test");
-    let gateway = config(&ca, "default: other").start();
+    let gateway = config(&ca, "default: kept").start();
     assert_eq!(curl(&gateway, "unknown.example", &["-k"]).map(|(status, _)| status), Ok(200));
     assert_eq!(curl(&gateway, "unknown.example", &[]), Err(60), "it does not name the host");
 }
@@ -282,11 +284,11 @@ fn check_warns_of_a_certificate_that_expires_soon_and_the_metric_says_when() {
     assert!(check.status.success());
     assert_eq!(
         String::from_utf8(check.stderr).unwrap(),
-        "warning: certificate `other` of listener `public` has expired: clients refuse it\n"
+        "warning: certificate `kept` of listener `public` has expired: clients refuse it\n"
     );
-    let expiry = gateway.metric(r#"sluice_tls_certificate_expiry_timestamp_seconds{listener="public",certificate="other"}"#);
+    let expiry = gateway.metric(r#"sluice_tls_certificate_expiry_timestamp_seconds{listener="public",certificate="kept"}"#);
     assert_eq!(expiry, 1_577_836_800.0);
-    gateway.stderr_line("certificate `other` of listener `public` has expired");
+    gateway.stderr_line("certificate `kept` of listener `public` has expired");
 }
 
 #[test]

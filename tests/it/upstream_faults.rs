@@ -384,6 +384,31 @@ fn line_of(gateway: &Gateway, path: &str) -> Value {
 }
 
 #[test]
+fn a_target_has_as_long_to_accept_as_is_written() {
+    let (_listener, _waiting, full) = full();
+    let gateway = Gateway::config(
+        r#"
+listeners: { public: { address: "127.0.0.1:{port}" } }
+upstreams:
+  patient: { targets: ["{full}"], timeouts: { connect: 5m } }
+  usual: { targets: ["{full}"] }
+routes:
+  patient: { match: { path: /patient }, auth: public, upstream: patient }
+  usual: { match: { path: /usual/** }, auth: public, upstream: usual }
+"#,
+    );
+    let gateway = gateway.var("full", full).start();
+    let mut patient = gateway.client();
+    patient.send("GET /patient HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Whoever waits no longer than these would have been answered long before the second.
+    for path in ["/usual/1", "/usual/2"] {
+        assert_eq!(gateway.get(path, &[]).status, 504);
+    }
+    line_of(&gateway, "/usual/2");
+    assert!(gateway.log().iter().all(|line| line["path"] != "/patient"), "{:?}", gateway.log());
+}
+
+#[test]
 fn what_cannot_be_reached_is_told_from_what_is_slow_to_accept() {
     let alive = Upstream::start();
     let (_listener, _waiting, full) = full();

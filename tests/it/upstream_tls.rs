@@ -176,6 +176,8 @@ fn a_target_that_asks_for_a_certificate_gets_it() {
     let (_nginx, port) = setup.nginx(&setup.authority.issue(&["127.0.0.1"]), &verify);
     let own = setup.authority.issue(&["gateway.example"]);
     let with = setup.gateway(&format!("127.0.0.1:{port}"), "http1", ", certificate: { chain: own.pem, key: own.key }");
+    let other = setup.authority.issue(&["other.example"]);
+    let with = with.file("again.pem", setup.authority.issue_again(&own, &["again.example"])).file("other.key", other.key);
     let with = with.file("own.pem", own.chain).file("own.key", own.key).start();
     let answer = with.get("/a", &[]);
     assert_eq!((answer.status, answer.header("x-client").unwrap_or_default().contains("gateway.example")), (200, true));

@@ -239,6 +239,11 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
         balance: _,
         hash_by: _,
         health,
+        outlier_detection: _,
+        circuit_breaker: _,
+        panic_threshold: _,
+        max_requests: _,
+        queue: _,
         timeouts,
         retries,
     } = settings;

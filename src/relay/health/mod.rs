@@ -10,16 +10,18 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::probe::probe;
 use self::settings::Health;
 pub use self::tracker::{Thresholds, Tracker, Turn};
 use super::address::Host;
 use super::discovery::{self, Resolver};
+use super::endpoint::Endpoint;
 use super::pool::Pool;
-use super::target::{Endpoint, Target};
+use super::target::Target;
 use super::upstream::Upstream;
+use crate::clock;
 
 /// The checks and look-ups of one upstream; they end when this is dropped.
 #[derive(Debug)]
@@ -27,36 +29,64 @@ pub struct Watch {
     _tasks: JoinSet<()>,
 }
 
+/// How often circuits and the like are looked at where nothing says when.
+const LONGEST: Duration = Duration::from_secs(10);
+
 // === impl Watch ===
 
 /// Starts what runs beside the requests of an upstream: checks at once and then `every` so often, look-ups of names.
 ///
 /// To be called when a snapshot takes over, on the runtime that shall run the tasks; keep the result as long as the snapshot is the
 /// current one, not as long as its last request.
-pub fn watch(pool: &Pool, resolver: &Resolver) -> Watch {
+pub fn watch(pool: &Arc<Pool>, resolver: &Resolver) -> Watch {
     let mut tasks = JoinSet::new();
+    pool.begin();
+    if pool.judges || pool.upstream.panic_threshold.is_some() {
+        tasks.spawn(keep_tidy(pool.clone()));
+    }
     for target in pool.targets() {
         if let Host::Name(name) = &target.address.host {
             tasks.spawn(discovery::keep_resolved(target.clone(), name.clone(), resolver.clone()));
         }
-        match &pool.upstream.health {
-            // Nobody would bring it back.
-            None => target.trust(),
-            Some(health) => {
-                tasks.spawn(keep_checked(pool.upstream.clone(), target.clone(), health.clone()));
-            }
+        if let Some(health) = &pool.upstream.health {
+            tasks.spawn(keep_checked(pool.clone(), target.clone(), health.clone()));
         }
     }
     Watch { _tasks: tasks }
 }
 
-async fn keep_checked(upstream: Arc<Upstream>, target: Arc<Target>, health: Health) {
+/// Brings back what is out for a time only, and compares targets with each other.
+async fn keep_tidy(pool: Arc<Pool>) {
+    let compares = pool.upstream.outlier_detection.as_ref().filter(|rules| rules.success_rate.is_some() || rules.latency.is_some());
+    let every = pool.upstream.outlier_detection.as_ref().map_or(LONGEST, |rules| rules.every);
+    let mut comparison = Instant::now() + every;
+    loop {
+        let woken = pool.group.woken.notified();
+        tokio::pin!(woken);
+        // From here on no turn is missed.
+        woken.as_mut().enable();
+        let next = pool.tidy(clock::now()).map_or(comparison, |next| clock::instant(next).min(comparison));
+        tokio::select! {
+            () = sleep_until(next) => {}
+            () = woken => {}
+        }
+        if Instant::now() >= comparison {
+            comparison = Instant::now() + every;
+            match compares {
+                Some(rules) => pool.compare(rules, clock::mono()),
+                None => pool.forgive(),
+            }
+        }
+    }
+}
+
+async fn keep_checked(pool: Arc<Pool>, target: Arc<Target>, health: Health) {
     loop {
         let renewed = target.renewed.notified();
         tokio::pin!(renewed);
         // From here on no news is missed, also while checks run.
         renewed.as_mut().enable();
-        check_all(&upstream, &target, &health).await;
+        check_all(&pool, &target, &health).await;
         tokio::select! {
             () = sleep(jittered(health.every, fastrand::u64(..))) => {}
             () = renewed => {}
@@ -64,29 +94,37 @@ async fn keep_checked(upstream: Arc<Upstream>, target: Arc<Target>, health: Heal
     }
 }
 
-async fn check_all(upstream: &Arc<Upstream>, target: &Arc<Target>, health: &Health) {
+async fn check_all(pool: &Arc<Pool>, target: &Arc<Target>, health: &Health) {
     let mut checks = JoinSet::new();
     for endpoint in target.endpoints() {
-        let (upstream, target, health) = (upstream.clone(), target.clone(), health.clone());
-        checks.spawn(async move { check_one(&upstream, &target, &endpoint, &health).await });
+        let (pool, target, health) = (pool.clone(), target.clone(), health.clone());
+        checks.spawn(async move { check_one(&pool.upstream, &target, &endpoint, &health).await });
     }
-    while checks.join_next().await.is_some() {}
+    let mut turned = false;
+    while let Some(one) = checks.join_next().await {
+        turned |= one.unwrap_or_default();
+    }
+    if turned {
+        pool.settled();
+    }
 }
 
-async fn check_one(upstream: &Upstream, target: &Target, endpoint: &Endpoint, health: &Health) {
+/// Whether the address has turned.
+async fn check_one(upstream: &Upstream, target: &Target, endpoint: &Endpoint, health: &Health) -> bool {
     let checked = timeout(health.timeout, probe(upstream, target, endpoint.addr, &health.check)).await;
     let verdict = checked.unwrap_or_else(|_| Err(format!("timed out after {:?}", health.timeout)));
     let reason = verdict.as_ref().err().cloned();
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);
     let turn = target.observe(endpoint, verdict, health.thresholds(), unix_ms);
     let (upstream, addr) = (&target.upstream, target.shown(endpoint.addr));
-    match turn {
+    match &turn {
         None => {}
         Some(Turn::Up) => log::info!("upstream {upstream}: target {} ({addr}) is healthy again", target.address),
         Some(Turn::Down) => {
             log::warn!("upstream {upstream}: target {} ({addr}) is out: {}", target.address, reason.unwrap_or_default())
         }
     }
+    turn.is_some()
 }
 
 /// Within a tenth around `every`, so that many gateways do not check in step.

@@ -82,6 +82,14 @@ families! { ALL:
         "Requests that were to be sent again and were not, by why: budget means that too many others were.";
     // What other chapters know and are asked for at a scrape.
     TARGET_HEALTHY = Gauge "sluice_target_healthy" ["upstream", "target"] "Whether a target is given requests: 1 or 0.";
+    TARGET_OUT = Gauge "sluice_target_out" ["upstream", "target", "cause"] "Addresses of a target that are out, by cause: check, ejected, circuit or drained. Only where there are any.";
+    TARGET_EJECTIONS = Counter "sluice_target_ejections_total" ["upstream", "target"] "Ejections by `outlier_detection`.";
+    TARGET_CIRCUITS_OPENED = Counter "sluice_target_circuit_opened_total" ["upstream", "target"] "How often the circuit of a target's address opened.";
+    CIRCUIT_OPEN = Gauge "sluice_circuit_open" ["upstream"] "The circuit of an upstream: 0 closed, 1 open, 0.5 half open.";
+    CIRCUIT_OPENED = Counter "sluice_circuit_opened_total" ["upstream"] "How often the circuit of an upstream opened.";
+    UPSTREAM_PANIC = Gauge "sluice_upstream_panic" ["upstream"] "Whether so many addresses are out that all are used (`panic_threshold`).";
+    UPSTREAM_SPARED = Counter "sluice_upstream_spared_total" ["upstream"] "Ejections that were not made because enough was ejected (`max_ejected`) or nothing else would be left.";
+    UPSTREAM_WAITING = Gauge "sluice_upstream_waiting" ["upstream"] "Requests that wait in the `queue` of an upstream.";
     LIMITER_BUCKETS = Gauge "sluice_limiter_buckets" [] "Buckets of limits in use.";
     LIMITER_EVICTED = Counter "sluice_limiter_evicted_total" [] "Buckets at rest that gave way to new keys.";
     LIMITER_OVERFLOWED = Counter "sluice_limiter_overflowed_total" [] "Requests counted in a shared overflow bucket because no bucket was at rest.";

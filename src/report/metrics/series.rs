@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use super::Named;
 use super::family::Samples;
 use super::route::ByKind;
+pub use super::upstream::{Failure, UpstreamSeries};
 use crate::clock;
 use crate::policy::limits::crowd::Crowd;
 use crate::reply::problem::Kind;

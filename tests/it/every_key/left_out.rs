@@ -29,6 +29,8 @@ struct Run {
     test: &'static str,
     key: Option<&'static str>,
     instead: Option<&'static str>,
+    /// The code with which the configuration is refused then.
+    refused: Option<&'static str>,
 }
 
 struct Ended {
@@ -90,13 +92,22 @@ impl Run {
             return if passed { Ok(()) } else { Err(format!("`{test}` fails though nothing is left out:\n    {}", last())) };
         }
         let refused: Vec<&str> = ended.said.lines().filter_map(|line| line.strip_prefix(REFUSED)).collect();
-        if let Some(why) = refused.first() {
-            return Err(format!(
-                "`{test}` fails because the configuration is refused; write `TestInstead` with a value that is accepted: {why}"
-            ));
-        }
-        if ended.said.contains("the gateway did not start") {
-            return Err(format!("`{test}` fails because the gateway does not start:\n    {}", last()));
+        match (self.refused, refused.first()) {
+            (Some(code), Some(why)) if why.contains(&format!("error[{code}]")) => {}
+            (Some(code), why) => return Err(format!("`{test}` is not refused with `{code}`: {why:?}")),
+            (None, Some(why)) => {
+                return Err(format!(
+                    "`{test}` fails because the configuration is refused; write `TestInstead` with one that is not: {why}"
+                ));
+            }
+            // What the harness asks whether it is ready is what this key says.
+            (None, None) if self.key == Some("admin.address") => {}
+            (None, None) => {
+                if let Some(broken) = ["the gateway did not start", "the gateway is not ready"].iter().find(|it| ended.said.contains(**it))
+                {
+                    return Err(format!("`{test}` fails because {broken}:\n    {}", last()));
+                }
+            }
         }
         match (found, passed) {
             (0, _) => Err(format!("`{test}` configures no such key through the harness, so that none can be left out")),
@@ -113,9 +124,10 @@ fn every_test_that_proves_a_key_fails_without_it() {
     let mut runs = VecDeque::new();
     let mut with = BTreeSet::new();
     for (key, proof) in keys::rows().filter(|(key, _)| key.starts_with(&picked)) {
-        let (test, instead) = match proof {
-            Proof::Test(test) => (*test, None),
-            Proof::TestInstead(test, value) => (*test, Some(*value)),
+        let (test, instead, refused) = match proof {
+            Proof::Test(test) => (*test, None, None),
+            Proof::TestInstead(test, value) => (*test, Some(*value), None),
+            Proof::TestRefused(test, value, code) => (*test, *value, Some(*code)),
             Proof::Differs(..) => continue,
             Proof::TestOnly(test, why) => {
                 println!("        {test} proves {key} as it is: {why}");
@@ -123,9 +135,9 @@ fn every_test_that_proves_a_key_fails_without_it() {
             }
         };
         if with.insert(test) {
-            runs.push_back(Run { test, key: None, instead: None });
+            runs.push_back(Run { test, key: None, instead: None, refused: None });
         }
-        runs.push_back(Run { test, key: Some(key), instead });
+        runs.push_back(Run { test, key: Some(key), instead, refused });
     }
     let begin = Instant::now();
     let runs = Mutex::new(runs);

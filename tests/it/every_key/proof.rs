@@ -10,6 +10,9 @@ pub enum Proof {
     Test(&'static str),
     /// Such a test where the key must be there: it fails when this stands in the key's place.
     TestInstead(&'static str, &'static str),
+    /// Such a test where the key allows or completes something: without it, or with this in its place, the configuration is refused with
+    /// this code.
+    TestRefused(&'static str, Option<&'static str>, &'static str),
     /// Such a test, and why it would say nothing without the key.
     TestOnly(&'static str, &'static str),
 }

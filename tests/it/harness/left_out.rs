@@ -1,7 +1,8 @@
 //! Leaves a key out of every configuration that a test writes, where the environment names one: a test that proves the key fails then.
 //!
 //! `SLUICE_TESTS_WITHOUT=listeners.*.http2.streams` leaves it out, `*` being any name and `[]` any item; with `SLUICE_TESTS_INSTEAD=2`
-//! that stands in its place. A section that says nothing without the key goes with it. With an empty path configurations are written anew and nothing is left out. What was done is told on stderr.
+//! that stands in its place. A section that says nothing without the key goes with it, and what is called
+//! `kept` keeps the key, so that whatever needs such a one is not refused. With an empty path configurations are written anew and nothing is left out. What was done is told on stderr.
 //! Does not run tests so, and does not judge them: see `every_key/left_out.rs`.
 
 use std::sync::{Arc, LazyLock};
@@ -15,6 +16,8 @@ pub const INSTEAD: &str = "SLUICE_TESTS_INSTEAD";
 pub const FOUND: &str = "left out, so often: ";
 /// What is printed where the configuration is refused since it lacks the key, and then why.
 pub const REFUSED: &str = "refused without the key: ";
+
+const KEPT: &str = "kept";
 
 struct Key {
     path: Vec<String>,
@@ -60,7 +63,7 @@ fn leave_out(node: &mut Node, path: &[String], instead: Option<&Node>) -> usize 
         Value::List(items) if first == "[]" => items.iter_mut().map(|item| leave_out(item, rest, instead)).sum(),
         Value::List(_) => 0,
         Value::Map(entries) => {
-            let is_it = |name: &str| first == "*" || first == name;
+            let is_it = |name: &str| first == "*" && name != KEPT || first == name;
             if !rest.is_empty() {
                 let mut all = 0;
                 entries.retain_mut(|(name, below)| {
@@ -129,5 +132,5 @@ fn a_key_is_left_out_wherever_it_stands() {
     assert_eq!(left("a: { b: 2 }\nc: true", "a.b", Some("[1]")), (instead.to_owned(), 1));
     assert_eq!(left(instead, "", None), (instead.to_owned(), 0));
     assert_eq!(left("a: { b: { c: { d: 1 } }, e: {} }", "a.b.c.d", None), (r#"{"a": {"e": {}}}"#.to_owned(), 1));
-    assert_eq!(left("a: { b: { d: 1 } }", "a.*.d", None), (r#"{"a": {"b": {}}}"#.to_owned(), 1));
+    assert_eq!(left("a: { b: { d: 1 }, kept: { d: 2 } }", "a.*.d", None), (r#"{"a": {"b": {}, "kept": {"d": 2}}}"#.to_owned(), 1));
 }

@@ -89,6 +89,12 @@ impl Ca {
         Leaf { chain: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
     }
 
+    /// Another certificate for the key of this one, for either side of a connection.
+    pub fn issue_again(&self, leaf: &Leaf, names: &[&str]) -> String {
+        let key = KeyPair::from_pem(&leaf.key).unwrap();
+        of_servers(names).signed_by(&key, &self.issuer).unwrap().pem()
+    }
+
     /// A revocation list with these serial numbers, in PEM.
     pub fn revoke(&self, serials: &[u64]) -> String {
         self.revoke_until(serials, 2124)

@@ -1,17 +1,23 @@
 //! The keys of `authenticators`.
 
-use super::super::proof::Proof::{Differs, Test};
+use super::super::proof::Proof::{Differs, Test, TestInstead, TestRefused};
 use super::Row;
 
 pub const KEYS: &[Row] = &[
-    ("authenticators.*.jwt.keys.url", Test("many_tokens_of_one_new_key_cause_one_fetch_and_all_are_accepted")),
-    ("authenticators.*.jwt.keys.discovery", Test("a_discovery_document_of_another_issuer_is_not_believed")),
+    (
+        "authenticators.*.jwt.keys.url",
+        TestInstead("many_tokens_of_one_new_key_cause_one_fetch_and_all_are_accepted", "http://127.0.0.1:1/keys"),
+    ),
+    (
+        "authenticators.*.jwt.keys.discovery",
+        TestInstead("a_discovery_document_of_another_issuer_is_not_believed", "http://127.0.0.1:1/.well-known/openid-configuration"),
+    ),
     ("authenticators.*.jwt.keys.refresh.soonest", Test("a_set_is_fetched_again_between_soonest_and_latest")),
     ("authenticators.*.jwt.keys.refresh.latest", Test("a_set_is_fetched_again_between_soonest_and_latest")),
     ("authenticators.*.jwt.keys.max_age", Test("a_set_that_is_too_old_answers_503_with_a_code_of_its_own_until_the_provider_is_back")),
-    ("authenticators.*.jwt.keys.plain_http", Test("a_proxy_is_gone_through_where_one_is_written")),
+    ("authenticators.*.jwt.keys.plain_http", TestRefused("a_proxy_is_gone_through_where_one_is_written", None, "ask-plain")),
     ("authenticators.*.jwt.keys.proxy", Test("a_proxy_is_gone_through_where_one_is_written")),
-    ("authenticators.*.jwt.keys.ca", Test("a_provider_whose_certificate_is_not_trusted_is_not_believed")),
+    ("authenticators.*.jwt.keys.ca", Test("a_certified_provider_is_discovered_its_keys_rotate_and_its_outage_is_survived")),
     (
         "authenticators.*.jwt.issuer",
         Differs(
@@ -264,14 +270,23 @@ pub const KEYS: &[Row] = &[
             &[r#"GET http://h/a | authorization: Bearer x | claims={"sub":"ada"}"#],
         ),
     ),
-    ("authenticators.*.introspection.url", Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused")),
-    ("authenticators.*.introspection.client_id", Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused")),
+    (
+        "authenticators.*.introspection.url",
+        TestInstead("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused", "https://127.0.0.1:1/introspect"),
+    ),
+    (
+        "authenticators.*.introspection.client_id",
+        TestInstead("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused", "somebody"),
+    ),
     (
         "authenticators.*.introspection.client_secret",
-        Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused"),
+        TestInstead("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused", "something"),
     ),
     ("authenticators.*.introspection.ca", Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused")),
-    ("authenticators.*.introspection.plain_http", Test("an_issuer_elsewhere_is_asked_in_plain_text_only_where_that_is_written")),
+    (
+        "authenticators.*.introspection.plain_http",
+        TestRefused("an_issuer_elsewhere_is_asked_in_plain_text_only_where_that_is_written", None, "ask-plain"),
+    ),
     ("authenticators.*.introspection.deadline", Test("an_issuer_that_does_not_answer_is_a_503_and_not_remembered")),
     ("authenticators.*.introspection.remember", Test("an_answer_is_believed_as_long_as_is_written_and_not_longer_than_the_token")),
     ("authenticators.*.introspection.remember_inactive", Test("an_answer_is_believed_as_long_as_is_written_and_not_longer_than_the_token")),

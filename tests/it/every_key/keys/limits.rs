@@ -1,12 +1,12 @@
 //! The keys of `limits`.
 
-use super::super::proof::Proof::{Differs, Test};
+use super::super::proof::Proof::{Differs, Test, TestInstead};
 use super::Row;
 
 pub const KEYS: &[Row] = &[
     ("limits.*.shared", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
+    ("limits.*.concurrent", TestInstead("places_are_taken_by_requests_at_once_and_come_back_whatever_ends_them", "100")),
     ("plans.*.shared", Test("whatever_is_shared_counts_at_all_gateways_together_and_goes_on_after_a_restart")),
-    ("limits.*.concurrent", Test("places_are_taken_by_requests_at_once_and_come_back_whatever_ends_them")),
     ("limits.*.throttle.wait", Test("a_limit_that_delays_refuses_nobody_who_can_wait_and_says_how_long_it_was")),
     ("limits.*.throttle.waiting", Test("who_would_wait_too_long_or_be_one_too_many_is_refused_and_who_leaves_gives_his_place_back")),
     (

@@ -1,10 +1,10 @@
 //! The keys of `listeners`.
 
-use super::super::proof::Proof::{Differs, Test};
+use super::super::proof::Proof::{Differs, Test, TestInstead};
 use super::Row;
 
 pub const KEYS: &[Row] = &[
-    ("listeners.*.address", Test("each_listener_listens_where_it_is_told_to_and_so_does_admin")),
+    ("listeners.*.address", TestInstead("a_listener_listens_where_it_is_told_to", "127.0.0.3:9239")),
     ("listeners.*.mode", Test("a_unix_socket_serves_as_a_port_does_and_is_whose_it_shall_be")),
     ("listeners.*.owner", Test("a_unix_socket_serves_as_a_port_does_and_is_whose_it_shall_be")),
     ("listeners.*.group", Test("a_unix_socket_serves_as_a_port_does_and_is_whose_it_shall_be")),
@@ -19,10 +19,16 @@ pub const KEYS: &[Row] = &[
     ("listeners.*.proxy_protocol.required", Test("where_the_header_is_optional_others_are_clients_of_their_own")),
     ("listeners.*.connections.max", Test("connections_beyond_max_and_per_address_are_closed")),
     ("listeners.*.connections.per_address", Test("connections_beyond_max_and_per_address_are_closed")),
-    ("listeners.*.tls.certificates.*.chain", Test("each_name_gets_its_certificate_and_an_unknown_one_none")),
-    ("listeners.*.tls.certificates.*.key", Test("a_replaced_certificate_is_shown_to_new_connections_and_a_broken_pair_to_nobody")),
+    ("listeners.*.tls.certificates.*.chain", TestInstead("each_name_gets_its_certificate_and_an_unknown_one_none", "again.pem")),
+    (
+        "listeners.*.tls.certificates.*.key",
+        TestInstead("a_replaced_certificate_is_shown_to_new_connections_and_a_broken_pair_to_nobody", "again.key"),
+    ),
     ("listeners.*.tls.certificates.*.ocsp", Test("the_ocsp_answer_of_the_file_is_stapled")),
-    ("listeners.*.tls.certificates.*.client_certificates.ca", Test("each_certificate_has_clients_of_its_own_and_no_way_leads_past_them")),
+    (
+        "listeners.*.tls.certificates.*.client_certificates.ca",
+        TestInstead("each_certificate_has_clients_of_its_own_and_no_way_leads_past_them", "ca.pem"),
+    ),
     ("listeners.*.tls.certificates.*.client_certificates.crl", Test("each_certificate_has_clients_of_its_own_and_no_way_leads_past_them")),
     (
         "listeners.*.tls.certificates.*.client_certificates.required",
@@ -31,7 +37,10 @@ pub const KEYS: &[Row] = &[
     ("listeners.*.tls.handshakes_per_address", Test("an_address_that_begins_handshakes_too_fast_is_closed_and_counted")),
     ("listeners.*.tls.default", Test("an_unknown_name_gets_the_default_certificate_where_there_is_one")),
     ("listeners.*.tls.minimum", Test("what_is_older_than_the_minimum_is_refused")),
-    ("listeners.*.tls.client_certificates.ca", Test("a_required_certificate_must_be_there_signed_in_time_and_not_revoked")),
+    (
+        "listeners.*.tls.client_certificates.ca",
+        TestInstead("a_required_certificate_must_be_there_signed_in_time_and_not_revoked", "ca.pem"),
+    ),
     ("listeners.*.tls.client_certificates.crl", Test("a_required_certificate_must_be_there_signed_in_time_and_not_revoked")),
     (
         "listeners.*.tls.client_certificates.required",

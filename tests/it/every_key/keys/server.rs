@@ -1,6 +1,6 @@
 //! The keys of `server`, `standards`, `access_log`, `admin` and `clients`.
 
-use super::super::proof::Proof::{Differs, Test, TestOnly};
+use super::super::proof::Proof::{Differs, Test, TestInstead, TestOnly};
 use super::Row;
 
 pub const KEYS: &[Row] = &[
@@ -34,7 +34,7 @@ pub const KEYS: &[Row] = &[
             &["GET http://h/a | x-forwarded-for: 198.51.100.7 | cf-connecting-ip: 198.51.100.8"],
         ),
     ),
-    ("server.limits_store.redis", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
+    ("server.limits_store.redis", TestInstead("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it", "127.0.0.1:1")),
     ("server.limits_store.username", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
     ("server.limits_store.password", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
     ("server.limits_store.prefix", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),

@@ -1,0 +1,36 @@
+//! What a target is told beside the request as it came: whom it is from, and over which scheme. Decides nothing.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use http::header;
+use pingora_core::{Error, ErrorType, Result};
+use pingora_http::RequestHeader;
+use pingora_proxy::Session;
+
+use crate::listen::address::LOCAL;
+use crate::listen::conn::ConnInfo;
+use crate::relay::proxied::OnBehalf;
+
+/// Who the upstream is told that the request is from. Nobody: a process of this machine that has no address.
+pub(super) fn on_behalf(session: &Session, conn: Option<&ConnInfo>, client: IpAddr) -> Option<OnBehalf> {
+    let peer = conn?.peer;
+    if peer == LOCAL && client == peer.ip() {
+        return None;
+    }
+    let here = session.server_addr().and_then(|addr| addr.as_inet()).copied();
+    let here = here
+        .unwrap_or_else(|| SocketAddr::new(if client.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }, 0));
+    // Behind a proxy that is trusted the address is that of its client, whose port nobody says.
+    let port = if client == peer.ip() { peer.port() } else { 0 };
+    Some(OnBehalf { client: SocketAddr::new(client, port), here: SocketAddr::new(here.ip().to_canonical(), here.port()) })
+}
+
+/// Says the scheme of a request of HTTP/2 over TLS, which Pingora does not know of: as a URI, which it leaves as it is.
+pub(super) fn https(head: &mut RequestHeader) -> Result<()> {
+    let host = head.remove_header(&header::HOST);
+    let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let uri = http::Uri::builder().scheme("https").authority(host).path_and_query(path).build();
+    head.set_uri(uri.map_err(|why| Error::because(ErrorType::InvalidHTTPHeader, "a host that no URI can have", why))?);
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Counts over a sliding window: ten slices, the oldest of which is emptied when its turn comes again.
+//!
+//! Decides nothing. Relaxed atomics: at the edge of a slice a count may go astray, which no share of many notices.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+const SLICES: u64 = 10;
+
+#[derive(Debug, Default)]
+pub(super) struct Window([Slice; SLICES as usize]);
+
+#[derive(Debug, Default)]
+struct Slice {
+    /// Which stretch of time it counts; 0 is none.
+    stretch: AtomicU64,
+    all: AtomicU32,
+    failed: AtomicU32,
+    slow: AtomicU32,
+}
+
+/// What a window holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    pub all: u32,
+    pub failed: u32,
+    pub slow: u32,
+}
+
+/// Counted from 1.
+fn stretch(window: Duration, now: u64) -> u64 {
+    now / (u64::try_from(window.as_nanos()).unwrap_or(u64::MAX) / SLICES).max(1) + 1
+}
+
+// === impl Window ===
+
+impl Window {
+    pub fn note(&self, window: Duration, failed: bool, slow: bool, now: u64) {
+        let stretch = stretch(window, now);
+        let slice = &self.0[(stretch % SLICES) as usize];
+        let known = slice.stretch.load(Relaxed);
+        if known != stretch && slice.stretch.compare_exchange(known, stretch, Relaxed, Relaxed).is_ok() {
+            [&slice.all, &slice.failed, &slice.slow].into_iter().for_each(|count| count.store(0, Relaxed));
+        }
+        slice.all.fetch_add(1, Relaxed);
+        if failed {
+            slice.failed.fetch_add(1, Relaxed);
+        }
+        if slow {
+            slice.slow.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub fn sum(&self, window: Duration, now: u64) -> Sum {
+        let stretch = stretch(window, now);
+        let recent =
+            self.0.iter().filter(|slice| (stretch.saturating_sub(SLICES - 1).max(1)..=stretch).contains(&slice.stretch.load(Relaxed)));
+        recent.fold(Sum::default(), |sum, slice| Sum {
+            all: sum.all + slice.all.load(Relaxed),
+            failed: sum.failed + slice.failed.load(Relaxed),
+            slow: sum.slow + slice.slow.load(Relaxed),
+        })
+    }
+
+    pub fn clear(&self) {
+        self.0.iter().for_each(|slice| slice.stretch.store(0, Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_holds_the_last_ten_slices() {
+        let (window, ten) = (Window::default(), Duration::from_secs(10));
+        const S: u64 = 1_000_000_000;
+        (0..25).for_each(|second| window.note(ten, second % 2 == 0, second == 24, second * S));
+        assert_eq!(window.sum(ten, 24 * S), Sum { all: 10, failed: 5, slow: 1 });
+        assert_eq!(window.sum(ten, 29 * S), Sum { all: 5, failed: 3, slow: 1 });
+        assert_eq!(window.sum(ten, 40 * S), Sum::default());
+        window.clear();
+        assert_eq!(window.sum(ten, 24 * S), Sum::default());
+    }
+}

@@ -1,0 +1,405 @@
+//! Upstreams that fail: who is taken out and comes back, what clients and targets see meanwhile. Real sockets on both sides.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::{Answer, Gate, Gateway, Response, Step, Upstream, eventually};
+
+/// A gateway before these targets, with one worker, so that requests one after the other take turns.
+fn config(targets: &[SocketAddr], keys: &str) -> String {
+    let targets: Vec<_> = targets.iter().map(|target| format!("\"{target}\"")).collect();
+    format!(
+        r#"
+server: {{ threads: 1 }}
+listeners: {{ l: {{ address: "127.0.0.1:{{port}}" }} }}
+admin: {{ address: "127.0.0.1:{{admin}}" }}
+upstreams: {{ u: {{ targets: [{}], {keys} }} }}
+routes: {{ r: {{ match: {{ path: /** }}, auth: public, upstream: u }} }}
+"#,
+        targets.join(", ")
+    )
+}
+
+fn start(targets: &[SocketAddr], keys: &str) -> Gateway {
+    Gateway::start(&config(targets, keys))
+}
+
+/// Answers with a status that the test changes while it runs.
+#[derive(Clone)]
+struct Mood(Arc<AtomicU16>);
+
+impl Mood {
+    fn start(status: u16) -> (Mood, Upstream) {
+        let mood = Mood(Arc::new(AtomicU16::new(status)));
+        let mine = mood.clone();
+        (mood, Upstream::script(move |_| Answer::new(mine.0.load(Relaxed)).steps()))
+    }
+
+    fn set(&self, status: u16) {
+        self.0.store(status, Relaxed);
+    }
+}
+
+/// An address where nobody listens.
+fn nobody() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn statuses(gateway: &Gateway, count: usize) -> Vec<u16> {
+    (0..count).map(|_| gateway.get("/", &[]).status).collect()
+}
+
+fn count(statuses: &[u16], wanted: u16) -> usize {
+    statuses.iter().filter(|status| **status == wanted).count()
+}
+
+/// The causes for which the first address of a target is out.
+fn causes(gateway: &Gateway, target: usize) -> Vec<String> {
+    let status = gateway.status();
+    let causes = status["upstreams"]["u"][target]["addresses"][0]["causes"].as_array().cloned().unwrap_or_default();
+    causes.iter().map(|cause| cause["cause"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// The place of a target in `/status`, which sorts them.
+fn place(gateway: &Gateway, address: SocketAddr) -> usize {
+    let status = gateway.status();
+    let all = status["upstreams"]["u"].as_array().expect("an upstream has targets").clone();
+    all.iter().position(|target| target["address"] == address.to_string()).expect("the target is shown")
+}
+
+#[test]
+fn a_target_that_nobody_listens_at_is_ejected_after_as_many_failures_as_configured() {
+    let (good, gone) = ([Upstream::start(), Upstream::start()], nobody());
+    let keys = "retries: { attempts: 1 }, outlier_detection: { connection_failures: 3, gateway_errors: 0, eject_for: 1h }";
+    let gateway = start(&[good[0].address(), gone, good[1].address()], keys);
+    let seen = statuses(&gateway, 60);
+    assert_eq!((count(&seen, 502), count(&seen, 200)), (3, 57), "the clients saw {seen:?}");
+    let shares: Vec<_> = good.iter().map(|upstream| upstream.requests().len()).collect();
+    assert!(shares.iter().all(|share| (28..=29).contains(share)), "the others share what it would get: {shares:?}");
+    let line = gateway.stderr_line("ejected for 3600s");
+    assert!(line.contains(&format!("target {gone} ({gone}) is out: ejected for 3600s: 3 attempts in a row without an answer")), "{line}");
+    let status = gateway.status();
+    let target = &status["upstreams"]["u"][place(&gateway, gone)];
+    assert_eq!((&target["healthy"], &target["errors"]["connect_failed"]), (&false.into(), &3.into()), "{target:#}");
+    let cause = &target["addresses"][0]["causes"][0];
+    assert_eq!((&cause["cause"], target["addresses"][0]["state"].as_str()), (&"ejected".into(), Some("out")), "{target:#}");
+    assert!(cause["until"].as_str() > cause["since"].as_str(), "{cause}");
+    let series = |name: &str, more: &str| gateway.metric(&format!("{name}{{upstream=\"u\",target=\"{gone}\"{more}}}"));
+    assert_eq!(series("sluice_target_out", ",cause=\"ejected\""), 1.0);
+    assert_eq!((series("sluice_target_ejections_total", ""), series("sluice_target_healthy", "")), (1.0, 0.0));
+}
+
+#[test]
+fn a_target_that_answers_502_to_504_or_500_is_ejected_as_configured() {
+    for (status, keys, most) in [(503, "gateway_errors: 2", 2), (500, "server_errors: 4, gateway_errors: 0", 4)] {
+        let (bad, good) = (Upstream::answering(Answer::new(status)), Upstream::start());
+        let gateway = start(&[bad.address(), good.address()], &format!("outlier_detection: {{ {keys}, eject_for: 1h }}"));
+        let seen = statuses(&gateway, 30);
+        assert_eq!((count(&seen, status), bad.requests().len()), (most, most), "{keys}: {seen:?}");
+        assert_eq!(count(&seen, 200), 30 - most);
+    }
+}
+
+#[test]
+fn each_ejection_is_longer_than_the_one_before_up_to_the_longest() {
+    let (good, gone) = (Upstream::start(), nobody());
+    let keys = "outlier_detection: { connection_failures: 1, eject_for: 200ms, eject_at_most: 300ms }";
+    let gateway = start(&[good.address(), gone], keys);
+    let said = |text: &str| {
+        eventually(text, || {
+            // A second attempt goes to the target that works.
+            assert_eq!(gateway.get("/", &[]).status, 200);
+            gateway.stderr().contains(text).then_some(())
+        });
+    };
+    said("ejected for 200ms");
+    said("is back: its ejection is over");
+    said("ejected for 300ms");
+}
+
+#[test]
+fn no_more_is_ejected_than_configured_and_never_the_last_one() {
+    let targets = [nobody(), nobody(), nobody(), nobody()];
+    let keys = |more: &str| format!("outlier_detection: {{ connection_failures: 1, eject_for: 1h{more} }}, retries: {{ attempts: 1 }}");
+    let gateway = start(&targets, &keys(""));
+    let seen = statuses(&gateway, 40);
+    assert_eq!(count(&seen, 502), 40, "{seen:?}");
+    let out = |gateway: &Gateway| (0..4).filter(|target| !causes(gateway, *target).is_empty()).count();
+    assert_eq!(out(&gateway), 2, "half of four");
+    gateway.stderr_line("is not ejected, 2 of 4 are");
+    assert!(gateway.metric("sluice_upstream_spared_total{upstream=\"u\"}") > 0.0);
+
+    let gateway = start(&targets, &keys(", max_ejected: 100%"));
+    let last = eventually("all are out", || Some(gateway.get("/", &[])).filter(|answer| answer.status == 503));
+    assert_eq!(last.code(), "no-healthy-target");
+    assert_eq!(out(&gateway), 4);
+    let line = gateway.log_line_where(|line| line["status"] == 503);
+    assert_eq!(line["reason"], "of 4 addresses out: 4 ejected");
+
+    let gateway = start(&targets[..1], &keys(""));
+    assert_eq!(count(&statuses(&gateway, 10), 502), 10, "the only one is never ejected");
+}
+
+#[test]
+fn a_target_that_fails_more_than_the_others_is_found_by_comparison() {
+    let good = [Upstream::start(), Upstream::start()];
+    let odd = Upstream::script(|request| match request.index.max(request.connection) % 10 {
+        0 => Answer::new(500).steps(),
+        _ => Answer::ok("fine").steps(),
+    });
+    let keys = "outlier_detection: { success_rate: { points: 5, min_requests: 10 }, every: 1s, eject_for: 1h }";
+    let gateway = start(&[good[0].address(), odd.address(), good[1].address()], keys);
+    let mut client = gateway.client();
+    let seen: Vec<_> = (0..60).map(|_| client.get("/", &[]).status).collect();
+    assert!((1..=4).contains(&count(&seen, 500)), "{seen:?}");
+    let line = gateway.stderr_line("requests went well");
+    assert!(
+        line.contains(&format!("target {} ", odd.address())) && line.contains("% of 20 requests went well, 100 % at the others"),
+        "{line}"
+    );
+    let before = odd.requests().len();
+    assert_eq!(count(&statuses(&gateway, 20), 200), 20);
+    assert_eq!(odd.requests().len(), before, "it gets nothing more");
+}
+
+#[test]
+fn a_target_that_is_slower_than_the_others_is_found_by_comparison() {
+    let good = [Upstream::start(), Upstream::start()];
+    let slow = Upstream::script(|_| [vec![Step::Pause(Duration::from_millis(25))], Answer::ok("late").steps()].concat());
+    let keys = "outlier_detection: { latency: { times: 2, above: 5ms, min_requests: 10 }, every: 1s, eject_for: 1h }";
+    let gateway = start(&[good[0].address(), slow.address(), good[1].address()], keys);
+    let mut client = gateway.client();
+    let line = eventually("it is ejected", || {
+        (0..60).for_each(|_| assert_eq!(client.get("/", &[]).status, 200));
+        gateway.stderr().lines().find(|line| line.contains("answers take")).map(str::to_owned)
+    });
+    assert!(line.contains(&format!("target {} ", slow.address())), "{line}");
+    let status = gateway.status();
+    let target = &status["upstreams"]["u"][place(&gateway, slow.address())];
+    assert!(target["latency"]["p50_ms"].as_f64() > Some(20.0), "{target:#}");
+}
+
+#[test]
+fn where_too_many_are_out_all_are_used() {
+    let poor =
+        || Upstream::script(|request| if request.target == "/healthz" { Answer::new(500).steps() } else { Answer::ok("fine").steps() });
+    let targets = [poor(), poor()];
+    let addresses: Vec<_> = targets.iter().map(Upstream::address).collect();
+    let gateway = start(&addresses, "health: { path: /healthz, every: 1h }, panic_threshold: 60%");
+    gateway.stderr_line("addresses are sound, less than 60%: all are used");
+    eventually("both are out", || (gateway.stderr().matches("is out: answered 500").count() == 2).then_some(()));
+    assert_eq!(count(&statuses(&gateway, 10), 200), 10);
+    assert_eq!(gateway.metric("sluice_upstream_panic{upstream=\"u\"}"), 1.0);
+    assert_eq!(gateway.status()["upstream_states"]["u"]["panic"], true);
+    assert_eq!(causes(&gateway, 0), ["check"], "what is known of them is shown all the same");
+    let both = targets.iter().map(|target| target.requests().iter().filter(|request| request.target == "/").count());
+    assert_eq!(both.collect::<Vec<_>>(), [5, 5]);
+}
+
+fn circuit(answer: &Response) -> (u16, &str) {
+    (answer.status, answer.header("retry-after").unwrap_or_default())
+}
+
+#[test]
+fn a_circuit_opens_answers_at_once_probes_and_closes() {
+    let (mood, upstream) = Mood::start(500);
+    let keys = "circuit_breaker: { of: upstream, window: 20s, min_requests: 4, failures: 75%, open_for: 300ms, probes: 1 }";
+    let gateway = start(&[upstream.address()], keys);
+    mood.set(200);
+    assert_eq!(statuses(&gateway, 1), [200]);
+    mood.set(500);
+    assert_eq!(statuses(&gateway, 3), [500; 3]);
+    gateway.stderr_line("upstream u: circuit open for 300ms: 75 % of 4 requests in 20s failed");
+    let refused = gateway.get("/", &[]);
+    assert_eq!((circuit(&refused), refused.code().as_str()), ((503, "1"), "circuit-open"));
+    assert_eq!(upstream.requests().len(), 4, "nothing reaches it");
+    let state = gateway.status()["upstream_states"]["u"].clone();
+    assert!(
+        state["circuit"] == "open" && state["reason"].as_str().is_some_and(|reason| reason.starts_with("75 %"))
+            || state["circuit"] == "half_open",
+        "{state}"
+    );
+    gateway.stderr_line("upstream u: circuit half open, 1 probes");
+    // The first request finds out that it still fails.
+    eventually("a probe", || Some(gateway.get("/", &[]).status).filter(|status| *status == 500));
+    gateway.stderr_line("upstream u: circuit open for 300ms: a probe failed");
+    mood.set(200);
+    eventually("a probe that goes well", || Some(gateway.get("/", &[]).status).filter(|status| *status == 200));
+    gateway.stderr_line("upstream u: circuit closed");
+    assert_eq!(statuses(&gateway, 10), [200; 10]);
+    assert!(!gateway.stderr().contains("target"), "no circuit of a target was asked for: {}", gateway.stderr());
+    assert!(gateway.metric("sluice_circuit_opened_total{upstream=\"u\"}") >= 2.0);
+    assert_eq!(gateway.metric("sluice_circuit_open{upstream=\"u\"}"), 0.0);
+    assert!(gateway.metric("sluice_refusals_total{policy=\"relay\",code=\"circuit-open\"}") >= 1.0);
+}
+
+#[test]
+fn the_circuit_of_a_target_leaves_the_others_alone() {
+    let (bad, good) = (Upstream::script(|_| vec![Step::Reset]), Upstream::start());
+    let keys = "retries: { attempts: 1 }, circuit_breaker: { of: target, min_requests: 2, open_for: 1h }";
+    let gateway = start(&[bad.address(), good.address()], keys);
+    let seen = statuses(&gateway, 40);
+    assert_eq!((count(&seen, 502), count(&seen, 200)), (2, 38), "{seen:?}");
+    assert_eq!(causes(&gateway, place(&gateway, bad.address())), ["circuit"]);
+    let said = gateway.stderr();
+    assert!(
+        said.contains(&format!("target {} ({}) is out: circuit open for 3600s: 100 % of 2 requests", bad.address(), bad.address())),
+        "{said}"
+    );
+    assert!(!said.contains("upstream u: circuit"), "{said}");
+    assert_eq!(gateway.metric(&format!("sluice_target_circuit_opened_total{{upstream=\"u\",target=\"{}\"}}", bad.address())), 1.0);
+
+    // Where it is the only one, the answer is that of an open circuit.
+    let gateway = start(&[bad.address()], keys);
+    statuses(&gateway, 2);
+    let refused = gateway.get("/", &[]);
+    assert_eq!((circuit(&refused).0, refused.code().as_str()), (503, "circuit-open"));
+    assert_eq!(refused.header("retry-after"), Some("3600"));
+}
+
+#[test]
+fn answers_that_are_slow_open_a_circuit_too() {
+    let upstream = Upstream::script(|request| match request.target.as_str() {
+        "/slow" => [vec![Step::Pause(Duration::from_millis(60))], Answer::ok("late").steps()].concat(),
+        _ => Answer::ok("fine").steps(),
+    });
+    let keys = "circuit_breaker: { of: upstream, min_requests: 4, slow: { after: 40ms, share: 25% }, open_for: 1h }";
+    let gateway = start(&[upstream.address()], keys);
+    assert_eq!(statuses(&gateway, 3), [200; 3]);
+    assert_eq!(gateway.get("/slow", &[]).status, 200);
+    assert_eq!(gateway.get("/", &[]).code(), "circuit-open");
+    gateway.stderr_line("took more than 40ms");
+}
+
+#[test]
+fn half_open_so_many_requests_as_configured_find_out_and_no_more() {
+    let gate = Gate::default();
+    let (held, mood) = (gate.clone(), Arc::new(AtomicU16::new(500)));
+    let mine = mood.clone();
+    let upstream = Upstream::script(move |_| match mine.load(Relaxed) {
+        500 => Answer::new(500).steps(),
+        _ => [vec![Step::WaitFor(held.clone())], Answer::ok("fine").steps()].concat(),
+    });
+    let keys = "circuit_breaker: { of: upstream, min_requests: 1, open_for: 100ms, probes: 2 }";
+    let gateway = start(&[upstream.address()], keys);
+    assert_eq!(statuses(&gateway, 1), [500]);
+    mood.store(200, Relaxed);
+    gateway.stderr_line("circuit half open, 2 probes");
+    let before = upstream.connections();
+    std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| gateway.get("/", &[]).status)).collect();
+        // The refusals come while both probes are held.
+        let refused = || gateway.log().iter().filter(|line| line["code"] == "circuit-open").count();
+        eventually("six refusals", || Some(refused()).filter(|count| *count == 6));
+        assert!(upstream.connections() - before <= 2, "two probes reached it");
+        gate.open();
+        let seen: Vec<_> = all.into_iter().map(|one| one.join().unwrap()).collect();
+        assert_eq!((count(&seen, 200), count(&seen, 503)), (2, 6), "{seen:?}");
+    });
+    gateway.stderr_line("circuit closed");
+    assert_eq!(statuses(&gateway, 5), [200; 5]);
+}
+
+#[test]
+fn an_upstream_has_as_many_requests_as_configured_the_others_wait_their_turn_or_are_refused() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let upstream = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("fine").steps()].concat());
+    let gateway = start(&[upstream.address()], "max_requests: 1, queue: { length: 1, wait: 1m }");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.get("/first", &[]).status);
+        eventually("the first is there", || (upstream.connections() == 1).then_some(()));
+        let second = scope.spawn(|| gateway.get("/second", &[]).status);
+        eventually("the second waits", || (gateway.metric("sluice_upstream_waiting{upstream=\"u\"}") == 1.0).then_some(()));
+        assert_eq!(gateway.status()["upstream_states"]["u"]["waiting"], 1);
+        let third = gateway.get("/third", &[]);
+        assert_eq!((third.code().as_str(), circuit(&third)), ("upstream-overloaded", (503, "1")));
+        assert_eq!(upstream.connections(), 1, "the target never had two at once");
+        gate.open();
+        assert_eq!((first.join().unwrap(), second.join().unwrap()), (200, 200));
+    });
+    let line = gateway.log_line_where(|line| line["path"] == "/second");
+    assert!(line["waited_us"].as_u64() > Some(0), "{line}");
+    let line = gateway.log_line_where(|line| line["path"] == "/third");
+    assert_eq!(line["reason"], "1 requests at once, and the queue is full");
+}
+
+#[test]
+fn who_waits_too_long_for_an_upstream_is_refused_and_who_leaves_makes_room() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let upstream = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("fine").steps()].concat());
+    let gateway = start(&[upstream.address()], "max_requests: 1, queue: { length: 9, wait: 150ms }");
+    let waiting = || gateway.metric("sluice_upstream_waiting{upstream=\"u\"}");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.get("/first", &[]).status);
+        eventually("the first is there", || (upstream.connections() == 1).then_some(()));
+        let late = gateway.get("/late", &[]);
+        assert_eq!((late.status, late.code().as_str()), (503, "upstream-overloaded"));
+        assert_eq!(gateway.log_line_where(|line| line["path"] == "/late")["reason"], "1 requests at once, and waited 150ms");
+        assert_eq!(waiting(), 0.0);
+        gate.open();
+        assert_eq!(first.join().unwrap(), 200);
+    });
+    assert_eq!(statuses(&gateway, 3), [200; 3]);
+}
+
+#[test]
+fn a_client_that_leaves_the_queue_gives_its_place_up() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let upstream = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("fine").steps()].concat());
+    let gateway = start(&[upstream.address()], "max_requests: 1, queue: { length: 1, wait: 1m }");
+    let waiting = || gateway.metric("sluice_upstream_waiting{upstream=\"u\"}");
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.get("/first", &[]).status);
+        eventually("the first is there", || (upstream.connections() == 1).then_some(()));
+        let mut leaving = gateway.client();
+        leaving.send(b"GET /gone HTTP/1.1\r\nHost: a\r\n\r\n");
+        eventually("it waits", || (waiting() == 1.0).then_some(()));
+        drop(leaving);
+        eventually("it is gone", || (waiting() == 0.0).then_some(()));
+        assert_eq!(gateway.log_line_where(|line| line["path"] == "/gone")["code"], "client-gone");
+        gate.open();
+        assert_eq!(first.join().unwrap(), 200);
+    });
+    assert!(upstream.requests().iter().all(|request| request.target != "/gone"));
+}
+
+#[test]
+fn a_reload_keeps_who_is_out_and_what_is_configured_no_more_brings_back() {
+    let (gone, good) = (nobody(), Upstream::start());
+    let addresses = [gone, good.address()];
+    let keys = "retries: { attempts: 1 }, outlier_detection: { connection_failures: 1, eject_for: 1h }";
+    let mut gateway = start(&addresses, keys);
+    assert_eq!(count(&statuses(&gateway, 10), 502), 1);
+    gateway.reload(&config(&addresses, &format!("{keys}, timeouts: {{ idle: 30s }}")));
+    assert_eq!(count(&statuses(&gateway, 10), 200), 10, "it is out as before");
+    gateway.reload(&config(&addresses, "retries: { attempts: 1 }"));
+    assert_eq!(count(&statuses(&gateway, 10), 502), 5, "nobody would bring it back, so it is back");
+    assert_eq!(causes(&gateway, 0), Vec::<String>::new());
+}
+
+#[test]
+fn explain_tells_what_guards_an_upstream() {
+    let gateway = start(
+        &[nobody(), nobody()],
+        "outlier_detection: {}, circuit_breaker: { slow: { after: 2s } }, panic_threshold: 40%, max_requests: 50, queue: { length: 10 }",
+    );
+    let file = gateway.file();
+    let args = ["explain", file.to_str().unwrap(), "GET http://a/"];
+    let told: Value = serde_json::from_slice(&gateway.sluice(&[&args[..], &["--json"]].concat()).stdout).unwrap();
+    let expected = [
+        "an address is ejected for 30s to 5m after 5 attempts without an answer in a row, 5 gateway errors in a row; at most 50% at once",
+        "circuit of the upstream and of each address: open for 5s when 50% of at least 20 requests in 10s fail or 80% take more than 2s; closed after 3 good probes",
+        "all addresses are used when less than 40% are sound",
+        "50 requests at once; 10 more wait up to 1s",
+    ];
+    assert_eq!(told["guards"], serde_json::json!(expected));
+    let text = String::from_utf8(gateway.sluice(&args).stdout).unwrap();
+    assert!(text.contains("guards     an address is ejected"), "{text}");
+}
