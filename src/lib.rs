@@ -14,6 +14,7 @@ pub mod keep;
 pub mod reload;
 pub mod server;
 pub mod state;
+pub mod store;
 pub mod upgrade;
 
 pub mod ctx;

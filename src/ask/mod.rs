@@ -8,7 +8,7 @@ mod tls;
 
 pub use self::address::Address;
 pub use self::client::{Question, Reply, ask};
-pub use self::tls::{Trust, read_roots};
+pub use self::tls::{Trust, read_roots, secure_as};
 
 /// How servers are reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -53,6 +53,11 @@ fn roots(trust: &Trust) -> Result<RootCertStore, String> {
 
 /// Speaks TLS with the server, and ends unless it is the one that was meant.
 pub async fn secure(stream: TcpStream, address: &Address, trust: &Trust) -> Result<TlsStream<TcpStream>, String> {
+    secure_as(stream, &address.host, trust).await.map_err(|why| format!("TLS with {}: {why}", address.endpoint()))
+}
+
+/// The same with a server whose certificate has this name.
+pub async fn secure_as(stream: TcpStream, name: &str, trust: &Trust) -> Result<TlsStream<TcpStream>, String> {
     let trust = trust.clone();
     // Reading the system's certificates takes milliseconds.
     let store = tokio::task::spawn_blocking(move || roots(&trust)).await.map_err(|e| e.to_string())??;
@@ -62,7 +67,6 @@ pub async fn secure(stream: TcpStream, address: &Address, trust: &Trust) -> Resu
         .map_err(|e| e.to_string())?
         .with_root_certificates(store)
         .with_no_client_auth();
-    let name = ServerName::try_from(address.host.clone())
-        .map_err(|_| format!("`{}` is not a name that a certificate could have", address.host))?;
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| format!("TLS with {}: {e}", address.endpoint()))
+    let name = ServerName::try_from(name.to_owned()).map_err(|_| format!("`{name}` is not a name that a certificate could have"))?;
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| e.to_string())
 }

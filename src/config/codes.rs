@@ -131,6 +131,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("standard", "A part of the configuration does not keep to what `standards` lays down."),
     ("tag", "YAML tags are not read."),
     ("time-zone", "The name of a time zone is none."),
+    ("store-place", "A store is nowhere, or in two ways: expected `redis`, `sentinel` or `cluster`."),
     ("tls-file", "A certificate, key, OCSP answer, CA or revocation list cannot be read, or does not fit."),
     ("too-deep", "Mappings and lists are nested too deep."),
     ("too-large", "A file holds too many values, with its aliases written out."),

@@ -18,7 +18,7 @@ use super::document::{Document, RouteSettings, ServerSettings};
 use super::effective::{Given, Resolver};
 use super::files_read::FilesRead;
 use super::load::Partial;
-use super::plan::{Gateway, LimitsStore, ListenerPlan, Server, UpstreamPlan};
+use super::plan::{Gateway, ListenerPlan, Server, UpstreamPlan};
 use super::types::At;
 use super::types::{Period, Size};
 use crate::entry::client_ip::Clients;
@@ -33,6 +33,7 @@ use crate::relay::upstream::Upstream;
 use crate::report::metrics::series::LimitSeries;
 use crate::report::writer::To;
 use crate::state::State;
+use crate::store::Store;
 
 /// The default of `server.pool`.
 const POOL: usize = 1024;
@@ -183,7 +184,7 @@ fn apart(told: &[Diagnostic], found: Vec<Diagnostic>) -> (Vec<Diagnostic>, Vec<D
 fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gateway>) -> Result<Gateway, Vec<Diagnostic>> {
     let mut wrong = Wrong::default();
     let fingerprint = fingerprint(&document);
-    let server = server(document.server.as_ref());
+    let server = server(document.server.as_ref(), &mut wrong);
     let access_log = match &document.access_log {
         Some(settings) => wrong.keep(settings.compile()).unwrap_or(To::Stdout),
         None => To::Stdout,
@@ -279,7 +280,7 @@ fn fingerprint(document: &Document) -> String {
     context.finish().as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn server(settings: Option<&ServerSettings>) -> Server {
+fn server(settings: Option<&ServerSettings>, wrong: &mut Wrong) -> Server {
     let absent = ServerSettings::default();
     let ServerSettings { threads, pool, drain, settle, state, watch, limits_memory, limits_store, tokens_memory } =
         settings.unwrap_or(&absent);
@@ -291,12 +292,7 @@ fn server(settings: Option<&ServerSettings>) -> Server {
         settle: settle.as_ref().map_or(SETTLE, |settle| settle.value).0,
         state: state.as_ref().map(|folder| folder.place.source.path.parent().unwrap_or(Path::new("")).join(&folder.value)),
         watch: *watch,
-        limits_store: limits_store.as_ref().map(|store| LimitsStore {
-            address: store.redis.value.clone(),
-            username: store.username.as_ref().map(|username| username.value.clone()),
-            password: store.password.clone(),
-            prefix: store.prefix.as_ref().map_or_else(|| "sluice".to_owned(), |prefix| prefix.value.clone()),
-        }),
+        limits_store: limits_store.as_ref().and_then(|store| wrong.keep(Store::compile(store))),
         limits_memory: limits_memory.as_ref().map_or(LIMITS_MEMORY, |size| size.value).0,
         tokens_memory: tokens_memory.as_ref().map_or(authenticators::TOKENS_MEMORY, |size| size.value.0),
     }

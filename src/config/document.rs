@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::check::standards::StandardsSettings;
 use super::diagnostic::Source;
-use super::types::{At, Named, Period, Secret, Size};
+use super::types::{At, Named, Period, Size};
 use crate::entry::canonical::Spelling;
 use crate::entry::client_ip::ClientsSettings;
 use crate::entry::route::MatchSettings;
@@ -33,6 +33,7 @@ use crate::relay::translate::grpc_web::GrpcSettings;
 use crate::relay::upstream::UpstreamSettings;
 use crate::reply::headers::ResponseHeadersSettings;
 use crate::report::access_log::AccessLogSettings;
+use crate::store::StoreSettings;
 
 /// Everything that the files say, with places, before anything is checked across sections.
 #[derive(Clone, Debug, Default)]
@@ -78,25 +79,11 @@ pub struct ServerSettings {
     #[serde(default)]
     pub watch: bool,
     /// Over which limits with `shared: true` are counted together with other gateways.
-    pub limits_store: Option<At<LimitsStoreSettings>>,
+    pub limits_store: Option<At<StoreSettings>>,
     /// Memory for the buckets of all limits together. Default 64MiB, which is about two million callers.
     pub limits_memory: Option<At<Size>>,
     /// Memory for remembered tokens. Default 16MiB.
     pub tokens_memory: Option<At<Size>>,
-}
-
-/// A Redis or Valkey server over which gateways share limits.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LimitsStoreSettings {
-    /// Its host and port, such as `10.0.0.5:6379`.
-    pub redis: At<String>,
-    /// Its user, where it has more than one.
-    pub username: Option<At<String>>,
-    /// The user's password, such as `${file:/run/secrets/redis}`.
-    pub password: Option<Secret>,
-    /// What its keys begin with; gateways with another one share nothing with these. Default `sluice`.
-    pub prefix: Option<At<String>>,
 }
 
 /// The private listener with `/livez`, `/readyz`, `/metrics` and `/status`.

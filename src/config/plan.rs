@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::diagnostic::Source;
 use super::document::TestSettings;
-use super::types::{Named, Secret};
+use super::types::Named;
 use crate::entry::canonical::SpellingSet;
 use crate::entry::client_ip::Clients;
 use crate::entry::route::Table;
@@ -36,6 +36,7 @@ use crate::report::metrics::route::RouteSeries;
 use crate::report::metrics::series::{LimitSeries, ListenerSeries};
 use crate::report::metrics::upstream::UpstreamSeries;
 use crate::report::writer::To;
+use crate::store::Store;
 
 /// One configuration, compiled.
 pub struct Gateway {
@@ -70,15 +71,6 @@ pub struct Gateway {
     pub tests: Named<TestSettings>,
 }
 
-/// The store of limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LimitsStore {
-    pub address: String,
-    pub username: Option<String>,
-    pub password: Option<Secret>,
-    pub prefix: String,
-}
-
 /// The process as a whole, with its defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
@@ -91,7 +83,7 @@ pub struct Server {
     pub state: Option<PathBuf>,
     pub limits_memory: u64,
     /// Over which limits are shared.
-    pub limits_store: Option<LimitsStore>,
+    pub limits_store: Option<Store>,
     pub tokens_memory: u64,
 }
 

@@ -263,7 +263,7 @@ fn limits_store(gateway: &Gateway) -> Option<LimitsStoreStatus> {
     let (store, shared) = (gateway.server.limits_store.as_ref()?, &gateway.buckets.shared);
     let turn = shared.last_turn();
     Some(LimitsStoreStatus {
-        address: store.address.clone(),
+        address: store.to_string(),
         is_up: shared.is_up(),
         since: Some(turn.at).filter(|at| *at > 0).map(Moment),
         gateways: shared.gateways(),

@@ -9,26 +9,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError};
+use redis::Cmd;
 
 use crate::clock;
-use crate::config::plan::LimitsStore;
 use crate::ctx::Now;
 use crate::policy::buckets::Buckets;
 use crate::policy::limits::pace::Kind;
 use crate::policy::limits::shared::{Due, SETTLED_EVERY, Said};
 use crate::policy::limits::window::Bounds;
 use crate::report::metrics::{Metrics, family};
+use crate::store::{Link, Store};
 
 /// Between two settlements.
 const TICK: Duration = Duration::from_millis(SETTLED_EVERY);
 /// Between two signs of life, and how long one counts.
-const ALIVE_MS: u64 = 1_000;
+const ALIVE_NS: u64 = 1_000_000_000;
 const COUNTS_MS: u64 = 4_000;
-/// How long the store may take.
-const PATIENCE: Duration = Duration::from_millis(250);
-const CONNECT: Duration = Duration::from_secs(1);
+/// Between two lines that tell a turn.
+const QUIET_NS: u64 = 2_000_000_000;
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long a window is kept after its end, for those who settle late.
 const KEPT_MS: i64 = 60_000;
@@ -47,11 +45,16 @@ const BUCKET: &str = "local t = redis.call('TIME') local now = t[1] * 1000000 + 
 const WINDOW: &str = "local count = redis.call('INCRBY', KEYS[1], ARGV[1]) redis.call('PEXPIRE', KEYS[1], ARGV[2]) \
     return count .. ' ' .. (KEYS[2] and redis.call('GET', KEYS[2]) or 0)";
 
+/// KEYS: the gateways, with the moment of their last sign by the store's clock. ARGV: who gives one, milliseconds for which it counts.
+const SIGN: &str = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000) \
+    redis.call('ZADD', KEYS[1], now, ARGV[1]) redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2]) \
+    return {redis.call('ZCARD', KEYS[1]), now}";
+
 /// The thread that settles, until it is dropped.
 pub struct Settler {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-    pub store: LimitsStore,
+    pub store: Store,
 }
 
 /// What is shown of it.
@@ -62,10 +65,28 @@ pub struct StoreFigures {
     gateways: Arc<AtomicU64>,
 }
 
-struct Link {
-    connection: MultiplexedConnection,
+/// The digests of what is loaded into the store.
+struct Scripts {
     bucket: String,
     window: String,
+}
+
+/// What was told last of whether the store answers. One that comes and goes all the time does not fill the log.
+#[derive(Default)]
+struct Turns(Option<(bool, u64)>);
+
+// === impl Turns ===
+
+impl Turns {
+    /// Whether it is to be told now.
+    fn is_new(&mut self, is_up: bool) -> bool {
+        let now = clock::mono();
+        let is_new = self.0.is_none_or(|(told, at)| told != is_up && now.saturating_sub(at) >= QUIET_NS);
+        if is_new {
+            self.0 = Some((is_up, now));
+        }
+        is_new
+    }
 }
 
 // === impl StoreFigures ===
@@ -85,7 +106,7 @@ impl StoreFigures {
 impl Settler {
     /// # Errors
     /// The thread cannot be started.
-    pub fn start(store: &LimitsStore, buckets: Arc<Buckets>, figures: StoreFigures) -> Result<Settler, String> {
+    pub fn start(store: &Store, buckets: Arc<Buckets>, figures: StoreFigures) -> Result<Settler, String> {
         let is_over = Arc::new(AtomicBool::new(false));
         let (over, settings) = (is_over.clone(), store.clone());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("limits_store: {e}"))?;
@@ -107,179 +128,151 @@ impl Drop for Settler {
     }
 }
 
-async fn run(store: &LimitsStore, buckets: &Buckets, figures: &StoreFigures, is_over: &AtomicBool) {
+async fn run(store: &Store, buckets: &Buckets, figures: &StoreFigures, is_over: &AtomicBool) {
     let mut random = [0; 8];
     let _ = getrandom::fill(&mut random);
     let me = format!("{:016x}", u64::from_ne_bytes(random));
-    let mut was_told_gone = false;
+    let mut turns = Turns::default();
     while !is_over.load(Relaxed) {
-        let why = match connect(store, buckets).await {
-            Ok(mut link) => {
-                let ended = serve(store, buckets, figures, is_over, &me, &mut link, &mut was_told_gone).await;
-                let Err(why) = ended else { return };
-                why
-            }
-            Err(why) => why,
-        };
-        let since = if buckets.shared.is_up() || figures.failures.load(Relaxed) == 0 {
-            clock::now().unix_ms
-        } else {
-            buckets.shared.last_turn().at
-        };
-        buckets.shared.note(since, Some(why.to_string()));
+        let Err(why) = settle_on(store, buckets, figures, is_over, &me, &mut turns).await else { return };
+        let is_turn = buckets.shared.is_up() || figures.failures.load(Relaxed) == 0;
+        let since = if is_turn { clock::now().unix_ms } else { buckets.shared.last_turn().at };
+        buckets.shared.note(since, Some(why.clone()));
         buckets.shared.set_up(false);
         figures.up.store(0, Relaxed);
         figures.failures.fetch_add(1, Relaxed);
-        if !std::mem::replace(&mut was_told_gone, true) {
-            let part = figures.gateways.load(Relaxed).max(1);
-            log::warn!("the store of limits at {} is gone: {why}; limits go on here with one part of {part}", store.address);
+        if turns.is_new(false) {
+            let part = buckets.shared.gateways();
+            log::warn!("the store of limits at {store} is gone: {why}; limits go on here with one part of {part}");
         }
         tokio::time::sleep(AGAIN).await;
     }
 }
 
-async fn connect(store: &LimitsStore, buckets: &Buckets) -> Result<Link, RedisError> {
-    let (host, port) = store.address.rsplit_once(':').unwrap_or((&store.address, "6379"));
-    let mut login = RedisConnectionInfo::default();
-    if let Some(username) = &store.username {
-        login = login.set_username(username);
-    }
-    if let Some(password) = &store.password {
-        login = login.set_password(password.reveal());
-    }
-    let address = ConnectionAddr::Tcp(host.trim_matches(['[', ']']).to_owned(), port.parse().unwrap_or(6379));
-    let info: ConnectionInfo = address.into_connection_info()?.set_redis_settings(login);
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(PATIENCE));
-    let mut connection = Client::open(info)?.get_multiplexed_async_connection_with_config(&config).await?;
-    // The hashes of callers are under one seed, which whoever comes first has chosen. A store that has lost it gets back the one in use.
-    let [low, high] = buckets.shared.seed();
-    let mut seed = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
-    if seed == [0; 16] {
-        let _ = getrandom::fill(&mut seed);
-    }
-    let seed = format!("{:032x}", u128::from_le_bytes(seed));
-    let name = format!("{}:seed", store.prefix);
-    let (seed, bucket, window, time): (String, String, String, (u64, u64)) = redis::pipe()
-        .cmd("SET")
-        .arg(&name)
-        .arg(seed)
-        .arg("NX")
-        .ignore()
-        .cmd("GET")
-        .arg(&name)
-        .cmd("SCRIPT")
-        .arg("LOAD")
-        .arg(BUCKET)
-        .cmd("SCRIPT")
-        .arg("LOAD")
-        .arg(WINDOW)
-        .cmd("TIME")
-        .query_async(&mut connection)
-        .await?;
-    let seed = u128::from_str_radix(&seed, 16).unwrap_or_default();
-    buckets.shared.set_seed([seed as u64, (seed >> 64) as u64]);
-    buckets.shared.set_clock(time.0 * 1_000 + time.1 / 1_000, clock::now().unix_ms);
-    Ok(Link { connection, bucket, window })
-}
-
 /// Settles until it is over, or fails.
-async fn serve(
-    store: &LimitsStore,
+async fn settle_on(
+    store: &Store,
     buckets: &Buckets,
     figures: &StoreFigures,
     is_over: &AtomicBool,
     me: &str,
-    link: &mut Link,
-    was_told_gone: &mut bool,
-) -> Result<(), RedisError> {
-    let (mut told, mut alive) = (false, 0);
-    let members = format!("{}:gateways", store.prefix);
+    turns: &mut Turns,
+) -> Result<(), String> {
+    let mut link = Link::connect(store).await?;
+    let scripts = prepare(store, buckets, &mut link).await?;
+    let mut alive: Option<u64> = None;
     loop {
-        let now = buckets.shared.now(clock::now());
-        if now.unix_ms.saturating_sub(alive) >= ALIVE_MS {
-            alive = now.unix_ms;
-            let (gateways, time): (u32, (u64, u64)) = redis::pipe()
-                .cmd("ZADD")
-                .arg(&members)
-                .arg(now.unix_ms)
-                .arg(me)
-                .ignore()
-                .cmd("ZREMRANGEBYSCORE")
-                .arg(&members)
-                .arg("-inf")
-                .arg(now.unix_ms.saturating_sub(COUNTS_MS))
-                .ignore()
-                .cmd("ZCARD")
-                .arg(&members)
-                .cmd("TIME")
-                .query_async(&mut link.connection)
-                .await?;
-            buckets.shared.set_clock(time.0 * 1_000 + time.1 / 1_000, clock::now().unix_ms);
+        let is_last = is_over.load(Relaxed);
+        let now = clock::mono();
+        if alive.is_none_or(|alive| now.saturating_sub(alive) >= ALIVE_NS) {
+            let is_first = alive.replace(now).is_none();
+            let gateways = sign(store, buckets, &mut link, me).await?;
             buckets.shared.set_gateways(gateways);
             figures.gateways.store(u64::from(gateways), Relaxed);
-            if !std::mem::replace(&mut told, true) {
+            if is_first {
                 buckets.shared.note(clock::now().unix_ms, None);
                 buckets.shared.set_up(true);
                 figures.up.store(1, Relaxed);
-                *was_told_gone = false;
-                log::info!("limits are shared over the store at {}, by {gateways} gateways", store.address);
             }
         }
-        let is_last = is_over.load(Relaxed);
+        link.holds()?;
+        let now = buckets.shared.now(clock::now());
         for batch in buckets.shared.due(now.mono).chunks(BATCH) {
-            settle(store, buckets, link, batch, now).await?;
+            settle(store, buckets, &mut link, &scripts, batch, now).await?;
+        }
+        if turns.is_new(true) {
+            log::info!("limits are shared over the store at {store}, by {} gateways", buckets.shared.gateways());
         }
         if is_last {
-            let () = redis::cmd("ZREM").arg(&members).arg(me).query_async(&mut link.connection).await?;
-            return Ok(());
+            return redis::cmd("ZREM").arg(members(store)).arg(me).query_async(&mut link).await.map_err(|e| e.to_string());
         }
         tokio::time::sleep(TICK).await;
     }
 }
 
-async fn settle(store: &LimitsStore, buckets: &Buckets, link: &mut Link, batch: &[Due], now: Now) -> Result<(), RedisError> {
-    let mut pipe = Pipeline::with_capacity(batch.len());
-    for due in batch {
-        let pace = &due.pace;
-        match pace.kind() {
-            Kind::Bucket => {
-                let step = pace.per() as f64 / f64::from(pace.count());
-                let key = key(store, due.key, None);
-                pipe.cmd("EVALSHA").arg(&link.bucket).arg(1).arg(key).arg(due.owed).arg(step).arg(step * f64::from(pace.size()));
-            }
-            Kind::Fixed => {
-                let (window, rest) = window(due, now);
-                pipe.cmd("EVALSHA").arg(&link.window).arg(1).arg(key(store, due.key, Some(window))).arg(due.owed).arg(rest + KEPT_MS);
-            }
-            Kind::Sliding => {
-                let (this, rest) = window(due, now);
-                let length = (due.bounds.length / 1_000_000) as i64;
-                let (last, _) =
-                    window(&Due { bounds: Bounds { end: due.bounds.end.saturating_sub(due.bounds.length), ..due.bounds }, ..*due }, now);
-                let (this, last) = (key(store, due.key, Some(this)), key(store, due.key, Some(last)));
-                pipe.cmd("EVALSHA").arg(&link.window).arg(2).arg(this).arg(last).arg(due.owed).arg(rest + length + KEPT_MS);
-            }
-        };
+/// What has to be there before anything is settled. The hashes of callers are under one seed, which whoever comes first has chosen; a store
+/// that has lost it gets back the one in use.
+async fn prepare(store: &Store, buckets: &Buckets, link: &mut Link) -> Result<Scripts, String> {
+    let [low, high] = buckets.shared.seed();
+    let mut seed = (u128::from(high) << 64 | u128::from(low)).to_le_bytes();
+    if seed == [0; 16] {
+        let _ = getrandom::fill(&mut seed);
     }
-    let said: Vec<String> = pipe.query_async(&mut link.connection).await?;
+    let (name, seed) = (format!("{}:seed", store.prefix), format!("{:032x}", u128::from_le_bytes(seed)));
+    let mut pipe = redis::pipe();
+    pipe.cmd("SET").arg(&name).arg(seed).arg("NX").ignore().cmd("GET").arg(&name);
+    let (seed,): (String,) = pipe.query_async(link).await.map_err(|e| e.to_string())?;
+    let seed = u128::from_str_radix(&seed, 16).map_err(|_| format!("what is in `{name}` is no seed"))?;
+    buckets.shared.set_seed([seed as u64, (seed >> 64) as u64]);
+    let mut scripts = Vec::new();
+    for script in [BUCKET, WINDOW] {
+        // In a cluster, at every node.
+        let loaded = redis::cmd("SCRIPT").arg("LOAD").arg(script).query_async(link).await;
+        scripts.push(loaded.map_err(|e| e.to_string())?);
+    }
+    let [bucket, window] = <[String; 2]>::try_from(scripts).map_err(|_| "scripts are missing".to_owned())?;
+    Ok(Scripts { bucket, window })
+}
+
+/// Gives a sign of life. How many gateways there are.
+async fn sign(store: &Store, buckets: &Buckets, link: &mut Link, me: &str) -> Result<u32, String> {
+    let mut question = redis::cmd("EVAL");
+    question.arg(SIGN).arg(1).arg(members(store)).arg(me).arg(COUNTS_MS);
+    let (gateways, time): (u32, u64) = question.query_async(link).await.map_err(|e| e.to_string())?;
+    buckets.shared.set_clock(time, clock::now().unix_ms);
+    Ok(gateways)
+}
+
+async fn settle(store: &Store, buckets: &Buckets, link: &mut Link, scripts: &Scripts, batch: &[Due], now: Now) -> Result<(), String> {
+    let said = link.ask_all(batch.iter().map(|due| question(store, scripts, due, now)).collect()).await?;
     let now = clock::mono();
     for (due, said) in batch.iter().zip(said) {
-        let said = match (due.pace.kind(), said.split_once(' ')) {
-            (Kind::Bucket, _) => said.parse().ok().map(Said::Bucket),
-            (Kind::Fixed | Kind::Sliding, Some((count, before))) => {
-                count.parse().ok().zip(before.parse().ok()).map(|(count, before)| Said::Window(count, before))
-            }
-            (Kind::Fixed | Kind::Sliding, None) => None,
-        };
-        if let Some(said) = said {
+        if let Some(said) = read(due, &said) {
             buckets.shared.settled(due, said, now);
         }
     }
     Ok(())
 }
 
+fn question(store: &Store, scripts: &Scripts, due: &Due, now: Now) -> Cmd {
+    let mut question = redis::cmd("EVALSHA");
+    match due.pace.kind() {
+        Kind::Bucket => {
+            let step = due.pace.per() as f64 / f64::from(due.pace.count());
+            let key = key(store, due.key, None);
+            question.arg(&scripts.bucket).arg(1).arg(key).arg(due.owed).arg(step).arg(step * f64::from(due.pace.size()));
+        }
+        Kind::Fixed => {
+            let (window, rest) = window(due.bounds, now);
+            question.arg(&scripts.window).arg(1).arg(key(store, due.key, Some(window))).arg(due.owed).arg(rest + KEPT_MS);
+        }
+        Kind::Sliding => {
+            let (this, rest) = window(due.bounds, now);
+            let length = (due.bounds.length / 1_000_000) as i64;
+            let (last, _) = window(Bounds { end: due.bounds.end.saturating_sub(due.bounds.length), ..due.bounds }, now);
+            let (this, last) = (key(store, due.key, Some(this)), key(store, due.key, Some(last)));
+            question.arg(&scripts.window).arg(2).arg(this).arg(last).arg(due.owed).arg(rest + length + KEPT_MS);
+        }
+    }
+    question
+}
+
+fn read(due: &Due, said: &str) -> Option<Said> {
+    match due.pace.kind() {
+        Kind::Bucket => said.parse().ok().map(Said::Bucket),
+        Kind::Fixed | Kind::Sliding => {
+            let (count, before) = said.split_once(' ')?;
+            Some(Said::Window(count.parse().ok()?, before.parse().ok()?))
+        }
+    }
+}
+
+fn members(store: &Store) -> String {
+    format!("{}:gateways", store.prefix)
+}
+
 /// What belongs to one caller of one limit lies together, in a cluster too.
-fn key(store: &LimitsStore, caller: u128, window: Option<i64>) -> String {
+fn key(store: &Store, caller: u128, window: Option<i64>) -> String {
     match window {
         None => format!("{}:{{{caller:032x}}}", store.prefix),
         Some(window) => format!("{}:{{{caller:032x}}}:{window}", store.prefix),
@@ -288,9 +281,9 @@ fn key(store: &LimitsStore, caller: u128, window: Option<i64>) -> String {
 
 /// Which window, the same at every gateway, and the milliseconds until it ends: by the minute in which it does, as calendars and windows of
 /// minutes do, or by how many of its length there were since 1970.
-fn window(due: &Due, now: Now) -> (i64, i64) {
-    let rest = (due.bounds.end as i64 - now.mono as i64) / 1_000_000;
-    let length = (due.bounds.length / 1_000_000).max(1) as i64;
+fn window(bounds: Bounds, now: Now) -> (i64, i64) {
+    let rest = (bounds.end as i64 - now.mono as i64) / 1_000_000;
+    let length = (bounds.length / 1_000_000).max(1) as i64;
     let unit = if length % MINUTE_MS == 0 { MINUTE_MS } else { length };
     ((now.unix_ms as i64 + rest + unit / 2).div_euclid(unit), rest.max(0))
 }
@@ -304,6 +297,7 @@ mod tests {
     use crate::config::types::Rate;
     use crate::policy::buckets::Asking;
     use crate::policy::limits::pace::Pace;
+    use crate::store::settings::{Host, Login, Place};
 
     /// A store on a free port; it ends with the test.
     struct Redis(Child);
@@ -326,7 +320,8 @@ mod tests {
     #[test]
     fn three_gateways_admit_a_thousand_a_second_together_over_a_real_store() {
         let (_redis, address) = redis();
-        let store = LimitsStore { address, username: None, password: None, prefix: "test".to_owned() };
+        let place = Place::One(Host::parse(&address).unwrap());
+        let store = Store { place, login: Login::default(), tls: None, prefix: "test".to_owned() };
         let metrics = Metrics::new();
         let figures = StoreFigures::register(&metrics);
         let gateways: Vec<_> = (0..3).map(|_| Arc::new(Buckets::new(0))).collect();

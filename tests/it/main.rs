@@ -47,6 +47,7 @@ mod schema;
 mod stalled;
 mod stop;
 mod store;
+mod store_places;
 mod streaming;
 mod tls;
 mod tls_by_name;

@@ -13,6 +13,7 @@ use crate::policy::Shadow;
 use crate::policy::authn::AuthSettings;
 use crate::policy::limits::limit::quota_name;
 use crate::policy::rate_limit::{By, LimitSettings, Per, Stage};
+use crate::store::settings;
 
 /// A window that several gateways count in must last for many settlements.
 const SHORTEST_SHARED: Duration = Duration::from_secs(1);
@@ -117,11 +118,8 @@ fn shared(document: &Document, errors: &mut Vec<Diagnostic>) {
         let message = "`limits_store` has no effect: no limit and no plan is shared";
         errors.push(Diagnostic::at(&store.place, "inert", message).help("add `shared: true` to a limit, or remove it"));
     }
-    if let Some(store) = store
-        && store.redis.rsplit_once(':').is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
-    {
-        let message = format!("`{}` is not a host and a port, such as `10.0.0.5:6379`", store.redis.value);
-        errors.push(Diagnostic::at(&store.redis.place, "bad-target", message));
+    if let Some(store) = store {
+        settings::check(store, errors);
     }
 }
 

@@ -22,7 +22,17 @@ impl Redis {
     }
 
     pub fn start_on(port: u16, args: &[&str]) -> Redis {
+        Redis::start_in(tempfile::tempdir().unwrap(), port, args)
+    }
+
+    /// A Sentinel with this configuration.
+    pub fn sentinel(config: &str) -> Redis {
         let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("sentinel.conf"), config).unwrap();
+        Redis::start_in(folder, free_port(), &["--sentinel"])
+    }
+
+    fn start_in(folder: tempfile::TempDir, port: u16, args: &[&str]) -> Redis {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let mut redis = Redis { child: run(port, &args, folder.path()), port, args, folder };
         redis.answers();
@@ -46,9 +56,8 @@ impl Redis {
     #[track_caller]
     pub fn cli(&self, args: &[&str]) -> String {
         let port = self.port.to_string();
-        let tls = self.args.iter().any(|arg| arg == "--tls-port");
-        let ca = self.folder.path().join("ca.pem").display().to_string();
-        let secure: &[&str] = if tls { &["--tls", "--cacert", &ca] } else { &[] };
+        let tls = self.args.iter().position(|arg| arg == "--tls-ca-cert-file").map(|at| self.args[at + 1].clone());
+        let secure: Vec<&str> = tls.iter().flat_map(|ca| ["--tls", "--cacert", ca]).collect();
         let told = Command::new("redis-cli").args(["-h", "127.0.0.1", "-p", &port]).args(secure).args(args).output();
         let told = told.expect("`scripts/setup.sh test` installs redis-cli with redis-server");
         String::from_utf8_lossy(&told.stdout).trim().to_owned()
@@ -76,11 +85,11 @@ fn run(port: u16, args: &[String], folder: &std::path::Path) -> Child {
         None => command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]),
     };
     let port = port.to_string();
-    match args.iter().any(|arg| arg == "--tls-port") {
+    match args.iter().any(|arg| arg == "--tls-ca-cert-file") {
         true => command.args(["--port", "0", "--tls-port", &port]),
         false => command.args(["--port", &port]),
     };
-    command.args(args.iter().filter(|arg| *arg != "--sentinel" && *arg != "--tls-port").cloned());
+    command.args(args.iter().filter(|arg| *arg != "--sentinel").cloned());
     command.current_dir(folder).stdout(Stdio::null()).spawn().expect("`scripts/setup.sh test` installs redis-server")
 }
 

@@ -38,5 +38,12 @@ pub const KEYS: &[Row] = &[
     ("server.limits_store.username", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
     ("server.limits_store.password", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
     ("server.limits_store.prefix", Test("gateways_with_one_store_admit_one_limit_together_and_go_on_without_it")),
+    ("server.limits_store.tls.ca", Test("a_store_is_spoken_to_over_tls_as_the_user_of_the_docs_and_no_other_is_believed")),
+    ("server.limits_store.tls.server_name", Test("a_store_is_spoken_to_over_tls_as_the_user_of_the_docs_and_no_other_is_believed")),
+    ("server.limits_store.sentinel.master", Test("sentinels_name_the_master_and_a_failover_is_followed")),
+    ("server.limits_store.sentinel.at", Test("sentinels_name_the_master_and_a_failover_is_followed")),
+    ("server.limits_store.sentinel.username", Test("sentinels_name_the_master_and_a_failover_is_followed")),
+    ("server.limits_store.sentinel.password", Test("sentinels_name_the_master_and_a_failover_is_followed")),
+    ("server.limits_store.cluster", Test("a_cluster_of_three_counts_as_one_while_its_slots_move_and_a_node_comes_and_goes")),
     ("server.pool", Test("no_more_connections_rest_than_the_server_keeps")),
 ];
