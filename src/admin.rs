@@ -69,6 +69,9 @@ pub struct Status {
     pub last_reload: Option<ReloadStatus>,
     pub listeners: BTreeMap<String, ListenerStatus>,
     pub upstreams: BTreeMap<String, Vec<TargetStatus>>,
+    /// Where targets are found that no configuration lists, by upstream.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub found: BTreeMap<String, FoundStatus>,
     /// The same upstreams, each as a whole.
     pub upstream_states: BTreeMap<String, UpstreamStatus>,
     /// Those of identity providers, by authenticator.
@@ -116,6 +119,22 @@ pub struct ReloadStatus {
 pub struct ListenerStatus {
     pub address: String,
     pub connections: u64,
+}
+
+/// The source of an upstream's targets.
+#[derive(Debug, Serialize)]
+pub struct FoundStatus {
+    pub from: String,
+    pub targets: usize,
+    /// When it gave its last good answer; none where it never did.
+    pub answered: Option<Moment>,
+    pub age_s: Option<u64>,
+    /// When an answer last differed from the one before.
+    pub changed: Option<Moment>,
+    /// `ok`, or why the last answer is not in use.
+    pub last_result: String,
+    /// Answers that failed since the last that did not.
+    pub failures: u32,
 }
 
 /// A provider's key set.
@@ -239,6 +258,7 @@ pub(crate) mod tests {
                 listeners: [("public".to_owned(), ListenerStatus { address: "0.0.0.0:8080".to_owned(), connections: 2 })].into(),
                 upstreams: [("orders".to_owned(), vec![target("10.0.0.7:80")])].into(),
                 upstream_states: BTreeMap::new(),
+                found: BTreeMap::new(),
                 key_sets: BTreeMap::new(),
                 lists: BTreeMap::new(),
                 limits_store: None,

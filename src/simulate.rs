@@ -196,7 +196,7 @@ fn relayed(gateway: &Gateway, route: &Route, facts: &Facts, head: &RequestHeader
         // The body is chunked anew.
         let _ = head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let target = relay.upstream.pool.targets().first().map(|target| target.host_header.clone());
+    let target = relay.upstream.pool.present().targets.first().map(|target| target.host_header.clone());
     let call = Speech::of(&head, relay.grpc_web).filter(|_| relay.upstream.pool.upstream.protocol != Protocol::Http1);
     make_head(gateway, route, relay, facts, &target.unwrap_or(HeaderValue::from_static("")), call, &mut head);
     Ok(Verdict::Relayed { upstream: relay.upstream.name.to_string(), head })

@@ -5,8 +5,9 @@
 use std::time::Duration;
 
 use http::header::{ACCEPT, HOST, LOCATION, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -70,6 +71,19 @@ async fn follow(way: &Way, question: &Question<'_>) -> Result<Reply, String> {
 }
 
 async fn once(way: &Way, question: &Question<'_>, address: &Address) -> Result<Reply, String> {
+    let (answer, connection) = send(way, question, address).await?;
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, question.largest).collect().await;
+    drop(connection);
+    let body = body.map_err(|e| match e.is::<http_body_util::LengthLimitError>() {
+        true => format!("{address}: the answer is larger than {} bytes", question.largest),
+        false => format!("{address}: {e}"),
+    })?;
+    Ok(Reply { status: head.status, headers: head.headers, body: body.to_bytes() })
+}
+
+/// Asks at this address, and returns when the head of the answer is there. The connection ends when what is returned with it is dropped.
+pub(super) async fn send(way: &Way, question: &Question<'_>, address: &Address) -> Result<(Response<Incoming>, AbortOnDrop), String> {
     let first = way.proxy.as_ref().unwrap_or(address);
     let mut stream = TcpStream::connect((first.host.as_str(), first.port))
         .await
@@ -109,13 +123,17 @@ async fn tunnel(stream: &mut TcpStream, address: &Address) -> Result<(), String>
     }
 }
 
-async fn exchange<S>(stream: S, question: &Question<'_>, address: &Address, target: &str) -> Result<Reply, String>
+async fn exchange<S>(
+    stream: S,
+    question: &Question<'_>,
+    address: &Address,
+    target: &str,
+) -> Result<(Response<Incoming>, AbortOnDrop), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failed = |e: &dyn std::fmt::Display| format!("{address}: {e}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
-    // Ends with the sender.
     let connection = AbortOnDrop(tokio::spawn(connection));
     let mut request = Request::builder()
         .method(question.method.clone())
@@ -128,17 +146,11 @@ where
     for (name, value) in &question.headers {
         request.headers_mut().insert(name.clone(), value.clone());
     }
-    let (head, body) = sender.send_request(request).await.map_err(|e| failed(&e))?.into_parts();
-    let body = Limited::new(body, question.largest).collect().await;
-    drop(connection);
-    let body = body.map_err(|e| match e.is::<http_body_util::LengthLimitError>() {
-        true => format!("{address}: the answer is larger than {} bytes", question.largest),
-        false => failed(&e),
-    })?;
-    Ok(Reply { status: head.status, headers: head.headers, body: body.to_bytes() })
+    Ok((sender.send_request(request).await.map_err(|e| failed(&e))?, connection))
 }
 
-struct AbortOnDrop(tokio::task::JoinHandle<Result<(), hyper::Error>>);
+/// A connection that ends when it is not needed any more.
+pub(super) struct AbortOnDrop(tokio::task::JoinHandle<Result<(), hyper::Error>>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

@@ -4,10 +4,12 @@
 
 pub mod address;
 pub mod client;
+pub mod stream;
 mod tls;
 
 pub use self::address::Address;
 pub use self::client::{Question, Reply, ask};
+pub use self::stream::{Lines, follow_lines};
 pub use self::tls::{Trust, read_roots, secure_as};
 
 /// How servers are reached.

@@ -130,6 +130,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("shared-without-store", "A limit is shared, and there is no store over which."),
     ("standard", "A part of the configuration does not keep to what `standards` lays down."),
     ("tag", "YAML tags are not read."),
+    ("targets-from", "Where an upstream's targets are found cannot be used."),
     ("time-zone", "The name of a time zone is none."),
     ("store-place", "A store is nowhere, or in two ways: expected `redis`, `sentinel` or `cluster`."),
     ("tls-file", "A certificate, key, OCSP answer, CA or revocation list cannot be read, or does not fit."),

@@ -28,6 +28,7 @@ use crate::policy::authenticators::{self, Sections};
 use crate::policy::limits::limit::{Limit, quota_name};
 use crate::policy::rate_limit::RateLimits;
 use crate::policy::tag_book::TagBook;
+use crate::relay::resolver::LookUps;
 use crate::relay::strip::StripSet;
 use crate::relay::upstream::Upstream;
 use crate::report::metrics::series::LimitSeries;
@@ -212,6 +213,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     };
     let known = authenticators::compile(&sections, server.tokens_memory, earlier.map(|earlier| &earlier.authenticators));
     let authenticators = wrong.keep(known).unwrap_or_default();
+    let look_ups = wrong.keep(LookUps::compile(document.resolver.as_ref())).unwrap_or_default();
     let upstreams = upstreams(&document, state, &mut wrong);
     let listeners = listeners(&document, &limits, state, &mut wrong);
     certificates::check(&document, &listeners, &mut wrong);
@@ -256,6 +258,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
         unmatched: state.metrics.route("", None),
         metrics: state.metrics.clone(),
         limit_series: limit_series(&document, state),
+        look_ups,
         upstreams: upstreams.into_values().collect(),
         sources: document.sources,
         tests: document.tests,

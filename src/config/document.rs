@@ -27,6 +27,7 @@ use crate::policy::revocation::RevocationSettings;
 use crate::policy::validate::BodySettings;
 use crate::policy::websocket::WebSocketSettings;
 use crate::relay::choice::GoesTo;
+use crate::relay::resolver::ResolverSettings;
 use crate::relay::rewrite::{RequestHeadersSettings, RewriteSettings};
 use crate::relay::timeouts::RouteTimeoutsSettings;
 use crate::relay::translate::grpc_web::GrpcSettings;
@@ -50,6 +51,7 @@ pub struct Document {
     pub standards: Option<At<StandardsSettings>>,
     pub plans: Named<PlanSettings>,
     pub limits: Named<LimitSettings>,
+    pub resolver: Option<ResolverSettings>,
     pub upstreams: Named<UpstreamSettings>,
     pub bundles: Named<PolicySettings>,
     pub defaults: Option<DefaultsSettings>,

@@ -95,7 +95,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("mtls", "jwt"),
     ("redis", "file"),
     ("breaker", "targets"),
-    ("discovery", "targets"),
     ("tracing", "listeners"),
     ("audit", "listeners"),
 ];

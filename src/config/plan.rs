@@ -27,6 +27,7 @@ use crate::relay::balance::hash_by::HashKeys;
 use crate::relay::choice::Choice;
 use crate::relay::head::HeadPlan;
 use crate::relay::pool::Pool;
+use crate::relay::resolver::LookUps;
 use crate::relay::strip::StripSet;
 use crate::relay::timeouts::Timeouts;
 use crate::reply::fixed::{Fixed, Redirect};
@@ -65,6 +66,8 @@ pub struct Gateway {
     pub has_quotas: bool,
     /// What limits and plans refused, by name; looked up only when one refuses.
     pub limit_series: HashMap<Box<str>, Arc<LimitSeries>>,
+    /// How names of targets are looked up.
+    pub look_ups: LookUps,
     pub upstreams: Vec<Arc<UpstreamPlan>>,
     /// The files: they know what no message may show.
     pub sources: Vec<Arc<Source>>,

@@ -18,6 +18,7 @@ use crate::policy::authn::{AuthenticatorSettings, ConsumerSettings};
 use crate::policy::consumers::ConsumersFromSettings;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
 use crate::policy::revocation::RevocationSettings;
+use crate::relay::resolver::ResolverSettings;
 use crate::relay::upstream::UpstreamSettings;
 use crate::report::access_log::AccessLogSettings;
 
@@ -124,6 +125,7 @@ fn collect() -> (Vec<Section>, Value, Map<String, Value>) {
             "standards" => (false, of::<StandardsSettings>(g), None),
             "plans" => (true, of::<PlanSettings>(g), None),
             "limits" => (true, of::<LimitSettings>(g), None),
+            "resolver" => (false, of::<ResolverSettings>(g), None),
             "upstreams" => (true, of::<UpstreamSettings>(g), None),
             "bundles" => (
                 true,

@@ -67,10 +67,11 @@ const FEW: u64 = 4;
 /// Chooses a target for one attempt. `random` yields 64 random bits a call. None: no healthy target is left ([`NO_HEALTHY_TARGET`] if
 /// nothing was tried).
 pub fn choose(pool: &Pool, wanted: Wanted<'_>, random: impl FnMut() -> u64) -> Option<Chosen> {
-    let targets = &*pool.targets;
+    let set = pool.present();
+    let targets = &*set.targets;
     let Wanted { tried, key, now } = wanted;
-    let picked = match &pool.picker {
-        _ if targets.len() == 1 => Some(0),
+    let picked = match &set.picker {
+        _ if targets.len() <= 1 => targets.first().map(|_| 0),
         Picker::Even { cursor } => pick_even(cursor, targets, tried),
         Picker::Smooth { weights, current } => pick_smooth(weights, &mut current.lock(), targets, tried),
         Picker::LessBusy { weights, draw } => {
@@ -98,9 +99,11 @@ pub fn choose(pool: &Pool, wanted: Wanted<'_>, random: impl FnMut() -> u64) -> O
 }
 
 /// The target that has a key while it works and is not overloaded; for `explain`.
-pub fn owner(pool: &Pool, key: u64) -> Option<&Arc<Target>> {
-    match &pool.picker {
-        Picker::Keyed { table, .. } => pool.targets.get(table.index(key, 0)),
+pub fn owner(pool: &Pool, key: u64) -> Option<Arc<Target>> {
+    let set = pool.present();
+    match &set.picker {
+        _ if set.targets.len() <= 1 => set.targets.first().cloned(),
+        Picker::Keyed { table, .. } => set.targets.get(table.index(key, 0)).cloned(),
         Picker::Even { .. } | Picker::Smooth { .. } | Picker::LessBusy { .. } | Picker::Faster { .. } | Picker::Any { .. } => None,
     }
 }
@@ -184,10 +187,11 @@ fn pick_keyed(table: &Maglev, key: u64, targets: &[Arc<Target>], tried: &[Spot],
 // === impl Picker ===
 
 impl Picker {
-    /// For targets with these names and weights, at least one.
+    /// For targets with these names and weights.
     pub fn new(balance: Balance, names: &[&str], weights: &[u16]) -> Picker {
         let draw = || Draw::new(weights);
         match balance {
+            _ if weights.len() <= 1 => Picker::Even { cursor: AtomicUsize::new(0) },
             Balance::RoundRobin if weights.iter().all(|w| *w == weights[0]) => Picker::Even { cursor: AtomicUsize::new(0) },
             Balance::RoundRobin => {
                 let current = Mutex::new(vec![0; weights.len()].into_boxed_slice());

@@ -3,72 +3,31 @@
 //! Decides how often a name is asked for and what a failure means (nothing: the last good answer stays). Does not decide whether
 //! an address works: see `health.rs`.
 
-use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
 use tokio::time::sleep;
 
 use super::address::Host;
+use super::finding::follow::find_first;
 use super::pool::Pool;
+pub use super::resolver::{Resolver, Service};
 use super::target::Target;
 
-/// The system's resolver configuration and hosts file. Cheap to clone.
-#[derive(Clone)]
-pub struct Resolver(Result<Arc<TokioResolver>, Arc<str>>);
-
-/// An answer is used for at least and at most so long, whatever its TTL says.
-const FLOOR: Duration = Duration::from_secs(1);
-const CEILING: Duration = Duration::from_secs(60);
-
-// === impl Resolver ===
-
-impl Resolver {
-    /// Reads `/etc/resolv.conf` and `/etc/hosts`. Where that fails, every look-up fails with the reason: literal targets work on.
-    pub fn system() -> Resolver {
-        let build = || {
-            let mut builder = TokioResolver::builder_tokio()?;
-            // v6 only where there is no v4: many networks publish v6 addresses that cannot be reached.
-            builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4thenIpv6;
-            builder.build()
-        };
-        Resolver(build().map(Arc::new).map_err(|e| e.to_string().into()))
-    }
-
-    /// The addresses of a name and how long they hold.
-    async fn ask(&self, name: &str) -> Result<(Vec<IpAddr>, Duration), String> {
-        let resolver = self.0.as_ref().map_err(|why| why.to_string())?;
-        let answer = resolver.lookup_ip(name).await.map_err(|e| e.to_string())?;
-        let addresses: Vec<_> = answer.iter().collect();
-        match addresses.is_empty() {
-            true => Err("no addresses".to_owned()),
-            false => Ok((addresses, hold(answer.valid_until().saturating_duration_since(Instant::now())))),
-        }
-    }
-}
-
-impl std::fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Resolver")
-    }
-}
-
-fn hold(ttl: Duration) -> Duration {
-    ttl.clamp(FLOOR, CEILING)
-}
+/// The first pause after a failure, and the longest.
+const SOONEST: Duration = Duration::from_secs(1);
+const LATEST: Duration = Duration::from_secs(32);
 
 /// After so many failures in a row: soon at first, then less and less often.
 fn back_off(failures: u32) -> Duration {
-    hold(FLOOR.saturating_mul(1 << failures.saturating_sub(1).min(5)))
+    SOONEST.saturating_mul(1 << failures.saturating_sub(1).min(5)).min(LATEST)
 }
 
 /// Asks again and again, for ever.
 pub(super) async fn keep_resolved(target: Arc<Target>, name: Arc<str>, resolver: Resolver) {
     let mut failures = 0;
     loop {
-        let pause = match resolver.ask(&name).await {
+        let pause = match resolver.addresses(&name).await {
             Ok((addresses, hold)) => {
                 if failures > 0 {
                     log::info!("upstream {}: {name} is resolved again", target.upstream);
@@ -94,13 +53,22 @@ pub(super) async fn keep_resolved(target: Arc<Target>, name: Arc<str>, resolver:
 /// time limit of the caller's; failures are left to the background.
 pub async fn resolve_first(pools: &[Arc<Pool>], resolver: &Resolver) {
     let mut questions = tokio::task::JoinSet::new();
+    for pool in pools {
+        if let Some(found) = pool.found() {
+            let (pool, found, resolver) = (pool.clone(), found.clone(), resolver.clone());
+            questions.spawn(async move {
+                find_first(&pool, &found, &resolver).await;
+            });
+        }
+    }
+    while questions.join_next().await.is_some() {}
     for target in pools.iter().flat_map(|pool| pool.targets()) {
         if let Host::Name(name) = &target.address.host
             && target.endpoints().is_empty()
         {
             let (target, name, resolver) = (target.clone(), name.clone(), resolver.clone());
             questions.spawn(async move {
-                if let Ok((addresses, _)) = resolver.ask(&name).await {
+                if let Ok((addresses, _)) = resolver.addresses(&name).await {
                     target.replace_addresses(&addresses);
                 }
             });
@@ -120,13 +88,6 @@ mod tests {
 
     fn pool(address: &str) -> Arc<Pool> {
         Pools::default().adopt(&Arc::new(Upstream::compile("orders", &settings(&[(address, 1)])).unwrap()))
-    }
-
-    #[test]
-    fn an_answer_holds_between_a_second_and_a_minute() {
-        assert_eq!(hold(Duration::ZERO), FLOOR);
-        assert_eq!(hold(Duration::from_secs(30)), Duration::from_secs(30));
-        assert_eq!(hold(Duration::from_secs(86_400)), CEILING);
     }
 
     #[test]
@@ -152,7 +113,7 @@ mod tests {
         let pool = pool("orders.invalid:8080");
         let target = &pool.targets()[0];
         target.replace_addresses(&["10.0.0.1".parse().unwrap()]);
-        let broken = Resolver(Err("no configuration".into()));
+        let broken = Resolver::broken();
         let task = tokio::spawn(keep_resolved(target.clone(), "orders.invalid".into(), broken));
         tokio::task::yield_now().await;
         assert!(target.is_usable());

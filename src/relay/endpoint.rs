@@ -3,6 +3,7 @@
 //! Decides nothing of its own: what speaks against it is in `standing.rs`, who finds out is elsewhere.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ use super::standing::{Cause, May, Out, Standing};
 #[derive(Debug)]
 pub struct Endpoint {
     pub addr: Spot,
+    /// Another number for each: an address that went and came back may have been somebody else's meanwhile, so its connections are not
+    /// found again.
+    pub(super) era: u64,
     pub(super) standing: Standing,
     /// Of requests that were sent here, where they are judged by.
     pub(super) conduct: Conduct,
@@ -53,11 +57,23 @@ pub struct EndpointReport {
     pub probed: bool,
 }
 
+static ERAS: AtomicU64 = AtomicU64::new(1);
+/// Has numbers in a row differ in all bits.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
 // === impl Endpoint ===
 
 impl Endpoint {
     pub(super) fn new(addr: Spot) -> Endpoint {
-        Endpoint { addr, standing: Standing::default(), conduct: Conduct::default(), circuit: OnceLock::new(), checked: Mutex::default() }
+        let era = ERAS.fetch_add(1, Relaxed).wrapping_mul(SPREAD);
+        Endpoint {
+            addr,
+            era,
+            standing: Standing::default(),
+            conduct: Conduct::default(),
+            circuit: OnceLock::new(),
+            checked: Mutex::default(),
+        }
     }
 
     /// Whether it may take a request now.

@@ -3,6 +3,7 @@
 //! Does not decide which one a request gets (`balance.rs`) nor keeps what changes while it runs (`target.rs`).
 
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
@@ -21,10 +22,14 @@ pub struct TargetSettings {
 }
 
 /// One target of an upstream and its share.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub address: Address,
     pub weight: NonZeroU16,
+    /// Those with the lowest number go first.
+    pub priority: u16,
+    /// Where it is.
+    pub zone: Option<Arc<str>>,
 }
 
 // === impl Member ===
@@ -48,7 +53,7 @@ pub(super) fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mu
                 let message = "this target is listed twice: expected each once";
                 wrong.push(Diagnostic::at(&address.place, "duplicate-target", message).help("give it a `weight` for a larger share"));
             }
-            Ok(parsed) => members.push(Member { address: parsed, weight: *weight }),
+            Ok(parsed) => members.push(Member { address: parsed, weight: *weight, priority: 0, zone: None }),
         }
     }
     members

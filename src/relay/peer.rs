@@ -86,7 +86,7 @@ pub fn peer(pool: &Pool, chosen: &Chosen, want: Want) -> Box<HttpPeer> {
         peer.options.connection_timeout = Some(within);
         peer.options.total_connection_timeout = peer.options.total_connection_timeout.and(Some(within));
     }
-    peer.group_key = target.present_key();
+    peer.group_key = chosen.present_key();
     if upstream.reuse.age.is_some() {
         peer.group_key = KEYS.hash_one((peer.group_key, upstream.reuse.generation(peer.group_key, now)));
     }
@@ -169,10 +169,11 @@ mod tests {
 
     #[test]
     fn a_unix_socket_is_a_peer_and_two_never_share_connections() {
+        let written = settings(&[("unix:/run/a.sock", 1), ("unix:/run/b.sock", 1)]);
+        let pool = Pools::default().adopt(&Arc::new(Upstream::compile("orders", &written).unwrap()));
         let both = |turn: u64| {
-            let written = settings(&[("unix:/run/a.sock", 1), ("unix:/run/b.sock", 1)]);
-            let pool = Pools::default().adopt(&Arc::new(Upstream::compile("orders", &written).unwrap()));
-            let chosen = choose(&pool, Wanted::default(), || 0).unwrap();
+            // Whoever has failed at a goes to b.
+            let chosen = choose(&pool, Wanted { tried: &[pool.targets()[1].endpoints()[0].addr], ..Wanted::default() }, || 0).unwrap();
             peer(
                 &pool,
                 &if turn == 0 { chosen } else { choose(&pool, Wanted { tried: &[chosen.addr()], ..Wanted::default() }, || 0).unwrap() },

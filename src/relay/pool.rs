@@ -1,17 +1,22 @@
 //! An upstream's targets as one snapshot sees them, and the registry through which they outlive it.
 //!
-//! Decides what a reload keeps: targets are known by upstream name and address, so a changed weight, timeout or balance keeps
-//! health and requests in flight. Does not decide which target a request gets: see `balance.rs`.
+//! Decides what a reload or an update keeps: targets are known by upstream name and address, so a changed weight, timeout or balance
+//! keeps health and requests in flight. Does not decide which target a request gets: see `balance.rs`.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
+use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 
 use super::balance::Picker;
+use super::finding::Source;
+use super::finding::found::Found;
 use super::group::{Group, GroupReport};
+use super::members::Member;
 use super::peer;
 use super::target::{Target, TargetReport};
 use super::upstream::Upstream;
@@ -21,8 +26,7 @@ use crate::clock;
 #[derive(Debug)]
 pub struct Pool {
     pub upstream: Arc<Upstream>,
-    pub(super) targets: Box<[Arc<Target>]>,
-    pub(super) picker: Picker,
+    set: Set,
     /// Requests in flight at all targets of this upstream.
     pub(super) load: Arc<AtomicU32>,
     /// What every connection of this upstream has in common; copied for each attempt.
@@ -35,19 +39,57 @@ pub struct Pool {
     pub judges: bool,
     /// Whether it may refuse a request.
     pub admits: bool,
+    known: Arc<Known>,
+}
+
+/// Targets and how they take turns; exchanged as a whole.
+#[derive(Debug)]
+pub struct TargetSet {
+    /// In the order in which they were listed.
+    pub targets: Box<[Arc<Target>]>,
+    /// What was said of each.
+    pub members: Box<[Member]>,
+    pub(super) picker: Picker,
+}
+
+/// What a configuration lists never changes, which saves a load per request.
+#[derive(Debug)]
+enum Set {
+    Listed(Box<TargetSet>),
+    Found(Arc<Found>, ArcSwap<TargetSet>),
+}
+
+/// The targets at this moment. To be let go soon: until then what was removed stays in memory.
+pub enum Present<'p> {
+    Listed(&'p TargetSet),
+    Found(Guard<Arc<TargetSet>>),
+}
+
+/// What an update has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    pub added: Vec<Arc<str>>,
+    pub removed: Vec<Arc<str>>,
+    /// Of those that stay, how many have another weight or the like.
+    pub changed: usize,
 }
 
 /// All targets that any snapshot or request still uses.
 #[derive(Debug, Default)]
-pub struct Pools {
+pub struct Pools(Arc<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
     // Weak: a target lives as long as somebody uses it, so a snapshot that is refused leaves nothing behind.
-    known: Mutex<HashMap<Identity, Weak<Target>>>,
+    targets: Mutex<HashMap<Identity, Weak<Target>>>,
     /// Of each upstream, what its targets count in together.
     loads: Mutex<HashMap<Arc<str>, Weak<AtomicU32>>>,
+    /// Of each upstream whose targets are found, what was found last.
+    found: Mutex<HashMap<Arc<str>, Weak<Found>>>,
     groups: Mutex<HashMap<Arc<str>, Weak<Group>>>,
 }
 
-/// Upstream name and target address: by these a target is the same one after a reload.
+/// Upstream name and target address: by these a target is the same one after a reload or an update.
 type Identity = (Arc<str>, Arc<str>);
 
 /// The next number of a pool; 0 is none.
@@ -56,9 +98,62 @@ static IDS: AtomicU64 = AtomicU64::new(1);
 // === impl Pool ===
 
 impl Pool {
-    /// In the order of the file.
-    pub fn targets(&self) -> &[Arc<Target>] {
-        &self.targets
+    /// The targets as they are now: for a listed set a branch, for one that is found a load; never a lock.
+    pub fn present(&self) -> Present<'_> {
+        match &self.set {
+            Set::Listed(set) => Present::Listed(set),
+            Set::Found(_, set) => Present::Found(set.load()),
+        }
+    }
+
+    /// Where the targets are found, if they are not listed.
+    pub fn found(&self) -> Option<&Arc<Found>> {
+        match &self.set {
+            Set::Listed(_) => None,
+            Set::Found(found, _) => Some(found),
+        }
+    }
+
+    /// Copies of all, for whoever goes on for long.
+    pub fn targets(&self) -> Vec<Arc<Target>> {
+        self.present().targets.to_vec()
+    }
+
+    /// Puts other targets in place of those that were found before. Those that stay keep what is known of them; those that are gone get no
+    /// more requests, what they have under way goes on, and no request finds their connections again. Requests wait for none of it.
+    pub fn refill(&self, members: Vec<Member>) -> Change {
+        let Set::Found(_, current) = &self.set else { return Change::default() };
+        let new = Arc::new(self.known.set_of(&self.upstream, members, &self.load));
+        let old = current.swap(new.clone());
+        let by_name = |set: &TargetSet| -> HashMap<Arc<str>, usize> {
+            set.members.iter().enumerate().map(|(index, member)| (member.address.text.clone(), index)).collect()
+        };
+        let (before, after) = (by_name(&old), by_name(&new));
+        let mut change = Change::default();
+        for (index, member) in new.members.iter().enumerate() {
+            match before.get(&member.address.text) {
+                None => change.added.push(member.address.text.clone()),
+                Some(was) if old.members[*was] != new.members[index] => change.changed += 1,
+                Some(_) => {}
+            }
+        }
+        for (target, member) in old.targets.iter().zip(&old.members) {
+            if !after.contains_key(&member.address.text) {
+                target.abandon_connections();
+                change.removed.push(member.address.text.clone());
+            }
+        }
+        change
+    }
+}
+
+impl Deref for Present<'_> {
+    type Target = TargetSet;
+    fn deref(&self) -> &TargetSet {
+        match self {
+            Present::Listed(set) => set,
+            Present::Found(set) => set,
+        }
     }
 }
 
@@ -69,33 +164,107 @@ impl Pools {
     ///
     /// Changes nothing that the running snapshot can see; what a commit changes is done by [`super::health::watch`].
     pub fn adopt(&self, upstream: &Arc<Upstream>) -> Arc<Pool> {
-        let load = self.load_of(&upstream.name);
-        let mut known = self.known.lock();
-        known.retain(|_, target| target.strong_count() > 0);
-        let targets = upstream.targets.iter().map(|member| {
-            let key = (upstream.name.clone(), member.address.text.clone());
-            if let Some(target) = known.get(&key).and_then(Weak::upgrade) {
-                return target;
+        let load = self.0.load_of(&upstream.name);
+        let set = match &upstream.source {
+            None => Set::Listed(Box::new(self.0.set_of(upstream, upstream.targets.clone(), &load))),
+            Some(source) => {
+                let found = self.0.found_of(&upstream.name, source);
+                // A file has been read just now; of everything else the last good answer is what there is.
+                let members = match &upstream.targets[..] {
+                    [] => found.list().map(|list| list.to_vec()).unwrap_or_default(),
+                    read => read.to_vec(),
+                };
+                Set::Found(found, ArcSwap::from_pointee(self.0.set_of(upstream, members, &load)))
             }
-            let target = Arc::new(Target::new(upstream.name.clone(), member.address.clone(), load.clone()));
-            known.insert(key, Arc::downgrade(&target));
-            target
-        });
-        let targets: Box<[_]> = targets.collect();
-        let weights: Vec<u16> = upstream.targets.iter().map(|member| member.weight.get()).collect();
-        let names: Vec<&str> = upstream.targets.iter().map(|member| &*member.address.text).collect();
-        let picker = Picker::new(upstream.balance, &names, &weights);
+        };
         Arc::new(Pool {
             upstream: upstream.clone(),
-            targets,
-            picker,
+            set,
             load,
             template: peer::template(upstream),
-            group: self.group_of(&upstream.name),
+            group: self.0.group_of(&upstream.name),
             id: IDS.fetch_add(1, Relaxed),
             judges: upstream.outlier_detection.is_some() || upstream.circuit_breaker.is_some(),
             admits: upstream.max_requests.is_some() || upstream.circuit_breaker.as_ref().is_some_and(|rules| rules.is_of_upstream()),
+            known: self.0.clone(),
         })
+    }
+
+    /// What is known of every target, sorted; for `/status` and for handing over to a new process.
+    pub fn report(&self) -> Vec<TargetReport> {
+        let targets: Vec<_> = self.0.targets.lock().values().filter_map(Weak::upgrade).collect();
+        let mut reports: Vec<_> = targets.iter().map(|target| target.report()).collect();
+        reports.sort_by(|a, b| (&a.upstream, &a.target).cmp(&(&b.upstream, &b.target)));
+        reports
+    }
+
+    /// What is known of every upstream as a whole, sorted.
+    pub fn report_groups(&self) -> Vec<GroupReport> {
+        let groups: Vec<_> = self.0.groups.lock().iter().filter_map(|(name, group)| Some((name.clone(), group.upgrade()?))).collect();
+        let now = clock::now();
+        let mut reports: Vec<_> = groups.iter().map(|(name, group)| group.report(name, now)).collect();
+        reports.sort_by(|a, b| a.upstream.cmp(&b.upstream));
+        reports
+    }
+
+    pub fn restore_groups(&self, reports: &[GroupReport]) {
+        let (groups, now) = (self.0.groups.lock(), clock::now());
+        for report in reports {
+            if let Some(group) = groups.get(report.upstream.as_str()).and_then(Weak::upgrade) {
+                group.restore(report, now);
+            }
+        }
+    }
+
+    /// Takes over what another process knew of targets that were adopted here; the others are ignored.
+    pub fn restore(&self, reports: &[TargetReport]) {
+        let known = self.0.targets.lock();
+        for report in reports {
+            let key = (report.upstream.as_str().into(), report.target.as_str().into());
+            if let Some(target) = known.get(&key).and_then(Weak::upgrade) {
+                target.restore(report);
+            }
+        }
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    fn set_of(&self, upstream: &Upstream, members: Vec<Member>, load: &Arc<AtomicU32>) -> TargetSet {
+        let targets = self.take_in(&upstream.name, &members, load);
+        let weights: Vec<u16> = members.iter().map(|member| member.weight.get()).collect();
+        let names: Vec<&str> = members.iter().map(|member| &*member.address.text).collect();
+        let picker = Picker::new(upstream.balance, &names, &weights);
+        TargetSet { targets, picker, members: members.into() }
+    }
+
+    /// The targets of these members. A request that begins or ends meanwhile does not wait: it knows its targets already.
+    fn take_in(&self, upstream: &Arc<str>, members: &[Member], load: &Arc<AtomicU32>) -> Box<[Arc<Target>]> {
+        let mut known = self.targets.lock();
+        known.retain(|_, target| target.strong_count() > 0);
+        let targets = members.iter().map(|member| {
+            let key = (upstream.clone(), member.address.text.clone());
+            if let Some(target) = known.get(&key).and_then(Weak::upgrade) {
+                return target;
+            }
+            let target = Arc::new(Target::new(upstream.clone(), member.address.clone(), load.clone()));
+            known.insert(key, Arc::downgrade(&target));
+            target
+        });
+        targets.collect()
+    }
+
+    /// What was found for the upstream, by whichever snapshot; another source starts with nothing.
+    fn found_of(&self, upstream: &Arc<str>, source: &Source) -> Arc<Found> {
+        let mut all = self.found.lock();
+        all.retain(|_, found| found.strong_count() > 0);
+        if let Some(found) = all.get(upstream).and_then(Weak::upgrade).filter(|found| found.source == *source) {
+            return found;
+        }
+        let found = Arc::new(Found::new(source.clone()));
+        all.insert(upstream.clone(), Arc::downgrade(&found));
+        found
     }
 
     fn group_of(&self, upstream: &Arc<str>) -> Arc<Group> {
@@ -118,43 +287,6 @@ impl Pools {
         let load = Arc::new(AtomicU32::new(0));
         loads.insert(upstream.clone(), Arc::downgrade(&load));
         load
-    }
-
-    /// What is known of every target, sorted; for `/status` and for handing over to a new process.
-    pub fn report(&self) -> Vec<TargetReport> {
-        let targets: Vec<_> = self.known.lock().values().filter_map(Weak::upgrade).collect();
-        let mut reports: Vec<_> = targets.iter().map(|target| target.report()).collect();
-        reports.sort_by(|a, b| (&a.upstream, &a.target).cmp(&(&b.upstream, &b.target)));
-        reports
-    }
-
-    /// What is known of every upstream as a whole, sorted.
-    pub fn report_groups(&self) -> Vec<GroupReport> {
-        let groups: Vec<_> = self.groups.lock().iter().filter_map(|(name, group)| Some((name.clone(), group.upgrade()?))).collect();
-        let now = clock::now();
-        let mut reports: Vec<_> = groups.iter().map(|(name, group)| group.report(name, now)).collect();
-        reports.sort_by(|a, b| a.upstream.cmp(&b.upstream));
-        reports
-    }
-
-    pub fn restore_groups(&self, reports: &[GroupReport]) {
-        let (groups, now) = (self.groups.lock(), clock::now());
-        for report in reports {
-            if let Some(group) = groups.get(report.upstream.as_str()).and_then(Weak::upgrade) {
-                group.restore(report, now);
-            }
-        }
-    }
-
-    /// Takes over what another process knew of targets that were adopted here; the others are ignored.
-    pub fn restore(&self, reports: &[TargetReport]) {
-        let known = self.known.lock();
-        for report in reports {
-            let key = (report.upstream.as_str().into(), report.target.as_str().into());
-            if let Some(target) = known.get(&key).and_then(Weak::upgrade) {
-                target.restore(report);
-            }
-        }
     }
 }
 

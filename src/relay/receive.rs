@@ -18,16 +18,18 @@ pub fn make_answer(route: &Route, relay: &Relay, facts: &Facts, target_host: &He
     limits::headers::headers(&facts.charges, &mut |name, value| told.push((name, value)));
     let rewrite = relay.head.rewrite.as_ref();
     let own = facts.target.authority();
+    let has_location = LOCATIONS.iter().any(|name| head.headers.contains_key(name));
+    let present = has_location.then(|| relay.upstream.pool.present());
     let incoming = Incoming {
         scheme: facts.scheme,
         request_id: facts.request_id.as_bytes(),
         cors: &facts.cors,
         has_cors_policy: route.policies.cors.is_some(),
         limits: &told,
-        location: LOCATIONS.iter().any(|name| head.headers.contains_key(name)).then(|| Way {
+        location: present.as_ref().map(|present| Way {
             scheme: facts.scheme,
             host: own,
-            targets: relay.upstream.pool.targets(),
+            targets: &present.targets,
             sent_host: rewrite.map_or(own, |rewrite| rewrite.sent_host(own, target_host.to_str().unwrap_or_default())),
             rewrite,
         }),

@@ -53,7 +53,7 @@ pub struct Target {
     chosen: AtomicU64,
     pub(super) turns_down: AtomicU64,
     pub(super) turns_up: AtomicU64,
-    /// Part of the key of HTTP/2 connections; see [`Target::abandon_connections`].
+    /// Part of the key of connections; see [`Target::abandon_connections`].
     generation: AtomicU64,
     /// Held while addresses or verdicts change, so that `usable` never lags behind them.
     pub(super) changing: Mutex<()>,
@@ -96,6 +96,7 @@ pub struct TargetReport {
 pub struct Chosen {
     target: Arc<Target>,
     addr: Spot,
+    era: u64,
     /// The address whose half-open circuit has let it through.
     probes: Option<Arc<Endpoint>>,
 }
@@ -177,12 +178,8 @@ impl Target {
         }
     }
 
-    /// What connections of the present generation are known by.
-    pub(super) fn present_key(&self) -> u64 {
-        self.group_key ^ self.generation.load(Relaxed)
-    }
-
-    /// Has later requests open connections of their own, because one that many share has fallen silent. Requests that are on it stay.
+    /// Has later requests open connections of their own: because one that many share has fallen silent, or because the target is listed no
+    /// more. Requests that are on it stay.
     pub fn abandon_connections(&self) {
         self.generation.fetch_add(1, Relaxed);
     }
@@ -216,11 +213,11 @@ impl Target {
     pub(super) fn take(self: &Arc<Self>, tried: &[Spot]) -> Option<Chosen> {
         let take = |e: &Arc<Endpoint>| match e.standing.may() {
             _ if tried.contains(&e.addr) => None,
-            May::Take => Some((e.addr, None)),
-            May::Probe => e.circuit().probe().then(|| (e.addr, Some(e.clone()))),
+            May::Take => Some((e.addr, e.era, None)),
+            May::Probe => e.circuit().probe().then(|| (e.addr, e.era, Some(e.clone()))),
             May::Nothing => None,
         };
-        let (addr, probes) = self.with_endpoints(|endpoints| match endpoints {
+        let (addr, era, probes) = self.with_endpoints(|endpoints| match endpoints {
             [] => None,
             [only] => take(only),
             many => {
@@ -231,7 +228,7 @@ impl Target {
         self.in_flight.fetch_add(1, Relaxed);
         self.load.fetch_add(1, Relaxed);
         self.chosen.fetch_add(1, Relaxed);
-        Some(Chosen { target: self.clone(), addr, probes })
+        Some(Chosen { target: self.clone(), addr, era, probes })
     }
 
     /// Its address at this place.
@@ -313,6 +310,11 @@ impl Chosen {
     /// Where to connect to.
     pub fn addr(&self) -> Spot {
         self.addr
+    }
+
+    /// What connections to it are known by at present.
+    pub(super) fn present_key(&self) -> u64 {
+        self.target.group_key ^ self.target.generation.load(Relaxed) ^ self.era
     }
 
     /// Whether it finds out if the target works again.

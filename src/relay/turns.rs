@@ -322,7 +322,7 @@ impl Pool {
     pub(super) fn compare(&self, rules: &OutlierDetection, now: u64) {
         let mut endpoints = Vec::new();
         for target in self.targets() {
-            endpoints.extend(target.endpoints().into_iter().map(|endpoint| (target, endpoint)));
+            endpoints.extend(target.endpoints().into_iter().map(|endpoint| (target.clone(), endpoint)));
         }
         let stretches: Vec<_> = endpoints.iter().map(|(_, endpoint)| endpoint.conduct.take()).collect();
         for (_, endpoint) in endpoints.iter().filter(|(_, endpoint)| !endpoint.standing.is_out_by(Cause::Ejected)) {
@@ -345,7 +345,7 @@ impl Pool {
 
     fn each_endpoint(&self, mut look: impl FnMut(&Target, &Endpoint)) {
         for target in self.targets() {
-            target.endpoints().iter().for_each(|endpoint| look(target, endpoint));
+            target.endpoints().iter().for_each(|endpoint| look(&target, endpoint));
         }
     }
 }

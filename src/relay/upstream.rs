@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::admit::{Queue, QueueSettings};
 use super::balance::hash_by::HashBy;
 use super::circuit::settings::{CircuitBreaker, CircuitBreakerSettings};
+use super::finding::{Source, TargetsFromSettings};
 use super::health::settings::{Health, HealthSettings};
 use super::members::{Member, TargetSettings, compile_targets};
 use super::outliers::settings::{OutlierDetection, OutlierDetectionSettings};
@@ -30,7 +31,10 @@ use crate::config::types::{At, Percent, Period};
 #[serde(deny_unknown_fields)]
 pub struct UpstreamSettings {
     /// Where it runs: `host:port` or `unix:/path`, or `{ address: host:port, weight: 2 }`. Names are resolved in the background, again and again.
-    pub targets: At<Vec<At<TargetSettings>>>,
+    /// Either these or `targets_from`.
+    pub targets: Option<At<Vec<At<TargetSettings>>>>,
+    /// Where its targets are found, again and again.
+    pub targets_from: Option<At<TargetsFromSettings>>,
     /// What is spoken to the targets. Default `http1`.
     pub protocol: Option<At<Protocol>>,
     /// How HTTP/2 connections are used, where HTTP/2 is spoken.
@@ -87,8 +91,10 @@ pub enum Balance {
 #[derive(Clone, Debug)]
 pub struct Upstream {
     pub name: Arc<str>,
-    /// At least one, in the order of the file, without duplicates.
+    /// In the order of the file, without duplicates. At least one where there is no source.
     pub targets: Vec<Member>,
+    /// Where others are found.
+    pub source: Option<Source>,
     pub protocol: Protocol,
     pub http2: Http2,
     pub tls: Option<UpstreamTls>,
@@ -118,6 +124,7 @@ impl Upstream {
     pub fn compile(name: &str, settings: &UpstreamSettings) -> Result<Upstream, Vec<Diagnostic>> {
         let UpstreamSettings {
             targets,
+            targets_from,
             protocol,
             http2,
             tls,
@@ -135,10 +142,21 @@ impl Upstream {
             retries,
         } = settings;
         let mut wrong = Vec::new();
-        let members = compile_targets(targets, &mut wrong);
         let (protocol, http2) = Protocol::compile(protocol.as_ref(), http2.as_ref(), tls.is_some(), &mut wrong);
         let tls = tls.as_ref().and_then(|tls| UpstreamTls::compile(tls, protocol).map_err(|found| wrong.extend(found)).ok());
-        nameless(targets, &members, tls.as_ref(), &mut wrong);
+        let has_name = tls.as_ref().is_none_or(UpstreamTls::has_name);
+        let (members, source) = match (targets, targets_from) {
+            (Some(targets), _) => {
+                let members = compile_targets(targets, &mut wrong);
+                nameless(targets, &members, has_name, &mut wrong);
+                (members, None)
+            }
+            (None, Some(from)) => match Source::compile(from, has_name, &mut wrong) {
+                Some((source, members)) => (members, Some(source)),
+                None => (Vec::new(), None),
+            },
+            (None, None) => (Vec::new(), None),
+        };
         let proxy_protocol = proxy_protocol.as_ref().map(|version| version.value);
         let reuse = Reuse::compile(pool.as_ref(), proxy_protocol.is_some(), &mut wrong);
         let health = health.as_ref().map(|settings| Health::compile(settings, &mut wrong));
@@ -162,6 +180,7 @@ impl Upstream {
         Ok(Upstream {
             name: name.into(),
             targets: members,
+            source,
             protocol,
             http2,
             tls,
@@ -195,8 +214,8 @@ pub fn guards(upstream: &Upstream) -> Vec<String> {
 }
 
 /// With TLS a target has to be somebody, and a Unix socket names nobody.
-fn nameless(targets: &At<Vec<At<TargetSettings>>>, members: &[Member], tls: Option<&UpstreamTls>, wrong: &mut Vec<Diagnostic>) {
-    if tls.is_some_and(|tls| !tls.has_name()) && members.iter().any(|member| member.address.socket().is_some()) {
+fn nameless(targets: &At<Vec<At<TargetSettings>>>, members: &[Member], has_name: bool, wrong: &mut Vec<Diagnostic>) {
+    if !has_name && members.iter().any(|member| member.address.socket().is_some()) {
         let message = "a Unix socket has no name that a certificate could be for: expected `tls.server_name`";
         wrong.push(Diagnostic::at(&targets.place, "upstream-tls", message));
     }
@@ -256,7 +275,8 @@ pub(crate) mod tests {
         };
         let targets = at(targets.iter().map(target).collect());
         UpstreamSettings {
-            targets,
+            targets: Some(targets),
+            targets_from: None,
             protocol: None,
             http2: None,
             tls: None,

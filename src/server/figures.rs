@@ -97,6 +97,7 @@ pub fn register(shown: &Arc<Shown>) {
     metrics.source(&family::RELOAD_LAST_SUCCESS, move |samples| samples.put(&[], me.loaded.load(Relaxed) as f64 / 1_000.0));
     let me = shown.clone();
     metrics.source(&family::CONFIG_INFO, move |samples| samples.put(&[&me.gateway.load().fingerprint], 1.0));
+    super::found::register(metrics, &shown.gateway);
     upstream_figures::register(&shown.state);
     let me = shown.clone();
     metrics.source(&family::TLS_EXPIRY, move |samples| {
@@ -234,6 +235,7 @@ impl Figures for Shown {
                 })
                 .collect(),
             upstreams,
+            found: super::found::status(&gateway),
             upstream_states: self.state.pools.report_groups().into_iter().map(|group| (group.upstream.clone(), group.into())).collect(),
             key_sets: gateway.authenticators.published().map(|(name, published)| (name.to_owned(), key_set(published))).collect(),
             lists: gateway.authenticators.lists().into_iter().map(|(name, list)| (name.to_owned(), list_status(&*list))).collect(),

@@ -16,6 +16,7 @@ use super::signals::Signals;
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::policy::jwt::published::Kept;
+use crate::relay::finding::found::Kept as KeptTargets;
 use crate::relay::group::GroupReport;
 use crate::relay::target::TargetReport;
 use crate::state::State;
@@ -63,7 +64,9 @@ impl Running {
             log::warn!("limits start anew: {e}");
         }
         match serde_json::from_slice::<Rest>(rest) {
-            Ok(Rest { health, circuits, key_sets, tickets }) => {
+            Ok(Rest { health, circuits, key_sets, tickets, found }) => {
+                // Before their health: that is told of targets which are there.
+                super::found::restore(&self.gateway(), &found);
                 self.state().tickets.restore(&tickets);
                 self.state().pools.restore(&health);
                 self.state().pools.restore_groups(&circuits);
@@ -85,6 +88,9 @@ struct Rest {
     /// With which clients resume TLS sessions.
     #[serde(default)]
     tickets: Vec<u8>,
+    /// Targets that no configuration lists.
+    #[serde(default)]
+    found: Vec<KeptTargets>,
 }
 
 /// Length of the buckets, buckets, the rest.
@@ -93,7 +99,9 @@ fn dump(state: &State, gateway: &Gateway) -> Vec<u8> {
     let mut dump = (buckets.len() as u64).to_le_bytes().to_vec();
     dump.extend_from_slice(&buckets);
     let key_sets = gateway.authenticators.published().filter_map(|(_, published)| published.kept()).collect();
-    let rest = Rest { health: state.pools.report(), circuits: state.pools.report_groups(), key_sets, tickets: state.tickets.dump() };
+    let found = super::found::kept(gateway);
+    let (health, circuits) = (state.pools.report(), state.pools.report_groups());
+    let rest = Rest { health, circuits, key_sets, tickets: state.tickets.dump(), found };
     dump.extend_from_slice(&serde_json::to_vec(&rest).unwrap_or_default());
     dump
 }

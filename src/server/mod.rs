@@ -3,6 +3,7 @@
 //! Decides the order of starting, changing and stopping. What a configuration opens and closes is in `running.rs`.
 
 mod figures;
+mod found;
 mod handover;
 mod keys;
 mod limits_store;

@@ -115,7 +115,7 @@ impl Running {
         let shown = Arc::new(Shown::new(state.clone(), gateway.clone()));
         state.metrics.access_log(sink.counts());
         register(&shown);
-        let resolver = Resolver::system();
+        let resolver = Resolver::new(snapshot.look_ups.clone());
         let (listeners, closed, watches) = (BTreeMap::new(), Vec::new(), Vec::new());
         let is_heir = inherited.is_some();
         let mut keys = KeySets::default();
@@ -179,11 +179,12 @@ impl Running {
     /// Finds the addresses of targets that have none yet.
     async fn look_up(&self, gateway: &Gateway) {
         let pools: Vec<_> = gateway.upstreams.iter().map(|upstream| upstream.pool.clone()).collect();
-        let _ = tokio::time::timeout(FIRST_LOOK, resolve_first(&pools, &self.resolver)).await;
+        let _ = tokio::time::timeout(FIRST_LOOK, resolve_first(&pools, &self.resolver.asking(&gateway.look_ups))).await;
     }
 
     /// Starts to check targets and to look names up again; what an earlier snapshot started ends.
     fn look_after(&mut self) {
+        self.resolver = self.resolver.asking(&self.gateway.load().look_ups);
         self.keys.look_after(&self.gateway.load());
         self.quotas.share(&self.gateway.load());
         self.quotas.look_after(self.keys.store.as_ref(), &self.gateway.load());

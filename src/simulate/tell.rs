@@ -145,7 +145,7 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
 /// What the gateway adds to an answer of the upstream, and what it takes away beside what no client is told.
 fn answer(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts) -> Value {
     let Ok(mut head) = ResponseHeader::build(200, None) else { return Value::Null };
-    let host = relay.upstream.pool.targets().first().map_or(HeaderValue::from_static(""), |target| target.host_header.clone());
+    let host = relay.upstream.pool.present().targets.first().map_or(HeaderValue::from_static(""), |target| target.host_header.clone());
     make_answer(route, relay, facts, &host, &mut head);
     let mut added: Vec<_> = head.headers.iter().map(|(name, value)| [name.to_string(), shown(gateway, name, value)]).collect();
     added.sort();

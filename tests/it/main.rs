@@ -18,7 +18,7 @@ mod every_key;
 mod examples;
 mod explain;
 mod failing;
-
+mod finding;
 mod grpc;
 mod harness;
 mod hostile;

@@ -11,7 +11,19 @@ use crate::relay::upstream::Balance;
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     for (name, upstream) in &index.document.upstreams {
-        if let (Some(balance), [_]) = (&upstream.balance, upstream.targets.value.as_slice()) {
+        match (&upstream.targets, &upstream.targets_from) {
+            (Some(_), Some(from)) => {
+                let message = format!("`{}` lists its targets already: expected one of `targets` and `targets_from`", name.value);
+                errors.push(Diagnostic::at(&from.place, "targets-from", message));
+            }
+            (None, None) => {
+                let message = format!("`{}` has no targets: expected `targets` or `targets_from`", name.value);
+                errors.push(Diagnostic::at(&name.place, "missing-key", message));
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+        }
+        let listed = upstream.targets.as_ref().map_or(&[][..], |targets| targets.value.as_slice());
+        if let (Some(balance), [_]) = (&upstream.balance, listed) {
             let message = format!("`{}` has one target, so there is nothing to choose", name.value);
             errors.push(Diagnostic::at(&balance.place, "inert", message).help("remove `balance`, or add a target"));
         }

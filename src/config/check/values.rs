@@ -231,6 +231,7 @@ fn authenticator(name: &At<String>, settings: &AuthenticatorSettings, errors: &m
 fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
     let UpstreamSettings {
         targets,
+        targets_from: _,
         protocol: _,
         http2: _,
         tls: _,
@@ -247,7 +248,9 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
         timeouts,
         retries,
     } = settings;
-    not_empty(targets, &targets.place, "at least one target, such as `[127.0.0.1:3000]`", errors);
+    if let Some(targets) = targets {
+        not_empty(targets, &targets.place, "at least one target, such as `[127.0.0.1:3000]`", errors);
+    }
     if let Some(health) = health {
         some_time(&health.every, errors);
         some_time(&health.timeout, errors);

@@ -18,6 +18,7 @@ pub use self::tracker::{Thresholds, Tracker, Turn};
 use super::address::Host;
 use super::discovery::{self, Resolver};
 use super::endpoint::Endpoint;
+use super::finding::follow::follow;
 use super::pool::Pool;
 use super::target::Target;
 use super::upstream::Upstream;
@@ -44,15 +45,21 @@ pub fn watch(pool: &Arc<Pool>, resolver: &Resolver) -> Watch {
     if pool.judges || pool.upstream.panic_threshold.is_some() {
         tasks.spawn(keep_tidy(pool.clone()));
     }
-    for target in pool.targets() {
-        if let Host::Name(name) = &target.address.host {
-            tasks.spawn(discovery::keep_resolved(target.clone(), name.clone(), resolver.clone()));
-        }
-        if let Some(health) = &pool.upstream.health {
-            tasks.spawn(keep_checked(pool.clone(), target.clone(), health.clone()));
-        }
+    match pool.found() {
+        Some(found) => drop(tasks.spawn(follow(pool.clone(), found.clone(), resolver.clone()))),
+        None => pool.targets().iter().for_each(|target| look_after(pool, target, resolver, &mut tasks)),
     }
     Watch { _tasks: tasks }
+}
+
+/// Starts what runs beside the requests of one target.
+pub(super) fn look_after(pool: &Arc<Pool>, target: &Arc<Target>, resolver: &Resolver, tasks: &mut JoinSet<()>) {
+    if let Host::Name(name) = &target.address.host {
+        tasks.spawn(discovery::keep_resolved(target.clone(), name.clone(), resolver.clone()));
+    }
+    if let Some(health) = &pool.upstream.health {
+        tasks.spawn(keep_checked(pool.clone(), target.clone(), health.clone()));
+    }
 }
 
 /// Brings back what is out for a time only, and compares targets with each other.

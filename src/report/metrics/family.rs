@@ -82,6 +82,9 @@ families! { ALL:
         "Requests that were to be sent again and were not, by why: budget means that too many others were.";
     // What other chapters know and are asked for at a scrape.
     TARGET_HEALTHY = Gauge "sluice_target_healthy" ["upstream", "target"] "Whether a target is given requests: 1 or 0.";
+    FOUND_TARGETS = Gauge "sluice_found_targets" ["upstream"] "Targets that an upstream with `targets_from` has.";
+    FOUND_ANSWERED = Gauge "sluice_found_answered_timestamp_seconds" ["upstream"] "When the source of an upstream's targets gave its last good answer.";
+    FOUND_ANSWERS = Counter "sluice_found_answers_total" ["upstream", "result"] "Answers of the source of an upstream's targets: ok, or failed, so that the targets of before stay.";
     TARGET_OUT = Gauge "sluice_target_out" ["upstream", "target", "cause"] "Addresses of a target that are out, by cause: check, ejected, circuit or drained. Only where there are any.";
     TARGET_EJECTIONS = Counter "sluice_target_ejections_total" ["upstream", "target"] "Ejections by `outlier_detection`.";
     TARGET_CIRCUITS_OPENED = Counter "sluice_target_circuit_opened_total" ["upstream", "target"] "How often the circuit of a target's address opened.";

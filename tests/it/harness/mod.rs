@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports)]
 
 mod client;
+pub mod dns;
 mod gateway;
 pub mod h11;
 pub mod h2_upstream;
@@ -19,6 +20,7 @@ mod pki;
 mod python;
 pub mod redis;
 mod tests;
+pub mod tls_front;
 mod upstream;
 
 use std::time::{Duration, Instant};

@@ -3,6 +3,7 @@
 mod authenticators;
 mod callers;
 mod choice;
+mod finding;
 mod limits;
 mod listeners;
 mod retries;
@@ -25,6 +26,7 @@ const LISTS: &[&[Row]] = &[
     limits::KEYS,
     upstreams::KEYS,
     retries::KEYS,
+    finding::KEYS,
     routes::KEYS,
     tests::KEYS,
 ];
