@@ -48,7 +48,7 @@ bench: setup-bench      ## CPU a request and ratios to nginx, side by side; writ
 
 instructions: setup-test ## instructions a request under callgrind, against a bare Pingora proxy
 	$(CARGO) build --release --locked --bins --examples
-	python3 benches/instructions/run.py --check 1.15 1.4
+	python3 benches/instructions/run.py --check 1.15 1.4 --check-caller 4000 500
 
 memory: build            ## idle start, idle connections, reloads, callers in the table of limits; fails beyond a bound
 	python3 benches/memory/idle.py target/release/sluice --connections 9400

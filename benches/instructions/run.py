@@ -4,10 +4,13 @@
 Each runs under callgrind: first some requests that are not counted, so that connections are open and tokens have been seen, then N that are, over 4 keep-alive
 connections, one request at a time. It repeats within about 1 % on a machine that is busy with other things, where times would not.
 
-  plain  proxying of one route that is public
-  full   RS256 tokens that were seen before, a limit by subject, 1,000 routes, headers set and removed, a JSON access log to a file, metrics
+  plain   proxying of one route that is public
+  full    RS256 tokens that were seen before, a limit by subject, 1,000 routes, headers set and removed, a JSON access log to a file, metrics
+  caller  as plain, with tokens that were seen before, two limits, a quota and a plan
+  shared  as caller, with the limits and the quota shared over a Redis; of the worker alone, for what it costs a request
 
-Both binaries are built with the release profile where they are not given by SLUICE and BARE. `--check PLAIN FULL` exits with 1 where a ratio is larger.
+Both binaries are built with the release profile where they are not given by SLUICE and BARE. `--check PLAIN FULL` exits with 1 where a ratio is larger; `--check-caller LIMITS SHARED` where `caller` costs
+more instructions than `plain` by that many, or `shared` more than `caller`.
 """
 
 import argparse
@@ -43,34 +46,49 @@ def main():
     parser.add_argument("--runs", type=int, default=5, help="runs of which the median counts (default 5)")
     parser.add_argument("--body", type=int, metavar="BYTES", help="size of the answers' bodies (default 110)")
     parser.add_argument("--routes", type=int, default=ROUTES, help=f"of the full job (default {ROUTES})")
-    parser.add_argument("--only", help="some of bare,plain,full")
+    parser.add_argument("--only", help="some of bare,plain,full,caller,shared")
+    parser.add_argument("--check-caller", nargs=2, type=int, metavar=("LIMITS", "SHARED"), help="exit with 1 where more instructions are added")
     parser.add_argument("--check", nargs=2, type=float, metavar=("PLAIN", "FULL"), help="exit with 1 where a ratio to bare is larger")
     options = parser.parse_args()
     if not shutil.which("valgrind"):
         raise SystemExit("valgrind is not there: apt-get install valgrind")
-    wanted = options.only.split(",") if options.only else ["bare", "plain", "full"]
+    wanted = options.only.split(",") if options.only else ["bare", "plain", "full", "caller", "shared"]
     commands = binaries(wanted)
     key = tokens.Key(peers.WORK / "keys")
     body = (b"0123456789abcdef" * (options.body // 16 + 1))[: options.body] if options.body else peers.BODY.encode()
     upstream = Upstream(body)
-    counts = {}
+    counts, workers = {}, {}
     for run in range(options.runs):
         for job in wanted:
-            counts.setdefault(job, []).append(count(job, commands, key, upstream, options) / options.requests)
-            print(f"{run + 1}/{options.runs} {job:5} {counts[job][-1]:9.0f} instructions a request", flush=True)
+            all, worker = count(job, commands, key, upstream, options)
+            counts.setdefault(job, []).append(all / options.requests)
+            workers.setdefault(job, []).append(worker / options.requests)
+            print(f"{run + 1}/{options.runs} {job:6} {counts[job][-1]:9.0f} instructions a request", flush=True)
     middle = {job: statistics.median(all) for job, all in counts.items()}
     print("\n| | instructions a request | ratio to bare | spread of the runs |\n|---|---|---|---|")
     for job, all in counts.items():
         ratio = f"**{middle[job] / middle['bare']:.3f}**" if "bare" in middle else ""
         print(f"| {job} | {middle[job]:,.0f} | {ratio} | {(max(all) - min(all)) / middle[job]:.1%} |")
+    failed = []
+    added = {}
+    if {"plain", "caller"} <= middle.keys():
+        added["caller", "plain"] = middle["caller"] - middle["plain"]
+    if {"caller", "shared"} <= middle.keys():
+        # What the thread that settles does in the background is no cost of a request.
+        added["shared", "caller"] = statistics.median(workers["shared"]) - statistics.median(workers["caller"])
+    for (job, other), count_of in added.items():
+        print(f"\n{job} adds {count_of:,.0f} instructions a request to {other}")
+    if options.check_caller:
+        bounds = dict(zip((("caller", "plain"), ("shared", "caller")), options.check_caller))
+        failed += [f"{job} adds {found:,.0f} to {other}, more than {bounds[job, other]:,}" for (job, other), found in added.items() if found > bounds[job, other]]
     if options.check:
-        failed = [
+        failed += [
             f"{job} costs {middle[job] / middle['bare']:.3f} x bare, more than {bound}"
             for job, bound in zip(("plain", "full"), options.check)
             if job in middle and middle[job] > bound * middle["bare"]
         ]
-        if failed:
-            raise SystemExit("\n".join(failed))
+    if failed:
+        raise SystemExit("\n".join(failed))
 
 
 def binaries(wanted):
@@ -80,31 +98,35 @@ def binaries(wanted):
     if "bare" in wanted and not bare:
         subprocess.run(["cargo", "build", "--release", "--quiet", "--example", "bare-proxy"], cwd=ROOT, check=True)
         bare = str(target / "examples" / "bare-proxy")
-    if {"plain", "full"} & set(wanted) and not sluice:
+    if set(wanted) - {"bare"} and not sluice:
         subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "sluice"], cwd=ROOT, check=True)
         sluice = str(target / "sluice")
-    return {"bare": bare, "plain": sluice, "full": sluice}
+    return {"bare": bare, **dict.fromkeys(("plain", "full", "caller", "shared"), sluice)}
 
 
 def count(job, commands, key, upstream, options):
-    """Instructions of a process while it serves so many requests."""
+    """Instructions of a process while it serves so many requests, and those of its busiest thread, which is the worker."""
     dir = peers.WORK / "run" / f"instructions-{job}"
     shutil.rmtree(dir, ignore_errors=True)
     dir.mkdir(parents=True)
-    port, admin = peers.free_port(), peers.free_port()
+    port, admin, redis = peers.free_port(), peers.free_port(), None
+    values = {"port": port, "admin": admin, "upstream": upstream.port, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks, "store": "", "shared": "false"}
+    if job == "shared":
+        store = peers.free_port()
+        redis = subprocess.Popen(["redis-server", "--port", str(store), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL)
+        values |= {"store": f', limits_store: {{ redis: "127.0.0.1:{store}" }}', "shared": "true"}
     if job == "bare":
         command = [commands[job], f"127.0.0.1:{port}", f"127.0.0.1:{upstream.port}"]
     else:
         routes = [f"service-{i:04}" for i in range(options.routes)] if job == "full" else []
-        values = {"port": port, "admin": admin, "upstream": upstream.port, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks}
         file = dir / "sluice.yaml"
         # Otherwise the counting would go on while it waits for nobody.
-        text = peers.render(f"sluice/{job}.yaml", values, routes).replace("threads: 1", "threads: 1, settle: 0s, drain: 1s")
+        text = peers.render(f"sluice/{'caller' if job == 'shared' else job}.yaml", values, routes).replace("threads: 1", "threads: 1, settle: 0s, drain: 1s")
         file.write_text(text)
         command = [commands[job], "run", str(file)]
     with open(dir / "stderr", "wb") as err, open(dir / "stdout", "wb") as out:
         process = subprocess.Popen(
-            ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={dir}/callgrind.out", *command],
+            ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--separate-threads=yes", f"--callgrind-out-file={dir}/callgrind.out", *command],
             stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=dir,
         )
     try:
@@ -116,17 +138,19 @@ def count(job, commands, key, upstream, options):
         process.send_signal(signal.SIGINT if job == "bare" else signal.SIGTERM)
         process.wait(120)
     finally:
-        process.kill()
-        process.wait()
+        for one in filter(None, (process, redis)):
+            one.kill()
+            one.wait()
     said = (dir / "stderr").read_text(errors="replace")
-    found = re.search(r"Collected : (\d+)", said)
-    if not found:
+    threads = [re.search(r"^(?:totals|summary): (\d+)", file.read_text(errors="replace"), re.M) for file in dir.glob("callgrind.out*")]
+    threads = [int(found.group(1)) for found in threads if found]
+    if not threads or not sum(threads):
         raise SystemExit(f"{job} said no count:\n{said[-3000:]}")
     if job == "full":
         lines = (dir / "access.log").read_bytes().count(b"\n")
         if lines != TOKENS + options.requests:
             raise SystemExit(f"{job} wrote {lines} log lines for {TOKENS + options.requests} requests")
-    return int(found.group(1))
+    return sum(threads), max(threads)
 
 
 def counting(state, process):
@@ -138,8 +162,10 @@ class Load:
 
     def __init__(self, job, port, key, body, routes, is_alive):
         self.job, self.body, self.sent = job, body, 0
-        if job == "full":
-            kept = key.tokens(TOKENS)
+        kept = key.tokens(TOKENS)
+        if job in ("caller", "shared"):
+            self.texts = [request("/plain", token) for token in kept]
+        elif job == "full":
             # Far from each other, so that few of them share a way into the table.
             places = [i * 7919 % routes for i in range(1000)]
             self.texts = [request(f"/service-{place:04}/items/{place}", kept[i % TOKENS]) for i, place in enumerate(places)]

@@ -350,7 +350,7 @@ fn begin_tunnel(ctx: &mut Ctx) {
     ctx.attempts.is_tunnel = true;
     let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
     let now = clock::now();
-    conn.begin_tunnel();
+    conn.begin_tunnel(route.policies.tunnel_watch(&ctx.facts));
     conn.deadline.await_bytes(now.mono, idle(ctx, route, relay));
     conn.deadline.end_never();
     if let Some(end) = route.policies.tunnel_end(&ctx.facts) {

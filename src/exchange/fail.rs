@@ -128,9 +128,6 @@ fn is_silent(ctx: &Ctx, kind: &Kind) -> bool {
 
 /// No further attempt: tells the client, if it can still be told.
 pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
-    if let Some(conn) = &ctx.conn {
-        conn.deadline.clear();
-    }
     ctx.attempts.stop_clock();
     let own = ctx.facts.refused.as_ref().map(|(kind, reason)| (*kind, reason.clone()));
     let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
@@ -138,6 +135,10 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
         let kind = fault.unwrap_or_else(|| kind_in(ctx, error));
         (kind, Some(reason_of(ctx, kind, error)))
     });
+    if let Some(conn) = &ctx.conn {
+        // What is over in time was asked above.
+        conn.deadline.clear();
+    }
     let mut problem = Problem::new(kind);
     problem.reason = reason;
     ctx.facts.refused = Some((kind, problem.reason.clone()));

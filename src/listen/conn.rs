@@ -24,6 +24,7 @@ use super::running::RunningListener;
 use super::tls::facts::{Proof, TlsFacts};
 use crate::clock;
 use crate::ctx::Scheme;
+use crate::policy::watched::Watched;
 use crate::relay::deadline::Deadline;
 use crate::reply::problem::Kind;
 
@@ -70,6 +71,8 @@ pub struct ConnInfo {
     is_broken_off: AtomicBool,
     /// The upstream has agreed to switch protocols.
     is_tunnel: AtomicBool,
+    /// Who opened the tunnel, and may be revoked.
+    watched: Mutex<Option<Watched>>,
     /// When the upstream's answer to the current request is due; a read of the client that waits longer fails.
     pub deadline: Deadline,
     /// The connection, where this is one of its streams (HTTP/2): all that belongs to one request is the stream's own.
@@ -105,6 +108,7 @@ impl ConnInfo {
             is_answered: AtomicBool::new(false),
             is_broken_off: AtomicBool::new(false),
             is_tunnel: AtomicBool::new(false),
+            watched: Mutex::default(),
             deadline: Deadline::default(),
             whole: None,
         }
@@ -136,6 +140,7 @@ impl ConnInfo {
             is_answered: AtomicBool::new(false),
             is_broken_off: AtomicBool::new(false),
             is_tunnel: AtomicBool::new(false),
+            watched: Mutex::default(),
             deadline: Deadline::default(),
             whole: Some(self.clone()),
         })
@@ -267,8 +272,13 @@ impl ConnInfo {
     }
 
     /// What follows the answer that is written next is a tunnel, to the end of the connection.
-    pub fn begin_tunnel(&self) {
+    pub fn begin_tunnel(&self, watched: Option<Watched>) {
+        *self.watched.lock() = watched;
         self.is_tunnel.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn take_watched(&self) -> Option<Watched> {
+        self.watched.lock().take()
     }
 
     pub(super) fn is_tunnel(&self) -> bool {

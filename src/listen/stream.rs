@@ -31,7 +31,6 @@ use super::pace::{BODY_TOO_SLOW, Demand, Pace};
 pub use super::wire::Socket;
 use super::wire::Wire;
 use crate::clock;
-use crate::relay::deadline::Overdue;
 
 /// One client's connection.
 #[derive(Debug)]
@@ -265,6 +264,12 @@ impl<S: Socket> AsyncRead for ClientStream<S> {
         if let Some(over) = me.conn.deadline.over() {
             return Poll::Ready(Err(me.end(over)));
         }
+        if let Some(tunnel) = &mut me.tunnel
+            && let Poll::Ready(why) = tunnel.poll_cut(cx)
+        {
+            // However busy it is.
+            return Poll::Ready(Err(me.end(why)));
+        }
         let before = buf.filled().len();
         let is_body = matches!(me.body, Rest::Length(_) | Rest::Chunked(_));
         let polled = me.poll_body(cx, buf);
@@ -282,12 +287,6 @@ impl<S: Socket> AsyncRead for ClientStream<S> {
             && me.overdue.poll_past(cx, clock::instant(at)).is_ready()
         {
             return Poll::Ready(Err(me.end(overdue)));
-        }
-        if polled.is_pending()
-            && let Some(tunnel) = &mut me.tunnel
-            && tunnel.poll_cut(cx).is_ready()
-        {
-            return Poll::Ready(Err(me.end(Overdue::Drain)));
         }
         polled
     }

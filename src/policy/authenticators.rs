@@ -20,6 +20,7 @@ use super::list_file::Follow;
 use super::principal::Consumer;
 use super::revocation::{self, RevocationSettings, Revocations};
 use super::tag_book::TagBook;
+use super::watched::Newest;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Named};
 
@@ -32,6 +33,7 @@ pub struct Authenticators {
     credential_parameters: Vec<Box<str>>,
     listed: Option<Arc<ListedConsumers>>,
     revocations: Option<Arc<Revocations>>,
+    newest: Newest,
 }
 
 /// The sections that say who may be known, and what they refer to.
@@ -82,7 +84,8 @@ pub fn compile(sections: &Sections<'_>, tokens_memory: u64, earlier: Option<&Aut
     let token_authenticators =
         authenticators.iter().filter(|(_, settings)| settings.jwt.is_some() || settings.introspection.is_some()).count() as u64;
     let share = tokens_memory / token_authenticators.max(1);
-    let mut all = Authenticators { consumers: known.consumers, listed, revocations, ..Authenticators::default() };
+    let newest = earlier.map(|earlier| earlier.newest.clone()).unwrap_or_default();
+    let mut all = Authenticators { consumers: known.consumers, listed, revocations, newest, ..Authenticators::default() };
     let mut tokens_of = known.tokens_of;
     for (name, settings) in *authenticators {
         let AuthenticatorSettings { jwt, introspection, api_key, client_certificate } = settings;
@@ -166,6 +169,16 @@ impl Authenticators {
 
     pub fn revocations(&self) -> Option<&Arc<Revocations>> {
         self.revocations.as_ref()
+    }
+
+    /// Where what outlives requests hears of revocations.
+    pub fn newest(&self) -> &Newest {
+        &self.newest
+    }
+
+    /// This is the configuration that runs, or its list of revocations was read again.
+    pub fn tell_revocations(&self) {
+        self.newest.put(self.revocations.clone());
     }
 
     /// The files that are read again while the gateway runs, by the names that metrics and the status have for them.

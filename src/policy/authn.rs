@@ -17,6 +17,7 @@ use super::introspection::IntrospectionSettings;
 use super::jwt::JwtSettings;
 use super::principal::Identity;
 use super::revocation::Revocations;
+use super::watched::{Newest, Watched};
 use super::{Policy, Request, Stop};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Moment, TEXT_OR_LIST};
@@ -110,6 +111,7 @@ pub struct Auth {
     headers: Vec<HeaderName>,
     parameters: Vec<Box<str>>,
     revocations: Option<Arc<Revocations>>,
+    newest: Newest,
 }
 
 /// RFC 6750 section 3: what to send where nothing was sent.
@@ -147,12 +149,20 @@ impl Auth {
         if !wrong.is_empty() {
             return Err(wrong);
         }
-        Ok(Auth { revocations: authenticators.revocations().cloned(), ..Auth::any_of(list).cutting(authenticators) })
+        let (revocations, newest) = (authenticators.revocations().cloned(), authenticators.newest().clone());
+        Ok(Auth { revocations, newest, ..Auth::any_of(list).cutting(authenticators) })
     }
 
     /// Anybody may call.
     pub fn public() -> Self {
-        Auth { any_of: None, challenges: Vec::new(), headers: Vec::new(), parameters: Vec::new(), revocations: None }
+        Auth {
+            any_of: None,
+            challenges: Vec::new(),
+            headers: Vec::new(),
+            parameters: Vec::new(),
+            revocations: None,
+            newest: Newest::default(),
+        }
     }
 
     /// A key in a parameter stays out of every upstream's log, also where this route does not ask for it; only a route whose own
@@ -220,6 +230,11 @@ impl Auth {
     /// What is no longer accepted, where there is a list of it.
     pub fn revocations(&self) -> Option<&Arc<Revocations>> {
         self.revocations.as_ref()
+    }
+
+    /// What tells that this caller is revoked, by this configuration or a later one.
+    pub fn watch(&self, identity: Arc<Identity>) -> Watched {
+        self.newest.watch(identity)
     }
 
     /// In order; none where the route is public.

@@ -30,6 +30,7 @@ pub mod revocation;
 pub mod tag_book;
 pub mod token_memory;
 pub mod validate;
+pub mod watched;
 pub mod websocket;
 
 #[cfg(test)]
@@ -51,6 +52,7 @@ use self::ip_filter::IpFilter;
 use self::limits::limit::Limit;
 use self::rate_limit::{RateLimits, Stage};
 use self::validate::BodyLimit;
+use self::watched::Watched;
 use self::websocket::{WebSocket, is_handshake};
 use crate::config::check::same_twice;
 use crate::config::compile::Wrong;
@@ -308,6 +310,12 @@ impl Policies {
     pub fn tunnel_end(&self, facts: &Facts) -> Option<u64> {
         let identity = facts.identity.as_deref().filter(|_| self.websocket.as_ref().is_some_and(|websocket| websocket.close_at_expiry))?;
         self.auth.end(identity)
+    }
+
+    /// What ends a tunnel of this caller's when the caller is revoked; none where nobody was asked who they are.
+    pub fn tunnel_watch(&self, facts: &Facts) -> Option<Watched> {
+        let identity = facts.identity.as_ref().filter(|_| !self.shadows(Shadow::Auth))?;
+        Some(self.auth.watch(identity.clone()))
     }
 }
 

@@ -63,6 +63,8 @@ pub struct Identity {
     pub consumer: Option<Arc<Consumer>>,
     /// None where it is none.
     pub key_id: Option<KeyId>,
+    /// The `kid` of the key that a token is signed with, where it has one.
+    pub signed_by: Option<Box<str>>,
     pub scopes: Arc<[String]>,
     pub roles: Vec<String>,
     /// All claims of the token, or facts of the certificate; `Null` for API keys.

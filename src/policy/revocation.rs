@@ -30,7 +30,7 @@ pub static CREDENTIAL_REVOKED: Kind = Kind {
 #[serde(deny_unknown_fields)]
 pub struct RevocationSettings {
     /// A file of JSON Lines, each one of `{"jti": "..."}`, `{"sub": "...", "before": "2027-01-31T12:00:00Z"}` (tokens issued before),
-    /// `{"key_id": "..."}`, `{"consumer": "..."}`; with them perhaps `authenticator` (of `jti` and `sub`; default: any), `until` (the entry is
+    /// `{"kid": "..."}` (tokens signed with this key), `{"key_id": "..."}`, `{"consumer": "..."}`; with them perhaps `authenticator` (of `jti`, `sub` and `kid`; default: any), `until` (the entry is
     /// of no use afterwards) and `reason` (for the log). Read at the start, where a mistake is one of the configuration, and again whenever it
     /// changes, where a mistake leaves in use what was read last.
     pub file: At<String>,
@@ -43,12 +43,13 @@ pub type Revocations = ListFile<Revoked>;
 pub struct Revoked {
     tokens: HashMap<Box<str>, Vec<Entry>>,
     subjects: HashMap<Box<str>, Vec<Entry>>,
+    signers: HashMap<Box<str>, Vec<Entry>>,
     keys: HashMap<Box<str>, Entry>,
     consumers: HashMap<Box<str>, Entry>,
     entries: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Entry {
     /// Whose tokens; of anybody where there is none.
     authenticator: Option<Box<str>>,
@@ -66,6 +67,7 @@ pub struct Around(pub HashSet<String>);
 struct Line {
     jti: Option<Box<str>>,
     sub: Option<Box<str>>,
+    kid: Option<Box<str>>,
     key_id: Option<Box<str>>,
     consumer: Option<Box<str>>,
     before: Option<Box<str>>,
@@ -75,7 +77,7 @@ struct Line {
 }
 
 /// How many entries of each kind there are, as metrics and `explain` call them.
-pub const SORTS: [&str; 4] = ["jti", "sub", "key_id", "consumer"];
+pub const SORTS: [&str; 5] = ["jti", "sub", "kid", "key_id", "consumer"];
 
 // === impl Revocations ===
 
@@ -110,9 +112,9 @@ impl Revocations {
 
 impl Revoked {
     /// How many there are, in the order of [`SORTS`].
-    pub fn counts(&self) -> [usize; 4] {
+    pub fn counts(&self) -> [usize; 5] {
         let many = |map: &HashMap<Box<str>, Vec<Entry>>| map.values().map(Vec::len).sum();
-        [many(&self.tokens), many(&self.subjects), self.keys.len(), self.consumers.len()]
+        [many(&self.tokens), many(&self.subjects), many(&self.signers), self.keys.len(), self.consumers.len()]
     }
 
     /// Why somebody is revoked, for the log.
@@ -140,6 +142,11 @@ impl Revoked {
         {
             return Some(told("the token's `jti`".to_owned(), entry));
         }
+        if let Some(kid) = &identity.signed_by
+            && let Some(entry) = self.signers.get(kid).and_then(|all| all.iter().find(is_of))
+        {
+            return Some(told("the key that the token is signed with".to_owned(), entry));
+        }
         // One that does not say when it was issued may have been issued before.
         let issued = identity.claims.get("iat").and_then(|iat| iat.as_f64()).map_or(0, |seconds| (seconds * 1000.0) as u64);
         let entries = identity.subject.as_deref().and_then(|subject| self.subjects.get(subject));
@@ -156,7 +163,7 @@ impl Lines for Revoked {
     }
 
     fn line(&mut self, around: &Around, text: &str) -> Result<(), String> {
-        let Line { jti, sub, key_id, consumer, before, authenticator, until, reason } =
+        let Line { jti, sub, kid, key_id, consumer, before, authenticator, until, reason } =
             serde_json::from_str(text).map_err(|e| in_words(&e))?;
         let moment = |name: &str, text: Option<&str>| match text.map(Moment::parse) {
             None => Ok(None),
@@ -168,37 +175,37 @@ impl Lines for Revoked {
             return Err(format!("`authenticator` is `{}`, which there is not", name.escape_default()));
         }
         let reason = reason.map(|reason| reason.chars().take(200).filter(|c| !c.is_control()).collect::<String>().into());
-        let is_for_tokens = jti.is_some() || sub.is_some();
+        let is_for_tokens = jti.is_some() || sub.is_some() || kid.is_some();
         if !is_for_tokens && authenticator.is_some() {
-            return Err("`authenticator` belongs to `jti` and `sub`".to_owned());
+            return Err("`authenticator` belongs to `jti`, `sub` and `kid`".to_owned());
         }
         if before.is_some() != sub.is_some() {
             return Err("`sub` and `before` belong together: which tokens of whom".to_owned());
         }
         let entry = Entry { authenticator, before: before.unwrap_or_default(), reason };
         let is_over = until.is_some_and(|until| until <= clock::now().unix_ms);
-        match (jti, sub, key_id, consumer) {
-            (Some(text), None, None, None)
-            | (None, Some(text), None, None)
-            | (None, None, Some(text), None)
-            | (None, None, None, Some(text))
-                if text.is_empty() =>
-            {
-                return Err("an entry is empty: it would revoke nothing".to_owned());
+        let written: Vec<bool> = [&jti, &sub, &kid, &key_id, &consumer].into_iter().flatten().map(|text| text.is_empty()).collect();
+        if written.len() != 1 {
+            return Err("expected exactly one of `jti`, `sub`, `kid`, `key_id` and `consumer`".to_owned());
+        }
+        if written.contains(&true) {
+            return Err("an entry is empty: it would revoke nothing".to_owned());
+        }
+        if key_id.as_ref().is_some_and(|id| id.len() != 16 || !id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))) {
+            return Err("`key_id` is not the id of a key: expected the first 16 digits of its hash".to_owned());
+        }
+        if is_over {
+            return Ok(());
+        }
+        for (list, name) in [(&mut self.tokens, jti), (&mut self.subjects, sub), (&mut self.signers, kid)] {
+            if let Some(name) = name {
+                list.entry(name).or_default().push(entry.clone());
             }
-            (None, None, Some(id), None) if id.len() != 16 || !id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => {
-                return Err("`key_id` is not the id of a key: expected the first 16 digits of its hash".to_owned());
+        }
+        for (list, name) in [(&mut self.keys, key_id), (&mut self.consumers, consumer)] {
+            if let Some(name) = name {
+                list.insert(name, entry.clone());
             }
-            (Some(_), None, None, None) | (None, Some(_), None, None) | (None, None, Some(_), None) | (None, None, None, Some(_))
-                if is_over =>
-            {
-                return Ok(());
-            }
-            (Some(jti), None, None, None) => self.tokens.entry(jti).or_default().push(entry),
-            (None, Some(sub), None, None) => self.subjects.entry(sub).or_default().push(entry),
-            (None, None, Some(id), None) => drop(self.keys.insert(id, entry)),
-            (None, None, None, Some(name)) => drop(self.consumers.insert(name, entry)),
-            _ => return Err("expected exactly one of `jti`, `sub`, `key_id` and `consumer`".to_owned()),
         }
         self.entries += 1;
         Ok(())
@@ -249,12 +256,14 @@ mod tests {
             r#"{{"jti":"t1","reason":"stolen\nlaptop"}}
 {{"jti":"t2","authenticator":"other"}}
 {{"sub":"u1","before":"2025-01-01T00:00:00Z"}}
+{{"kid":"old","reason":"was on a laptop"}}
+{{"kid":"other","authenticator":"other"}}
 {{"key_id":"{}"}}
 {{"consumer":"acme","reason":"contract ended"}}"#,
             &*key
         );
         let (_folder, list) = list(&lines).unwrap();
-        assert_eq!(list.held().list.counts(), [2, 1, 1, 1]);
+        assert_eq!(list.held().list.counts(), [2, 1, 2, 1, 1]);
         assert_eq!(told(&list, &token(json!({ "jti": "t1" }))), "the token's `jti` is revoked: stolenlaptop");
         assert_eq!(told(&list, &token(json!({ "jti": "t2" }))), "passed", "another authenticator's");
         assert_eq!(told(&list, &token(json!({ "jti": 7, "sub": "u2" }))), "passed");
@@ -262,6 +271,9 @@ mod tests {
         assert_eq!(told(&list, &token(json!({ "sub": "u1", "iat": NOW - 1 }))), before);
         assert_eq!(told(&list, &token(json!({ "sub": "u1" }))), before, "it may have been");
         assert_eq!(told(&list, &token(json!({ "sub": "u1", "iat": NOW }))), "passed");
+        let signed = |kid: &str| Identity { signed_by: Some(kid.into()), ..token(json!({ "sub": "u2" })) };
+        assert_eq!(told(&list, &signed("old")), "the key that the token is signed with is revoked: was on a laptop");
+        assert_eq!([told(&list, &signed("new")), told(&list, &signed("other"))], ["passed", "passed"]);
         let key_of = |name: &str, key_id: Option<KeyId>| {
             let consumer = Consumer { name: name.into(), ..Consumer::default() };
             Identity { credential: Credential::ApiKey, consumer: Some(Arc::new(consumer)), key_id, ..Identity::default() }
@@ -302,6 +314,6 @@ mod tests {
             assert!(told.starts_with(why), "{line}: {told}");
         }
         let (_folder, list) = list("{\"jti\":\"a\",\"until\":\"2025-01-01\"}\n{\"jti\":\"b\",\"until\":\"2999-01-01\"}").unwrap();
-        assert_eq!(list.held().list.counts(), [1, 0, 0, 0], "what is over is left out");
+        assert_eq!(list.held().list.counts(), [1, 0, 0, 0, 0], "what is over is left out");
     }
 }

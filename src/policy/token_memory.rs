@@ -117,6 +117,7 @@ fn weigh(identity: &Identity) -> usize {
         subject,
         consumer: _,
         key_id: _,
+        signed_by,
         scopes,
         roles,
         claims,
@@ -129,6 +130,7 @@ fn weigh(identity: &Identity) -> usize {
     let words = |list: &[String]| list.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
     size_of::<Identity>()
         + subject.as_ref().map_or(0, String::len)
+        + signed_by.as_ref().map_or(0, |kid| kid.len())
         + claimed_tags.iter().map(|tag| size_of_val(tag) + 32 + tag.name.len() + tag.value.len()).sum::<usize>()
         + words(scopes)
         + words(roles)

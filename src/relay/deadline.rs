@@ -22,7 +22,7 @@ use pingora_core::Error;
 use super::retry::{IDLE_TIMEOUT, RESPONSE_TIMEOUT};
 use super::timeouts::TOTAL_TIMEOUT;
 use super::translate::grpc_timeout::GRPC_DEADLINE;
-use super::tunnel::WEBSOCKET_EXPIRED;
+use super::tunnel::{WEBSOCKET_EXPIRED, WEBSOCKET_REVOKED};
 use crate::clock;
 use crate::exchange::DRAIN_ENDED;
 use crate::reply::problem::Kind;
@@ -50,6 +50,8 @@ pub enum Overdue {
     Bytes,
     /// The token that opened a tunnel has expired.
     Token,
+    /// Who opened a tunnel has been revoked.
+    Revoked,
     /// The caller's `grpc-timeout` is over.
     Call,
     /// `timeouts.total` is over.
@@ -200,6 +202,7 @@ impl fmt::Display for Overdue {
             Overdue::Head => "the upstream sent no response head in time",
             Overdue::Bytes => "the upstream fell silent in the middle of its answer",
             Overdue::Token => "the token that opened the tunnel has expired",
+            Overdue::Revoked => "what opened the tunnel has been revoked",
             Overdue::Call => "the caller waits no longer",
             Overdue::Total => "the time for all attempts is over",
             Overdue::Drain => "the time for a drain is over",
@@ -219,6 +222,7 @@ pub(super) fn kind_in(error: &Error) -> Option<&'static Kind> {
             Some(Overdue::Head) => return Some(&RESPONSE_TIMEOUT),
             Some(Overdue::Bytes) => return Some(&IDLE_TIMEOUT),
             Some(Overdue::Token) => return Some(&WEBSOCKET_EXPIRED),
+            Some(Overdue::Revoked) => return Some(&WEBSOCKET_REVOKED),
             Some(Overdue::Call) => return Some(&GRPC_DEADLINE),
             Some(Overdue::Total) => return Some(&TOTAL_TIMEOUT),
             Some(Overdue::Drain) => return Some(&DRAIN_ENDED),

@@ -19,6 +19,13 @@ pub static WEBSOCKET_EXPIRED: Kind = Kind {
     about: "The token that had opened a WebSocket expired, and the route says `websocket.close_at_expiry`: it was closed (close code 1008). In the log only.",
 };
 
+pub static WEBSOCKET_REVOKED: Kind = Kind {
+    code: "websocket-revoked",
+    status: 101,
+    error: "Switching protocols",
+    about: "The token, key, certificate or consumer that had opened a WebSocket is in the list of `revocation` by now, and it was closed (close code 1008). In the log only.",
+};
+
 /// Who ended a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClosedBy {

@@ -92,6 +92,7 @@ static OTHERS: &[(&str, &Kind)] = &[
     ("relay", &relay::admit::UPSTREAM_OVERLOADED),
     ("head", &listen::head::VERSION_UNSUPPORTED),
     ("relay", &relay::tunnel::WEBSOCKET_EXPIRED),
+    ("relay", &relay::tunnel::WEBSOCKET_REVOKED),
     ("relay", &relay::tunnel::WEBSOCKET_IDLE),
 ];
 

@@ -22,7 +22,12 @@ pub struct Lists(Vec<JoinHandle<()>>);
 
 impl Lists {
     pub fn follow(gateway: &Gateway) -> Self {
-        Lists(gateway.authenticators.lists().into_iter().map(|(_, list)| tokio::spawn(go_on(list))).collect())
+        gateway.authenticators.tell_revocations();
+        let tell = {
+            let (newest, revocations) = (gateway.authenticators.newest().clone(), gateway.authenticators.revocations().cloned());
+            move || newest.put(revocations.clone())
+        };
+        Lists(gateway.authenticators.lists().into_iter().map(|(_, list)| tokio::spawn(go_on(list, tell.clone()))).collect())
     }
 }
 
@@ -32,7 +37,8 @@ impl Drop for Lists {
     }
 }
 
-async fn go_on(list: Arc<dyn Follow>) {
+/// Reads it again whenever it has changed, and tells what goes by it.
+async fn go_on(list: Arc<dyn Follow>, tell: impl Fn()) {
     let mut last: Option<Look> = None;
     loop {
         tokio::time::sleep(EVERY).await;
@@ -49,5 +55,6 @@ async fn go_on(list: Arc<dyn Follow>) {
         if tokio::task::spawn_blocking(move || reading.read_again()).await.is_err() {
             log::error!("{}: a fault of the gateway's own while the file was read", list.path().display());
         }
+        tell();
     }
 }

@@ -29,6 +29,8 @@ fn render(name: &str) -> String {
         ("limit", "1000000"),
         ("log", "/tmp/access.log"),
         ("jwks", "/tmp/jwks.json"),
+        ("store", ""),
+        ("shared", "false"),
     ] {
         out = out.replace(&format!("<<{key}>>"), value);
     }
@@ -38,7 +40,7 @@ fn render(name: &str) -> String {
 
 #[test]
 fn the_configurations_of_the_comparison_are_accepted() {
-    for name in ["plain.yaml", "full.yaml"] {
+    for name in ["plain.yaml", "full.yaml", "caller.yaml"] {
         let text = render(name);
         let mistakes = match load::load_text(name, &text, &|_| None) {
             Ok(document) => check::check(&document),

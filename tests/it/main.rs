@@ -43,6 +43,7 @@ mod reload;
 mod removed_listener;
 mod request_path;
 mod retries;
+mod rfc8725;
 mod schema;
 mod stalled;
 mod stop;

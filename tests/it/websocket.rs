@@ -213,6 +213,54 @@ fn a_tunnel_ends_with_its_token_however_busy_it_is() {
 }
 
 #[test]
+fn a_tunnel_ends_when_its_caller_is_revoked_and_no_other_does() {
+    let server = PythonServer::start("websocket_server.py", &[]);
+    let signer = Signer::generate("one");
+    let text = text("10m", false).replace("routes:\n", "revocation: { file: revoked.jsonl }\nroutes:\n");
+    let config = Gateway::config(&text).var("chat", server.address()).file("jwks.json", signer.jwks()).file("revoked.jsonl", "");
+    let mut setup = Setup { gateway: config.start(), _server: server, signer };
+    let open = |setup: &Setup, what: &str, sub: &str| {
+        let token = setup.signer.token(&json!({ "iss": "i", "aud": "a", "sub": sub, "iat": now(), "exp": now() + 3600 }));
+        setup.begin(
+            what,
+            if what == "busy" { "/beyond/push" } else { "/beyond/echo" },
+            json!({ "authorization": format!("Bearer {token}") }),
+        )
+    };
+    let revoke = |setup: &Setup, lines: &str| {
+        let new = setup.gateway.dir().join("new");
+        std::fs::write(&new, lines).unwrap();
+        std::fs::rename(new, setup.gateway.dir().join("revoked.jsonl")).unwrap();
+    };
+    let gone = ["stay", "busy", "talk"].map(|what| open(&setup, what, "u1"));
+    let stays = open(&setup, "stay", "u2");
+    setup.wait_for_open("beyond", 4.0);
+    let first = "{\"sub\":\"u1\",\"before\":\"2999-01-01T00:00:00Z\",\"reason\":\"left\"}\n";
+    revoke(&setup, first);
+    for client in gone {
+        assert_eq!(client.said()["close"], json!([1008, "credential revoked"]));
+    }
+    let lines = eventually("three lines", || {
+        let lines: Vec<Value> = setup.gateway.log().into_iter().filter(|line| line["route"] == "beyond").collect();
+        (lines.len() == 3).then_some(lines)
+    });
+    for line in lines {
+        assert_eq!((&line["code"], &line["status"], &line["closed_by"]), (&json!("websocket-revoked"), &json!(101), &json!("gateway")));
+        assert!(line["reason"].as_str().unwrap().ends_with("what opened the tunnel has been revoked"), "{line}");
+    }
+    setup.wait_for_open("beyond", 1.0);
+    // A tunnel hears of the lists of later configurations, too. Here its signing key is withdrawn.
+    setup.gateway.reload(&text.replace("drain: 10m", "drain: 9m"));
+    revoke(&setup, &format!("{first}{{\"kid\":\"one\",\"authenticator\":\"idp\"}}\n"));
+    assert_eq!(stays.said()["close"], json!([1008, "credential revoked"]));
+    let token = setup.signer.token(&json!({ "iss": "i", "aud": "a", "sub": "u2", "exp": now() + 3600 }));
+    let refused = setup.gateway.get("/beyond/echo", &[("authorization", &format!("Bearer {token}"))]);
+    assert_eq!((refused.status, refused.code().as_str()), (401, "credential-revoked"));
+    let line = setup.gateway.log_line_where(|line| line["code"] == "credential-revoked");
+    assert_eq!(line["reason"], "the key that the token is signed with is revoked");
+}
+
+#[test]
 fn the_log_says_who_ended_it() {
     let setup = start("10m", false);
     assert_eq!(setup.ask("busy", "/native/leave", json!({}))["close"], json!([4002, "enough"]));

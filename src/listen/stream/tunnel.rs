@@ -15,8 +15,8 @@ use crate::relay::deadline::Overdue;
 /// What a tunnel needs beside the stream; made when the upstream agrees to it.
 pub(super) struct Tunnel {
     frames: Frames,
-    /// Ready when the time for a drain of its listener is over.
-    cut: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    /// Ready when the time for a drain of its listener is over, or who opened it is revoked.
+    cut: Pin<Box<dyn Future<Output = Overdue> + Send + Sync>>,
     ended: Option<Overdue>,
 }
 
@@ -25,8 +25,18 @@ pub(super) struct Tunnel {
 impl Tunnel {
     pub(super) fn begin(conn: &ConnInfo) -> Box<Self> {
         let mut cutting = conn.listener.cutting();
+        let watched = conn.take_watched();
+        let revoked = async move {
+            match watched {
+                Some(watched) => watched.revoked().await,
+                None => std::future::pending().await,
+            }
+        };
         let cut = Box::pin(async move {
-            let _ = cutting.wait_for(|cut| *cut).await;
+            tokio::select! {
+                _ = cutting.wait_for(|cut| *cut) => Overdue::Drain,
+                () = revoked => Overdue::Revoked,
+            }
         });
         Box::new(Tunnel { frames: Frames::behind_a_head(), cut, ended: None })
     }
@@ -40,7 +50,8 @@ impl Tunnel {
         }
     }
 
-    pub(super) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Why it ends, whatever passes through it.
+    pub(super) fn poll_cut(&mut self, cx: &mut Context<'_>) -> Poll<Overdue> {
         self.cut.as_mut().poll(cx)
     }
 
@@ -52,7 +63,12 @@ impl Tunnel {
     pub(super) fn goodbye(&self, is_cut: bool) -> Option<Vec<u8>> {
         let (code, reason) = match self.ended {
             Some(Overdue::Token) => (1008, "token expired"),
+<<<<<<< HEAD
             Some(Overdue::Head | Overdue::Bytes | Overdue::Call | Overdue::Total) => (1001, "idle"),
+=======
+            Some(Overdue::Revoked) => (1008, "credential revoked"),
+            Some(Overdue::Head | Overdue::Bytes | Overdue::Call) => (1001, "idle"),
+>>>>>>> main
             Some(Overdue::Drain) => (1001, "going away"),
             None if is_cut => (1001, "going away"),
             None => return None,

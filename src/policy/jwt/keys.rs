@@ -160,6 +160,10 @@ impl KeySet {
 // === impl Key ===
 
 impl Key {
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
     /// Verifies the token's signature. The algorithm is one that this key serves: see [`KeySet::choose`].
     pub fn verify(&self, token: &Token<'_>) -> Result<(), Stop> {
         match jsonwebtoken::crypto::verify(token.signature, token.signed, &self.key, token.algorithm.implementation()) {

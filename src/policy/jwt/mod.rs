@@ -254,14 +254,14 @@ impl Jwt {
         self.memory.note_signature();
         self.uses.misses.fetch_add(1, Relaxed);
         key.verify(&read)?;
-        let (identity, times) = self.judge(Value::Object(read.claims()?), now, Demand::Required)?;
+        let (identity, times) = self.judge(Value::Object(read.claims()?), now, Demand::Required, key.kid())?;
         self.memory.remember(token, &identity, times, now, epoch);
         Ok(identity)
     }
 
     /// Who would bear a token with these claims. Those that only a real token needs (`iss`, `aud`, `exp`, `iat`) may be missing; what is there is judged.
     pub fn assume(&self, claims: &Value, now: u64) -> Result<Arc<Identity>, Stop> {
-        self.judge(claims.clone(), now, Demand::Optional).map(|(identity, _)| identity)
+        self.judge(claims.clone(), now, Demand::Optional, None).map(|(identity, _)| identity)
     }
 
     /// When a token with these claims is no longer accepted, in milliseconds since 1970.
@@ -291,7 +291,7 @@ impl Jwt {
         &self.fingerprint
     }
 
-    fn judge(&self, claims: Value, now: u64, demand: Demand) -> Result<(Arc<Identity>, Times), Stop> {
+    fn judge(&self, claims: Value, now: u64, demand: Demand, signed_by: Option<&str>) -> Result<(Arc<Identity>, Times), Stop> {
         let Value::Object(members) = &claims else { return Err(CLAIMS.because("claims are not an object")) };
         match members.get("iss") {
             Some(Value::String(issuer)) if *issuer == self.issuer => {}
@@ -313,7 +313,8 @@ impl Jwt {
         }
         let times = Times::read(members, &self.rules, demand)?;
         times.check(now, &self.rules)?;
-        Ok((Arc::new(self.reading.identity(claims)?), times))
+        let identity = Identity { signed_by: signed_by.map(Into::into), ..self.reading.identity(claims)? };
+        Ok((Arc::new(identity), times))
     }
 
     fn print(&self) -> [u8; 32] {

@@ -53,6 +53,13 @@ impl Idp {
         format!("{signed}.{}", encode(signature.as_ref()))
     }
 
+    /// A token of these bytes, whatever they are.
+    fn ec_of(&self, header: &[u8], payload: &[u8]) -> String {
+        let signed = format!("{}.{}", encode(header), encode(payload));
+        let signature = self.ec.sign(&SystemRandom::new(), signed.as_bytes()).expect("it signs");
+        format!("{signed}.{}", encode(signature.as_ref()))
+    }
+
     fn rsa(&self, header: &Value, claims: &Value) -> String {
         let signed = unsigned(header, claims);
         let mut signature = vec![0; self.rsa.public_modulus_len()];
@@ -114,6 +121,10 @@ pub fn rows(idp: &Idp) -> Vec<Row> {
     };
     let passes = |rfc, token: &str| Row::new(rfc, bearer(token), Expect::ForwardedExactly(forwarded().into_bytes()));
     let attacker = Idp::new();
+    let utf16 = |text: &str| text.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<_>>();
+    let (plain_header, plain_claims) = (es.to_string(), claims().to_string());
+    let latin1 = plain_claims.replace("\"u1\"", "\"caf@\"").bytes().map(|byte| if byte == b'@' { 0xe9 } else { byte }).collect::<Vec<_>>();
+    let twice = plain_claims.replacen('{', "{\"sub\":\"admin\",", 1);
     let mut other_signature = signature.to_owned();
     other_signature.replace_range(..4, if signature.starts_with("AAAA") { "BBBB" } else { "AAAA" });
     vec![
@@ -153,7 +164,7 @@ pub fn rows(idp: &Idp) -> Vec<Row> {
         claim("7519 4.1.4", &with("exp", "never"), "token-claims", "`exp` is not a number"),
         claim("7519 4.1.5", &with("nbf", now() + 500), "token-not-yet-valid", "not valid for another"),
         claim("7519 4.1.6", &with("iat", now() + 500), "token-not-yet-valid", "issued"),
-        claim("8725 3.10", &with("exp", now() + 86_400), "token-lifetime", "at most 3600 s"),
+        claim("7519 4.1.4", &with("exp", now() + 86_400), "token-lifetime", "at most 3600 s"),
         claim("7519 4.1.1", &with("iss", "https://evil.example"), "token-issuer", "expected issuer"),
         claim("7519 4.1.1", &without("iss"), "token-claims", "has no `iss`"),
         claim("7519 4.1.3", &with("aud", "billing"), "token-audience", "expected audience"),
@@ -161,6 +172,40 @@ pub fn rows(idp: &Idp) -> Vec<Row> {
         claim("7519 4.1.3", &without("aud"), "token-claims", "has no `aud`"),
         claim("9110 5.5", &with("sub", "u1\r\nX-Admin: 1"), "token-claims", "control or invisible"),
         claim("9110 5.5", &with("roles", json!(["a,admin"])), "token-claims", "comma"),
+        // RFC 8725, what the rows above do not show
+        refused(
+            "8725 2.3",
+            &format!(
+                "{}.{}.{}.{}.{}",
+                encode(br#"{"alg":"RSA-OAEP","enc":"A256GCM","kid":"rsa"}"#),
+                encode(&[1; 256]),
+                encode(&[2; 12]),
+                encode(&[3; 64]),
+                encode(&[4; 16])
+            ),
+            "token-malformed",
+        ),
+        refused("8725 2.6", &idp.ec_of(plain_header.as_bytes(), twice.as_bytes()), "token-malformed"),
+        refused("8725 3.3", &idp.ec(&json!({ "alg": "ES256", "kid": "ec", "cty": "JWT" }), &json!({ "jwt": good })), "token-claims"),
+        refused("8725 3.6", &idp.ec(&json!({ "alg": "ES256", "kid": "ec", "zip": "DEF" }), &claims()), "token-malformed"),
+        refused("8725 3.7", &idp.ec_of(&utf16(&plain_header), plain_claims.as_bytes()), "token-malformed"),
+        refused("8725 3.7", &idp.ec_of(plain_header.as_bytes(), &utf16(&plain_claims)), "token-malformed"),
+        refused("8725 3.7", &idp.ec_of(plain_header.as_bytes(), &latin1), "token-malformed"),
+        refused("8725 3.7", &idp.ec_of(plain_header.as_bytes(), &[b"\xef\xbb\xbf", plain_claims.as_bytes()].concat()), "token-malformed"),
+        claim("8725 3.8", &with("iss", "https://idp.example/"), "token-issuer", "expected issuer"),
+        claim("8725 3.8", &with("iss", "HTTPS://IDP.EXAMPLE"), "token-issuer", "expected issuer"),
+        claim("8725 3.8", &with("sub", ""), "token-claims", "`sub` is empty"),
+        claim("8725 3.8", &with("sub", json!({ "id": "u1" })), "token-claims", "`sub` is not text"),
+        claim("8725 3.9", &with("aud", "orders2"), "token-audience", "expected audience"),
+        claim("8725 3.9", &with("aud", json!({ "orders": true })), "token-claims", "`aud` is neither"),
+        refused("8725 3.10", &idp.ec(&json!({ "alg": "ES256", "kid": "ec' OR '1'='1" }), &claims()), "token-key-unknown"),
+        header("8725 3.10", json!({ "jku": "http://169.254.169.254/latest/meta-data" })),
+        header("8725 3.11", json!({ "typ": "logout+jwt" })),
+        header("8725 3.11", json!({ "typ": "dpop+jwt" })),
+        header("8725 3.11", json!({ "typ": ["JWT"] })),
+        passes("8725 3.11", &idp.ec(&json!({ "alg": "ES256", "kid": "ec", "typ": "application/at+jwt" }), &claims())),
+        // An ID token: the same issuer and key, for its client.
+        claim("8725 3.12", &with("aud", "a-client-of-the-issuer"), "token-audience", "expected audience"),
         // what is no token
         refused("6750 2.1", "x", "token-malformed"),
         refused("7519 7.2", "a.b.c.d", "token-malformed"),
@@ -168,8 +213,8 @@ pub fn rows(idp: &Idp) -> Vec<Row> {
         refused("7515 2", &format!("{signed}=.{signature}"), "token-malformed"),
         refused("7519 7.2", &format!("{}.{}.{signature}", encode(b"{"), encode(b"{}")), "token-malformed"),
         refused("8259 4", &format!("{}.e30.{signature}", encode(br#"{"alg":"ES256","alg":"none"}"#)), "token-malformed"),
-        refused("8725 3.11", &"a".repeat(100 << 10), "token-too-large"),
-        refused("8725 3.11", &format!("{signed}.{}", "A".repeat(100 << 10)), "token-too-large"),
+        refused("8725 2.1", &"a".repeat(100 << 10), "token-too-large"),
+        refused("8725 2.1", &format!("{signed}.{}", "A".repeat(100 << 10)), "token-too-large"),
         Row::new("6750 2.1", authorised(b"Bearer caf\xc3\xa9.b.c"), no(401, "token-malformed")),
         Row::new("6750 2.1", authorised(b"Bearer \xff\xfe"), no(401, "token-malformed")),
         Row::new("6750 2.1", authorised(b"Bearer"), no(401, "token-malformed")),
