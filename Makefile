@@ -13,10 +13,8 @@ edge: build             ## serves conf/edge.yaml, HTTPS with a certificate that 
 	@scripts/edge-certificate.sh
 	@target/release/sluice echo --address 127.0.0.1:3001 --name orders & trap "kill $$!" EXIT; target/release/sluice run conf/edge.yaml
 
-partners tiers agents: build  ## serve conf/partners.yaml (or tiers, agents) before two small upstreams
-	@target/release/sluice test conf/$@.yaml
-	@target/release/sluice echo --address 127.0.0.1:3001 --name one & one=$$!; target/release/sluice echo --address 127.0.0.1:3002 --name two & \
-	trap "kill $$one $$!" EXIT; target/release/sluice run conf/$@.yaml
+partners tiers agents: build  ## serve conf/partners.yaml (or tiers, agents) before two small upstreams, with lines to paste
+	@scripts/try.sh $@ target/release/sluice
 
 cluster: build           ## serves conf/cluster: HAProxy before three gateways that share limits over Redis, all on this machine
 	@scripts/cluster.sh target/release/sluice
@@ -48,7 +46,7 @@ bench: setup-bench      ## CPU a request and ratios to nginx, side by side; writ
 
 instructions: setup-test ## instructions a request under callgrind, against a bare Pingora proxy
 	$(CARGO) build --release --locked --bins --examples
-	python3 benches/instructions/run.py --check 1.15 1.4 --check-caller 4000 500
+	python3 benches/instructions/run.py --check 1.15 1.4 --check-caller 22000 3000
 
 memory: build            ## idle start, idle connections, reloads, callers in the table of limits; fails beyond a bound
 	python3 benches/memory/idle.py target/release/sluice --connections 9400

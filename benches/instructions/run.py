@@ -6,11 +6,12 @@ connections, one request at a time. It repeats within about 1 % on a machine tha
 
   plain   proxying of one route that is public
   full    RS256 tokens that were seen before, a limit by subject, 1,000 routes, headers set and removed, a JSON access log to a file, metrics
-  caller  as plain, with tokens that were seen before, two limits, a quota and a plan
+  bearer  as plain, with a token in each request, which nobody looks at
+  caller  as bearer, and the tokens are verified (they were seen before), two limits, a quota and a plan are counted, and told in headers
   shared  as caller, with the limits and the quota shared over a Redis; of the worker alone, for what it costs a request
 
 Both binaries are built with the release profile where they are not given by SLUICE and BARE. `--check PLAIN FULL` exits with 1 where a ratio is larger; `--check-caller LIMITS SHARED` where `caller` costs
-more instructions than `plain` by that many, or `shared` more than `caller`.
+more instructions than `bearer` by that many, or `shared` more than `caller`.
 """
 
 import argparse
@@ -38,6 +39,7 @@ ROUTES = 1000
 # As many requests are not counted, and every token is among them.
 TOKENS = 100
 LIMIT = 1000000
+TEMPLATES = {"bearer": "plain", "shared": "caller"}
 
 
 def main():
@@ -46,13 +48,13 @@ def main():
     parser.add_argument("--runs", type=int, default=5, help="runs of which the median counts (default 5)")
     parser.add_argument("--body", type=int, metavar="BYTES", help="size of the answers' bodies (default 110)")
     parser.add_argument("--routes", type=int, default=ROUTES, help=f"of the full job (default {ROUTES})")
-    parser.add_argument("--only", help="some of bare,plain,full,caller,shared")
+    parser.add_argument("--only", help="some of bare,plain,full,bearer,caller,shared")
     parser.add_argument("--check-caller", nargs=2, type=int, metavar=("LIMITS", "SHARED"), help="exit with 1 where more instructions are added")
     parser.add_argument("--check", nargs=2, type=float, metavar=("PLAIN", "FULL"), help="exit with 1 where a ratio to bare is larger")
     options = parser.parse_args()
     if not shutil.which("valgrind"):
         raise SystemExit("valgrind is not there: apt-get install valgrind")
-    wanted = options.only.split(",") if options.only else ["bare", "plain", "full", "caller", "shared"]
+    wanted = options.only.split(",") if options.only else ["bare", "plain", "full", "bearer", "caller", "shared"]
     commands = binaries(wanted)
     key = tokens.Key(peers.WORK / "keys")
     body = (b"0123456789abcdef" * (options.body // 16 + 1))[: options.body] if options.body else peers.BODY.encode()
@@ -71,15 +73,15 @@ def main():
         print(f"| {job} | {middle[job]:,.0f} | {ratio} | {(max(all) - min(all)) / middle[job]:.1%} |")
     failed = []
     added = {}
-    if {"plain", "caller"} <= middle.keys():
-        added["caller", "plain"] = middle["caller"] - middle["plain"]
+    if {"bearer", "caller"} <= middle.keys():
+        added["caller", "bearer"] = middle["caller"] - middle["bearer"]
     if {"caller", "shared"} <= middle.keys():
         # What the thread that settles does in the background is no cost of a request.
         added["shared", "caller"] = statistics.median(workers["shared"]) - statistics.median(workers["caller"])
     for (job, other), count_of in added.items():
         print(f"\n{job} adds {count_of:,.0f} instructions a request to {other}")
     if options.check_caller:
-        bounds = dict(zip((("caller", "plain"), ("shared", "caller")), options.check_caller))
+        bounds = dict(zip((("caller", "bearer"), ("shared", "caller")), options.check_caller))
         failed += [f"{job} adds {found:,.0f} to {other}, more than {bounds[job, other]:,}" for (job, other), found in added.items() if found > bounds[job, other]]
     if options.check:
         failed += [
@@ -101,7 +103,7 @@ def binaries(wanted):
     if set(wanted) - {"bare"} and not sluice:
         subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "sluice"], cwd=ROOT, check=True)
         sluice = str(target / "sluice")
-    return {"bare": bare, **dict.fromkeys(("plain", "full", "caller", "shared"), sluice)}
+    return {"bare": bare, **dict.fromkeys(("plain", "full", "bearer", "caller", "shared"), sluice)}
 
 
 def count(job, commands, key, upstream, options):
@@ -110,18 +112,18 @@ def count(job, commands, key, upstream, options):
     shutil.rmtree(dir, ignore_errors=True)
     dir.mkdir(parents=True)
     port, admin, redis = peers.free_port(), peers.free_port(), None
-    values = {"port": port, "admin": admin, "upstream": upstream.port, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks, "store": "", "shared": "false"}
+    values = {"port": port, "admin": admin, "upstream": upstream.port, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks, "store": "", "shared": ""}
     if job == "shared":
         store = peers.free_port()
         redis = subprocess.Popen(["redis-server", "--port", str(store), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL)
-        values |= {"store": f', limits_store: {{ redis: "127.0.0.1:{store}" }}', "shared": "true"}
+        values |= {"store": f', limits_store: {{ redis: "127.0.0.1:{store}" }}', "shared": ", shared: true"}
     if job == "bare":
         command = [commands[job], f"127.0.0.1:{port}", f"127.0.0.1:{upstream.port}"]
     else:
         routes = [f"service-{i:04}" for i in range(options.routes)] if job == "full" else []
         file = dir / "sluice.yaml"
         # Otherwise the counting would go on while it waits for nobody.
-        text = peers.render(f"sluice/{'caller' if job == 'shared' else job}.yaml", values, routes).replace("threads: 1", "threads: 1, settle: 0s, drain: 1s")
+        text = peers.render(f"sluice/{TEMPLATES.get(job, job)}.yaml", values, routes).replace("threads: 1", "threads: 1, settle: 0s, drain: 1s")
         file.write_text(text)
         command = [commands[job], "run", str(file)]
     with open(dir / "stderr", "wb") as err, open(dir / "stdout", "wb") as out:
@@ -142,7 +144,7 @@ def count(job, commands, key, upstream, options):
             one.kill()
             one.wait()
     said = (dir / "stderr").read_text(errors="replace")
-    threads = [re.search(r"^(?:totals|summary): (\d+)", file.read_text(errors="replace"), re.M) for file in dir.glob("callgrind.out*")]
+    threads = [re.search(r"^totals: (\d+)", file.read_text(errors="replace"), re.M) for file in dir.glob("callgrind.out*")]
     threads = [int(found.group(1)) for found in threads if found]
     if not threads or not sum(threads):
         raise SystemExit(f"{job} said no count:\n{said[-3000:]}")
@@ -163,7 +165,7 @@ class Load:
     def __init__(self, job, port, key, body, routes, is_alive):
         self.job, self.body, self.sent = job, body, 0
         kept = key.tokens(TOKENS)
-        if job in ("caller", "shared"):
+        if job in ("bearer", "caller", "shared"):
             self.texts = [request("/plain", token) for token in kept]
         elif job == "full":
             # Far from each other, so that few of them share a way into the table.

@@ -30,7 +30,7 @@ fn render(name: &str) -> String {
         ("log", "/tmp/access.log"),
         ("jwks", "/tmp/jwks.json"),
         ("store", ""),
-        ("shared", "false"),
+        ("shared", ""),
     ] {
         out = out.replace(&format!("<<{key}>>"), value);
     }
