@@ -63,12 +63,8 @@ impl Tunnel {
     pub(super) fn goodbye(&self, is_cut: bool) -> Option<Vec<u8>> {
         let (code, reason) = match self.ended {
             Some(Overdue::Token) => (1008, "token expired"),
-<<<<<<< HEAD
-            Some(Overdue::Head | Overdue::Bytes | Overdue::Call | Overdue::Total) => (1001, "idle"),
-=======
             Some(Overdue::Revoked) => (1008, "credential revoked"),
-            Some(Overdue::Head | Overdue::Bytes | Overdue::Call) => (1001, "idle"),
->>>>>>> main
+            Some(Overdue::Head | Overdue::Bytes | Overdue::Call | Overdue::Total) => (1001, "idle"),
             Some(Overdue::Drain) => (1001, "going away"),
             None if is_cut => (1001, "going away"),
             None => return None,
