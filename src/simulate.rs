@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, header};
 use pingora_http::RequestHeader;
 
 use crate::config::plan::{Action, Gateway, Route};
+use crate::config::suggest;
 use crate::ctx::{Facts, Now, Scheme};
 use crate::decide::{Decision, decide};
 use crate::listen::head::{Judged, judge};
@@ -82,7 +83,7 @@ impl Outcome {
 /// Sends a request through the gateway's decisions.
 ///
 /// # Errors
-/// Where the description itself is wrong: no URL, no such listener.
+/// Where the description itself is wrong: no URL, no such listener or consumer.
 pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, trail: bool) -> Result<Outcome, NoRequest> {
     let (scheme, raw) = asked.said.to_head()?;
     let slot = match &asked.listener {
@@ -94,6 +95,9 @@ pub fn simulate(gateway: &Gateway, buckets: &Buckets, asked: &Asked, now: Now, t
     facts.trail = trail.then(Vec::new);
     facts.assumed = asked.claims.clone().map(Arc::new);
     facts.revocable = asked.revocable;
+    if let Some(name) = &asked.consumer {
+        known_consumer(gateway, name)?;
+    }
     facts.assumed_consumer = asked.consumer.as_deref().map(Arc::from);
     if let (None, Some(_)) = (&listener.settings.tls, &asked.certificate) {
         return Err(format!("`{}` has no `tls`: nobody can show it a certificate", listener.name));
@@ -149,11 +153,22 @@ fn connected(tls: &Tls, listener: &str, head: &RequestHeader, shown: Option<&Sho
         (Some(_), Some(Shown::Described(certificate))) => Some(certificate.clone()),
         (Some(clients), Some(Shown::Chain(chain))) => {
             clients.judge(chain).map_err(|why| format!("`{listener}` does not believe the certificate, the TLS handshake fails: {why}"))?;
-            let leaf = chain.first().and_then(|leaf| describe(leaf)).ok_or("the certificate cannot be read")?;
+            let leaf = describe(chain).ok_or("the certificate cannot be read")?;
             Some(Arc::new(leaf))
         }
     };
     Ok(TlsFacts { server_name, client, ..TlsFacts::default() })
+}
+
+/// Refuses a consumer that there is not, with a name that may have been meant.
+fn known_consumer(gateway: &Gateway, name: &str) -> Result<(), NoRequest> {
+    let all = || gateway.authenticators.consumers().iter().map(|consumer| &*consumer.name);
+    let is_listed = || gateway.authenticators.listed().is_some_and(|listed| listed.held().list.key_of(name).is_some());
+    if all().any(|known| known == name) || is_listed() {
+        return Ok(());
+    }
+    let help = suggest::help(name, all()).map(|help| format!("; {help}")).unwrap_or_default();
+    Err(format!("no consumer `{name}`{help}"))
 }
 
 /// Policies may wait only where they ask somebody; here nobody is asked.

@@ -73,8 +73,14 @@ pub fn not_supported(word: &str, known: &[&str]) -> Option<&'static str> {
 }
 
 /// Keys and words that people look for and that are left out on purpose, each with one that stands beside it, and what to do instead.
-const NOT_SUPPORTED: &[(&str, &str, &str)] =
-    &[("acme", "certificates", ACME), ("acme", "chain", ACME), ("http3", "connections", HTTP3), ("http3", "http2", HTTP3)];
+const NOT_SUPPORTED: &[(&str, &str, &str)] = &[
+    ("mtls", "jwt", MTLS),
+    ("acme", "certificates", ACME),
+    ("acme", "chain", ACME),
+    ("http3", "connections", HTTP3),
+    ("http3", "http2", HTTP3),
+];
+const MTLS: &str = "it is called `client_certificate`; a listener's `tls.client_certificates` says whose are believed";
 const ACME: &str = "let a client of ACME, such as certbot or lego, write the files of `chain` and `key`; with `server.watch` a renewal takes effect by itself";
 const HTTP3: &str = "clients use HTTP/2 or HTTP/1.1 where HTTP/3 is not offered; a load balancer before this gateway can offer it";
 
@@ -92,9 +98,30 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("translate", "upstream"),
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
-    ("mtls", "jwt"),
     ("redis", "file"),
     ("breaker", "targets"),
     ("tracing", "listeners"),
     ("audit", "listeners"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::reference;
+
+    #[test]
+    fn what_is_said_not_to_be_there_is_no_key() {
+        fn stands_there(schema: &Value, name: &str, beside: &str) -> bool {
+            let has = |key: &str| schema["properties"].get(key).is_some();
+            let below = schema.as_object().into_iter().flat_map(|map| map.values()).chain(schema.as_array().into_iter().flatten());
+            has(name) && has(beside) || below.into_iter().any(|below| stands_there(below, name, beside))
+        }
+        let schema = reference::schema();
+        assert!(stands_there(&schema, "jwt", "client_certificate"));
+        let absent = NOT_BUILT.iter().copied().chain(NOT_SUPPORTED.iter().map(|(name, beside, _)| (*name, *beside)));
+        let built: Vec<_> = absent.filter(|(name, beside)| stands_there(&schema, name, beside)).collect();
+        assert!(built.is_empty(), "{built:?}");
+    }
+}

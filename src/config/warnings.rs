@@ -1,9 +1,9 @@
 //! What is doubtful about a configuration that is right: it is accepted, and somebody should look.
 //!
-//! Decides how long before its end a certificate is worth a warning, that a revocation list is once it is over, and
-//! that retries without a budget multiply an outage.
+//! Decides how long before its end a certificate is worth a warning, that a revocation list is once it is over, that a route is whose
+//! demands no consumer meets, and that retries without a budget multiply an outage.
 
-use super::plan::Gateway;
+use super::plan::{Gateway, Route};
 
 /// Days before a certificate expires from which on it is told.
 const DAYS: i64 = 30;
@@ -14,11 +14,12 @@ pub fn warnings(gateway: &Gateway, unix_ms: u64) -> Vec<String> {
     for listener in &gateway.listeners {
         for certificate in listener.settings.tls.iter().flat_map(|tls| tls.certificates()) {
             let who = format!("certificate `{}` of listener `{}`", certificate.name, listener.name);
+            let what = if certificate.issuers_first { format!("an issuer in the chain of {who}") } else { who.clone() };
             match certificate.days_left(unix_ms) {
-                days if days < 0 => all.push(format!("{who} has expired: clients refuse it")),
-                0 => all.push(format!("{who} expires in less than a day")),
-                1 => all.push(format!("{who} expires in a day")),
-                days if days <= DAYS => all.push(format!("{who} expires in {days} days")),
+                days if days < 0 => all.push(format!("{what} has expired: clients refuse it")),
+                0 => all.push(format!("{what} expires in less than a day")),
+                1 => all.push(format!("{what} expires in a day")),
+                days if days <= DAYS => all.push(format!("{what} expires in {days} days")),
                 _ => {}
             }
             let until = certificate.clients().and_then(|clients| clients.lists_until);
@@ -33,5 +34,20 @@ pub fn warnings(gateway: &Gateway, unix_ms: u64) -> Vec<String> {
             upstream.name, upstream.pool.upstream.retries.attempts
         ));
     }
+    for route in &gateway.routes {
+        all.extend(never_allowed(gateway, route));
+    }
     all
+}
+
+/// A route that takes keys only, and demands a scope that no consumer has. No mistake: the consumer may come with the next reload.
+fn never_allowed(gateway: &Gateway, route: &Route) -> Option<String> {
+    let (auth, allow) = (&route.policies.auth, route.policies.allow.as_ref()?);
+    // Who else may come is not known: tokens bring scopes of their own, and a file of consumers may change at any time.
+    if auth.takes_tokens() || auth.takes_certificates() || !auth.takes_keys() || gateway.authenticators.listed().is_some() {
+        return None;
+    }
+    let has = |scope: &String| gateway.authenticators.consumers().iter().any(|consumer| consumer.scopes.contains(scope));
+    let missing = allow.scopes().iter().find(|scope| !has(scope))?;
+    Some(format!("route `{}` lets nobody in: it takes keys only, and no consumer has the scope `{missing}` that it demands", route.name))
 }

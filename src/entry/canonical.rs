@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use self::host::Authority;
 use crate::entry::query;
-use crate::listen::head::{HOST_INVALID, HOST_MISMATCH, HOST_MISSING, TARGET_REFUSED};
+use crate::listen::head::{HOST_INVALID, HOST_MISMATCH, HOST_MISSING, REQUEST_LINE_INVALID, TARGET_REFUSED};
 use crate::reply::problem::{Kind, Problem};
 
 /// How many bytes of path and query fit without the heap.
@@ -60,7 +60,7 @@ struct Flaw {
 macro_rules! kinds {
     ($($name:ident $code:literal $about:literal;)*) => {
         $(pub static $name: Kind = Kind { code: $code, status: 400, error: "Bad request", about: $about };)*
-        /// What canonical form can refuse.
+        /// What canonical form can refuse, beside bytes that no target has: those never come as far, and are refused here all the same.
         pub static KINDS: &[&Kind] = &[$(&$name),*];
     };
 }
@@ -68,14 +68,11 @@ macro_rules! kinds {
 kinds! {
     PATH_ESCAPE_INVALID "path-escape-invalid" "The path has a `%` without two hex digits, or escapes that are not UTF-8 (RFC 3986 section 2.1).";
     PATH_CONTROL "path-control" "The path has a control character, raw or escaped, such as NUL.";
-    PATH_NOT_ASCII "path-not-ascii" "The path has raw bytes above ASCII; they must be escaped (RFC 3986 section 2.1).";
-    PATH_FRAGMENT "path-fragment" "The request target has a fragment, which is never sent (RFC 9112 section 3.2.1).";
     PATH_DOT_SEGMENT "path-dot-segment" "The path has a segment `.` or `..` in some spelling; clients resolve them before they send (RFC 3986 section 5.2.4).";
     PATH_BACKSLASH "path-backslash" "The path has a backslash, which some servers read as a slash. A route lets the escaped one through with `accept: [backslash]`.";
     PATH_ENCODED_SLASH "path-encoded-slash" "The path has `%2F`, which some servers read as a slash. A route lets it through with `accept: [encoded_slash]`.";
     PATH_EMPTY_SEGMENT "path-empty-segment" "The path has `//`, which some servers read as one slash. A route lets it through with `accept: [double_slash]`.";
     PATH_SEMICOLON "path-semicolon" "The path has `;`, behind which some servers cut a segment off. A route lets it through with `accept: [semicolon]`.";
-    QUERY_CONTROL "query-control" "The query has a control character, a raw byte above ASCII, or `#`.";
 }
 
 /// The canonical form of what a request asks for, or why it has none.
@@ -154,7 +151,7 @@ fn read(head: &Parts, raw_target: &[u8]) -> Result<Target, Flaw> {
     }
     target.path_len = target.text.len();
     if query.iter().any(|byte| !byte.is_ascii_graphic() || *byte == b'#') {
-        return Err(Flaw { kind: &QUERY_CONTROL, detail: "The query has a control character, a byte above ASCII, or `#`." });
+        return Err(Flaw { kind: &REQUEST_LINE_INVALID, detail: "The query has a control character, a byte above ASCII, or `#`." });
     }
     target.text.extend_from_slice(query);
     Ok(target)
@@ -187,7 +184,7 @@ fn split_absolute(target: &[u8]) -> Option<Absolute<'_>> {
 /// The target's authority counts, but Host must say the same: a server that reads the other one must not see another host.
 fn reconcile(head: &Parts, absolute: &Absolute<'_>) -> Result<Option<Authority>, Flaw> {
     if absolute.path_and_query.first() == Some(&b'#') {
-        return Err(Flaw { kind: &PATH_FRAGMENT, detail: "The target has a fragment (`#`)." });
+        return Err(Flaw { kind: &REQUEST_LINE_INVALID, detail: "The target has a fragment (`#`)." });
     }
     let named = parse_authority(absolute.authority)?;
     if let Some(host) = read_host(head)? {
@@ -415,10 +412,10 @@ mod tests {
             ("/a\x7fb", "path-control"),
             ("/a%7Fb", "path-control"),
             ("/a%1f", "path-control"),
-            ("/caf\u{e9}", "path-not-ascii"),
-            ("/a#b", "path-fragment"),
-            ("/a#b?c", "path-fragment"),
-            ("/#", "path-fragment"),
+            ("/caf\u{e9}", "request-line-invalid"),
+            ("/a#b", "request-line-invalid"),
+            ("/a#b?c", "request-line-invalid"),
+            ("/#", "request-line-invalid"),
             ("/.", "path-dot-segment"),
             ("/..", "path-dot-segment"),
             ("/./", "path-dot-segment"),
@@ -452,7 +449,7 @@ mod tests {
         ] {
             assert_eq!(code(get(sent)), expected, "{sent:?}");
         }
-        assert_eq!(code(get(b"/\xff")), "path-not-ascii");
+        assert_eq!(code(get(b"/\xff")), "request-line-invalid");
     }
 
     #[test]
@@ -482,7 +479,7 @@ mod tests {
             assert_eq!(target.path_and_query(), format!("/p?{query}"));
         }
         for query in ["a b", "a\0", "a\tb", "\x7f", "\u{e9}", "a#b", "#"] {
-            assert_eq!(code(get(format!("/p?{query}"))), "query-control", "{query:?}");
+            assert_eq!(code(get(format!("/p?{query}"))), "request-line-invalid", "{query:?}");
         }
     }
 
@@ -507,8 +504,8 @@ mod tests {
             ("a.example", "http://a.example\\@b.example/", "host-invalid"),
             ("a.example", "http://u@a.example/x", "host-invalid"),
             ("a.example", "http:///x", "host-invalid"),
-            ("a.example", "http://a.example#f", "path-fragment"),
-            ("a.example", "http://a.example/x#f", "path-fragment"),
+            ("a.example", "http://a.example#f", "request-line-invalid"),
+            ("a.example", "http://a.example/x#f", "request-line-invalid"),
             ("a.example", "http://a.example/../x", "path-dot-segment"),
             ("a.example", "http:/a.example/x", "target-refused"),
             ("a.example", "ftp://a.example/x", "target-refused"),

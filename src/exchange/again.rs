@@ -165,7 +165,10 @@ pub fn has_to_rest(ctx: &Ctx) -> bool {
 /// # Errors
 /// The client has gone, or the time that the request may take is over.
 pub async fn rest(session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-    let until = clock::mono().saturating_add(std::mem::take(&mut ctx.attempts.rest));
+    let rest = std::mem::take(&mut ctx.attempts.rest);
+    // No time of the gateway's own, nor of an upstream.
+    ctx.facts.delay = ctx.facts.delay.saturating_add(rest);
+    let until = clock::mono().saturating_add(rest);
     let alarm = tokio::time::sleep_until(clock::instant(until));
     if !session.is_body_done() {
         // What is read would be missing from its body.

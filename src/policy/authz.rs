@@ -205,6 +205,11 @@ impl Allow {
         Ok(Allow { scopes, roles: list(roles), claims: compiled, tags, challenge })
     }
 
+    /// Scopes that a caller must have, all of them.
+    pub fn scopes(&self) -> &[String] {
+        &self.scopes
+    }
+
     /// Judges who calls. A caller who is not known (possible only where `auth` is shadowed) has nothing.
     pub fn decide(&self, identity: Option<&Identity>) -> Result<(), Stop> {
         let held = identity.map_or(&[][..], |identity| &identity.scopes[..]);

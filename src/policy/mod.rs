@@ -181,12 +181,19 @@ pub struct ForRoute<'a> {
     pub given: &'a Effective<'a>,
 }
 
+/// What a route must have for a key to have an effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    /// It has none on a route that answers by itself.
+    Upstream,
+}
+
 /// A key of [`PolicySettings`] that is written.
 pub struct Written<'a> {
     pub key: &'static str,
     pub place: &'a Place,
-    /// It has no effect on a route that answers by itself.
-    pub needs_upstream: bool,
+    pub needs: Needs,
     /// Those that can be seen in its settings alone.
     pub mistakes: Vec<Diagnostic>,
 }
@@ -212,39 +219,38 @@ impl PolicySettings {
             accept,
             shadow,
         } = self;
+        use Needs::{Nothing, Upstream};
         let all = [
-            written("ip_filter", ip_filter, ip_filter::check),
-            written("https", https, https::check),
-            written("cors", cors, cors::check),
-            written("websocket", websocket, |_, _| {}).map(Written::needing_upstream),
-            written("allow", allow, authz::check),
-            written("limits", limits, |_, _| {}),
-            written("body", body, |_, _| {}).map(Written::needing_upstream),
+            written("ip_filter", Nothing, ip_filter, ip_filter::check),
+            written("https", Nothing, https, https::check),
+            written("cors", Nothing, cors, cors::check),
+            written("websocket", Upstream, websocket, |_, _| {}),
+            written("allow", Nothing, allow, authz::check),
+            written("limits", Nothing, limits, |_, _| {}),
+            written("body", Upstream, body, |_, _| {}),
             // What the relay and the reply do for a route is written with the policies, but asks nobody.
-            written("timeouts", timeouts, |_, _| {}).map(Written::needing_upstream),
-            written("grpc", grpc, |_, _| {}).map(Written::needing_upstream),
-            written("rewrite", rewrite, rewrite::check).map(Written::needing_upstream),
-            written("request_headers", request_headers, |_, _| {}).map(Written::needing_upstream),
-            written("response_headers", response_headers, |_, _| {}),
-            written("accept", accept, |list, errors| same_twice(list, errors)),
-            written("shadow", shadow, |list, errors| same_twice(list, errors)),
+            written("timeouts", Upstream, timeouts, |_, _| {}),
+            written("grpc", Upstream, grpc, |_, _| {}),
+            written("rewrite", Upstream, rewrite, rewrite::check),
+            written("request_headers", Upstream, request_headers, |_, _| {}),
+            written("response_headers", Nothing, response_headers, |_, _| {}),
+            written("accept", Nothing, accept, |list, errors| same_twice(list, errors)),
+            written("shadow", Nothing, shadow, |list, errors| same_twice(list, errors)),
         ];
         all.into_iter().flatten().collect()
     }
 }
 
-fn written<'a, S>(key: &'static str, settings: &'a Option<At<S>>, check: impl FnOnce(&At<S>, &mut Vec<Diagnostic>)) -> Option<Written<'a>> {
+fn written<'a, S>(
+    key: &'static str,
+    needs: Needs,
+    settings: &'a Option<At<S>>,
+    check: impl FnOnce(&At<S>, &mut Vec<Diagnostic>),
+) -> Option<Written<'a>> {
     let settings = settings.as_ref()?;
     let mut mistakes = Vec::new();
     check(settings, &mut mistakes);
-    Some(Written { key, place: &settings.place, needs_upstream: false, mistakes })
-}
-
-impl Written<'_> {
-    fn needing_upstream(mut self) -> Self {
-        self.needs_upstream = true;
-        self
-    }
+    Some(Written { key, place: &settings.place, needs, mistakes })
 }
 
 // === impl Policies ===

@@ -18,7 +18,7 @@ pub struct TargetSettings {
     /// `host:port`, `address:port` or `unix:/path`.
     pub address: At<String>,
     /// Its share of the requests relative to the others. Default 1.
-    pub weight: NonZeroU16,
+    pub weight: Option<At<NonZeroU16>>,
 }
 
 /// One target of an upstream and its share.
@@ -53,7 +53,10 @@ pub(super) fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mu
                 let message = "this target is listed twice: expected each once";
                 wrong.push(Diagnostic::at(&address.place, "duplicate-target", message).help("give it a `weight` for a larger share"));
             }
-            Ok(parsed) => members.push(Member { address: parsed, weight: *weight, priority: 0, zone: None }),
+            Ok(parsed) => {
+                let weight = weight.as_ref().map_or(NonZeroU16::MIN, |weight| weight.value);
+                members.push(Member { address: parsed, weight, priority: 0, zone: None });
+            }
         }
     }
     members
@@ -68,7 +71,7 @@ impl<'de> Deserialize<'de> for TargetSettings {
         #[serde(deny_unknown_fields)]
         struct Long {
             address: At<String>,
-            weight: Option<NonZeroU16>,
+            weight: Option<At<NonZeroU16>>,
         }
         struct Either;
         impl<'de> de::Visitor<'de> for Either {
@@ -77,11 +80,11 @@ impl<'de> Deserialize<'de> for TargetSettings {
                 f.write_str("a target, such as `10.0.0.7:8080` or `{ address: 10.0.0.7:8080, weight: 2 }`")
             }
             fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<TargetSettings, D::Error> {
-                Ok(TargetSettings { address: At::deserialize(d)?, weight: NonZeroU16::MIN })
+                Ok(TargetSettings { address: At::deserialize(d)?, weight: None })
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<TargetSettings, A::Error> {
                 let Long { address, weight } = Long::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(TargetSettings { address, weight: weight.unwrap_or(NonZeroU16::MIN) })
+                Ok(TargetSettings { address, weight })
             }
         }
         // The reader hands a scalar on as a newtype, so that its place is kept.

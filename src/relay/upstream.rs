@@ -271,7 +271,7 @@ pub(crate) mod tests {
 
     pub(crate) fn settings(targets: &[(&str, u16)]) -> UpstreamSettings {
         let target = |(address, weight): &(&str, u16)| {
-            at(TargetSettings { address: at((*address).to_owned()), weight: NonZeroU16::new(*weight).unwrap() })
+            at(TargetSettings { address: at((*address).to_owned()), weight: NonZeroU16::new(*weight).map(at) })
         };
         let targets = at(targets.iter().map(target).collect());
         UpstreamSettings {

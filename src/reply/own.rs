@@ -2,11 +2,12 @@
 //!
 //! Decides which headers every such answer has. Does not decide what is answered.
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
-use super::render::REQUEST_ID;
+use super::render::{PROBLEM_JSON, REQUEST_ID};
 use crate::config::plan::Route;
 use crate::ctx::Facts;
 use crate::policy::limits;
@@ -28,7 +29,16 @@ pub fn own_head(status: u16, route: Option<&Route>, facts: &Facts, headers: &[(H
         fields.put(&REQUEST_ID, facts.request_id.to_header_value());
         if let Some(route) = route {
             route.response.finish(fields, facts.scheme);
+            // Whatever the route does to headers: a refusal stays readable as what it is.
+            if let Some((name, value)) = headers.iter().find(|(name, value)| *name == CONTENT_TYPE && says_a_refusal(value)) {
+                fields.put(name, value.clone());
+            }
         }
     });
     Ok(head)
+}
+
+/// A problem document, or the head of a call of gRPC that failed; not what an operator wrote into `respond`.
+fn says_a_refusal(content_type: &HeaderValue) -> bool {
+    *content_type == PROBLEM_JSON || content_type.as_bytes().starts_with(b"application/grpc")
 }

@@ -103,6 +103,7 @@ fn every_command_has_its_exit_codes_and_errors_go_to_standard_error() {
         &["explain", "a.yaml", url, "-H", "no-colon"],
         &["explain", "a.yaml", url, "--claims", "{"],
         &["explain", "a.yaml", url, "--listener", "none"],
+        &["explain", "a.yaml", url, "--consumer", "nobody"],
         &["explain", "a.yaml", url, "--requests", "x"],
         &["explain", "a.yaml", "--requests", "missing.jsonl"],
         &["test", "a.yaml", "--format", "bogus"],
@@ -298,4 +299,36 @@ with       content-type: application/problem+json
     assert!(!told.contains(&token), "{told}");
     let told = explained(&["--requests", "/dev/null"]);
     assert_eq!(told, "");
+}
+
+#[test]
+fn a_consumer_that_there_is_not_is_named_with_one_that_was_meant() {
+    let config = "listeners: { l: { address: 127.0.0.1:8080 } }
+authenticators: { k: { api_key: { header: x-key } } }
+consumers: { acme: { keys: [{ sha256: \"2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\" }] } }
+routes: { r: { match: { path: / }, auth: [k], respond: { status: 204 } } }
+";
+    let here = folder(config);
+    let (code, out, err) = run(here.path(), &["explain", "a.yaml", "http://h/", "--consumer", "acne"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("no consumer `acne`; did you mean `acme`?"), "{err}");
+    assert_eq!(run(here.path(), &["explain", "a.yaml", "http://h/", "--consumer", "acme"]).0, 0);
+}
+
+#[test]
+fn check_warns_of_a_route_whose_scope_no_consumer_has() {
+    let config = |scopes: &str| {
+        format!(
+            "listeners: {{ l: {{ address: 127.0.0.1:8080 }} }}
+authenticators: {{ k: {{ api_key: {{ header: x-key }} }} }}
+consumers: {{ acme: {{ keys: [{{ sha256: \"2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\" }}], scopes: [{scopes}] }} }}
+routes: {{ r: {{ match: {{ path: / }}, auth: [k], allow: {{ scopes: [read, write] }}, respond: {{ status: 204 }} }} }}
+"
+        )
+    };
+    let (code, _, err) = run(folder(&config("read")).path(), &["check", "a.yaml"]);
+    let warning = "warning: route `r` lets nobody in: it takes keys only, and no consumer has the scope `write` that it demands\n";
+    assert_eq!((code, err.as_str()), (0, warning));
+    let (code, _, err) = run(folder(&config("read, write")).path(), &["check", "a.yaml"]);
+    assert_eq!((code, err.as_str()), (0, ""));
 }

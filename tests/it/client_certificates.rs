@@ -3,6 +3,7 @@
 use std::process::{Command, Output};
 
 use rcgen::SanType;
+use sluice::listen::tls::clients::describe;
 
 use super::harness::*;
 
@@ -17,7 +18,7 @@ listeners:
 authenticators:
   mesh:
     client_certificate:
-      forward: { x-consumer: consumer, x-client-uri: uri, x-client-dns: dns, x-client-subject: subject, x-client-cert: fingerprint, x-client-serial: serial }
+      forward: { x-consumer: consumer, x-client-uri: uri, x-client-dns: dns, x-client-subject: subject, x-client-cert: fingerprint, x-client-serial: serial, client-cert: certificate, x-client-pem: certificate_pem }
   keys: { api_key: { header: x-api-key } }
 consumers:
   acme:
@@ -290,4 +291,38 @@ fn a_subject_is_written_as_openssl_writes_it() {
         let names = sluice::listen::tls::names::Names::of(&leaf.der()).unwrap();
         assert_eq!(format!("subject={}\n", names.subject), told, "{subject}");
     }
+}
+
+#[test]
+fn the_certificate_itself_reaches_the_upstream_and_nobody_elses() {
+    let setup = setup();
+    let pem = std::fs::read_to_string(setup.gateway.dir().join("acme.pem")).unwrap().replace("\r\n", "\n");
+    let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let lie = ["-H", "Client-Cert: :ZXZpbA==:", "-H", "Client_Cert: :ZXZpbA==:", "-H", "X-Client-Pem: evil"];
+    assert_eq!(setup.ask("/mesh/a", Some("acme"), &lie).0, 200);
+    let sent = setup.upstream.last();
+    assert_eq!(sent.all("client-cert"), [format!(":{base64}:")]);
+    let escaped = sent.header("x-client-pem").unwrap().to_owned();
+    let plain = [("%20", " "), ("%0A", "\n"), ("%2B", "+"), ("%2F", "/"), ("%3D", "=")];
+    assert_eq!(plain.iter().fold(escaped, |text, (from, to)| text.replace(from, to)), pem);
+    assert!(sent.header("client_cert").is_none());
+    // Where nobody is asked, nobody is believed.
+    assert_eq!(setup.ask("/open", Some("acme"), &lie).0, 200);
+    let sent = setup.upstream.last();
+    assert!(["client-cert", "client_cert", "x-client-pem"].iter().all(|name| sent.header(name).is_none()), "{sent:?}");
+}
+
+#[test]
+fn a_chain_is_over_when_the_first_of_it_expires_that_was_in_force() {
+    let root = Ca::new("Root");
+    let leaf = root.client("x", 1, &[]);
+    let chain = |issuers: &[&Ca]| -> Vec<_> {
+        let pem = issuers.iter().fold(leaf.chain.clone(), |chain, issuer| chain + &issuer.pem);
+        rustls::pki_types::pem::PemObject::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().unwrap()
+    };
+    let (ends, ended) = (Ca::until("Ends", 2031), Ca::until("Ended", 2020));
+    let alone = describe(&chain(&[])).unwrap();
+    assert_eq!(alone.holds_until, alone.not_after);
+    let together = describe(&chain(&[&ends, &ended])).unwrap();
+    assert_eq!((together.not_after, together.holds_until), (alone.not_after, 1_924_992_000));
 }

@@ -568,3 +568,26 @@ routes:
     assert!(told["headers"]["removed"].as_array().unwrap().contains(&"x-internal-auth".into()), "{told}");
     assert!(!told.to_string().contains("secret"), "{told}");
 }
+
+#[test]
+fn a_refusal_says_what_it_is_whatever_its_route_does_to_headers() {
+    let gateway = Gateway::start(
+        r#"
+listeners: { public: { address: "127.0.0.1:{port}" } }
+authenticators: { partners: { api_key: { header: x-api-key } } }
+consumers: { acme: { keys: [{ sha256: "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b" }] } }
+routes:
+  removed: { match: { path: /removed }, auth: [partners], response_headers: { remove: [content-type] }, respond: { status: 200, body: hi } }
+  set: { match: { path: /set }, auth: [partners], response_headers: { set: { content-type: text/html } }, respond: { status: 200, body: hi } }
+  code: { match: { path: /code }, auth: public, response_headers: { remove: [content-type] }, respond: { status: 410, code: gone } }
+"#,
+    );
+    for (path, status) in [("/removed", 401), ("/set", 401), ("/code", 410)] {
+        let answer = gateway.get(path, &[]);
+        assert_eq!((answer.status, answer.header("content-type")), (status, Some("application/problem+json")), "{path}");
+    }
+    // What the operator has written is the operator's.
+    for (path, kind) in [("/removed", None), ("/set", Some("text/html"))] {
+        assert_eq!(gateway.get(path, &[("x-api-key", "secret")]).header("content-type"), kind, "{path}");
+    }
+}

@@ -375,3 +375,24 @@ fn clients_of_http_1_0_get_bodies_that_they_understand() {
     let line = setup.gateway.log_line_where(|line| line["path"] == "/nginx/page");
     assert_eq!(line["protocol"], "HTTP/1.0");
 }
+
+#[test]
+fn a_client_that_closes_its_half_counts_as_gone() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("late").steps()].concat());
+    let gateway = Gateway::config(
+        "listeners: { l: { address: \"127.0.0.1:{port}\" } }
+upstreams: { u: { targets: [\"{u}\"] } }
+routes: { r: { match: { path: /** }, auth: public, upstream: u } }",
+    );
+    let gateway = gateway.var("u", upstream.address()).start();
+    let mut client = gateway.client();
+    client.send("GET /half HTTP/1.1\r\nHost: a\r\n\r\n");
+    upstream.wait_for_requests(1);
+    client.finish_sending();
+    let line = gateway.log_line_where(|line| line["path"] == "/half");
+    assert_eq!((line["status"].as_u64(), line["code"].as_str()), (Some(499), Some("client-gone")));
+    client.expect_close();
+    gate.open();
+}

@@ -289,6 +289,13 @@ fn check_warns_of_a_certificate_that_expires_soon_and_the_metric_says_when() {
     let expiry = gateway.metric(r#"sluice_tls_certificate_expiry_timestamp_seconds{listener="public",certificate="kept"}"#);
     assert_eq!(expiry, 1_577_836_800.0);
     gateway.stderr_line("certificate `kept` of listener `public` has expired");
+    // What clients need beside it counts as well.
+    let issuer = Ca::until("Issuer", 2021);
+    let leaf = ca.server(&["new.example"]);
+    let gateway = config(&ca, "").file("other.pem", leaf.chain + &issuer.pem).file("other.key", leaf.key).start();
+    gateway.stderr_line("an issuer in the chain of certificate `kept` of listener `public` has expired");
+    let expiry = gateway.metric(r#"sluice_tls_certificate_expiry_timestamp_seconds{listener="public",certificate="kept"}"#);
+    assert_eq!(expiry, 1_609_459_200.0);
 }
 
 #[test]

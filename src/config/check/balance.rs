@@ -27,6 +27,12 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             let message = format!("`{}` has one target, so there is nothing to choose", name.value);
             errors.push(Diagnostic::at(&balance.place, "inert", message).help("remove `balance`, or add a target"));
         }
+        if let [only] = listed
+            && let Some(weight) = &only.value.weight
+        {
+            let message = format!("`{}` has one target, which gets every request whatever its weight", name.value);
+            errors.push(Diagnostic::at(&weight.place, "inert", message).help("remove `weight`, or add a target"));
+        }
         let hashes = upstream.balance.as_ref().filter(|balance| balance.value == Balance::Hash);
         match (hashes, &upstream.hash_by) {
             (None, None) => {}

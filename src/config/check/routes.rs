@@ -10,7 +10,7 @@ use crate::entry::route::pattern::Pattern;
 use crate::policy::authn::{AuthSettings, AuthenticatorSettings};
 use crate::policy::client_certificate::bad_fact;
 use crate::policy::client_certificate::facts::FACTS;
-use crate::policy::{Shadow, Written};
+use crate::policy::{Needs, Shadow, Written};
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     let document = index.document;
@@ -74,7 +74,7 @@ fn one_way_to_answer(index: &Index<'_>, name: &str, route: &RouteSettings, effec
 /// A route that answers by itself sends nothing on, so there is nothing to rewrite, and no body is read.
 fn inert_without_upstream(policies: &PolicySettings, answer: &Place, own: &RouteOwnSettings, errors: &mut Vec<Diagnostic>) {
     let word = if own.respond.is_some() { "respond" } else { "redirect" };
-    for Written { key, place, .. } in policies.written().iter().filter(|written| written.needs_upstream) {
+    for Written { key, place, .. } in policies.written().iter().filter(|written| written.needs == Needs::Upstream) {
         errors.push(
             Diagnostic::at(place, "inert", format!("`{key}` has no effect here: the route answers by itself, nothing goes to an upstream"))
                 .help(format!("remove `{key}`, or the `{word}` on line {}", answer.line)),

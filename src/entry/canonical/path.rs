@@ -2,11 +2,9 @@
 
 use smallvec::SmallVec;
 
-use super::{
-    Flaw, PATH_BACKSLASH, PATH_CONTROL, PATH_DOT_SEGMENT, PATH_ESCAPE_INVALID, PATH_FRAGMENT, PATH_NOT_ASCII, Spelling, SpellingSet,
-    TEXT_INLINE,
-};
+use super::{Flaw, PATH_BACKSLASH, PATH_CONTROL, PATH_DOT_SEGMENT, PATH_ESCAPE_INVALID, Spelling, SpellingSet, TEXT_INLINE};
 use crate::entry::query::hex;
+use crate::listen::head::REQUEST_LINE_INVALID;
 
 /// What a byte of a path may be.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -113,9 +111,11 @@ fn respell(raw: &[u8], out: &mut SmallVec<[u8; TEXT_INLINE]>) -> Result<Spelling
             }
             Class::Stray => push_escaped(*byte, out),
             Class::Backslash => return Err(Flaw { kind: &PATH_BACKSLASH, detail: "The path has a backslash." }),
-            Class::Hash => return Err(Flaw { kind: &PATH_FRAGMENT, detail: "The path has a fragment (`#`)." }),
+            Class::Hash => return Err(Flaw { kind: &REQUEST_LINE_INVALID, detail: "The path has a fragment (`#`)." }),
             Class::Control => return Err(Flaw { kind: &PATH_CONTROL, detail: "The path has a control character or a blank." }),
-            Class::High => return Err(Flaw { kind: &PATH_NOT_ASCII, detail: "The path has a byte above ASCII that is not escaped." }),
+            Class::High => {
+                return Err(Flaw { kind: &REQUEST_LINE_INVALID, detail: "The path has a byte above ASCII that is not escaped." });
+            }
         }
     }
     check_utf8(&mut high)?;

@@ -39,8 +39,10 @@ pub struct Certificate {
     /// Whom it names, in lower case; `*.` stands for one label.
     pub dns: Vec<String>,
     pub addresses: Vec<IpAddr>,
-    /// Seconds since 1970.
+    /// When the first of the chain expires, in seconds since 1970.
     pub not_after: i64,
+    /// Whether that is an issuer's, and not its own.
+    pub issuers_first: bool,
     pub(super) key: Arc<CertifiedKey>,
     /// Whose certificates are believed from clients that were shown this one.
     pub(super) clients: Option<Arc<Clients>>,
@@ -65,6 +67,7 @@ impl Certificate {
         let read_key = keep(private_key(key), &mut wrong);
         let staple = ocsp.as_ref().and_then(|file| keep(staple(file), &mut wrong));
         let (Some(read_chain), Some(read_key)) = (read_chain, read_key) else { return Err(wrong) };
+        let issuers_end = read_chain.iter().skip(1).filter_map(|issuer| Some(Names::of(issuer)?.not_after)).min();
         let Some(names) = read_chain.first().and_then(|leaf| Names::of(leaf)) else {
             wrong.push(bad(chain, "the first certificate of", "cannot be understood"));
             return Err(wrong);
@@ -89,7 +92,9 @@ impl Certificate {
                     emails: _,
                     not_before: _,
                 } = names;
-                Ok(Certificate { name: name.into(), dns, addresses, not_after, key: Arc::new(certified), clients })
+                let issuers_first = issuers_end.is_some_and(|end| end < not_after);
+                let not_after = issuers_end.map_or(not_after, |end| end.min(not_after));
+                Ok(Certificate { name: name.into(), dns, addresses, not_after, issuers_first, key: Arc::new(certified), clients })
             }
             Err(rustls::Error::InconsistentKeys(_)) => {
                 let message = format!("key `{}` does not belong to the first certificate of `{}`", key.value, chain.value);

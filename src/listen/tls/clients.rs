@@ -108,12 +108,28 @@ impl Clients {
     }
 }
 
-/// What a certificate says of a client.
-pub fn describe(leaf: &[u8]) -> Option<ClientCertificate> {
+/// What a certificate says of a client, the first of the chain that it has shown.
+pub fn describe(chain: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
+    let (leaf, issuers) = chain.split_first()?;
     let Names { subject, common_name, issuer, serial, dns, uris, emails, addresses: _, not_before: _, not_after } = Names::of(leaf)?;
     let mut fingerprint = [0; 32];
     fingerprint.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, leaf).as_ref());
-    let fingerprint = Some(fingerprint);
-    let callers = Callers::default();
-    Some(ClientCertificate { subject, common_name, issuer, serial, dns, uris, emails, fingerprint, not_after, is_told: false, callers })
+    // What has expired already was not needed for the chain to hold.
+    let now = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+    let ends = issuers.iter().filter_map(|issuer| Some(Names::of(issuer)?.not_after)).filter(|end| *end >= now);
+    Some(ClientCertificate {
+        subject,
+        common_name,
+        issuer,
+        serial,
+        dns,
+        uris,
+        emails,
+        fingerprint: Some(fingerprint),
+        not_after,
+        holds_until: ends.fold(not_after, i64::min),
+        der: leaf.as_ref().into(),
+        is_told: false,
+        callers: Callers::default(),
+    })
 }

@@ -45,6 +45,10 @@ pub struct ClientCertificate {
     pub serial: String,
     /// Seconds since 1970.
     pub not_after: i64,
+    /// The same of the whole chain that was shown: where an issuer's certificate ends first, the end of that.
+    pub holds_until: i64,
+    /// The certificate itself; empty where it is only described.
+    pub der: Box<[u8]>,
     /// A load balancer has told of it: it was not verified here.
     pub is_told: bool,
     /// Who its bearer is to those authenticators that have looked at it.

@@ -81,9 +81,9 @@ pub(in crate::listen) async fn shake<S: Socket>(socket: S, tls: &Tls, may_begin:
         if is_resumed && !clients.believes(chain) {
             return Err(Handshake::ClientCertificate);
         }
-        client = match chain.first() {
-            None => None,
-            Some(leaf) => Some(Arc::new(describe(leaf).ok_or(Handshake::ClientCertificate)?)),
+        client = match chain {
+            [] => None,
+            [..] => Some(Arc::new(describe(chain).ok_or(Handshake::ClientCertificate)?)),
         };
         proof = Some(Arc::new(Proof::new(chain.iter().map(|one| one.clone().into_owned()).collect(), clients.digest)));
     }

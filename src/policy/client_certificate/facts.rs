@@ -3,6 +3,8 @@
 //!
 //! Decides their names and how each is spelled. Decides about nobody.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -11,6 +13,43 @@ use crate::listen::tls::facts::ClientCertificate;
 
 /// The facts, by the names of their claims.
 pub const FACTS: [&str; 9] = ["subject", "common_name", "issuer", "serial", "fingerprint", "dns", "uri", "email", "not_after"];
+
+/// The certificate itself, for `forward` alone: as RFC 9440 writes `Client-Cert`, and as PEM in percent-encoding.
+pub const WHOLE: [&str; 2] = ["certificate", "certificate_pem"];
+
+/// One of [`WHOLE`]; none where the certificate is only described.
+pub fn whole(name: &str, certificate: &ClientCertificate) -> Option<String> {
+    if certificate.der.is_empty() {
+        return None;
+    }
+    let base64 = BASE64_STANDARD.encode(&certificate.der);
+    match name {
+        // RFC 8941 section 3.3.5: a byte sequence stands between colons.
+        "certificate" => Some(format!(":{base64}:")),
+        "certificate_pem" => Some(percent_encoded_pem(&base64)),
+        _ => None,
+    }
+}
+
+/// RFC 7468 lines of 64 characters, in which all but letters and digits is escaped, so that it fits into a header.
+fn percent_encoded_pem(base64: &str) -> String {
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for (at, character) in base64.chars().enumerate() {
+        if at > 0 && at % 64 == 0 {
+            text.push('\n');
+        }
+        text.push(character);
+    }
+    text.push_str("\n-----END CERTIFICATE-----\n");
+    let mut escaped = String::with_capacity(text.len() + 64);
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' => escaped.push(char::from(byte)),
+            _ => escaped.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    escaped
+}
 
 /// How `is` of a consumer's identity must be spelled for a fact that is spelled in one way only.
 ///
@@ -42,8 +81,21 @@ fn number(text: &str) -> Option<String> {
 
 /// The claims of a certificate. What it does not say is not there.
 pub fn claims(certificate: &ClientCertificate) -> Value {
-    let ClientCertificate { subject, common_name, issuer, serial, dns, uris, emails, fingerprint, not_after, is_told: _, callers: _ } =
-        certificate;
+    let ClientCertificate {
+        subject,
+        common_name,
+        issuer,
+        serial,
+        dns,
+        uris,
+        emails,
+        fingerprint,
+        not_after,
+        holds_until: _,
+        der: _,
+        is_told: _,
+        callers: _,
+    } = certificate;
     let mut claims = Map::new();
     let mut put = |name: &str, value: Value| {
         claims.insert(name.to_owned(), value);
@@ -125,6 +177,7 @@ pub fn described(claims: &Value) -> Result<ClientCertificate, String> {
         emails: email,
         fingerprint,
         not_after,
+        holds_until: not_after,
         ..ClientCertificate::default()
     })
 }
@@ -172,6 +225,17 @@ mod tests {
         );
         let names: Vec<_> = told.as_object().unwrap().keys().map(String::as_str).collect();
         assert_eq!(names, FACTS);
+    }
+
+    #[test]
+    fn the_certificate_itself_fits_into_a_header_in_two_spellings() {
+        let certificate = ClientCertificate { der: vec![0xfb; 50].into(), ..ClientCertificate::default() };
+        let base64 = "+/v7".repeat(16) + "+/s=";
+        assert_eq!(whole("certificate", &certificate), Some(format!(":{base64}:")));
+        let lines = ["%2B%2Fv7".repeat(16), "%2B%2Fs%3D".to_owned()].join("%0A");
+        let pem = format!("-----BEGIN%20CERTIFICATE-----%0A{lines}%0A-----END%20CERTIFICATE-----%0A");
+        assert_eq!(whole("certificate_pem", &certificate), Some(pem));
+        assert_eq!(whole("certificate", &ClientCertificate::default()), None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use smallvec::SmallVec;
 
-use self::facts::{FACTS, claims, printed};
+use self::facts::{FACTS, WHOLE, claims, printed, whole};
 use super::Stop;
 use super::claims::has_text;
 use super::credential::Found;
@@ -43,7 +43,7 @@ pub static CERTIFICATE_EXPIRED: Kind = Kind {
     code: "certificate-expired",
     status: 401,
     error: "Unauthorized",
-    about: "The client's certificate was in force when the connection began, and has expired since. A client that has a new one connects anew.",
+    about: "The client's certificate, or one of those in its chain, was in force when the connection began, and has expired since. A client that has a new one connects anew.",
 };
 
 pub static CERTIFICATE_UNUSABLE: Kind = Kind {
@@ -61,7 +61,8 @@ pub struct ClientCertificateSettings {
     #[serde(default)]
     pub any_certificate: bool,
     /// Headers set for the upstream, each from `consumer` or a fact of the certificate: `subject`, `common_name`, `issuer`, `serial`,
-    /// `fingerprint` (its SHA-256), `dns`, `uri`, `email`, `not_after`. They are removed from what clients send, on every route.
+    /// `fingerprint` (its SHA-256), `dns`, `uri`, `email`, `not_after`; or from the whole certificate: `certificate` as RFC 9440 has it in
+    /// `Client-Cert` (base64 of its DER between colons), `certificate_pem` as PEM in percent-encoding. They are removed from what clients send, on every route.
     #[serde(default)]
     pub forward: BTreeMap<String, At<String>>,
 }
@@ -74,6 +75,8 @@ pub struct ByCertificate {
     id: u64,
     any: bool,
     forward: Forward,
+    /// Which of [`WHOLE`] it forwards.
+    whole: Vec<&'static str>,
     /// The first that fits.
     bearers: Vec<TokenOf>,
 }
@@ -110,9 +113,10 @@ impl ByCertificate {
         let ClientCertificateSettings { any_certificate, forward } = settings;
         let mut wrong: Vec<_> = forward
             .values()
-            .filter(|from| from.value != "consumer" && !FACTS.contains(&from.as_str()))
-            .map(|from| bad_fact(from, &from.place, &["consumer"]))
+            .filter(|from| from.value != "consumer" && !FACTS.iter().chain(&WHOLE).any(|known| *known == from.value))
+            .map(|from| bad_fact(from, &from.place, &["consumer", WHOLE[0], WHOLE[1]]))
             .collect();
+        let whole = WHOLE.into_iter().filter(|whole| forward.values().any(|from| from.value == *whole)).collect();
         if bearers.is_empty() && !any_certificate {
             let message = format!("nobody can be let in by `{}`: no consumer has an identity of it", name.value);
             wrong.push(Diagnostic::at(&name.place, "never-allowed", message).help(
@@ -128,7 +132,7 @@ impl ByCertificate {
             }
         };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Ok(ByCertificate { name: name.value.as_str().into(), id, any: *any_certificate, forward, bearers })
+        Ok(ByCertificate { name: name.value.as_str().into(), id, any: *any_certificate, forward, whole, bearers })
     }
 
     /// Who has connected; `Missing` where they have shown no certificate.
@@ -136,9 +140,10 @@ impl ByCertificate {
         // What a load balancer tells of was not verified here, and not against whom the listener believes.
         let shown = tls.and_then(|tls| tls.client.as_deref()).filter(|certificate| !certificate.is_told);
         let Some(certificate) = shown else { return Ok(Found::Missing) };
-        let past = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX).saturating_sub(certificate.not_after);
+        let past = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX).saturating_sub(certificate.holds_until);
         if past > 0 {
-            return Err(refuse(&CERTIFICATE_EXPIRED, "The client's certificate has expired.", format!("expired {past} s ago")));
+            let what = if certificate.holds_until < certificate.not_after { "an issuer's certificate in its chain " } else { "" };
+            return Err(refuse(&CERTIFICATE_EXPIRED, "The client's certificate has expired.", format!("{what}expired {past} s ago")));
         }
         if let Some(known) = certificate.callers.find(self.id) {
             return Ok(Found::One(known));
@@ -163,6 +168,11 @@ impl ByCertificate {
         let mut told = claims.clone();
         if let Some(consumer) = &consumer {
             told["consumer"] = (*consumer.name).into();
+        }
+        for name in &self.whole {
+            if let Some(text) = whole(name, certificate) {
+                told[*name] = text.into();
+            }
         }
         let headers = self
             .forward
@@ -358,6 +368,11 @@ mod tests {
         assert_eq!(mesh.end(&first.claims), Some((NOW + 5) * 1_000));
         let late = |seconds: u64| mesh.identify(Some(&tls), (NOW + seconds) * 1_000).map(|_| ()).is_ok();
         assert!(late(5) && !late(6));
+        let now = i64::try_from(NOW).unwrap();
+        let over = ClientCertificate { holds_until: now - 3, not_after: now + 3, ..described(&json!({ "uri": ["a:b"] })).unwrap() };
+        let over = TlsFacts { client: Some(Arc::new(over)), ..TlsFacts::default() };
+        let refused = identify(&mesh, &over).unwrap_err();
+        assert_eq!(refused, ("certificate-expired", "an issuer's certificate in its chain expired 3 s ago".to_owned()));
         for _ in 0..10 {
             identify(&by(true, &[], Vec::new()).unwrap(), &tls).unwrap();
         }

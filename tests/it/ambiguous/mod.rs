@@ -190,9 +190,7 @@ fn every_refusal_of_a_head_has_a_row() {
         })
     };
     let head = sluice::listen::head::KINDS.iter().map(|kind| kind.code);
-    // Over HTTP/1.1 these three are refused as bytes that no target has, before anybody reads it.
-    let early = ["path-fragment", "path-not-ascii", "query-control"];
-    let canonical = sluice::entry::canonical::KINDS.iter().map(|kind| kind.code).filter(|code| !early.contains(code));
+    let canonical = sluice::entry::canonical::KINDS.iter().map(|kind| kind.code);
     // What a provider says of a token that nobody here can read: see `introspection.rs`.
     let token = sluice::policy::jwt::kinds::KINDS.iter().map(|kind| kind.code).filter(|code| *code != "token-inactive");
     let missing: Vec<_> = head.chain(canonical).chain(token).filter(|code| !has(code)).collect();

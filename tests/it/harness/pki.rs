@@ -35,10 +35,16 @@ pub struct TlsClient {
 
 impl Ca {
     pub fn new(name: &str) -> Ca {
+        Ca::until(name, 4096)
+    }
+
+    /// One that expires in the year given, on its first day.
+    pub fn until(name: &str, year: i32) -> Ca {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = date_time_ymd(year, 1, 1);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let (pem, text) = (params.self_signed(&key).unwrap().pem(), key.serialize_pem());
         Ca { issuer: Issuer::new(params, key), pem, key: text }
