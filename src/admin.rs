@@ -1,8 +1,10 @@
-//! What the private listener answers: `/livez`, `/readyz`, `/metrics`, `/status`. A function of the figures and the request line.
+//! What the private listener answers: `/livez`, `/readyz`, `/metrics`, `/status`, and a page at `/`. A function of the figures and the request
+//! line.
 //!
 //! Decides what operators and probes are told; secrets never are. Does not gather the figures and opens no socket: the small
 //! server is in `admin/server.rs`.
 
+pub mod page;
 pub mod server;
 pub mod targets;
 
@@ -12,6 +14,7 @@ use bytes::Bytes;
 use serde::{Serialize, Serializer};
 
 use self::targets::{TargetStatus, UpstreamStatus};
+use crate::clock;
 use crate::reply::problem::{Kind, Problem};
 use crate::reply::render;
 use crate::report::civil::rfc3339;
@@ -27,7 +30,7 @@ pub static ADMIN_PAGE_UNKNOWN: Kind = Kind {
     code: "admin-page-unknown",
     status: 404,
     error: "Not found",
-    about: "The private listener knows `/livez`, `/readyz`, `/metrics` and `/status`.",
+    about: "The private listener knows `/`, `/livez`, `/readyz`, `/metrics` and `/status`.",
 };
 
 pub static ADMIN_REQUEST_MALFORMED: Kind = Kind {
@@ -179,17 +182,20 @@ pub struct Page {
 }
 
 const METHODS: &str = "GET, HEAD";
+/// Shown with [`page::POLICY`].
+const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers a method and a path without its query. The body of an answer to HEAD is made all the same and not sent.
 pub fn answer(figures: &dyn Figures, method: &str, path: &str) -> Page {
-    if !matches!(path, "/livez" | "/readyz" | "/metrics" | "/status") {
+    if !matches!(path, "/" | "/livez" | "/readyz" | "/metrics" | "/status") {
         return Page::problem(&Problem::new(&ADMIN_PAGE_UNKNOWN));
     }
     if !matches!(method, "GET" | "HEAD") {
         return Page { allow: Some(METHODS), ..Page::problem(&Problem::new(&ADMIN_METHOD_REFUSED)) };
     }
     match path {
+        "/" => Page::ok(HTML, page::page(&figures.status(), clock::now().unix_ms)),
         "/readyz" => match figures.readiness() {
             Ok(()) => Page::ok(TEXT, "ready\n"),
             Err(reason) => Page::problem(&Problem::new(&NOT_READY).detail(reason)),
@@ -327,7 +333,7 @@ pub(crate) mod tests {
 
     #[test]
     fn other_paths_and_methods_are_problems() {
-        for path in ["/", "", "/metrics/", "/Metrics", "/debug"] {
+        for path in ["/index.html", "", "/metrics/", "/Metrics", "/debug"] {
             let page = answer(&Fixed(Ok(())), "GET", path);
             assert_eq!((page.status, code(&page)), (404, json!("admin-page-unknown")), "{path}");
         }

@@ -12,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-use super::{ADMIN_REQUEST_MALFORMED, Figures, Page, answer};
+use super::page::POLICY;
+use super::{ADMIN_REQUEST_MALFORMED, Figures, HTML, Page, answer};
 use crate::reply::problem::Problem;
 use crate::report::civil::http_date;
 
@@ -152,10 +153,14 @@ fn response(page: &Page, is_head: bool, may_continue: bool) -> Vec<u8> {
     let date = String::from_utf8_lossy(&date);
     let allow = allow.map(|methods| format!("allow: {methods}\r\n")).unwrap_or_default();
     let close = if may_continue { "" } else { "connection: close\r\n" };
+    let policy = match *content_type == HTML {
+        true => format!("content-security-policy: {}\r\nreferrer-policy: no-referrer\r\n", *POLICY),
+        false => String::new(),
+    };
     let length = body.len();
     let mut out = format!(
         "HTTP/1.1 {status} {reason}\r\ndate: {date}\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\
-         cache-control: no-store\r\nx-content-type-options: nosniff\r\n{allow}{close}\r\n"
+         cache-control: no-store\r\nx-content-type-options: nosniff\r\n{policy}{allow}{close}\r\n"
     )
     .into_bytes();
     if !is_head {

@@ -1,16 +1,17 @@
 //! What is doubtful about a configuration that is right: it is accepted, and somebody should look.
 //!
-//! Decides how long before its end a certificate is worth a warning, that a revocation list is once it is over, that a route is whose
-//! demands no consumer meets, and that retries without a budget multiply an outage.
+//! Decides how long before its end a certificate is worth a warning, that a revocation list is once it is over, that several targets are of
+//! which nobody finds out who works, that a route is whose demands no consumer meets, and that retries without a budget multiply an outage.
 
 use super::plan::{Gateway, Route};
+use crate::relay::upstream::Upstream;
 
 /// Days before a certificate expires from which on it is told.
 const DAYS: i64 = 30;
 
 /// One sentence each.
 pub fn warnings(gateway: &Gateway, unix_ms: u64) -> Vec<String> {
-    let mut all = Vec::new();
+    let mut all = unwatched(gateway);
     for listener in &gateway.listeners {
         for certificate in listener.settings.tls.iter().flat_map(|tls| tls.certificates()) {
             let who = format!("certificate `{}` of listener `{}`", certificate.name, listener.name);
@@ -38,6 +39,22 @@ pub fn warnings(gateway: &Gateway, unix_ms: u64) -> Vec<String> {
         all.extend(never_allowed(gateway, route));
     }
     all
+}
+
+/// Upstreams with several targets, one of which may be gone without anybody noticing.
+fn unwatched(gateway: &Gateway) -> Vec<String> {
+    let is_unwatched = |upstream: &Upstream| {
+        let by_circuit = upstream.circuit_breaker.as_ref().is_some_and(|rules| rules.is_of_target());
+        upstream.targets.len() > 1 && upstream.health.is_none() && upstream.outlier_detection.is_none() && !by_circuit
+    };
+    let all = gateway.upstreams.iter().map(|plan| &*plan.pool.upstream).filter(|upstream| is_unwatched(upstream));
+    let told = |upstream: &Upstream| {
+        let (name, count) = (&upstream.name, upstream.targets.len());
+        format!(
+            "upstream `{name}` has {count} targets and neither `health` nor `outlier_detection`: one that is gone keeps its share of the requests"
+        )
+    };
+    all.map(told).collect()
 }
 
 /// A route that takes keys only, and demands a scope that no consumer has. No mistake: the consumer may come with the next reload.

@@ -7,18 +7,33 @@ use pingora_proxy::Session;
 
 use super::Ctx;
 use crate::clock;
-use crate::relay::admit::{Admission, admit as ask, overloaded, pass};
+use crate::relay::admit::{Admission, admit, overloaded, pass};
 use crate::reply::problem::Problem;
 
-/// None: the request may go on.
+/// What stands in the way: none, and the request may go on.
+pub fn ask(ctx: &mut Ctx) -> Option<Admission> {
+    let (_, relay) = ctx.relay()?;
+    if !relay.upstream.pool.admits {
+        return None;
+    }
+    match admit(&relay.upstream.pool, clock::mono()) {
+        Admission::In(pass) => {
+            ctx.attempts.pass = Some(pass);
+            None
+        }
+        later @ (Admission::Wait(..) | Admission::Refused(_)) => Some(later),
+    }
+}
+
+/// Waits for its turn. None: the request may go on.
 ///
 /// # Errors
 /// The client has gone.
-pub async fn admit(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Box<Problem>>> {
+pub async fn wait(session: &mut Session, ctx: &mut Ctx, admission: Admission) -> Result<Option<Box<Problem>>> {
     let Some((_, relay)) = ctx.relay() else { return Ok(None) };
     let pool = relay.upstream.pool.clone();
     let began = clock::mono();
-    let admission = match ask(&pool, began) {
+    let admission = match admission {
         Admission::Wait(waiting, most) => {
             let turn = tokio::time::timeout(most, waiting);
             let turn = match session.is_body_done() {

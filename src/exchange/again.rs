@@ -165,11 +165,16 @@ pub fn has_to_rest(ctx: &Ctx) -> bool {
 /// # Errors
 /// The client has gone, or the time that the request may take is over.
 pub async fn rest(session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-    let rest = std::mem::take(&mut ctx.attempts.rest);
+    let began = clock::mono();
+    let alarm = tokio::time::sleep_until(clock::instant(began.saturating_add(std::mem::take(&mut ctx.attempts.rest))));
+    let end = until(session, alarm).await;
     // No time of the gateway's own, nor of an upstream.
-    ctx.facts.delay = ctx.facts.delay.saturating_add(rest);
-    let until = clock::mono().saturating_add(rest);
-    let alarm = tokio::time::sleep_until(clock::instant(until));
+    ctx.facts.delay = ctx.facts.delay.saturating_add(clock::mono().saturating_sub(began));
+    end
+}
+
+/// Until the alarm rings, or the client is heard.
+async fn until(session: &mut Session, alarm: tokio::time::Sleep) -> Result<()> {
     if !session.is_body_done() {
         // What is read would be missing from its body.
         alarm.await;

@@ -131,8 +131,9 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
                 Box::pin(write::refuse(session, ctx, &Problem::new(&UPGRADE_UNSUPPORTED))).await?;
                 return Ok(true);
             }
-            if ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.admits)
-                && let Some(problem) = Box::pin(admit::admit(session, ctx)).await?
+            // Boxed where it is not let in at once.
+            if let Some(later) = admit::ask(ctx)
+                && let Some(problem) = Box::pin(admit::wait(session, ctx, later)).await?
             {
                 Box::pin(write::refuse(session, ctx, &problem)).await?;
                 return Ok(true);

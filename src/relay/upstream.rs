@@ -159,7 +159,8 @@ impl Upstream {
         };
         let proxy_protocol = proxy_protocol.as_ref().map(|version| version.value);
         let reuse = Reuse::compile(pool.as_ref(), proxy_protocol.is_some(), &mut wrong);
-        let health = health.as_ref().map(|settings| Health::compile(settings, &mut wrong));
+        let has_sockets = members.iter().any(|member| member.address.socket().is_some());
+        let health = health.as_ref().map(|settings| Health::compile(settings, has_sockets, &mut wrong));
         let told_in = told_in(timeouts.as_ref(), &mut wrong);
         let outliers = outlier_detection.as_ref().map(|settings| OutlierDetection::compile(settings, &mut wrong));
         let circuit_breaker = circuit_breaker.as_ref().map(|settings| CircuitBreaker::compile(settings, &mut wrong));
@@ -310,7 +311,7 @@ pub(crate) mod tests {
         assert_eq!((connect.as_secs(), response.as_secs(), idle.as_secs()), (1, 15, 60));
 
         let mut written = settings(&[("127.0.0.1:80", 1)]);
-        written.health = Some(HealthSettings { path: None, every: None, timeout: None, unhealthy_after: None, healthy_after: None });
+        written.health = Some(HealthSettings::default());
         let health = Upstream::compile("orders", &written).unwrap().health.unwrap();
         assert_eq!(health.check, Check::Connect);
         assert_eq!((health.every.as_secs(), health.timeout.as_secs()), (5, 1));
@@ -328,7 +329,7 @@ pub(crate) mod tests {
             every: Some(at(Period::seconds(1))),
             timeout: Some(at(Period::seconds(2))),
             unhealthy_after: Some(at(0)),
-            healthy_after: None,
+            ..HealthSettings::default()
         });
         let expected = ["duplicate-target", "bad-target", "bad-path", "out-of-range", "out-of-range", "out-of-range", "out-of-range"];
         assert_eq!(codes(Upstream::compile("orders", &written)), expected);

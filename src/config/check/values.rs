@@ -253,6 +253,7 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
     }
     if let Some(health) = health {
         some_time(&health.every, errors);
+        some_time(&health.every_when_out, errors);
         some_time(&health.timeout, errors);
         range(&health.unhealthy_after, 1..=u16::MAX, errors);
         range(&health.healthy_after, 1..=u16::MAX, errors);

@@ -182,10 +182,10 @@ fn too_much(rules: &CircuitBreaker, sum: Sum) -> Option<String> {
     let share = |part: u32| u64::from(part) * 100 / u64::from(all);
     let is_over = |part: u32, most: Percent| u64::from(part) * 10_000 >= u64::from(most.0) * u64::from(all);
     if is_over(failed, rules.failures) {
-        return Some(format!("{} % of {all} requests in {:?} failed", share(failed), rules.window));
+        return Some(format!("{}% of {all} requests in {:?} failed", share(failed), rules.window));
     }
     let (after, most) = rules.slow?;
-    is_over(slow, most).then(|| format!("{} % of {all} requests in {:?} took more than {after:?}", share(slow), rules.window))
+    is_over(slow, most).then(|| format!("{}% of {all} requests in {:?} took more than {after:?}", share(slow), rules.window))
 }
 
 pub(super) fn nanos(time: std::time::Duration) -> u64 {
@@ -219,7 +219,7 @@ mod tests {
             assert_eq!(circuit.note(&rules, false, false, false, n), None);
         }
         assert_eq!(circuit.note(&rules, false, false, false, 9), None);
-        assert_eq!(circuit.note(&rules, true, false, false, S), Some(Turn::Opened("50 % of 10 requests in 10s failed".to_owned())));
+        assert_eq!(circuit.note(&rules, true, false, false, S), Some(Turn::Opened("50% of 10 requests in 10s failed".to_owned())));
         assert_eq!((circuit.phase(), circuit.until()), (Phase::Open, 6 * S));
         assert_eq!(circuit.note(&rules, true, false, false, S), None, "told once");
     }
@@ -231,7 +231,7 @@ mod tests {
         (0..7).for_each(|_| assert_eq!(circuit.note(&rules, false, true, false, 0), None));
         assert_eq!(
             circuit.note(&rules, false, true, false, 0),
-            Some(Turn::Opened("80 % of 10 requests in 10s took more than 1s".to_owned()))
+            Some(Turn::Opened("80% of 10 requests in 10s took more than 1s".to_owned()))
         );
     }
 

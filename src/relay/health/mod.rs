@@ -2,6 +2,8 @@
 //!
 //! Does not decide which target a request gets: see `balance.rs`. Requests themselves are not judged here.
 
+mod expect;
+mod grpc;
 mod probe;
 pub mod settings;
 mod tracker;
@@ -20,6 +22,7 @@ use super::discovery::{self, Resolver};
 use super::endpoint::Endpoint;
 use super::finding::follow::follow;
 use super::pool::Pool;
+use super::standing::Cause;
 use super::target::Target;
 use super::upstream::Upstream;
 use crate::clock;
@@ -95,10 +98,15 @@ async fn keep_checked(pool: Arc<Pool>, target: Arc<Target>, health: Health) {
         renewed.as_mut().enable();
         check_all(&pool, &target, &health).await;
         tokio::select! {
-            () = sleep(jittered(health.every, fastrand::u64(..))) => {}
+            () = sleep(jittered(if is_out(&target) { health.every_when_out } else { health.every }, fastrand::u64(..))) => {}
             () = renewed => {}
         }
     }
+}
+
+/// Whether checks have taken out any address of it.
+fn is_out(target: &Target) -> bool {
+    target.endpoints().iter().any(|endpoint| endpoint.standing.is_out_by(Cause::Check))
 }
 
 async fn check_all(pool: &Arc<Pool>, target: &Arc<Target>, health: &Health) {
@@ -118,7 +126,7 @@ async fn check_all(pool: &Arc<Pool>, target: &Arc<Target>, health: &Health) {
 
 /// Whether the address has turned.
 async fn check_one(upstream: &Upstream, target: &Target, endpoint: &Endpoint, health: &Health) -> bool {
-    let checked = timeout(health.timeout, probe(upstream, target, endpoint.addr, &health.check)).await;
+    let checked = timeout(health.timeout, probe(upstream, target, endpoint.addr, health)).await;
     let verdict = checked.unwrap_or_else(|_| Err(format!("timed out after {:?}", health.timeout)));
     let reason = verdict.as_ref().err().cloned();
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);
@@ -165,9 +173,7 @@ mod tests {
         written.health = Some(HealthSettings {
             path: Some(at("/healthz".to_owned())),
             every: Some(at(Period(Duration::from_millis(100)))),
-            timeout: None,
-            unhealthy_after: None,
-            healthy_after: None,
+            ..HealthSettings::default()
         });
         let pool = Pools::default().adopt(&Arc::new(Upstream::compile("orders", &written).unwrap()));
         let target = pool.targets()[0].clone();

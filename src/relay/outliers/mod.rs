@@ -158,7 +158,7 @@ fn failing(rule: SuccessRate, stretches: &[Stretch]) -> Vec<(usize, String)> {
     let Some(median) = median(&compared) else { return Vec::new() };
     let is_odd = |rate: u64| rate + u64::from(rule.points) * 100 < median;
     let told = |(at, rate): (usize, u64)| {
-        (at, format!("{} % of {} requests went well, {} % at the others", rate / 100, stretches[at].all, median / 100))
+        (at, format!("{}% of {} requests went well, {}% at the others", rate / 100, stretches[at].all, median / 100))
     };
     compared.into_iter().filter(|(_, rate)| is_odd(*rate)).map(told).collect()
 }
@@ -285,7 +285,7 @@ mod tests {
         let good = stretch(100, 1, 20);
         let why = |stretches: &[Stretch]| odd_ones(&rules(), stretches);
         assert_eq!(why(&[good, good, good]), []);
-        assert_eq!(why(&[good, stretch(100, 40, 20), good]), [(1, "60 % of 100 requests went well, 99 % at the others".to_owned())]);
+        assert_eq!(why(&[good, stretch(100, 40, 20), good]), [(1, "60% of 100 requests went well, 99% at the others".to_owned())]);
         assert_eq!(why(&[good, good, stretch(100, 0, 400)]), [(2, "answers take 400ms on average, 20ms at the others".to_owned())]);
         assert_eq!(why(&[good, stretch(100, 40, 20)]), [], "of two, nobody knows who is odd");
         assert_eq!(why(&[good, good, stretch(9, 9, 900)]), [], "too few requests to tell");
