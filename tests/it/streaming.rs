@@ -389,7 +389,7 @@ routes: { r: { match: { path: /** }, auth: public, upstream: u } }",
     let gateway = gateway.var("u", upstream.address()).start();
     let mut client = gateway.client();
     client.send("GET /half HTTP/1.1\r\nHost: a\r\n\r\n");
-    upstream.wait_for_requests(1);
+    eventually("the upstream is asked", || (upstream.open_connections() == 1).then_some(()));
     client.finish_sending();
     let line = gateway.log_line_where(|line| line["path"] == "/half");
     assert_eq!((line["status"].as_u64(), line["code"].as_str()), (Some(499), Some("client-gone")));
