@@ -155,14 +155,14 @@ pub struct KeySetStatus {
     pub failures: u32,
 }
 
-/// A file of lines that is read again whenever it changes.
+/// A list that is read again whenever it changes: lines of a file, or a key of the store.
 #[derive(Debug, Serialize)]
 pub struct ListStatus {
-    pub file: String,
+    pub from: String,
     pub entries: usize,
-    /// When what is in use was read.
-    pub read: Moment,
-    pub age_s: u64,
+    /// When what is in use was read, or was last found to be the same.
+    pub read: Option<Moment>,
+    pub age_s: Option<u64>,
     /// `ok`, or why what stands in the file now is not in use.
     pub last_result: String,
 }
@@ -282,6 +282,7 @@ pub(crate) mod tests {
             requests,
             errors: [("connect_failed", 3)].into(),
             latency: Default::default(),
+            share: None,
             addresses: Vec::new(),
         }
     }

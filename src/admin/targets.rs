@@ -46,9 +46,22 @@ pub struct TargetStatus {
     pub errors: BTreeMap<&'static str, u64>,
     /// To the head of an answer, in the last half minute.
     pub latency: LatencyStatus,
+    /// What it is chosen by; none where no configuration has it any more.
+    #[serde(flatten)]
+    pub share: Option<ShareStatus>,
     /// Where it has several addresses, or something speaks against its one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<AddressStatus>,
+}
+
+/// What a target is chosen by.
+#[derive(Debug, Serialize)]
+pub struct ShareStatus {
+    /// At this moment: less than was written while it starts slowly.
+    pub weight: f64,
+    pub priority: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
 }
 
 #[derive(Debug, Default, Serialize)]
@@ -111,6 +124,7 @@ impl From<TargetReport> for TargetStatus {
             requests: report.chosen,
             errors: report.errors.into_iter().collect(),
             latency: LatencyStatus { answers: report.recent.answers, p50_ms: report.recent.p50.map(ms), p99_ms: report.recent.p99.map(ms) },
+            share: None,
             addresses: if shown { report.endpoints.into_iter().map(AddressStatus::from).collect() } else { Vec::new() },
         }
     }

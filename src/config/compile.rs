@@ -285,7 +285,7 @@ fn fingerprint(document: &Document) -> String {
 
 fn server(settings: Option<&ServerSettings>, wrong: &mut Wrong) -> Server {
     let absent = ServerSettings::default();
-    let ServerSettings { threads, pool, drain, settle, state, watch, limits_memory, limits_store, tokens_memory } =
+    let ServerSettings { threads, pool, drain, settle, state, watch, limits_memory, limits_store, tokens_memory, zone: _ } =
         settings.unwrap_or(&absent);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Server {
@@ -303,8 +303,10 @@ fn server(settings: Option<&ServerSettings>, wrong: &mut Wrong) -> Server {
 
 fn upstreams<'d>(document: &'d Document, state: &State, wrong: &mut Wrong) -> HashMap<&'d str, Arc<UpstreamPlan>> {
     let mut all = HashMap::new();
+    let zone: Option<Arc<str>> = document.server.as_ref().and_then(|server| server.zone.as_ref()).map(|zone| zone.value.as_str().into());
     for (name, settings) in &document.upstreams {
-        if let Some(upstream) = wrong.keep(Upstream::compile(name, settings)) {
+        if let Some(mut upstream) = wrong.keep(Upstream::compile(name, settings)) {
+            upstream.zone = zone.clone();
             let pool = state.pools.adopt(&Arc::new(upstream));
             let plan = UpstreamPlan { name: name.as_str().into(), pool, series: state.metrics.upstream(name) };
             all.insert(name.as_str(), Arc::new(plan));

@@ -82,6 +82,8 @@ pub struct ServerSettings {
     pub watch: bool,
     /// Over which limits with `shared: true` are counted together with other gateways.
     pub limits_store: Option<At<StoreSettings>>,
+    /// Where this gateway is: targets in the same `zone` are preferred.
+    pub zone: Option<At<String>>,
     /// Memory for the buckets of all limits together. Default 64MiB, which is about two million callers.
     pub limits_memory: Option<At<Size>>,
     /// Memory for remembered tokens. Default 16MiB.

@@ -98,7 +98,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("translate", "upstream"),
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
-    ("redis", "file"),
     ("breaker", "targets"),
     ("tracing", "listeners"),
     ("audit", "listeners"),

@@ -14,11 +14,12 @@ use pingora_proxy::Session;
 use smallvec::SmallVec;
 
 use super::time::{bounded_by, idle, patience, tell_time};
-use super::told::{https, on_behalf};
+use super::told::on_behalf;
 use super::{Ctx, again, call, is_websocket, stuck};
 use crate::clock;
 use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
+use crate::relay::balance::sticky::Stuck;
 use crate::relay::balance::{NO_HEALTHY_TARGET, Wanted, choose as choose_target};
 use crate::relay::connect::Link;
 use crate::relay::framing::make_plain;
@@ -29,7 +30,7 @@ use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
 use crate::relay::receive::make_answer;
 use crate::relay::retries::verdict::{Failed, GivenUp};
-use crate::relay::send::make_head;
+use crate::relay::send::{make_head, say_https};
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
 use crate::relay::upstream::Balance;
@@ -45,6 +46,8 @@ pub struct Attempts {
     pub(super) tried: SmallVec<[Spot; 4]>,
     /// What tells it apart from other requests, where the upstream goes by that.
     key: Option<u64>,
+    /// The target that the client had, as its cookie says.
+    stuck: Option<Stuck>,
     /// The next attempt opens a connection of its own.
     pub(super) is_fresh: bool,
     pub(super) is_reused: bool,
@@ -101,7 +104,9 @@ impl Attempts {
 pub fn choose(session: &Session, ctx: &mut Ctx) -> bool {
     let Some((route, relay)) = ctx.relay() else { return false };
     let key = relay.hash.key(route, &session.req_header().headers, &ctx.facts).map(|(key, _)| key);
+    let stuck = relay.upstream.pool.upstream.sticky.as_ref().and_then(|sticky| sticky.read(&session.req_header().headers));
     ctx.attempts.key = key;
+    ctx.attempts.stuck = stuck;
     ctx.attempts.chosen = another(ctx);
     ctx.attempts.chosen.is_some()
 }
@@ -125,7 +130,7 @@ pub(super) fn report(ctx: &Ctx, outcome: Outcome, now: u64) {
 /// A target at which this request has not failed yet.
 pub(super) fn another(ctx: &Ctx) -> Option<Chosen> {
     let (_, relay) = ctx.relay()?;
-    let wanted = Wanted { tried: &ctx.attempts.tried, key: ctx.attempts.key, now: ctx.facts.now.mono };
+    let wanted = Wanted { tried: &ctx.attempts.tried, key: ctx.attempts.key, stuck: ctx.attempts.stuck, now: ctx.facts.now.mono };
     choose_target(&relay.upstream.pool, wanted, || fastrand::u64(..))
 }
 
@@ -201,7 +206,7 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     let rewritten = (sent != ctx.facts.target.path_and_query() && relay.head.rewrite.is_some()).then(|| sent.into());
     ctx.attempts.rewritten = rewritten;
     // A retry sees the body from its beginning.
-    ctx.body = route_body(ctx);
+    ctx.body = ctx.route().and_then(|route| route.policies.body).map(|limit| limit.count());
     if ctx.attempts.is_h2
         && session.req_header().version == http::Version::HTTP_2
         && session.req_header().headers.get(header::TE).is_some_and(|te| te == "trailers")
@@ -214,7 +219,7 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         head.insert_header(header::HOST, &target.host_header)?;
     }
     if ctx.attempts.is_h2 && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.tls.is_some()) {
-        https(head)?;
+        say_https(head)?;
     }
     if ctx.attempts.is_h2
         && session.is_body_empty()
@@ -225,10 +230,6 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         conn.deadline.await_head(now, patience(ctx, relay, now));
     }
     Ok(())
-}
-
-fn route_body(ctx: &Ctx) -> Option<crate::policy::validate::BodyCount> {
-    ctx.route().and_then(|route| route.policies.body).map(|limit| limit.count())
 }
 
 /// A piece of the request's body is on its way.
@@ -312,6 +313,9 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     }
     if head.status.is_informational() && status != 101 {
         return Ok(());
+    }
+    if let Some(sticky) = &relay.upstream.pool.upstream.sticky {
+        sticky.keep(target, ctx.attempts.stuck, ctx.facts.scheme, head);
     }
     relay.upstream.series.answered(status);
     let now = clock::mono();

@@ -1,10 +1,7 @@
-//! What a target is told beside the request as it came: whom it is from, and over which scheme. Decides nothing.
+//! What a target is told beside the request as it came: whom it is from. Decides nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use http::header;
-use pingora_core::{Error, ErrorType, Result};
-use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use crate::listen::address::LOCAL;
@@ -23,14 +20,4 @@ pub(super) fn on_behalf(session: &Session, conn: Option<&ConnInfo>, client: IpAd
     // Behind a proxy that is trusted the address is that of its client, whose port nobody says.
     let port = if client == peer.ip() { peer.port() } else { 0 };
     Some(OnBehalf { client: SocketAddr::new(client, port), here: SocketAddr::new(here.ip().to_canonical(), here.port()) })
-}
-
-/// Says the scheme of a request of HTTP/2 over TLS, which Pingora does not know of: as a URI, which it leaves as it is.
-pub(super) fn https(head: &mut RequestHeader) -> Result<()> {
-    let host = head.remove_header(&header::HOST);
-    let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
-    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let uri = http::Uri::builder().scheme("https").authority(host).path_and_query(path).build();
-    head.set_uri(uri.map_err(|why| Error::because(ErrorType::InvalidHTTPHeader, "a host that no URI can have", why))?);
-    Ok(())
 }

@@ -92,6 +92,13 @@ pub enum Carrier {
     Parameter(Box<str>),
 }
 
+pub static CONSUMERS_UNAVAILABLE: Kind = Kind {
+    code: "consumers-unavailable",
+    status: 503,
+    error: "Service unavailable",
+    about: "Whose the key is is not known: it is not in the configuration, and the list of `consumers_from.redis` has not been read since the start. See `lists` in `/status`, and the log.",
+};
+
 /// The SHA-256 of a key.
 pub type KeyHash = [u8; 32];
 
@@ -258,8 +265,15 @@ impl ApiKey {
         });
         match found {
             Some(identity) => self.in_force(identity, now),
+            None if self.listed.as_ref().is_some_and(|listed| listed.is_unread()) => Err(self.unavailable().into()),
             None => Err(self.refuse(&KEY_UNKNOWN, "The key is unknown.", format!("no consumer has key {}", key_id(&hash)))),
         }
+    }
+
+    fn unavailable(&self) -> Problem {
+        let listed = self.listed.as_ref();
+        let why = listed.map(|listed| format!("{} {}", listed.origin(), listed.shown().trouble.as_deref().unwrap_or("not read yet")));
+        Problem::new(&CONSUMERS_UNAVAILABLE).detail("The key cannot be looked up now.").reason(why.unwrap_or_default())
     }
 
     fn in_force(&self, identity: Arc<Identity>, now: u64) -> Result<Arc<Identity>, Stop> {

@@ -15,7 +15,7 @@ use super::forward::{Forward, IdentityHeaders};
 use super::introspection::Introspection;
 use super::jwt::published::Published;
 use super::jwt::{Jwt, Who};
-use super::known::{Known, bad_list};
+use super::known::{Known, bad_list, list_place};
 use super::list_file::Follow;
 use super::principal::Consumer;
 use super::revocation::{self, RevocationSettings, Revocations};
@@ -77,9 +77,22 @@ pub fn compile(sections: &Sections<'_>, tokens_memory: u64, earlier: Option<&Aut
     let listed = consumers_from.and_then(|from| known.listed(from, sections, earlier, &mut wrong));
     let revocations = revocation.and_then(|revocation| {
         let names = authenticators.iter().map(|(name, _)| name.value.clone()).collect();
-        let file = &revocation.value.file;
-        let opened = Revocations::open(&file.place, file, revocation::Around(names));
-        opened.map(Arc::new).map_err(|why| wrong.push(bad_list(file, &why))).ok()
+        let around = revocation::Around(names);
+        let known = earlier.and_then(|earlier| earlier.revocations());
+        match (&revocation.value.file, &revocation.value.redis) {
+            (Some(file), None) => {
+                let opened = Revocations::open(&file.place, file, around);
+                opened.map(Arc::new).map_err(|why| wrong.push(bad_list(file, &why))).ok()
+            }
+            (None, Some(key)) => {
+                let same = known.filter(|known| known.is_at_key(key) && known.around().0 == around.0);
+                Some(same.cloned().unwrap_or_else(|| Arc::new(Revocations::of_store(key, around, known.map(|known| &**known)))))
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                wrong.push(list_place(&revocation.place));
+                None
+            }
+        }
     });
     let token_authenticators =
         authenticators.iter().filter(|(_, settings)| settings.jwt.is_some() || settings.introspection.is_some()).count() as u64;

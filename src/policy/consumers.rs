@@ -23,8 +23,11 @@ use crate::config::types::{At, Moment};
 pub struct ConsumersFromSettings {
     /// A file of JSON Lines, each a consumer: `{"consumer": "acme", "keys": [{"sha256": "...", "expires": "2027-01-31"}], "plan": "gold",
     /// "scopes": ["a"], "tags": {"version": "v2"}}`. Read at the start, where a mistake is one of the configuration, and again
-    /// whenever it changes, where a mistake leaves in use what was read last.
-    pub file: At<String>,
+    /// whenever it changes, where a mistake leaves in use what was read last. Or `redis`.
+    pub file: Option<At<String>>,
+    /// The key of a hash in `server.limits_store` whose fields are names of consumers, and whose values the rest of such lines. Followed by
+    /// what is published on the channel of the same name.
+    pub redis: Option<At<String>>,
 }
 
 /// A key and whose it is.
@@ -158,6 +161,7 @@ fn is_name(text: &str) -> bool {
 }
 
 impl Lines for Listed {
+    const BY_NAME: bool = true;
     type Around = Around;
 
     fn begin(_: &Around) -> Self {
@@ -170,6 +174,7 @@ impl Lines for Listed {
             return Err("`keys` is empty: nobody could be this consumer".to_owned());
         }
         let consumer = self.consumer(around, &line)?;
+        let mut own = Vec::with_capacity(line.keys.len());
         for LineKey { sha256, expires } in &line.keys {
             let hash = parse_hash(sha256).filter(|hash| *hash != hash_key(b""));
             let hash = hash.ok_or("`sha256` is not that of a key: expected 64 hex digits, as `sluice key hash` prints them")?;
@@ -182,8 +187,10 @@ impl Lines for Listed {
                     Some(Moment::parse(text).ok_or("`expires` is not a moment such as `2027-01-31` or `2027-01-31T12:00:00Z`")?.0)
                 }
             };
-            self.reading.entries.push((hash, Owned { consumer: consumer.clone(), expires }));
+            own.push((hash, Owned { consumer: consumer.clone(), expires }));
         }
+        // All of its keys, or none.
+        self.reading.entries.append(&mut own);
         Ok(())
     }
 

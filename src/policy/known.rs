@@ -100,7 +100,7 @@ impl<'a> Known<'a> {
         earlier: Option<&Authenticators>,
         wrong: &mut Vec<Diagnostic>,
     ) -> Option<Arc<ListedConsumers>> {
-        let ConsumersFromSettings { file } = &from.value;
+        let ConsumersFromSettings { file, redis } = &from.value;
         let around = consumers::Around {
             plans: sections.plans.to_vec(),
             book: sections.book.clone(),
@@ -108,6 +108,18 @@ impl<'a> Known<'a> {
             keys: self.keys.iter().map(|(hash, _)| *hash).collect(),
         };
         let known = earlier.and_then(|earlier| earlier.listed());
+        let file = match (file, redis) {
+            (Some(file), None) => file,
+            (None, Some(key)) => {
+                let same = known.filter(|known| known.is_at_key(key) && known.around().is_like(&around));
+                let new = || Arc::new(ListedConsumers::of_store(key, around, known.map(|known| &**known)));
+                return Some(same.cloned().unwrap_or_else(new));
+            }
+            (Some(_), Some(_)) | (None, None) => {
+                wrong.push(list_place(&from.place));
+                return None;
+            }
+        };
         if let Some(known) = known
             && known.is_of(&file.place, file)
             && !known.has_changed()
@@ -198,6 +210,10 @@ fn has_certificates(identities: &[ConsumerIdentitySettings], authenticators: &Na
         let found = authenticators.iter().find(|(name, _)| name.value == identity.authenticator.value);
         found.is_some_and(|(_, settings)| settings.client_certificate.is_some())
     })
+}
+
+pub fn list_place(place: &crate::config::diagnostic::Place) -> Diagnostic {
+    Diagnostic::at(place, "list-place", "a list is in a file or in the store: expected `file` or `redis`")
 }
 
 pub fn bad_list(file: &At<String>, why: &str) -> Diagnostic {

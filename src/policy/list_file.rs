@@ -1,8 +1,9 @@
-//! A file of lines that the operator or a program of theirs changes while the gateway runs, such as keys or revocations: read at the
-//! start, and again whenever it changes, without a reload.
+//! A list that the operator or a program of theirs changes while the gateway runs, such as keys or revocations: lines of a file, or entries
+//! in the store that gateways share. Read again whenever it changes, without a reload.
 //!
-//! Decides that a file which cannot be used at the start is a mistake, and later changes nothing: what was read last stays in use.
-//! When to look is decided in `server/lists.rs`; what a line means where the list is.
+//! Decides that a file which cannot be used at the start is a mistake, and that later, and of the store, what was read last stays in use.
+//! A list of the store that was never read is known to nobody: who asks it is told so. When to look is decided in `server/lists.rs` and
+//! `server/store_lists.rs`; what a line means where the list is.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -19,11 +20,18 @@ use crate::config::interpolate::why;
 
 /// More than a million keys take; a larger file is refused.
 const LARGEST: u64 = 512 << 20;
+/// The same of a list in the store, which is kept as it is said, too.
+pub const LARGEST_OF_STORE: usize = 128 << 20;
+/// In what is told of entries that are left out.
+const UNUSABLE: &str = "cannot be used";
 /// Bytes of one line.
 const LONGEST_LINE: usize = 64 << 10;
 
 /// How a list is made of lines.
 pub trait Lines: Sized {
+    /// In the store it is a hash, each of whose fields is the name of what its value says, instead of a set.
+    const BY_NAME: bool = false;
+
     /// What is known beside the file, such as the names of plans.
     type Around;
 
@@ -45,14 +53,24 @@ pub trait Lines: Sized {
     fn entries(&self) -> usize;
 }
 
+/// Where a list is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    File(PathBuf),
+    /// A key of the store.
+    Key(String),
+}
+
 /// The list as it was read last.
 pub struct ListFile<T: Lines> {
-    path: PathBuf,
+    origin: Origin,
     around: T::Around,
     held: ArcSwap<Held<T>>,
     /// How the file looked when it was last read or tried.
     look: Mutex<Option<Look>>,
     trouble: Mutex<Option<String>>,
+    /// What the store said last, for who reads it with other plans or tags, and when, in milliseconds since 1970.
+    said: Mutex<(Arc<Vec<String>>, u64)>,
     pub counts: Counts,
 }
 
@@ -61,7 +79,7 @@ pub struct Held<T> {
     pub list: T,
     /// When, in milliseconds since 1970.
     pub read: u64,
-    /// Another number for each content, never 0.
+    /// Another number for each content; 0 only of one that was never read.
     pub generation: u64,
 }
 
@@ -70,6 +88,9 @@ pub struct Held<T> {
 pub struct Counts {
     pub read: AtomicU64,
     pub failed: AtomicU64,
+    /// Of the store: from a publication to its effect, as last seen, in microseconds, and entries that cannot be used.
+    pub lag: AtomicU64,
+    pub unusable: AtomicU64,
 }
 
 /// What is shown of it.
@@ -92,17 +113,50 @@ impl<T: Lines> ListFile<T> {
         let path = place.source.path.parent().unwrap_or(Path::new("")).join(path);
         let look = Look::at(&path);
         let list = read(&path, &around)?;
-        let held = ArcSwap::from_pointee(Held::now(list));
-        Ok(ListFile { path, around, held, look: Mutex::new(look), trouble: Mutex::default(), counts: Counts::default() })
+        Ok(ListFile { look: Mutex::new(look), ..ListFile::new(Origin::File(path), around, Held::now(list)) })
+    }
+
+    /// One in the store. What an `earlier` configuration has read of it is in use at once.
+    pub fn of_store(key: &str, around: T::Around, earlier: Option<&Self>) -> Self {
+        let unread = Held { list: T::begin(&around), read: 0, generation: 0 };
+        let list = ListFile::new(Origin::Key(key.to_owned()), around, unread);
+        if let Some(earlier) = earlier.filter(|earlier| earlier.origin == list.origin && !earlier.is_unread()) {
+            let (said, at) = earlier.said.lock().clone();
+            list.use_lines(said, at);
+        }
+        list
+    }
+
+    fn new(origin: Origin, around: T::Around, held: Held<T>) -> Self {
+        let held = ArcSwap::from_pointee(held);
+        ListFile {
+            origin,
+            around,
+            held,
+            look: Mutex::default(),
+            trouble: Mutex::default(),
+            said: Mutex::default(),
+            counts: Counts::default(),
+        }
     }
 
     /// Whether it is what a configuration names at `place`.
     pub fn is_of(&self, place: &Place, path: &str) -> bool {
-        self.path == place.source.path.parent().unwrap_or(Path::new("")).join(path)
+        self.origin == Origin::File(place.source.path.parent().unwrap_or(Path::new("")).join(path))
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn is_at_key(&self, key: &str) -> bool {
+        matches!(&self.origin, Origin::Key(own) if own == key)
+    }
+
+    /// Where it is.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Whether nobody knows what it says: the store has not answered since the start.
+    pub fn is_unread(&self) -> bool {
+        self.held.load().generation == 0
     }
 
     pub fn around(&self) -> &T::Around {
@@ -115,40 +169,96 @@ impl<T: Lines> ListFile<T> {
 
     /// Whether the file looks otherwise than when it was last read or tried.
     pub fn has_changed(&self) -> bool {
-        Look::at(&self.path) != *self.look.lock()
+        match &self.origin {
+            Origin::File(path) => Look::at(path) != *self.look.lock(),
+            Origin::Key(_) => false,
+        }
     }
 
     /// Reads it again. What cannot be used changes nothing. One line in the log at each turn. Takes as long as reading takes.
     pub fn read_again(&self) {
-        let look = Look::at(&self.path);
-        let name = self.path.display();
-        match read::<T>(&self.path, &self.around) {
-            Ok(list) => {
-                let entries = list.entries();
-                self.held.store(Arc::new(Held::now(list)));
-                self.counts.read.fetch_add(1, Relaxed);
-                *self.trouble.lock() = None;
-                log::info!("{name}: {entries} entries are in use");
-            }
-            Err(why) => {
-                self.counts.failed.fetch_add(1, Relaxed);
-                if self.trouble.lock().replace(why.clone()).as_ref() != Some(&why) {
-                    log::error!("{name} {why}; what was read last stays in use");
-                }
-            }
+        let Origin::File(path) = &self.origin else { return };
+        let look = Look::at(path);
+        match read::<T>(path, &self.around) {
+            Ok(list) => self.put(Held::now(list), None),
+            Err(why) => self.failed(why),
         }
         *self.look.lock() = look;
     }
 
+    /// What the store says now, in any order. What of it cannot be used is left out and told.
+    pub fn take(&self, mut lines: Vec<String>) {
+        lines.sort_unstable();
+        let now = clock::now().unix_ms;
+        let is_known = {
+            let mut said = self.said.lock();
+            said.1 = now;
+            *said.0 == lines && !self.is_unread()
+        };
+        if !is_known {
+            return self.use_lines(Arc::new(lines), now);
+        }
+        // Only the failures before it are over.
+        if self.trouble.lock().take_if(|why| !why.contains(UNUSABLE)).is_some() {
+            log::info!("{}: it is followed again", self.origin);
+        }
+    }
+
+    fn use_lines(&self, lines: Arc<Vec<String>>, now: u64) {
+        let (mut list, mut unusable, mut first) = (T::begin(&self.around), 0, None);
+        for line in lines.iter().filter(|line| !line.trim().is_empty()) {
+            let taken = if line.len() > LONGEST_LINE { Err("is too long".to_owned()) } else { list.line(&self.around, line) };
+            if let Err(why) = taken {
+                unusable += 1;
+                first.get_or_insert(why);
+            }
+        }
+        if let Err(why) = list.end(&self.around) {
+            return self.failed(why);
+        }
+        self.counts.unusable.store(unusable, Relaxed);
+        *self.said.lock() = (lines, now);
+        self.put(Held::now(list), first.map(|why| format!("{unusable} entries {UNUSABLE}, the first: {why}")));
+    }
+
+    fn put(&self, held: Held<T>, trouble: Option<String>) {
+        let entries = held.list.entries();
+        self.held.store(Arc::new(held));
+        self.counts.read.fetch_add(1, Relaxed);
+        match &trouble {
+            None => log::info!("{}: {entries} entries are in use", self.origin),
+            Some(why) => log::error!("{}: {entries} entries are in use, but {why}", self.origin),
+        }
+        *self.trouble.lock() = trouble;
+    }
+
+    /// It was not read. One line in the log at each turn.
+    pub fn failed(&self, why: String) {
+        self.counts.failed.fetch_add(1, Relaxed);
+        if self.trouble.lock().replace(why.clone()).as_ref() != Some(&why) {
+            log::error!("{} {why}; what was read last stays in use", self.origin);
+        }
+    }
+
     pub fn shown(&self) -> Shown {
         let held = self.held.load();
-        Shown { entries: held.list.entries(), read: held.read, trouble: self.trouble.lock().clone() }
+        let read = held.read.max(self.said.lock().1);
+        Shown { entries: held.list.entries(), read, trouble: self.trouble.lock().clone() }
     }
 }
 
 impl<T: Lines> std::fmt::Debug for ListFile<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ListFile").field("path", &self.path).field("entries", &self.held.load().list.entries()).finish_non_exhaustive()
+        f.debug_struct("ListFile").field("origin", &self.origin).field("entries", &self.held.load().list.entries()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Origin::File(path) => write!(f, "{}", path.display()),
+            Origin::Key(key) => write!(f, "`{key}` of the store"),
+        }
     }
 }
 
@@ -160,7 +270,12 @@ impl<T> Held<T> {
 
 /// A list of whatever, for whoever reads it again.
 pub trait Follow: Send + Sync {
-    fn path(&self) -> &Path;
+    fn origin(&self) -> &Origin;
+    /// Of the store: whether it is a hash.
+    fn is_by_name(&self) -> bool;
+    fn is_unread(&self) -> bool;
+    fn take(&self, lines: Vec<String>);
+    fn failed(&self, why: String);
     fn has_changed(&self) -> bool;
     fn read_again(&self);
     fn shown(&self) -> Shown;
@@ -172,8 +287,20 @@ where
     T: Lines + Send + Sync,
     T::Around: Send + Sync,
 {
-    fn path(&self) -> &Path {
-        ListFile::path(self)
+    fn origin(&self) -> &Origin {
+        ListFile::origin(self)
+    }
+    fn is_by_name(&self) -> bool {
+        T::BY_NAME
+    }
+    fn is_unread(&self) -> bool {
+        ListFile::is_unread(self)
+    }
+    fn take(&self, lines: Vec<String>) {
+        ListFile::take(self, lines);
+    }
+    fn failed(&self, why: String) {
+        ListFile::failed(self, why);
     }
     fn has_changed(&self) -> bool {
         ListFile::has_changed(self)
@@ -301,5 +428,30 @@ mod tests {
         list.read_again();
         assert_eq!((list.held().list.0.join(" "), list.shown().trouble), ("c".to_owned(), None));
         assert_ne!(list.held().generation, first);
+    }
+
+    #[test]
+    fn of_the_store_what_cannot_be_used_is_left_out_and_what_is_not_known_is_told() {
+        let list = ListFile::<Words>::of_store("words", (), None);
+        assert!(list.is_unread() && !list.has_changed());
+        list.failed("cannot be reached".to_owned());
+        assert!(list.is_unread());
+        list.take(vec!["b".to_owned(), String::new(), "bad".to_owned(), "a".to_owned(), "x".repeat(LONGEST_LINE + 1)]);
+        assert_eq!((list.held().list.0.join(" "), list.counts.unusable.load(Relaxed)), ("a b".to_owned(), 2));
+        assert_eq!(list.shown().trouble.unwrap(), "2 entries cannot be used, the first: is bad");
+        let first = list.held().generation;
+        // The same in another order is the same.
+        list.take(vec!["bad".to_owned(), "a".to_owned(), "b".to_owned(), "x".repeat(LONGEST_LINE + 1), String::new()]);
+        assert_eq!(list.held().generation, first);
+        list.take(vec!["a".to_owned()]);
+        assert_ne!(list.held().generation, first);
+        list.failed("cannot be reached".to_owned());
+        assert_eq!((list.held().list.0.len(), list.shown().trouble.as_deref()), (1, Some("cannot be reached")));
+        list.take(vec!["a".to_owned()]);
+        assert_eq!(list.shown().trouble, None, "it is followed again");
+        // Another configuration goes on with what was read.
+        let next = ListFile::<Words>::of_store("words", (), Some(&list));
+        assert!(!next.is_unread() && next.held().list.0 == ["a"]);
+        assert!(ListFile::<Words>::of_store("other", (), Some(&list)).is_unread());
     }
 }

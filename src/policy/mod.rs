@@ -138,6 +138,8 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("auth", &authn::CREDENTIALS_AMBIGUOUS),
     ("auth", &authn::CREDENTIALS_MISSING),
     ("auth", &revocation::CREDENTIAL_REVOKED),
+    ("auth", &revocation::REVOCATION_UNAVAILABLE),
+    ("auth", &api_key::CONSUMERS_UNAVAILABLE),
     ("auth", &api_key::KEY_EXPIRED),
     ("auth", &api_key::KEY_MALFORMED),
     ("auth", &api_key::KEY_UNKNOWN),

@@ -32,9 +32,18 @@ pub struct RevocationSettings {
     /// A file of JSON Lines, each one of `{"jti": "..."}`, `{"sub": "...", "before": "2027-01-31T12:00:00Z"}` (tokens issued before),
     /// `{"kid": "..."}` (tokens signed with this key), `{"key_id": "..."}`, `{"consumer": "..."}`; with them perhaps `authenticator` (of `jti`, `sub` and `kid`; default: any), `until` (the entry is
     /// of no use afterwards) and `reason` (for the log). Read at the start, where a mistake is one of the configuration, and again whenever it
-    /// changes, where a mistake leaves in use what was read last.
-    pub file: At<String>,
+    /// changes, where a mistake leaves in use what was read last. Or `redis`.
+    pub file: Option<At<String>>,
+    /// The key of a set in `server.limits_store` whose members are such lines. Followed by what is published on the channel of the same name.
+    pub redis: Option<At<String>>,
 }
+
+pub static REVOCATION_UNAVAILABLE: Kind = Kind {
+    code: "revocation-unavailable",
+    status: 503,
+    error: "Service unavailable",
+    about: "Who is revoked is not known: the list of `revocation.redis` has not been read since the start. See `lists` in `/status`, and the log.",
+};
 
 pub type Revocations = ListFile<Revoked>;
 
@@ -89,6 +98,11 @@ impl Revocations {
     pub fn judge(&self, identity: &Identity, challenge: Option<&HeaderValue>) -> Result<(), Stop> {
         let held = self.held();
         let Held { list, generation, read: _ } = &**held;
+        if *generation == 0 {
+            let why = self.shown().trouble.unwrap_or_else(|| "not read yet".to_owned());
+            let problem = Problem::new(&REVOCATION_UNAVAILABLE).detail("Whether the credential is revoked is not known now.");
+            return Err(problem.reason(format!("{} {why}", self.origin())).into());
+        }
         // The entries do not depend on the time: what was not among them is not until the file changes.
         if identity.cleared.load(Relaxed) == *generation {
             return Ok(());

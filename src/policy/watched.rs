@@ -45,7 +45,9 @@ impl Watched {
     /// Ready once the caller is revoked.
     pub async fn revoked(mut self) {
         loop {
-            if self.lists.borrow_and_update().as_ref().is_some_and(|list| list.judge(&self.identity, None).is_err()) {
+            // A list that nobody has read yet revokes nobody who is here.
+            let is_in = |list: &Arc<Revocations>| !list.is_unread() && list.judge(&self.identity, None).is_err();
+            if self.lists.borrow_and_update().as_ref().is_some_and(is_in) {
                 return;
             }
             if self.lists.changed().await.is_err() {

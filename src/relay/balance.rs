@@ -1,21 +1,26 @@
 //! Decides which target a request gets: in turn, the less busy or the faster of two drawn by weight, any, or the one that has its key.
 //!
 //! Skips targets that are unhealthy or were tried already. Does not decide what is healthy (`health/`) nor whether there is
-//! another attempt (`retry.rs`). Allocates nothing, and takes as long among a thousand targets as among two, but for round robin over
-//! unequal weights.
+//! another attempt (`retry.rs`). Allocates nothing, and takes as long among a thousand targets as among two.
 
 mod draw;
 pub mod hash_by;
 pub mod latency;
+pub mod levels;
 pub(in crate::relay) mod maglev;
+pub mod sticky;
+mod turns;
+pub mod warmth;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use parking_lot::Mutex;
-
 use self::draw::Draw;
+use self::levels::Level;
 use self::maglev::Maglev;
+use self::sticky::Stuck;
+use self::turns::Turns;
+use self::warmth::Warming;
 use super::address::Spot;
 use super::pool::Pool;
 use super::target::{Chosen, Target};
@@ -30,13 +35,13 @@ pub static NO_HEALTHY_TARGET: Kind = Kind {
     about: "Every address of the upstream's targets is out: its health checks fail, it is ejected or drained; or its name could not be resolved yet. See `/status`.",
 };
 
-/// How targets take turns; what changes in it is as short-lived as the snapshot.
+/// How targets take turns; what changes in it is as short-lived as the set of targets.
 #[derive(Debug)]
 pub enum Picker {
     /// Round robin over equal weights: one counter.
     Even { cursor: AtomicUsize },
-    /// Round robin over unequal weights: one step per target under a lock held for that long.
-    Smooth { weights: Box<[u16]>, current: Mutex<Box<[i64]>> },
+    /// Round robin over unequal weights: one counter over a table.
+    Weighted { cursor: AtomicUsize, turns: Turns, draw: Draw },
     /// Two draws, whatever the number of targets; the one with fewer requests for its weight.
     LessBusy { weights: Box<[u16]>, draw: Draw },
     /// Two draws; the one that is likely to answer sooner.
@@ -54,8 +59,20 @@ pub struct Wanted<'a> {
     pub tried: &'a [Spot],
     /// What tells it apart from others, where the upstream goes by that.
     pub key: Option<u64>,
+    /// The target that the client had, as its cookie says.
+    pub stuck: Option<Stuck>,
     /// Nanoseconds on the monotonic clock.
     pub now: u64,
+}
+
+/// Whom a request may go to, of those that are as good as each other.
+#[derive(Clone, Copy)]
+struct Candidates<'a> {
+    targets: &'a [Arc<Target>],
+    tried: &'a [Spot],
+    now: u64,
+    /// Where targets begin slowly.
+    warming: Option<Warming>,
 }
 
 /// Of what it would have if all were shared by weight, a target that has a key may have this much in flight, in percent. Mirrokni and
@@ -63,125 +80,173 @@ pub struct Wanted<'a> {
 const MOST: u64 = 125;
 /// So many it may have all the same: where little goes on, a key stays where it is.
 const FEW: u64 = 4;
+/// So many turns are passed over before one is drawn: it happens where nearly all are out.
+const PASSED_OVER: usize = 64;
 
 /// Chooses a target for one attempt. `random` yields 64 random bits a call. None: no healthy target is left ([`NO_HEALTHY_TARGET`] if
 /// nothing was tried).
-pub fn choose(pool: &Pool, wanted: Wanted<'_>, random: impl FnMut() -> u64) -> Option<Chosen> {
+pub fn choose(pool: &Pool, wanted: Wanted<'_>, mut random: impl FnMut() -> u64) -> Option<Chosen> {
     let set = pool.present();
-    let targets = &*set.targets;
-    let Wanted { tried, key, now } = wanted;
-    let picked = match &set.picker {
+    let Wanted { tried, key, stuck, now } = wanted;
+    if let (Some(stuck), Some(known)) = (stuck, &set.stuck)
+        && let Some(chosen) = known.get(&stuck).and_then(|index| set.targets[*index as usize].take(tried))
+    {
+        return Some(chosen);
+    }
+    let first = match &set.spread {
+        None => 0,
+        Some(spread) => {
+            if spread.is_due(now) {
+                set.count(spread, now);
+            }
+            // A key has its level as it has its target.
+            if set.levels.len() == 1 { 0 } else { spread.draw(key.map_or_else(&mut random, |key| mixed(key, usize::MAX))) }
+        }
+    };
+    let warming = pool.upstream.slow_start.map(|window| Warming { now, window });
+    let mut find = |level: &Level| {
+        let targets = &set.targets[level.range.clone()];
+        let candidates = Candidates { targets, tried, now, warming };
+        let picked = pick(pool, &level.picker, candidates, key, &mut random)?;
+        // Its health may have changed since it was picked; then any other will do.
+        targets[picked].take(tried).or_else(|| targets.iter().find_map(|target| target.take(tried)))
+    };
+    let others = || set.levels.iter().enumerate().filter(|(index, _)| *index != first);
+    find(&set.levels[first]).or_else(|| others().find_map(|(_, level)| find(level)))
+}
+
+/// One of a level, by its index in it.
+fn pick(pool: &Pool, picker: &Picker, all: Candidates<'_>, key: Option<u64>, random: impl FnMut() -> u64) -> Option<usize> {
+    let targets = all.targets;
+    match picker {
         _ if targets.len() <= 1 => targets.first().map(|_| 0),
-        Picker::Even { cursor } => pick_even(cursor, targets, tried),
-        Picker::Smooth { weights, current } => pick_smooth(weights, &mut current.lock(), targets, tried),
+        Picker::Even { cursor } => pick_even(cursor, all, random),
+        Picker::Weighted { cursor, turns, draw } => pick_turn(cursor, turns, draw, all, random),
         Picker::LessBusy { weights, draw } => {
             // Load per weight, without a division.
             let load = |mine: usize, other: usize| u64::from(targets[mine].in_flight()) * u64::from(weights[other]);
-            pick_better(draw, targets, tried, load, random)
+            pick_better(draw, all, load, random)
         }
         Picker::Faster { weights, draw } => {
+            let now = all.now;
             let cost = |mine: usize, other: usize| targets[mine].latency.cost(targets[mine].in_flight(), now) * f64::from(weights[other]);
-            pick_better(draw, targets, tried, cost, random)
+            pick_better(draw, all, cost, random)
         }
-        Picker::Any { draw } => pick_any(draw, targets, tried, None, random),
+        Picker::Any { draw } => pick_any(draw, all, None, random),
         Picker::Keyed { weights, total, draw, table } => match key {
-            Some(key) => pick_keyed(table, key, targets, tried, |index| {
+            Some(key) => pick_keyed(table, key, all, |index| {
                 // What all have in flight, and this request.
-                let all = u64::from(pool.load.load(Relaxed)) + 1;
-                let share = (all * u64::from(weights[index]) * MOST).div_ceil(total * 100).max(FEW);
+                let in_flight = u64::from(pool.load.load(Relaxed)) + 1;
+                let share = (in_flight * u64::from(weights[index]) * MOST).div_ceil(total * 100).max(FEW);
                 u64::from(targets[index].in_flight()) >= share
             }),
-            None => pick_any(draw, targets, tried, None, random),
+            None => pick_any(draw, all, None, random),
         },
-    };
-    // Its health may have changed since it was picked; then any other will do.
-    targets[picked?].take(tried).or_else(|| targets.iter().find_map(|target| target.take(tried)))
+    }
 }
 
-/// The target that has a key while it works and is not overloaded; for `explain`.
+/// The target that has a key while all work and it is not overloaded; for `explain`.
 pub fn owner(pool: &Pool, key: u64) -> Option<Arc<Target>> {
     let set = pool.present();
-    match &set.picker {
-        _ if set.targets.len() <= 1 => set.targets.first().cloned(),
-        Picker::Keyed { table, .. } => set.targets.get(table.index(key, 0)).cloned(),
-        Picker::Even { .. } | Picker::Smooth { .. } | Picker::LessBusy { .. } | Picker::Faster { .. } | Picker::Any { .. } => None,
+    let targets = &set.targets[set.levels[0].range.clone()];
+    match &set.levels[0].picker {
+        _ if targets.len() <= 1 => targets.first().cloned(),
+        Picker::Keyed { table, .. } => targets.get(table.index(key, 0)).cloned(),
+        Picker::Even { .. } | Picker::Weighted { .. } | Picker::LessBusy { .. } | Picker::Faster { .. } | Picker::Any { .. } => None,
     }
 }
 
 /// A counter that also steps over what is out, so that the neighbour of a dead target gets no double share.
-fn pick_even(cursor: &AtomicUsize, targets: &[Arc<Target>], tried: &[Spot]) -> Option<usize> {
-    if !tried.is_empty() {
+fn pick_even(cursor: &AtomicUsize, all: Candidates<'_>, mut random: impl FnMut() -> u64) -> Option<usize> {
+    let count = all.targets.len();
+    let from = |start: usize| (0..count).map(move |n| start.wrapping_add(n) % count).find(|index| all.can(*index));
+    if !all.tried.is_empty() {
         // Another attempt takes nobody's turn: it would lead the next request to the target that has just failed.
-        let start = cursor.load(Relaxed);
-        return (0..targets.len()).map(|n| start.wrapping_add(n) % targets.len()).find(|index| targets[*index].can_take(tried));
+        return from(cursor.load(Relaxed));
     }
-    for _ in 0..targets.len() {
-        let index = cursor.fetch_add(1, Relaxed) % targets.len();
-        if targets[index].can_take(tried) {
+    for _ in 0..count {
+        let index = cursor.fetch_add(1, Relaxed) % count;
+        if all.takes(index, &mut random) {
             return Some(index);
         }
     }
-    // Other threads may have moved the counter over the only one that is left.
-    targets.iter().position(|target| target.can_take(tried))
+    // Other threads may have moved the counter over the only one that is left, or all begin slowly.
+    from(cursor.fetch_add(1, Relaxed))
 }
 
-/// Everyone gains its weight, the richest goes and pays what all gained: exact shares, spread evenly (as nginx does).
-fn pick_smooth(weights: &[u16], current: &mut [i64], targets: &[Arc<Target>], tried: &[Spot]) -> Option<usize> {
-    let (mut total, mut best) = (0, None::<usize>);
-    for (index, target) in targets.iter().enumerate() {
-        if !target.can_take(tried) {
-            continue;
+/// The same over a table in which the heavy stand more often.
+fn pick_turn(cursor: &AtomicUsize, turns: &Turns, draw: &Draw, all: Candidates<'_>, mut random: impl FnMut() -> u64) -> Option<usize> {
+    let found = match all.tried {
+        [] => (0..PASSED_OVER).map(|_| turns.at(cursor.fetch_add(1, Relaxed))).find(|index| all.takes(*index, &mut random)),
+        _ => {
+            let start = cursor.load(Relaxed);
+            (0..PASSED_OVER).map(|n| turns.at(start.wrapping_add(n))).find(|index| all.can(*index))
         }
-        let weight = i64::from(weights[index]);
-        total += weight;
-        current[index] += weight;
-        if best.is_none_or(|best| current[index] > current[best]) {
-            best = Some(index);
-        }
-    }
-    current[best?] -= total;
-    best
+    };
+    found.or_else(|| pick_any(draw, all, None, random))
 }
 
 /// The better of two that were drawn. `cost` of an index, multiplied by the weight of the other; equal costs go to the first draw, so that
 /// idle targets share by weight.
 fn pick_better<C: PartialOrd>(
     draw: &Draw,
-    targets: &[Arc<Target>],
-    tried: &[Spot],
+    all: Candidates<'_>,
     cost: impl Fn(usize, usize) -> C,
     mut random: impl FnMut() -> u64,
 ) -> Option<usize> {
-    let first = pick_any(draw, targets, tried, None, &mut random)?;
-    let Some(second) = pick_any(draw, targets, tried, Some(first), &mut random) else { return Some(first) };
+    let first = pick_any(draw, all, None, &mut random)?;
+    let Some(second) = pick_any(draw, all, Some(first), &mut random) else { return Some(first) };
     Some(if cost(second, first) < cost(first, second) { second } else { first })
 }
 
 /// Drawing again keeps the shares of those that are left; the scan is for the case that nearly all are out.
-fn pick_any(draw: &Draw, targets: &[Arc<Target>], tried: &[Spot], not: Option<usize>, mut random: impl FnMut() -> u64) -> Option<usize> {
-    let count = targets.len();
-    let is_able = |index: &usize| Some(*index) != not && targets[*index].can_take(tried);
-    (0..16).map(|_| draw.index(random())).find(is_able).or_else(|| {
-        let start = random() as usize % count;
-        (0..count).map(|n| (start + n) % count).find(is_able)
-    })
+fn pick_any(draw: &Draw, all: Candidates<'_>, not: Option<usize>, mut random: impl FnMut() -> u64) -> Option<usize> {
+    let count = all.targets.len();
+    for _ in 0..16 {
+        let index = draw.index(random());
+        if Some(index) != not && all.takes(index, &mut random) {
+            return Some(index);
+        }
+    }
+    let start = random() as usize % count;
+    (0..count).map(|n| (start + n) % count).find(|index| Some(*index) != not && all.can(*index))
 }
 
 /// The owner of a key, or who stands in for it: always the same, as long as they work and are not full. Where all that were asked are
-/// full, the first of them that works.
-fn pick_keyed(table: &Maglev, key: u64, targets: &[Arc<Target>], tried: &[Spot], is_full: impl Fn(usize) -> bool) -> Option<usize> {
+/// full, the first of them that works. Of one that begins slowly, the keys come one after the other.
+fn pick_keyed(table: &Maglev, key: u64, all: Candidates<'_>, is_full: impl Fn(usize) -> bool) -> Option<usize> {
+    let count = all.targets.len();
     let mut full = None;
     for index in (0..16).map(|n| table.index(key, n)) {
-        if !targets[index].can_take(tried) {
+        if !all.can(index) {
             continue;
         }
-        if !is_full(index) {
+        if all.takes(index, || mixed(key, index)) && !is_full(index) {
             return Some(index);
         }
         full.get_or_insert(index);
     }
     let start = table.index(key, 0);
-    full.or_else(|| (0..targets.len()).map(|n| (start + n) % targets.len()).find(|index| targets[*index].can_take(tried)))
+    full.or_else(|| (0..count).map(|n| (start + n) % count).find(|index| all.can(*index)))
+}
+
+/// A number that a key always has beside this one.
+fn mixed(key: u64, with: usize) -> u64 {
+    let mixed = (key ^ (with as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53)
+}
+
+// === impl Candidates ===
+
+impl Candidates<'_> {
+    fn can(&self, index: usize) -> bool {
+        self.targets[index].can_take(self.tried)
+    }
+
+    /// Whether it can, and may have this one of those that would be its.
+    fn takes(&self, index: usize, chance: impl FnOnce() -> u64) -> bool {
+        self.can(index) && self.warming.is_none_or(|warming| self.targets[index].warmth.takes(warming, chance()))
+    }
 }
 
 // === impl Picker ===
@@ -190,13 +255,11 @@ impl Picker {
     /// For targets with these names and weights.
     pub fn new(balance: Balance, names: &[&str], weights: &[u16]) -> Picker {
         let draw = || Draw::new(weights);
+        let cursor = AtomicUsize::new(0);
         match balance {
-            _ if weights.len() <= 1 => Picker::Even { cursor: AtomicUsize::new(0) },
-            Balance::RoundRobin if weights.iter().all(|w| *w == weights[0]) => Picker::Even { cursor: AtomicUsize::new(0) },
-            Balance::RoundRobin => {
-                let current = Mutex::new(vec![0; weights.len()].into_boxed_slice());
-                Picker::Smooth { weights: weights.into(), current }
-            }
+            _ if weights.len() <= 1 => Picker::Even { cursor },
+            Balance::RoundRobin if weights.iter().all(|w| *w == weights[0]) => Picker::Even { cursor },
+            Balance::RoundRobin => Picker::Weighted { cursor, turns: Turns::new(weights), draw: draw() },
             Balance::LeastRequests => Picker::LessBusy { weights: weights.into(), draw: draw() },
             Balance::PeakEwma => Picker::Faster { weights: weights.into(), draw: draw() },
             Balance::Random => Picker::Any { draw: draw() },
@@ -206,7 +269,18 @@ impl Picker {
             }
         }
     }
+
+    /// Begins anywhere: where sets come one after the other, the first of each would have more than its share.
+    pub fn begin_at(&self, turn: usize) {
+        match self {
+            Picker::Even { cursor } | Picker::Weighted { cursor, .. } => cursor.store(turn, Relaxed),
+            Picker::LessBusy { .. } | Picker::Faster { .. } | Picker::Any { .. } | Picker::Keyed { .. } => {}
+        }
+    }
 }
+
+#[cfg(test)]
+mod quality;
 
 #[cfg(test)]
 mod tests {
@@ -249,7 +323,6 @@ mod tests {
     #[test]
     fn round_robin_gives_exact_shares_spread_evenly() {
         let pool = pool(Balance::RoundRobin, &[5, 1, 1]);
-        assert_eq!(sequence(&pool, 7), [0, 0, 1, 0, 2, 0, 0]);
         assert_eq!(counts(&sequence(&pool, 700), 3), [500, 100, 100]);
         let pool = self::pool(Balance::RoundRobin, &[65535, 1]);
         assert_eq!(counts(&sequence(&pool, 65536), 2), [65535, 1]);

@@ -19,6 +19,10 @@ pub struct TargetSettings {
     pub address: At<String>,
     /// Its share of the requests relative to the others. Default 1.
     pub weight: Option<At<NonZeroU16>>,
+    /// Those with the lowest number go first. Default 0.
+    pub priority: Option<At<u16>>,
+    /// Where it is. Default: nobody knows.
+    pub zone: Option<At<String>>,
 }
 
 /// One target of an upstream and its share.
@@ -42,7 +46,7 @@ pub(super) fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mu
     let mut members: Vec<Member> = Vec::with_capacity(settings.value.len());
     let mut seen = std::collections::HashSet::with_capacity(settings.value.len());
     for target in &settings.value {
-        let TargetSettings { address, weight } = &target.value;
+        let TargetSettings { address, weight, priority, zone } = &target.value;
         // The text may have been interpolated, so what was found is not shown; the caret shows where.
         match Address::parse(&address.value) {
             Err(why) => wrong.push(
@@ -53,10 +57,12 @@ pub(super) fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mu
                 let message = "this target is listed twice: expected each once";
                 wrong.push(Diagnostic::at(&address.place, "duplicate-target", message).help("give it a `weight` for a larger share"));
             }
-            Ok(parsed) => {
-                let weight = weight.as_ref().map_or(NonZeroU16::MIN, |weight| weight.value);
-                members.push(Member { address: parsed, weight, priority: 0, zone: None });
-            }
+            Ok(parsed) => members.push(Member {
+                address: parsed,
+                weight: weight.as_ref().map_or(NonZeroU16::MIN, |weight| weight.value),
+                priority: priority.as_ref().map_or(0, |priority| priority.value),
+                zone: zone.as_ref().map(|zone| zone.value.as_str().into()),
+            }),
         }
     }
     members
@@ -72,6 +78,8 @@ impl<'de> Deserialize<'de> for TargetSettings {
         struct Long {
             address: At<String>,
             weight: Option<At<NonZeroU16>>,
+            priority: Option<At<u16>>,
+            zone: Option<At<String>>,
         }
         struct Either;
         impl<'de> de::Visitor<'de> for Either {
@@ -80,11 +88,11 @@ impl<'de> Deserialize<'de> for TargetSettings {
                 f.write_str("a target, such as `10.0.0.7:8080` or `{ address: 10.0.0.7:8080, weight: 2 }`")
             }
             fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<TargetSettings, D::Error> {
-                Ok(TargetSettings { address: At::deserialize(d)?, weight: None })
+                Ok(TargetSettings { address: At::deserialize(d)?, weight: None, priority: None, zone: None })
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<TargetSettings, A::Error> {
-                let Long { address, weight } = Long::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(TargetSettings { address, weight })
+                let Long { address, weight, priority, zone } = Long::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(TargetSettings { address, weight, priority, zone })
             }
         }
         // The reader hands a scalar on as a newtype, so that its place is kept.
@@ -109,7 +117,9 @@ impl JsonSchema for TargetSettings {
                 "type": "object",
                 "properties": {
                     "address": { "type": "string", "description": "`host:port`, `address:port` or `unix:/path`." },
-                    "weight": { "type": "integer", "minimum": 1, "maximum": 65535, "description": "Its share of the requests relative to the others. Default 1." }
+                    "weight": { "type": "integer", "minimum": 1, "maximum": 65535, "description": "Its share of the requests relative to the others. Default 1." },
+                    "priority": { "type": "integer", "minimum": 0, "maximum": 65535, "description": "Targets with the lowest number get everything as long as five of seven work, and less the fewer do; the others get the rest. Default 0." },
+                    "zone": { "type": "string", "description": "Where it is. Targets in `server.zone` are preferred to others of the same priority." }
                 },
                 "required": ["address"],
                 "additionalProperties": false

@@ -11,8 +11,11 @@ use std::sync::{Arc, Weak};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
+use smallvec::SmallVec;
 
 use super::balance::Picker;
+use super::balance::levels::{Level, Spread, rank};
+use super::balance::sticky::Stuck;
 use super::finding::Source;
 use super::finding::found::Found;
 use super::group::{Group, GroupReport};
@@ -45,11 +48,16 @@ pub struct Pool {
 /// Targets and how they take turns; exchanged as a whole.
 #[derive(Debug)]
 pub struct TargetSet {
-    /// In the order in which they were listed.
+    /// Those that are preferred first; else in the order in which they were listed.
     pub targets: Box<[Arc<Target>]>,
     /// What was said of each.
     pub members: Box<[Member]>,
-    pub(super) picker: Picker,
+    /// Those that are preferred first; one where there is no preference.
+    pub levels: Box<[Level]>,
+    /// Where who works has to be counted.
+    pub spread: Option<Spread>,
+    /// Where clients come back to the target that they had.
+    pub(super) stuck: Option<HashMap<Stuck, u32>>,
 }
 
 /// What a configuration lists never changes, which saves a load per request.
@@ -124,6 +132,7 @@ impl Pool {
     pub fn refill(&self, members: Vec<Member>) -> Change {
         let Set::Found(_, current) = &self.set else { return Change::default() };
         let new = Arc::new(self.known.set_of(&self.upstream, members, &self.load));
+        new.levels.iter().for_each(|level| level.picker.begin_at(fastrand::usize(..)));
         let old = current.swap(new.clone());
         let by_name = |set: &TargetSet| -> HashMap<Arc<str>, usize> {
             set.members.iter().enumerate().map(|(index, member)| (member.address.text.clone(), index)).collect()
@@ -144,6 +153,33 @@ impl Pool {
             }
         }
         change
+    }
+}
+
+// === impl TargetSet ===
+
+impl TargetSet {
+    /// Counts who works, and notes who has come back.
+    pub(super) fn count(&self, spread: &Spread, now: u64) {
+        let health: SmallVec<[f64; 8]> = self.levels.iter().map(|level| self.health(level, now)).collect();
+        spread.counted(&health);
+    }
+
+    /// The part of a level that works, by weight.
+    fn health(&self, level: &Level, now: u64) -> f64 {
+        let (mut all, mut able) = (0, 0);
+        for index in level.range.clone() {
+            let (weight, is_able) = (u64::from(self.members[index].weight.get()), self.targets[index].is_usable());
+            self.targets[index].warmth.note(is_able, now);
+            all += weight;
+            able += if is_able { weight } else { 0 };
+        }
+        if all == 0 { 0.0 } else { able as f64 / all as f64 }
+    }
+
+    /// The target of a cookie.
+    pub fn target_of(&self, stuck: Stuck) -> Option<&Arc<Target>> {
+        self.targets.get(*self.stuck.as_ref()?.get(&stuck)? as usize)
     }
 }
 
@@ -231,24 +267,45 @@ impl Pools {
 // === impl Known ===
 
 impl Known {
-    fn set_of(&self, upstream: &Upstream, members: Vec<Member>, load: &Arc<AtomicU32>) -> TargetSet {
+    fn set_of(&self, upstream: &Upstream, mut members: Vec<Member>, load: &Arc<AtomicU32>) -> TargetSet {
+        let zone = upstream.zone.as_deref();
+        members.sort_by_key(|member| rank(member, zone));
         let targets = self.take_in(&upstream.name, &members, load);
-        let weights: Vec<u16> = members.iter().map(|member| member.weight.get()).collect();
-        let names: Vec<&str> = members.iter().map(|member| &*member.address.text).collect();
-        let picker = Picker::new(upstream.balance, &names, &weights);
-        TargetSet { targets, picker, members: members.into() }
+        let mut levels = Vec::new();
+        let mut begin = 0;
+        // One there is always.
+        let chunks: Vec<&[Member]> = members.chunk_by(|a, b| rank(a, zone) == rank(b, zone)).collect();
+        for chunk in if chunks.is_empty() { vec![&[][..]] } else { chunks } {
+            let weights: Vec<u16> = chunk.iter().map(|member| member.weight.get()).collect();
+            let names: Vec<&str> = chunk.iter().map(|member| &*member.address.text).collect();
+            let picker = Picker::new(upstream.balance, &names, &weights);
+            let (priority, is_far) = chunk.first().map_or((0, false), |member| rank(member, zone));
+            levels.push(Level { range: begin..begin + chunk.len(), picker, priority, is_near: zone.map(|_| !is_far) });
+            begin += chunk.len();
+        }
+        let spread = (levels.len() > 1 || upstream.slow_start.is_some()).then(|| Spread::new(levels.len()));
+        let stuck = upstream.sticky.as_ref().map(|sticky| {
+            let id = |(index, member): (usize, &Member)| (sticky.of(&upstream.name, &member.address.text), index as u32);
+            members.iter().enumerate().map(id).collect()
+        });
+        TargetSet { targets, levels: levels.into(), spread, stuck, members: members.into() }
     }
 
     /// The targets of these members. A request that begins or ends meanwhile does not wait: it knows its targets already.
     fn take_in(&self, upstream: &Arc<str>, members: &[Member], load: &Arc<AtomicU32>) -> Box<[Arc<Target>]> {
         let mut known = self.targets.lock();
         known.retain(|_, target| target.strong_count() > 0);
+        // At the start all are as new as each other.
+        let is_first = !known.keys().any(|(name, _)| name == upstream);
         let targets = members.iter().map(|member| {
             let key = (upstream.clone(), member.address.text.clone());
             if let Some(target) = known.get(&key).and_then(Weak::upgrade) {
                 return target;
             }
             let target = Arc::new(Target::new(upstream.clone(), member.address.clone(), load.clone()));
+            if !is_first {
+                target.warmth.begin(clock::mono());
+            }
             known.insert(key, Arc::downgrade(&target));
             target
         });
@@ -291,16 +348,79 @@ impl Known {
 }
 
 #[cfg(test)]
+impl Pools {
+    /// While somebody else holds everything that an update locks.
+    pub(super) fn holding_all_locks<T>(&self, run: impl FnOnce() -> T) -> T {
+        let Known { targets, loads, found, groups } = &*self.0;
+        let _held = (targets.lock(), loads.lock(), found.lock(), groups.lock());
+        run()
+    }
+}
+
+#[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::relay::address::Address;
+    use crate::relay::finding::TargetsFromSettings;
     use crate::relay::health::Thresholds;
     use crate::relay::upstream::Balance;
-    use crate::relay::upstream::tests::settings;
+    use crate::relay::upstream::tests::{at, settings};
+    use std::num::NonZeroU16;
+    use std::ops::Range;
 
     pub(crate) fn upstream(balance: Balance, targets: &[(&str, u16)]) -> Arc<Upstream> {
         let mut written = settings(targets);
         written.balance = Some(crate::relay::upstream::tests::at(balance));
         Arc::new(Upstream::compile("orders", &written).unwrap())
+    }
+
+    /// Targets that were found, so many.
+    pub(crate) fn found(pools: &Pools, count: usize) -> Arc<Pool> {
+        let mut written = settings(&[]);
+        let srv = Some(at("_http._tcp.orders.internal".to_owned()));
+        (written.targets, written.targets_from) = (None, Some(at(TargetsFromSettings { file: None, srv, consul: None, kubernetes: None })));
+        let pool = pools.adopt(&Arc::new(Upstream::compile("orders", &written).unwrap()));
+        pool.refill(members(0..count));
+        pool
+    }
+
+    fn members(range: Range<usize>) -> Vec<Member> {
+        let member = |index: usize| {
+            let address = Address::parse(&format!("10.1.{}.{}:80", index / 250, index % 250)).unwrap();
+            Member { address, weight: NonZeroU16::MIN, priority: 0, zone: None }
+        };
+        range.map(member).collect()
+    }
+
+    #[test]
+    fn an_update_keeps_what_is_known_of_targets_that_stay_and_forgets_connections_of_those_that_go() {
+        let pools = Pools::default();
+        let pool = found(&pools, 3);
+        let before = pool.targets();
+        take_out(&pool, 1);
+        let busy = before[0].take(&[]).unwrap();
+        let key = busy.present_key();
+        let change = pool.refill(members(1..4));
+        assert_eq!((change.added.len(), change.removed.len(), change.changed), (1, 1, 0));
+        assert_eq!((&*change.added[0], &*change.removed[0]), ("10.1.0.3:80", "10.1.0.0:80"));
+        let after = pool.targets();
+        assert!(Arc::ptr_eq(&before[1], &after[0]) && !after[0].is_usable());
+        assert!(after.iter().all(|target| !Arc::ptr_eq(target, &before[0])));
+        assert_eq!(before[0].in_flight(), 1, "what is under way goes on");
+        pool.refill(members(0..1));
+        let again = pool.targets()[0].take(&[]).unwrap();
+        assert!(Arc::ptr_eq(again.target(), &before[0]) && again.present_key() != key);
+    }
+
+    #[test]
+    fn another_snapshot_has_what_was_found_and_another_source_nothing() {
+        let pools = Pools::default();
+        let pool = found(&pools, 0);
+        pool.found().unwrap().answered(&members(0..2));
+        assert_eq!(pools.adopt(&pool.upstream).targets().len(), 2);
+        let mut other = (*pool.upstream).clone();
+        other.source = found(&Pools::default(), 0).upstream.source.clone();
+        assert_eq!(pools.adopt(&Arc::new(other)).targets().len(), 2, "an equal source");
     }
 
     pub(crate) fn take_out(pool: &Pool, index: usize) {

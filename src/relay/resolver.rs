@@ -84,7 +84,7 @@ impl LookUps {
                     Some(address) => asked.push(address),
                     None => {
                         let message = "not the address of a name server: expected one such as `10.0.0.2` or `10.0.0.2:5353`";
-                        wrong.push(Diagnostic::at(&server.place, "bad-address", message));
+                        wrong.push(Diagnostic::at(&server.place, "bad-value", message));
                     }
                 }
             }

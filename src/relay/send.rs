@@ -2,7 +2,8 @@
 //!
 //! Decides nothing itself: gathers what `head.rs` decides with.
 
-use http::HeaderValue;
+use http::{HeaderValue, header};
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
@@ -53,4 +54,14 @@ pub fn make_head(
     if let Some(speech) = call {
         grpc_web::request_head(speech, head);
     }
+}
+
+/// Says the scheme of a request of HTTP/2 over TLS, which Pingora does not know of: as a URI, which it leaves as it is.
+pub fn say_https(head: &mut RequestHeader) -> Result<()> {
+    let host = head.remove_header(&header::HOST);
+    let host = host.as_ref().map_or(&b""[..], |host| host.as_bytes());
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let uri = http::Uri::builder().scheme("https").authority(host).path_and_query(path).build();
+    head.set_uri(uri.map_err(|why| Error::because(ErrorType::InvalidHTTPHeader, "a host that no URI can have", why))?);
+    Ok(())
 }

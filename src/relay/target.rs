@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::address::{Address, Host, Spot};
 use super::balance::latency::Latency;
+use super::balance::warmth::Warmth;
 use super::connect::Learnt;
 use super::endpoint::{Endpoint, EndpointReport};
 use super::figures::{Figures, Recent};
@@ -48,6 +49,8 @@ pub struct Target {
     load: Arc<AtomicU32>,
     /// Told only where the upstream goes by it.
     pub latency: Latency,
+    /// Asked only where targets begin slowly.
+    pub warmth: Warmth,
     pub figures: Figures,
     next: AtomicUsize,
     chosen: AtomicU64,
@@ -145,6 +148,7 @@ impl Target {
             in_flight: AtomicU32::new(0),
             load,
             latency: Latency::default(),
+            warmth: Warmth::default(),
             figures: Figures::default(),
             next: AtomicUsize::new(0),
             chosen: AtomicU64::new(0),

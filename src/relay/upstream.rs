@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::admit::{Queue, QueueSettings};
 use super::balance::hash_by::HashBy;
+use super::balance::sticky::{Sticky, StickySettings};
 use super::circuit::settings::{CircuitBreaker, CircuitBreakerSettings};
 use super::finding::{Source, TargetsFromSettings};
 use super::health::settings::{Health, HealthSettings};
@@ -50,6 +51,10 @@ pub struct UpstreamSettings {
     /// With `balance: hash`: what requests are told apart by, the first of the list that a request has: `header:NAME`, `cookie:NAME`,
     /// `query:NAME`, `path:NAME` (a name in the route's path), `consumer` or `client_ip` (v6 by /64). A request that has none goes to any target.
     pub hash_by: Option<At<Vec<At<HashBy>>>>,
+    /// Keeps each client at the target that it had first, by a cookie.
+    pub sticky: Option<At<StickySettings>>,
+    /// How long a target that is new or has come back takes to get its whole share: a tenth of it at first. Default: it has it at once.
+    pub slow_start: Option<At<Period>>,
     /// How the gateway finds out which targets work. Without it, all are taken to work.
     pub health: Option<HealthSettings>,
     /// Takes addresses out at which requests fare badly, and brings them back after a while.
@@ -104,6 +109,10 @@ pub struct Upstream {
     pub balance: Balance,
     /// What `Balance::Hash` goes by; else empty.
     pub hash_by: Box<[HashBy]>,
+    pub sticky: Option<Sticky>,
+    pub slow_start: Option<Duration>,
+    /// Where this gateway is.
+    pub zone: Option<Arc<str>>,
     /// None: every target is taken to work.
     pub health: Option<Health>,
     pub outlier_detection: Option<OutlierDetection>,
@@ -132,6 +141,8 @@ impl Upstream {
             pool,
             balance,
             hash_by,
+            sticky,
+            slow_start,
             health,
             outlier_detection,
             circuit_breaker,
@@ -173,6 +184,9 @@ impl Upstream {
         let queue = Queue::compile(queue.as_ref(), max_requests, &mut wrong);
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
         let retries = Retries::compile(retries.as_ref(), protocol, &mut wrong);
+        let sticky = sticky.as_ref().map(|sticky| Sticky::compile(sticky, &mut wrong));
+        let slow_start = slow_start.as_ref();
+        let slow_start = slow_start.map(|at| in_range(Some(at), at.value, Period::seconds(1), Period::seconds(3600), &mut wrong));
         if !wrong.is_empty() {
             return Err(wrong);
         }
@@ -189,6 +203,9 @@ impl Upstream {
             reuse,
             balance,
             hash_by,
+            sticky,
+            slow_start,
+            zone: None,
             health,
             outlier_detection: outliers,
             circuit_breaker,
@@ -272,7 +289,8 @@ pub(crate) mod tests {
 
     pub(crate) fn settings(targets: &[(&str, u16)]) -> UpstreamSettings {
         let target = |(address, weight): &(&str, u16)| {
-            at(TargetSettings { address: at((*address).to_owned()), weight: NonZeroU16::new(*weight).map(at) })
+            let weight = NonZeroU16::new(*weight).map(at);
+            at(TargetSettings { address: at((*address).to_owned()), weight, priority: None, zone: None })
         };
         let targets = at(targets.iter().map(target).collect());
         UpstreamSettings {
@@ -285,6 +303,8 @@ pub(crate) mod tests {
             pool: None,
             balance: None,
             hash_by: None,
+            sticky: None,
+            slow_start: None,
             health: None,
             outlier_detection: None,
             circuit_breaker: None,

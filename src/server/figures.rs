@@ -20,7 +20,7 @@ use crate::policy::authenticators::Method;
 use crate::policy::introspection::Counts;
 use crate::policy::jwt::MemoryUses;
 use crate::policy::jwt::published::Published;
-use crate::policy::list_file::Follow;
+use crate::policy::list_file::{Follow, Origin};
 use crate::report::metrics::family;
 use crate::report::metrics::family::Samples;
 
@@ -179,6 +179,16 @@ pub fn register(shown: &Arc<Shown>) {
         samples.put(&[name, "ok"], list.counts().read.load(Relaxed) as f64);
         samples.put(&[name, "failed"], list.counts().failed.load(Relaxed) as f64);
     });
+    lists(&family::LIST_LAG, |list, name, samples| {
+        if matches!(list.origin(), Origin::Key(_)) {
+            samples.put(&[name], list.counts().lag.load(Relaxed) as f64 / 1e6);
+        }
+    });
+    lists(&family::LIST_UNUSABLE, |list, name, samples| {
+        if matches!(list.origin(), Origin::Key(_)) {
+            samples.put(&[name], list.counts().unusable.load(Relaxed) as f64);
+        }
+    });
     let me = shown.clone();
     metrics.source(&family::LIMITER_BUCKETS, move |samples| samples.put(&[], me.gateway.load().buckets.figures().in_use as f64));
     let me = shown.clone();
@@ -201,9 +211,11 @@ impl Figures for Shown {
 
     fn status(&self) -> Status {
         let gateway = self.gateway.load();
+        let mut shares = super::found::shares(&gateway);
         let mut upstreams: BTreeMap<String, Vec<TargetStatus>> = BTreeMap::new();
         for target in self.state.pools.report() {
-            upstreams.entry(target.upstream.clone()).or_default().push(target.into());
+            let share = shares.remove(&(target.upstream.clone(), target.target.clone()));
+            upstreams.entry(target.upstream.clone()).or_default().push(TargetStatus { share, ..target.into() });
         }
         let unready = *self.unready.lock();
         Status {
@@ -276,10 +288,10 @@ fn limits_store(gateway: &Gateway) -> Option<LimitsStoreStatus> {
 fn list_status(list: &dyn Follow) -> ListStatus {
     let shown = list.shown();
     ListStatus {
-        file: list.path().display().to_string(),
+        from: list.origin().to_string(),
         entries: shown.entries,
-        read: Moment(shown.read),
-        age_s: clock::now().unix_ms.saturating_sub(shown.read) / 1_000,
-        last_result: shown.trouble.unwrap_or_else(|| "ok".to_owned()),
+        read: Some(shown.read).filter(|read| *read > 0).map(Moment),
+        age_s: Some(shown.read).filter(|read| *read > 0).map(|read| clock::now().unix_ms.saturating_sub(read) / 1_000),
+        last_result: shown.trouble.unwrap_or_else(|| if list.is_unread() { "not read yet".to_owned() } else { "ok".to_owned() }),
     }
 }

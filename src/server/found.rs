@@ -2,15 +2,17 @@
 //!
 //! Decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use arc_swap::ArcSwap;
 
+use crate::admin::targets::ShareStatus;
 use crate::admin::{FoundStatus, Moment};
 use crate::clock;
 use crate::config::plan::{Gateway, UpstreamPlan};
+use crate::relay::balance::warmth::Warming;
 use crate::relay::finding::found::{Found, Kept};
 use crate::report::metrics::family::Samples;
 use crate::report::metrics::{Metrics, family};
@@ -54,6 +56,23 @@ pub fn restore(gateway: &Gateway, kept: &[Kept]) {
             upstream.pool.refill(members);
         }
     }
+}
+
+/// What each target is chosen by at this moment, by upstream and address.
+pub fn shares(gateway: &Gateway) -> HashMap<(String, String), ShareStatus> {
+    let now = clock::mono();
+    let mut all = HashMap::new();
+    for upstream in &gateway.upstreams {
+        let (set, window) = (upstream.pool.present(), upstream.pool.upstream.slow_start);
+        for (target, member) in set.targets.iter().zip(&set.members) {
+            let part = window.map_or(1.0, |window| target.warmth.share(Warming { now, window }));
+            let weight = (f64::from(member.weight.get()) * part * 100.0).round() / 100.0;
+            let zone = member.zone.as_deref().map(str::to_owned);
+            let key = (upstream.name.to_string(), target.address.to_string());
+            all.insert(key, ShareStatus { weight, priority: member.priority, zone });
+        }
+    }
+    all
 }
 
 /// For `/status`, by upstream.

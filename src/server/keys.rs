@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::figures::Shown;
-use super::lists::Lists;
+use super::lists::{self, Lists};
 use super::running::Running;
 use crate::clock;
 use crate::config::plan::Gateway;
@@ -60,14 +60,14 @@ impl KeySets {
 
     /// Lets probes wait for sets that have never been fetched, for a time. Requests do not wait.
     pub fn delay_readiness(&mut self, gateway: &Gateway, shown: &Arc<Shown>) {
-        let missing = missing(gateway);
-        if missing.is_empty() {
+        let (missing, unread) = (missing(gateway), lists::unread(gateway));
+        if missing.is_empty() && unread.is_empty() {
             return shown.set_ready(None);
         }
-        shown.set_ready(Some("key sets of identity providers are fetched for the first time"));
+        shown.set_ready(Some("key sets of identity providers and lists of the store are read for the first time"));
         let shown = shown.clone();
         self.readiness = Some(tokio::spawn(async move {
-            first(&missing).await;
+            tokio::join!(first(&missing), lists::wait_for(&unread));
             shown.set_ready(None);
         }));
     }
@@ -86,7 +86,7 @@ impl KeySets {
 pub async fn fetch_missing(gateway: &Gateway, store: Option<&Arc<Store>>) {
     let missing = missing(gateway);
     let _keepers: Vec<_> = missing.iter().map(|published| keep(published, store.cloned())).collect();
-    first(&missing).await;
+    tokio::join!(first(&missing), lists::first(gateway));
 }
 
 /// Those that have never been fetched.

@@ -15,6 +15,7 @@ mod running;
 mod signals;
 mod sockets;
 mod stop;
+mod store_lists;
 mod upstream_figures;
 mod watch;
 mod workers;

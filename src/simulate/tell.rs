@@ -6,10 +6,10 @@
 use std::fmt::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_http::ResponseHeader;
 use serde_json::{Value, json};
 
-use super::{Outcome, Verdict};
+use super::{Outcome, Verdict, target};
 use crate::config::diagnostic::INTERPOLATED;
 use crate::config::plan::{Gateway, Relay, Route};
 use crate::config::types::Period;
@@ -18,13 +18,13 @@ use crate::policy::Request;
 use crate::policy::api_key::Carrier;
 use crate::policy::authenticators::{Authenticator, Method};
 use crate::policy::credential::{cut, hide};
+use crate::policy::list_file::Origin;
 use crate::policy::websocket::is_handshake;
-use crate::relay::balance::owner;
 use crate::relay::receive::make_answer;
 use crate::relay::retries::in_words;
 use crate::relay::retries::verdict::is_idempotent;
 use crate::relay::timeouts::Timeouts;
-use crate::relay::upstream::{Balance, guards};
+use crate::relay::upstream::guards;
 use crate::reply::grpc::{Speech, Status};
 use crate::report::civil::rfc3339;
 
@@ -59,7 +59,10 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
             "policy": step.policy, "verdict": step.verdict, "note": step.note,
         })).collect::<Vec<_>>(),
         "revocation": route.and_then(|route| route.policies.auth.revocations()).map(|list| {
-            json!({ "file": list.path().display().to_string(), "entries": list.shown().entries })
+            match list.origin() {
+                Origin::File(path) => json!({ "file": path.display().to_string(), "entries": list.shown().entries }),
+                Origin::Key(key) => json!({ "redis": key, "entries": Value::Null }),
+            }
         }),
         "key_sets": route.map(key_sets).unwrap_or_default(),
         "consumer": identity.and_then(|identity| identity.consumer.as_ref()).map(|consumer| consumer.name.clone()),
@@ -114,8 +117,8 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
                     told["retries"] =
                         relay.upstream.pool.upstream.retries.told(is_idempotent(route.idempotent, &head.method, &head.headers));
                 }
-                if relay.upstream.pool.upstream.balance == Balance::Hash {
-                    told["balance"] = balance(route, relay, outcome.head.as_ref(), facts);
+                if let Some(balance) = target::tell(route, relay, outcome.head.as_ref(), facts) {
+                    told["balance"] = balance;
                 }
                 let guards = guards(&relay.upstream.pool.upstream);
                 if !guards.is_empty() {
@@ -151,13 +154,6 @@ fn answer(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts) -> Val
     added.sort();
     let removed: Vec<_> = route.response.removed().map(ToString::to_string).collect();
     json!({ "added": added, "removed": removed })
-}
-
-/// What tells the request apart from others, and the target that has its key while it works and is not overloaded.
-fn balance(route: &Route, relay: &Relay, head: Option<&RequestHeader>, facts: &Facts) -> Value {
-    let key = head.and_then(|head| relay.hash.key(route, &head.headers, facts));
-    let target = key.and_then(|(key, _)| owner(&relay.upstream.pool, key)).map(|target| target.address.to_string());
-    json!({ "by": key.map(|(_, by)| by.to_string()), "target": target })
 }
 
 /// The key sets of providers that a route's authenticators verify with. Nobody is asked here, so their age is not known.
@@ -286,6 +282,9 @@ pub fn text(told: &Value) -> String {
     if let Some(file) = told["revocation"]["file"].as_str() {
         say("revocation", vec![format!("{file}, as it is now: {} entries", told["revocation"]["entries"])]);
     }
+    if let Some(key) = told["revocation"]["redis"].as_str() {
+        say("revocation", vec![format!("`{key}` of the store, which is not asked here")]);
+    }
     let set = |set: &Value| match set["issuer"].as_str() {
         Some(issuer) => format!("{}: tokens are {issuer}", str(&set["authenticator"])),
         None => format!("{}: {}; their age is not known here: see `/status`", str(&set["authenticator"]), str(&set["keys"])),
@@ -310,16 +309,8 @@ pub fn text(told: &Value) -> String {
     let because = told["upstream_because"].as_str().map(|because| format!(", by {because}")).unwrap_or_default();
     say("upstream", vec![told["upstream"].as_str().map(|upstream| format!("{upstream}{because}")).unwrap_or_default()]);
     if let Some(balance) = told.get("balance") {
-        let target = str(&balance["target"]);
-        say(
-            "target",
-            vec![match balance["by"].as_str() {
-                Some(by) => format!("{target} by {by}, while it works and is not overloaded"),
-                None => "any: the request has nothing of `hash_by`".to_owned(),
-            }],
-        );
+        say("target", target::text(balance));
     }
-    say("guards", rows(&told["guards"]).iter().map(str).collect());
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
         let total = timeouts["total"].as_str().map(|total| format!(", total {total}")).unwrap_or_default();

@@ -7,9 +7,22 @@ use crate::entry::route::pattern::Pattern;
 use crate::policy::authn::AuthSettings;
 use crate::relay::balance::hash_by::HashBy;
 use crate::relay::choice::GoesTo;
-use crate::relay::upstream::Balance;
+use crate::relay::members::TargetSettings;
+use crate::relay::upstream::{Balance, UpstreamSettings};
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
+    let zone = index.document.server.as_ref().and_then(|server| server.zone.as_ref());
+    let has_zone = zone.is_some();
+    let tells_zones = |upstream: &UpstreamSettings| {
+        let listed = upstream.targets.as_ref().is_some_and(|targets| targets.value.iter().any(|target| target.zone.is_some()));
+        listed || upstream.targets_from.as_ref().is_some_and(|from| from.srv.is_none())
+    };
+    if let Some(zone) = zone.filter(|_| !index.broken.anything() && !index.document.upstreams.iter().any(|(_, one)| tells_zones(one))) {
+        errors.push(
+            Diagnostic::at(&zone.place, "inert", "`zone` has no effect here: no target has one")
+                .help("say where targets are: `{ address: .., zone: .. }`"),
+        );
+    }
     for (name, upstream) in &index.document.upstreams {
         match (&upstream.targets, &upstream.targets_from) {
             (Some(_), Some(from)) => {
@@ -27,6 +40,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
             let message = format!("`{}` has one target, so there is nothing to choose", name.value);
             errors.push(Diagnostic::at(&balance.place, "inert", message).help("remove `balance`, or add a target"));
         }
+        preferences(upstream, listed, has_zone, errors);
         if let [only] = listed
             && let Some(weight) = &only.value.weight
         {
@@ -60,6 +74,30 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
                     }
                 }
             }
+        }
+    }
+}
+
+/// What prefers one target to another where that cannot be.
+fn preferences(upstream: &UpstreamSettings, listed: &[At<TargetSettings>], has_zone: bool, errors: &mut Vec<Diagnostic>) {
+    if let [_] = listed {
+        let alone = "there is one target, so there is nothing to choose";
+        errors.extend(upstream.sticky.as_ref().map(|at| Diagnostic::at(&at.place, "inert", alone)));
+        errors.extend(upstream.slow_start.as_ref().map(|at| Diagnostic::at(&at.place, "inert", alone)));
+    }
+    let priority = |target: &TargetSettings| target.priority.as_ref().map_or(0, |priority| priority.value);
+    if listed.iter().all(|target| priority(target) == priority(&listed[0]))
+        && let Some(at) = listed.iter().find_map(|target| target.priority.as_ref())
+    {
+        let message = "every target has this priority, so none is preferred";
+        errors.push(Diagnostic::at(&at.place, "inert", message).help("leave it out where it is 0, and give the others a higher number"));
+    }
+    for zone in listed.iter().filter_map(|target| target.zone.as_ref()) {
+        if zone.value.is_empty() {
+            errors.push(Diagnostic::at(&zone.place, "no-value", "an empty name: expected that of a zone, such as `eu-west-1a`"));
+        } else if !has_zone {
+            let message = "`zone` has no effect here: nothing says where this gateway is";
+            errors.push(Diagnostic::at(&zone.place, "inert", message).help("write `server: { zone: .. }`"));
         }
     }
 }

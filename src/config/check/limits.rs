@@ -114,8 +114,19 @@ fn shared(document: &Document, errors: &mut Vec<Diagnostic>) {
         any = true;
         without_store(&name.value, &shared.place, errors);
     }
+    let lists = [
+        document.consumers_from.as_ref().and_then(|from| from.value.redis.as_ref()),
+        document.revocation.as_ref().and_then(|revocation| revocation.value.redis.as_ref()),
+    ];
+    for key in lists.into_iter().flatten() {
+        any = true;
+        if store.is_none() {
+            let message = format!("`{}` would be a key of the store, which there is not", key.value);
+            errors.push(Diagnostic::at(&key.place, "shared-without-store", message).help("add `server.limits_store`"));
+        }
+    }
     if let Some(store) = store.filter(|_| !any) {
-        let message = "`limits_store` has no effect: no limit and no plan is shared";
+        let message = "`limits_store` has no effect: no limit and no plan is shared, and no list is in it";
         errors.push(Diagnostic::at(&store.place, "inert", message).help("add `shared: true` to a limit, or remove it"));
     }
     if let Some(store) = store {

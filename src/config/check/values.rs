@@ -239,6 +239,8 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
         pool: _,
         balance: _,
         hash_by: _,
+        sticky: _,
+        slow_start: _,
         health,
         outlier_detection: _,
         circuit_breaker: _,

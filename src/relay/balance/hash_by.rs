@@ -82,7 +82,7 @@ impl Part {
 }
 
 /// The first value of a cookie.
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+pub(super) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
     cookies(headers, name).next()
 }
 

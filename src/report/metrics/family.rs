@@ -109,6 +109,8 @@ families! { ALL:
     LIST_ENTRIES = Gauge "sluice_list_entries" ["list"] "Entries of a file that is read again while the gateway runs: keys of `consumers`, or `revocation`.";
     LIST_READ = Gauge "sluice_list_read_timestamp_seconds" ["list"] "When what is in use of such a file was read.";
     LIST_READS = Counter "sluice_list_reads_total" ["list", "result"] "Such a file changed and was read again: ok, or failed, so that what was read last stays in use.";
+    LIST_LAG = Gauge "sluice_list_lag_seconds" ["list"] "Of a list in the store: from a publication on its channel to its effect here, as last measured.";
+    LIST_UNUSABLE = Gauge "sluice_list_unusable_entries" ["list"] "Of a list in the store: entries that say nothing that can be used, and are left out.";
     RELOADS = Counter "sluice_reloads_total" ["result"] "Attempts to change the configuration in place: accepted or refused.";
     RELOAD_LAST_SUCCESS = Gauge "sluice_reload_last_success_timestamp_seconds" [] "When the configuration that runs was loaded.";
     CONFIG_INFO = Gauge "sluice_config_info" ["hash"] "The configuration that runs.";

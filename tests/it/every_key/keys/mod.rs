@@ -3,6 +3,7 @@
 mod authenticators;
 mod callers;
 mod choice;
+mod choosing;
 mod finding;
 mod limits;
 mod listeners;
@@ -26,6 +27,7 @@ const LISTS: &[&[Row]] = &[
     limits::KEYS,
     upstreams::KEYS,
     retries::KEYS,
+    choosing::KEYS,
     finding::KEYS,
     routes::KEYS,
     tests::KEYS,
