@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: run edge partners tiers agents cluster build test keys lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
+.PHONY: run edge partners tiers agents cluster resilience canary versions-by-consumer build test keys lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
 
 run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
 	$(CARGO) build --release --locked
@@ -15,6 +15,14 @@ edge: build             ## serves conf/edge.yaml, HTTPS with a certificate that 
 
 partners tiers agents: build  ## serve conf/partners.yaml (or tiers, agents) before two small upstreams, with lines to paste
 	@scripts/try.sh $@ target/release/sluice
+
+resilience: build        ## breaks the upstreams of conf/resilience.yaml one by one and shows what clients see
+	@scripts/resilience.sh target/release/sluice
+
+canary versions-by-consumer: build  ## serve conf/canary.yaml or versions-by-consumer.yaml before small upstreams
+	@target/release/sluice test conf/$@.yaml
+	@for n in 1 2 3; do target/release/sluice echo --address 127.0.0.1:300$$n --name $$n & pids="$$pids $$!"; done; \
+	trap "kill $$pids" EXIT; target/release/sluice run conf/$@.yaml
 
 cluster: build           ## serves conf/cluster: HAProxy before three gateways that share limits over Redis, all on this machine
 	@scripts/cluster.sh target/release/sluice

@@ -14,6 +14,7 @@ use crate::entry::route::Captures;
 use crate::entry::trace_context::TraceContext;
 use crate::listen::tls::facts::TlsFacts;
 use crate::policy::Stop;
+use crate::policy::fault::Met;
 use crate::policy::limits::places::Place;
 use crate::policy::limits::throttle::Waiting;
 use crate::policy::principal::Identity;
@@ -75,6 +76,8 @@ pub struct Facts {
     /// Nanoseconds that it has to wait before it goes on, and where it stands among those that wait.
     pub delay: u64,
     pub waiting: SmallVec<[Waiting; 1]>,
+    /// The fault that was made on purpose.
+    pub fault: Option<Met>,
     /// Codes of shadowed policies that would have refused.
     pub would_refuse: SmallVec<[&'static str; 2]>,
     /// The code of the operator's with which the route answered by itself.
@@ -191,6 +194,7 @@ impl Facts {
             places: SmallVec::new(),
             delay: 0,
             waiting: SmallVec::new(),
+            fault: None,
             would_refuse: SmallVec::new(),
             responded: None,
             refused: None,

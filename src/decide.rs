@@ -72,8 +72,8 @@ pub async fn decide<'g>(
         return Err(Problem::new(&ROUTE_NOT_FOUND).into());
     };
     let choose = |facts: &mut Facts| {
-        if let Some(others) = &route.others {
-            facts.chosen = others.choice.of(route, &head.headers, facts);
+        if let Some(choice) = route.others.as_ref().and_then(|others| others.choice.as_ref()) {
+            facts.chosen = choice.of(route, &head.headers, facts);
         }
     };
     route.policies.judge(&request, facts, Counting { buckets, plans: &gateway.plans }, choose).await?;

@@ -84,8 +84,8 @@ impl ProxyHttp for Proxy {
         exchange::peer(session, ctx)
     }
 
-    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Box<Ctx>, error: Box<Error>) -> Box<Error> {
-        exchange::connect_failed(ctx, error)
+    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, ctx: &mut Box<Ctx>, error: Box<Error>) -> Box<Error> {
+        exchange::connect_failed(session, ctx, error)
     }
 
     fn connected_to_upstream<'a, 'b, 'c, 'd, 'e, 'h>(

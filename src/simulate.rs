@@ -240,9 +240,9 @@ fn refused(route: Option<&Route>, facts: &mut Facts, problem: &Problem) -> Verdi
     facts.refused = Some((problem.kind, problem.reason.clone()));
     let headers: Vec<_> = render::headers(problem).collect();
     Verdict::Answered {
-        status: problem.kind.status,
+        status: problem.status,
         code: Some(problem.kind.code.to_owned()),
-        headers: own_headers(problem.kind.status, route, facts, &headers),
+        headers: own_headers(problem.status, route, facts, &headers),
         body: render::body(problem, facts.request_id.as_str()),
     }
 }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::listen::tls::tickets::TicketKeys;
 use crate::policy::buckets::Buckets;
+use crate::relay::mirror::Mirrors;
 use crate::relay::pool::Pools;
 use crate::report::metrics::Metrics;
 
@@ -17,6 +18,8 @@ use crate::report::metrics::Metrics;
 pub struct State {
     pub pools: Pools,
     pub metrics: Arc<Metrics>,
+    /// Copies of requests that wait.
+    pub mirrors: Arc<Mirrors>,
     /// With which clients resume TLS sessions, on whatever listener.
     pub tickets: Arc<TicketKeys>,
     buckets: Mutex<Option<(u64, Arc<Buckets>)>>,

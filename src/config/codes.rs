@@ -105,6 +105,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("method-repeated", "A method stands twice in a match."),
     ("methods-empty", "A match names no method."),
     ("methods-too-many", "A listener has too many uncommon methods."),
+    ("mirror", "Copies of requests could not go to this upstream."),
     ("missing-key", "A key that is needed is not written."),
     ("missing-section", "A section without which nothing could be answered is not there."),
     ("network-covered", "A network is part of another in the same list."),

@@ -20,6 +20,7 @@ use crate::policy::authn::{AuthSettings, AuthenticatorSettings, ConsumerSettings
 use crate::policy::authz::AllowSettings;
 use crate::policy::consumers::ConsumersFromSettings;
 use crate::policy::cors::CorsSettings;
+use crate::policy::fault::FaultSettings;
 use crate::policy::https::HttpsSettings;
 use crate::policy::ip_filter::IpFilterSettings;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
@@ -27,6 +28,8 @@ use crate::policy::revocation::RevocationSettings;
 use crate::policy::validate::BodySettings;
 use crate::policy::websocket::WebSocketSettings;
 use crate::relay::choice::GoesTo;
+use crate::relay::fallback::FallbackSettings;
+use crate::relay::mirror::MirrorSettings;
 use crate::relay::resolver::ResolverSettings;
 use crate::relay::rewrite::{RequestHeadersSettings, RewriteSettings};
 use crate::relay::timeouts::RouteTimeoutsSettings;
@@ -117,6 +120,12 @@ pub struct PolicySettings {
     pub limits: Option<At<Vec<At<String>>>>,
     /// The request body.
     pub body: Option<At<BodySettings>>,
+    /// Delays and refusals on purpose, to see what callers make of them.
+    pub fault: Option<At<FaultSettings>>,
+    /// What answers where the upstream cannot be reached.
+    pub fallback: Option<At<FallbackSettings>>,
+    /// A second upstream that gets a copy of requests, and whose answers nobody gets.
+    pub mirror: Option<At<MirrorSettings>>,
     /// How long the upstream may take, where that differs from what the upstream itself says.
     pub timeouts: Option<At<RouteTimeoutsSettings>>,
     /// gRPC.

@@ -96,6 +96,14 @@ impl<'a> Effective<'a> {
         self.givers.iter().any(|(_, policies)| policies.written().iter().any(|written| written.key == key))
     }
 
+    /// Whether its requests may come to this upstream: chosen, fallen back to, or as copies.
+    pub fn goes_to(&self, upstream: &str) -> bool {
+        let chosen = self.upstream.is_some_and(|used| GoesTo::upstreams(used).iter().any(|used| used.value == upstream));
+        let fallback = self.given(|all| &all.fallback).and_then(|fallback| fallback.settings.upstream.as_ref());
+        let mirror = self.given(|all| &all.mirror).map(|mirror| &mirror.settings.upstream);
+        chosen || fallback.into_iter().chain(mirror).any(|used| used.value == upstream)
+    }
+
     pub fn shadows(&self, policy: Shadow) -> bool {
         self.given(|all| &all.shadow).is_some_and(|shadow| shadow.settings.iter().any(|entry| entry.value == policy))
     }

@@ -25,7 +25,9 @@ use crate::policy::limits::limit::Limit;
 use crate::policy::rate_limit::RateLimits;
 use crate::relay::balance::hash_by::HashKeys;
 use crate::relay::choice::Choice;
+use crate::relay::fallback::Fallback;
 use crate::relay::head::HeadPlan;
+use crate::relay::mirror::Mirror;
 use crate::relay::pool::Pool;
 use crate::relay::resolver::LookUps;
 use crate::relay::strip::StripSet;
@@ -102,6 +104,7 @@ pub struct ListenerPlan {
 }
 
 /// An upstream in one snapshot.
+#[derive(Debug)]
 pub struct UpstreamPlan {
     pub name: Arc<str>,
     pub pool: Arc<Pool>,
@@ -120,6 +123,9 @@ pub struct Route {
     pub action: Action,
     /// More ways than the one in `action`, and what chooses among them.
     pub others: Option<Box<Others>>,
+    /// What answers where no target can be reached.
+    pub fallback: Option<Box<Fallback>>,
+    pub mirror: Option<Arc<Mirror>>,
     pub series: Arc<RouteSeries>,
     /// What `sluice routes` shows.
     pub shown: Shown,
@@ -134,7 +140,8 @@ pub enum Action {
 
 /// The ways to other upstreams than the default.
 pub struct Others {
-    pub choice: Choice,
+    /// None: there is nothing to choose, only to fall back to.
+    pub choice: Option<Choice>,
     /// In the order in which the choice counts them, from 1.
     pub relays: Vec<Relay>,
 }
@@ -158,6 +165,8 @@ pub struct Relay {
 /// A route as a person reads it.
 #[derive(Clone, Debug)]
 pub struct Shown {
+    /// File and line.
+    pub place: String,
     pub listeners: Vec<String>,
     pub hosts: Vec<String>,
     pub path: String,
@@ -172,7 +181,7 @@ pub struct Shown {
 // === impl Route ===
 
 impl Route {
-    /// Names of the upstreams that it may choose among.
+    /// Names of the upstreams that it may choose among, and of what it falls back to, as they are counted.
     pub fn upstreams(&self) -> Vec<&str> {
         let others = self.others.iter().flat_map(|others| &others.relays);
         self.relay(0).into_iter().chain(others).map(|relay| &*relay.upstream.name).collect()

@@ -1,7 +1,10 @@
 //! What is doubtful about a configuration that is right: it is accepted, and somebody should look.
 //!
 //! Decides how long before its end a certificate is worth a warning, that a revocation list is once it is over, that several targets are of
-//! which nobody finds out who works, that a route is whose demands no consumer meets, and that retries without a budget multiply an outage.
+//! which nobody finds out who works, that a route is whose demands no consumer meets, an upstream that is drained, a fault that any
+//! request may meet, and retries without a budget, which multiply an outage.
+
+mod versions;
 
 use super::plan::{Gateway, Route};
 use crate::relay::upstream::Upstream;
@@ -35,9 +38,17 @@ pub fn warnings(gateway: &Gateway, unix_ms: u64) -> Vec<String> {
             upstream.name, upstream.pool.upstream.retries.attempts
         ));
     }
+    let drained = |upstream: &Upstream| !upstream.targets.is_empty() && upstream.targets.iter().all(|target| target.drain);
+    for upstream in gateway.upstreams.iter().filter(|upstream| drained(&upstream.pool.upstream)) {
+        all.push(format!("every target of upstream `{}` is drained: it answers nothing", upstream.name));
+    }
     for route in &gateway.routes {
         all.extend(never_allowed(gateway, route));
+        if let Some(fault) = route.policies.fault.as_ref().filter(|fault| fault.is_for_everybody()) {
+            all.push(format!("`fault` of route `{}` is for every request: {fault}", route.name));
+        }
     }
+    all.extend(versions::warnings(gateway));
     all
 }
 

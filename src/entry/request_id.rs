@@ -8,6 +8,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
+use crate::config::types::Percent;
+use crate::relay::balance::maglev::hash;
+
 /// The header that carries the id, in both directions.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -52,6 +55,12 @@ impl RequestId {
 
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).expect("an id is ASCII: made here or checked by `accept`")
+    }
+
+    /// Whether this request is among a share of all. What is drawn for different purposes (`what`) is independent.
+    pub fn falls_into(&self, share: Percent, what: &[u8]) -> bool {
+        let drawn = hash(&[what, &self.0]);
+        (u128::from(drawn) * 10_000) >> 64 < u128::from(share.0)
     }
 
     pub fn as_bytes(&self) -> &[u8] {

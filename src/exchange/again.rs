@@ -68,7 +68,8 @@ pub(super) fn answered(session: &mut Session, ctx: &mut Ctx, head: &ResponseHead
 fn known(ctx: &Ctx) -> Attempt {
     let end = ctx.conn.as_ref().and_then(|conn| conn.deadline.end());
     let left = end.map(|(end, _)| Duration::from_nanos(end.saturating_sub(clock::mono())));
-    let number = ctx.attempts.number;
+    // Those at an upstream that it has fallen back from are not this one's.
+    let number = ctx.attempts.number - ctx.attempts.before;
     Attempt { number, is_idempotent: false, answer_started: false, is_kept: false, pushback: None, left, random: fastrand::u64(..) }
 }
 

@@ -6,16 +6,18 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header;
+use http::{HeaderValue, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use smallvec::SmallVec;
 
+use super::behalf::on_behalf;
+use super::fallback::Fell;
+use super::mirror::{self, Copying};
 use super::time::{bounded_by, idle, patience, tell_time};
-use super::told::on_behalf;
-use super::{Ctx, again, call, is_websocket, stuck};
+use super::{Ctx, again, call, is_websocket, stuck, tunnel};
 use crate::clock;
 use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
@@ -51,11 +53,9 @@ pub struct Attempts {
     /// The next attempt opens a connection of its own.
     pub(super) is_fresh: bool,
     pub(super) is_reused: bool,
-    /// HTTP/2 is spoken to the target.
     pub(super) is_h2: bool,
     /// A WebSocket: of the two protocols, only one carries it.
     pub(super) wants_http1: bool,
-    /// What a target speaks has been found out for this request.
     pub(super) has_learnt: bool,
     /// What carries the connection, where it has TLS.
     link: Option<Arc<Link>>,
@@ -86,6 +86,11 @@ pub struct Attempts {
     pub is_tunnel: bool,
     /// Who ended it, where it ended in order.
     pub closed_by: Option<ClosedBy>,
+    /// What has taken over from an upstream that could not be reached.
+    pub fell: Option<Box<Fell>>,
+    /// Attempts that were made at that one.
+    pub(super) before: u8,
+    pub(super) copying: Copying,
 }
 
 // === impl Attempts ===
@@ -204,7 +209,11 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     }
     let sent = head.uri.path_and_query().map_or("", |sent| sent.as_str());
     let rewritten = (sent != ctx.facts.target.path_and_query() && relay.head.rewrite.is_some()).then(|| sent.into());
+    let has_mirror = route.mirror.is_some();
     ctx.attempts.rewritten = rewritten;
+    if has_mirror {
+        mirror::head(session, ctx, head);
+    }
     // A retry sees the body from its beginning.
     ctx.body = ctx.route().and_then(|route| route.policies.body).map(|limit| limit.count());
     if ctx.attempts.is_h2
@@ -216,7 +225,8 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     }
     if ctx.attempts.is_h2 && head.headers.get(header::HOST).is_none_or(|host| host.is_empty()) {
         // A request of HTTP/1.0 may name no host; in HTTP/2 one has to be named.
-        head.insert_header(header::HOST, &target.host_header)?;
+        let host = ctx.attempts.target.as_ref().map_or(HeaderValue::from_static(""), |target| target.host_header.clone());
+        head.insert_header(header::HOST, host)?;
     }
     if ctx.attempts.is_h2 && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.tls.is_some()) {
         say_https(head)?;
@@ -248,6 +258,7 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Byte
             ctx.facts.would_refuse.push(code);
         }
     }
+    mirror::part(ctx, body, end);
     call::request_part(ctx, body, end)?;
     if length > 0 {
         stuck::note_asked(session, ctx);
@@ -329,7 +340,7 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     if status == 101 {
         // Its silence is counted over both sides, by the deadline.
         session.set_read_timeout(None);
-        begin_tunnel(ctx);
+        tunnel::begin(ctx);
     } else if let Some(conn) = &ctx.conn {
         conn.deadline.await_bytes(now, relay.timeouts.idle);
         conn.deadline.put_off(now);
@@ -347,20 +358,6 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
         session.write_response_header(Box::new(head.clone()), false).await?;
     }
     Ok(())
-}
-
-/// From here on both sides say what they like, until one of them, silence or the end of the token ends it.
-fn begin_tunnel(ctx: &mut Ctx) {
-    ctx.attempts.is_tunnel = true;
-    let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
-    let now = clock::now();
-    conn.begin_tunnel(route.policies.tunnel_watch(&ctx.facts));
-    conn.deadline.await_bytes(now.mono, idle(ctx, route, relay));
-    conn.deadline.end_never();
-    if let Some(end) = route.policies.tunnel_end(&ctx.facts) {
-        conn.deadline.end_at(now.mono.saturating_add(end.saturating_sub(now.unix_ms).saturating_mul(1_000_000)));
-    }
-    route.series.tunnels().open();
 }
 
 /// A piece of the answer's body on its way to the client.

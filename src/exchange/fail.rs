@@ -8,7 +8,7 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::attempt::{note_latency, report};
 use super::time::idle;
-use super::{Ctx, again, answered, call, end_after_this, write};
+use super::{Ctx, again, answered, call, end_after_this, fallback, write};
 use crate::clock;
 use crate::relay::connect::OTHER_PROTOCOL;
 use crate::relay::deadline::Overdue;
@@ -23,7 +23,7 @@ use crate::reply::problem::{Kind, Problem};
 use crate::report::metrics::upstream::Failure;
 
 /// A connection could not be made: another target, if there is one.
-pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+pub fn connect_failed(session: &Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
     ctx.attempts.stop_clock();
     if is_other_protocol(ctx, &error) {
         // What the target speaks is known now; nothing was sent.
@@ -37,7 +37,7 @@ pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
         _ => Failure::Connect,
     };
     relay.upstream.series.failed(how);
-    if is_stale(ctx, &error) && ctx.attempts.number < relay.upstream.pool.upstream.retries.attempts {
+    if is_stale(ctx, &error) && ctx.attempts.number - ctx.attempts.before < relay.upstream.pool.upstream.retries.attempts {
         // It was a connection from the pool that had no stream left to give: the target itself has refused nothing.
         ctx.attempts.is_fresh = true;
         error.set_retry(true);
@@ -48,7 +48,12 @@ pub fn connect_failed(ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
         log_failure(ctx, chosen, &error);
     }
     note_failure(ctx);
-    let may = again::connect(ctx);
+    let mut may = again::connect(ctx);
+    if !may && fallback::is_there(ctx) {
+        let kind = kind_of(&error, Phase::Connect);
+        let reason = Some(reason_of(ctx, kind, &error));
+        may = fallback::elsewhere(session, ctx, kind, &reason);
+    }
     error.set_retry(may);
     error
 }
@@ -141,6 +146,14 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     }
     let mut problem = Problem::new(kind);
     problem.reason = reason;
+    if answered(session).is_none()
+        && let Some(answer) = fallback::answer(ctx, &problem)
+    {
+        // As after a refusal: Pingora ends the connection after an attempt has failed.
+        end_after_this(session, ctx);
+        let written = write::answer(session, ctx, &answer).await;
+        return FailToProxy { error_code: if written.is_ok() { answer.status } else { 0 }, can_reuse_downstream: false };
+    }
     ctx.facts.refused = Some((kind, problem.reason.clone()));
     let gone = FailToProxy { error_code: 0, can_reuse_downstream: false };
     if let (Some(conn), Some(head)) = (&ctx.conn, session.response_written())

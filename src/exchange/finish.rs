@@ -9,6 +9,7 @@ use pingora_core::Error;
 use pingora_proxy::Session;
 
 use super::attempt::report as report_attempt;
+use super::fallback::Fell;
 use super::stuck::{self, Spoken};
 use super::{Ctx, answered};
 use crate::clock;
@@ -17,6 +18,7 @@ use crate::ctx::Now;
 use crate::entry::request_id::RequestId;
 use crate::listen::conn::ConnInfo;
 use crate::listen::front::Asked;
+use crate::policy::fault::Met;
 use crate::policy::rate_limit;
 use crate::relay::outcome::Outcome;
 use crate::relay::retries::verdict::GivenUp;
@@ -88,6 +90,9 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     let trace = facts.trace.trace_id();
     let target = attempts.target.as_ref();
     let tls = facts.tls.as_deref();
+    let why = refused.and_then(|(_, reason)| reason.as_deref());
+    let fell = attempts.fell.as_deref();
+    let fell_reason = fell.map(|fell| fell.reason(refused.map(|(kind, _)| why.unwrap_or(kind.code))));
     Line {
         unix_ms: facts.now.unix_ms,
         request_id: facts.request_id.as_bytes(),
@@ -121,9 +126,11 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
             (None, Some(code)) => code,
             (None, None) => "",
         },
-        reason: refused.and_then(|(_, reason)| reason.as_deref()).unwrap_or_default(),
+        reason: fell_reason.as_deref().or(why).unwrap_or_default(),
         limit: limited.map_or("", |(limit, _)| limit),
         key: limited.map_or("", |(_, key)| key),
+        fallback: fell.map_or("", Fell::to),
+        fault: facts.fault.map_or("", Met::as_str),
         upstream: relay.filter(|_| attempts.number > 0).map_or("", |(_, relay)| &relay.upstream.name),
         target: target.map_or("", |target| &target.address.text),
         attempts: (attempts.number > 0).then(|| u32::from(attempts.number)),
@@ -178,6 +185,9 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
     }
     if let Some(by) = closed_by {
         series.tunnels().close(by, total_us);
+    }
+    if let Some(met) = facts.fault {
+        series.fault(met);
     }
     for code in &facts.would_refuse {
         series.would_refuse(code);

@@ -5,12 +5,15 @@
 mod admit;
 mod again;
 mod attempt;
+mod behalf;
 mod call;
 mod fail;
+mod fallback;
 mod finish;
+mod mirror;
 mod stuck;
 mod time;
-mod told;
+mod tunnel;
 mod wait;
 mod write;
 
@@ -135,16 +138,15 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
             if let Some(later) = admit::ask(ctx)
                 && let Some(problem) = Box::pin(admit::wait(session, ctx, later)).await?
             {
-                Box::pin(write::refuse(session, ctx, &problem)).await?;
-                return Ok(true);
+                return Box::pin(fallback::or_refuse(session, ctx, &problem)).await;
             }
+            time::limit(ctx);
             if attempt::choose(session, ctx) {
-                time::limit(ctx);
                 call::start(session, ctx);
                 return Ok(false);
             }
             let problem = attempt::no_target(ctx);
-            Box::pin(write::refuse(session, ctx, &problem)).await?;
+            return Box::pin(fallback::or_refuse(session, ctx, &problem)).await;
         }
         // Boxed: what goes on to an upstream would carry the room for an answer along.
         Ok(Decision::Answer(_, answer)) => Box::pin(write::answer(session, ctx, &answer)).await?,

@@ -42,11 +42,11 @@ pub fn last_words(ctx: &mut Ctx, problem: &Problem) -> Option<LastWords> {
 fn told(ctx: &mut Ctx, problem: &Problem) -> (u16, Vec<(HeaderName, HeaderValue)>, Bytes) {
     ctx.facts.refused = Some((problem.kind, problem.reason.clone()));
     if let Some(call) = &mut ctx.call {
-        let told = call.refusal(problem.kind.status, problem.kind.code, grpc::message(problem));
+        let told = call.refusal(problem.status, problem.kind.code, grpc::message(problem));
         return (200, problem.headers.iter().cloned().chain(told.headers).collect(), told.body);
     }
     let body = render::body(problem, ctx.facts.request_id.as_str());
-    (problem.kind.status, render::headers(problem).collect(), body)
+    (problem.status, render::headers(problem).collect(), body)
 }
 
 /// The refusal that a route makes of its own, with the operator's code.

@@ -52,6 +52,20 @@ impl Policies {
         self.enforce(Shadow::Limits, name, verdict, facts)
     }
 
+    /// Not a policy that a shadow would make harmless: what it does is what it is for.
+    pub(super) async fn inject(&self, request: &Request<'_>, facts: &mut Facts) -> Result<(), Stop> {
+        let Some(fault) = &self.fault else { return Ok(()) };
+        let verdict = fault.judge(request, facts).await;
+        if let Some(trail) = &mut facts.trail {
+            let mut step = Step::of("fault", &verdict, false);
+            if verdict.is_ok() {
+                step.note = fault.told(request);
+            }
+            trail.push(step);
+        }
+        verdict
+    }
+
     /// What is worth telling of a policy that let the request pass.
     fn note(&self, policy: Shadow, facts: &Facts) -> String {
         if policy == Shadow::Websocket {

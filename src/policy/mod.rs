@@ -15,6 +15,7 @@ pub mod client_certificate;
 pub mod consumers;
 pub mod cors;
 pub mod credential;
+pub mod fault;
 pub mod forward;
 pub mod https;
 pub mod introspection;
@@ -47,6 +48,7 @@ use self::authn::Auth;
 use self::authz::Allow;
 use self::buckets::Buckets;
 use self::cors::Cors;
+use self::fault::Fault;
 use self::https::Https;
 use self::ip_filter::IpFilter;
 use self::limits::limit::Limit;
@@ -61,7 +63,7 @@ use crate::config::document::PolicySettings;
 use crate::config::effective::{Effective, Giver};
 use crate::config::types::At;
 use crate::ctx::Facts;
-use crate::relay::rewrite;
+use crate::relay::{fallback, mirror, rewrite};
 use crate::reply::problem::{Kind, Problem};
 
 /// Why a request goes no further.
@@ -111,6 +113,7 @@ pub struct Policies {
     pub allow: Option<Allow>,
     pub limits: RateLimits,
     pub body: Option<BodyLimit>,
+    pub fault: Option<Fault>,
     /// Judged but not enforced.
     pub shadow: Vec<Shadow>,
 }
@@ -169,6 +172,7 @@ pub static KINDS: &[(&str, &Kind)] = &[
     ("limits", &limits::quota::QUOTA_EXCEEDED),
     ("limits", &limits::places::CONCURRENCY_LIMITED),
     ("body", &validate::BODY_TOO_LARGE),
+    ("fault", &fault::FAULT_INJECTED),
 ];
 
 /// What of other parts of a configuration the policies of a route are made from.
@@ -213,6 +217,9 @@ impl PolicySettings {
             allow,
             limits,
             body,
+            fault,
+            fallback,
+            mirror,
             timeouts,
             grpc,
             rewrite,
@@ -230,7 +237,10 @@ impl PolicySettings {
             written("allow", Nothing, allow, authz::check),
             written("limits", Nothing, limits, |_, _| {}),
             written("body", Upstream, body, |_, _| {}),
+            written("fault", Upstream, fault, fault::check),
             // What the relay and the reply do for a route is written with the policies, but asks nobody.
+            written("fallback", Upstream, fallback, fallback::check),
+            written("mirror", Upstream, mirror, mirror::check),
             written("timeouts", Upstream, timeouts, |_, _| {}),
             written("grpc", Upstream, grpc, |_, _| {}),
             written("rewrite", Upstream, rewrite, rewrite::check),
@@ -281,6 +291,7 @@ impl Policies {
             allow,
             limits: RateLimits::for_route(name, upstreams, limits, None),
             body,
+            fault: given.given(|all| &all.fault).and_then(|fault| Fault::compile(fault.settings)),
             shadow: ask::shadows(given, wrong),
         })
     }
@@ -311,7 +322,9 @@ impl Policies {
         choose(facts);
         // After authorisation: a 401 or 403 costs only what was counted before.
         self.count("limits", &self.limits, request, facts, counting)?;
-        self.run(Shadow::Body, &self.body, request, facts).await
+        self.run(Shadow::Body, &self.body, request, facts).await?;
+        // Last: what is refused anyway is refused as ever, and costs what it costs.
+        self.inject(request, facts).await
     }
 
     /// When a tunnel of this caller's ends whatever happens, in milliseconds since 1970; none where it does not.

@@ -7,7 +7,7 @@ mod draw;
 pub mod hash_by;
 pub mod latency;
 pub mod levels;
-pub(in crate::relay) mod maglev;
+pub(crate) mod maglev;
 pub mod sticky;
 mod turns;
 pub mod warmth;

@@ -19,6 +19,8 @@ pub struct TargetSettings {
     pub address: At<String>,
     /// Its share of the requests relative to the others. Default 1.
     pub weight: Option<At<NonZeroU16>>,
+    /// Whether it gets no new requests.
+    pub drain: bool,
     /// Those with the lowest number go first. Default 0.
     pub priority: Option<At<u16>>,
     /// Where it is. Default: nobody knows.
@@ -30,6 +32,8 @@ pub struct TargetSettings {
 pub struct Member {
     pub address: Address,
     pub weight: NonZeroU16,
+    /// Whether the operator has taken it out.
+    pub drain: bool,
     /// Those with the lowest number go first.
     pub priority: u16,
     /// Where it is.
@@ -46,7 +50,7 @@ pub(super) fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mu
     let mut members: Vec<Member> = Vec::with_capacity(settings.value.len());
     let mut seen = std::collections::HashSet::with_capacity(settings.value.len());
     for target in &settings.value {
-        let TargetSettings { address, weight, priority, zone } = &target.value;
+        let TargetSettings { address, weight, drain, priority, zone } = &target.value;
         // The text may have been interpolated, so what was found is not shown; the caret shows where.
         match Address::parse(&address.value) {
             Err(why) => wrong.push(
@@ -60,6 +64,7 @@ pub(super) fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mu
             Ok(parsed) => members.push(Member {
                 address: parsed,
                 weight: weight.as_ref().map_or(NonZeroU16::MIN, |weight| weight.value),
+                drain: *drain,
                 priority: priority.as_ref().map_or(0, |priority| priority.value),
                 zone: zone.as_ref().map(|zone| zone.value.as_str().into()),
             }),
@@ -78,6 +83,8 @@ impl<'de> Deserialize<'de> for TargetSettings {
         struct Long {
             address: At<String>,
             weight: Option<At<NonZeroU16>>,
+            #[serde(default)]
+            drain: bool,
             priority: Option<At<u16>>,
             zone: Option<At<String>>,
         }
@@ -88,11 +95,11 @@ impl<'de> Deserialize<'de> for TargetSettings {
                 f.write_str("a target, such as `10.0.0.7:8080` or `{ address: 10.0.0.7:8080, weight: 2 }`")
             }
             fn visit_newtype_struct<D: Deserializer<'de>>(self, d: D) -> Result<TargetSettings, D::Error> {
-                Ok(TargetSettings { address: At::deserialize(d)?, weight: None, priority: None, zone: None })
+                Ok(TargetSettings { address: At::deserialize(d)?, weight: None, drain: false, priority: None, zone: None })
             }
             fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<TargetSettings, A::Error> {
-                let Long { address, weight, priority, zone } = Long::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(TargetSettings { address, weight, priority, zone })
+                let Long { address, weight, drain, priority, zone } = Long::deserialize(de::value::MapAccessDeserializer::new(map))?;
+                Ok(TargetSettings { address, weight, drain, priority, zone })
             }
         }
         // The reader hands a scalar on as a newtype, so that its place is kept.
@@ -118,6 +125,7 @@ impl JsonSchema for TargetSettings {
                 "properties": {
                     "address": { "type": "string", "description": "`host:port`, `address:port` or `unix:/path`." },
                     "weight": { "type": "integer", "minimum": 1, "maximum": 65535, "description": "Its share of the requests relative to the others. Default 1." },
+                    "drain": { "type": "boolean", "description": "Whether it is taken out: it gets no new requests, and ends those that it has. Default false." },
                     "priority": { "type": "integer", "minimum": 0, "maximum": 65535, "description": "Targets with the lowest number get everything as long as five of seven work, and less the fewer do; the others get the rest. Default 0." },
                     "zone": { "type": "string", "description": "Where it is. Targets in `server.zone` are preferred to others of the same priority." }
                 },

@@ -387,7 +387,7 @@ pub(super) mod tests {
     fn members(range: Range<usize>) -> Vec<Member> {
         let member = |index: usize| {
             let address = Address::parse(&format!("10.1.{}.{}:80", index / 250, index % 250)).unwrap();
-            Member { address, weight: NonZeroU16::MIN, priority: 0, zone: None }
+            Member { address, weight: NonZeroU16::MIN, drain: false, priority: 0, zone: None }
         };
         range.map(member).collect()
     }

@@ -290,7 +290,7 @@ pub(crate) mod tests {
     pub(crate) fn settings(targets: &[(&str, u16)]) -> UpstreamSettings {
         let target = |(address, weight): &(&str, u16)| {
             let weight = NonZeroU16::new(*weight).map(at);
-            at(TargetSettings { address: at((*address).to_owned()), weight, priority: None, zone: None })
+            at(TargetSettings { address: at((*address).to_owned()), weight, drain: false, priority: None, zone: None })
         };
         let targets = at(targets.iter().map(target).collect());
         UpstreamSettings {

@@ -109,6 +109,8 @@ pub struct Kind {
 #[derive(Debug, Clone)]
 pub struct Problem {
     pub kind: &'static Kind,
+    /// That of its kind, but for a kind whose status the configuration says.
+    pub status: u16,
     /// For the client: what exactly was wrong. Never holds a credential nor a detail of an upstream.
     pub detail: Option<Cow<'static, str>>,
     /// For the log and `explain` only, such as `expired 3 s ago, leeway 0 s`.
@@ -137,7 +139,14 @@ pub fn position(code: &str) -> Option<usize> {
 
 impl Problem {
     pub fn new(kind: &'static Kind) -> Self {
-        Problem { kind, detail: None, reason: None, members: SmallVec::new(), headers: SmallVec::new() }
+        Problem { kind, status: kind.status, detail: None, reason: None, members: SmallVec::new(), headers: SmallVec::new() }
+    }
+
+    /// Of the same class as that of its kind, so that it is counted rightly.
+    #[must_use]
+    pub fn status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
     }
 
     #[must_use]

@@ -43,8 +43,8 @@ pub struct Http1<'a> {
 
 /// The document: `type`, `title`, `status`, `detail`, `code`, `error`, `request_id`, and the problem's own members.
 pub fn body(problem: &Problem, request_id: &str) -> Bytes {
-    let Problem { kind, detail, reason: _, members, headers: _ } = problem;
-    let Kind { code, status, error, about: _ } = kind;
+    let Problem { kind, status, detail, reason: _, members, headers: _ } = problem;
+    let Kind { code, status: _, error, about: _ } = kind;
     document(code, error, *status, detail.as_deref(), request_id, members)
 }
 
@@ -84,7 +84,7 @@ pub fn headers(problem: &Problem) -> impl Iterator<Item = (HeaderName, HeaderVal
 pub fn http1(problem: &Problem, how: Http1<'_>) -> Bytes {
     let Http1 { request_id, unix_ms, close, is_head } = how;
     let document = body(problem, request_id);
-    let status = StatusCode::from_u16(problem.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut out = Vec::with_capacity(document.len() + 320);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
@@ -113,7 +113,7 @@ pub fn http1(problem: &Problem, how: Http1<'_>) -> Bytes {
 pub fn http2(problem: &Problem, request_id: &str, unix_ms: u64) -> (http::response::Parts, Bytes) {
     let document = body(problem, request_id);
     let mut head = http::Response::new(()).into_parts().0;
-    head.status = StatusCode::from_u16(problem.kind.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    head.status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     head.headers.extend(headers(problem));
     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(document.len()));
     if let Ok(date) = HeaderValue::from_bytes(&http_date(unix_ms)) {

@@ -25,12 +25,10 @@ pub struct Line<'a> {
     pub unix_ms: u64,
     pub request_id: &'a [u8],
     pub trace_id: &'a [u8],
-    /// Name of the listener.
     pub listener: &'a str,
     /// Such as `HTTP/1.1`.
     pub protocol: &'a str,
     pub client: Option<IpAddr>,
-    /// Such as `1.3`.
     pub tls_version: &'a str,
     pub tls_cipher: &'a str,
     /// The name for which the client connected.
@@ -49,10 +47,8 @@ pub struct Line<'a> {
     pub upstream_path: &'a [u8],
     pub route: &'a str,
     pub consumer: &'a str,
-    /// The name of the caller's plan.
     pub plan: &'a str,
     pub subject: &'a str,
-    /// Whose tags are written.
     pub tags_of: Option<&'a Identity>,
     /// What the client was answered; none where it got no answer.
     pub status: Option<u16>,
@@ -63,6 +59,10 @@ pub struct Line<'a> {
     /// The limit that refused, and what it counted by.
     pub limit: &'a str,
     pub key: &'a str,
+    /// What answered in place of the upstream that could not be reached: another upstream, or `answer`.
+    pub fallback: &'a str,
+    /// The fault that was made on purpose: `delay` or `abort`.
+    pub fault: &'a str,
     pub upstream: &'a str,
     /// Address of the last target that was tried.
     pub target: &'a str,
@@ -78,7 +78,7 @@ pub struct Line<'a> {
     pub total_us: Option<u64>,
     pub upstream_us: Option<u64>,
     pub gateway_us: Option<u64>,
-    /// Microseconds that a limit has delayed it.
+    /// Microseconds that a limit or a fault has delayed it.
     pub waited_us: Option<u64>,
     pub user_agent: &'a [u8],
     /// How a call of gRPC ended.
@@ -139,6 +139,8 @@ impl Line<'_> {
             reason,
             limit,
             key,
+            fallback,
+            fault,
             upstream,
             target,
             attempts,
@@ -189,6 +191,8 @@ impl Line<'_> {
         fields.long(r#","reason":"#, reason.as_bytes());
         fields.short(r#","limit":"#, limit.as_bytes());
         fields.short(r#","key":"#, key.as_bytes());
+        fields.short(r#","fallback":"#, fallback.as_bytes());
+        fields.short(r#","fault":"#, fault.as_bytes());
         fields.short(r#","upstream":"#, upstream.as_bytes());
         fields.short(r#","target":"#, target.as_bytes());
         fields.number(r#","attempts":"#, attempts.map(u64::from));
@@ -445,6 +449,8 @@ mod tests {
             reason: "100 of 100 used",
             limit: "browse",
             key: "consumer",
+            fallback: "answer",
+            fault: "delay",
             upstream: "orders",
             target: "10.0.0.7:8080",
             attempts: Some(2),
@@ -469,7 +475,7 @@ mod tests {
                 r#""tls_version":"1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","server_name":"api.example.com","client_subject":"CN=orders","#,
                 r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
                 r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","plan":"gold","subject":"u1","tags":{"tier":"pro","version":"v2"},"status":429,"#,
-                r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","upstream":"orders","target":"10.0.0.7:8080","#,
+                r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","fallback":"answer","fault":"delay","upstream":"orders","target":"10.0.0.7:8080","#,
                 r#""attempts":2,"failed":["10.0.0.6:8080 503","10.0.0.6:8080 reset"],"no_retry":"budget","bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
                 r#""would_refuse":["scope-missing","address-refused"]}"#,
                 "\n"

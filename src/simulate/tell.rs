@@ -18,8 +18,10 @@ use crate::policy::Request;
 use crate::policy::api_key::Carrier;
 use crate::policy::authenticators::{Authenticator, Method};
 use crate::policy::credential::{cut, hide};
+use crate::policy::fault::Met;
 use crate::policy::list_file::Origin;
 use crate::policy::websocket::is_handshake;
+use crate::relay::fallback::Fallback;
 use crate::relay::receive::make_answer;
 use crate::relay::retries::in_words;
 use crate::relay::retries::verdict::is_idempotent;
@@ -96,14 +98,18 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
             let (added, removed) = difference(gateway, &before, &head.headers);
             told["upstream"] = json!(upstream);
             if let Some((route, head)) = route.zip(outcome.head.as_ref())
-                && let Some(others) = &route.others
+                && let Some(choice) = route.others.as_ref().and_then(|others| others.choice.as_ref())
             {
-                told["upstream_because"] = json!(others.choice.because(route, &head.headers, facts, &route.upstreams()));
+                told["upstream_because"] = json!(choice.because(route, &head.headers, facts, &route.upstreams()));
             }
             told["upstream_path"] = json!(head.uri.path_and_query().map(|path| hidden(gateway, path.as_str())));
             told["headers"] = json!({ "added": added, "removed": removed });
             if let Some((route, relay)) = route.and_then(|route| route.relay(facts.chosen).map(|relay| (route, relay))) {
                 told["answer"] = answer(gateway, route, relay, facts);
+                released(route, relay, facts, told);
+                if facts.fault == Some(Met::Delay) {
+                    told["fault"] = json!({ "wait_ms": facts.delay / 1_000_000 });
+                }
                 if relay.has_own_timeouts {
                     let Timeouts { connect: _, response, idle, total } = relay.timeouts;
                     told["timeouts"] = json!({ "response": Period(response).to_string(), "idle": Period(idle).to_string() });
@@ -142,6 +148,23 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
             told["reason"] = json!(facts.refused.as_ref().and_then(|(_, reason)| reason.clone()));
             told["answer_headers"] = headers.iter().map(|(name, value)| json!([name.as_str(), shown(gateway, name, value)])).collect();
         }
+    }
+}
+
+/// What else becomes of it: where it goes when its upstream cannot be reached, and who gets a copy.
+fn released(route: &Route, relay: &Relay, facts: &Facts, told: &mut Value) {
+    let other = |at: usize| route.relay(at).filter(|_| at != facts.chosen).map(|relay| json!({ "upstream": &*relay.upstream.name }));
+    let fallback = match route.fallback.as_deref() {
+        Some(Fallback::Upstream(at)) => other(*at),
+        Some(Fallback::Answer(own)) => Some(own.told()),
+        None => None,
+    };
+    if let Some(mut fallback) = fallback {
+        fallback["from"] = json!(&*relay.upstream.name);
+        told["fallback"] = fallback;
+    }
+    if let Some(mirror) = &route.mirror {
+        told["mirror"] = json!({ "upstream": mirror.upstream(), "share": mirror.share().to_string(), "body": mirror.body().to_string() });
     }
 }
 
@@ -311,6 +334,19 @@ pub fn text(told: &Value) -> String {
     if let Some(balance) = told.get("balance") {
         say("target", target::text(balance));
     }
+    if let Some(wait) = told["fault"]["wait_ms"].as_u64() {
+        say("waits", vec![format!("{wait} ms, on purpose")]);
+    }
+    if let Some(fallback) = told.get("fallback") {
+        let to =
+            fallback["upstream"].as_str().map(str::to_owned).unwrap_or_else(|| format!("an answer of its own, {}", fallback["status"]));
+        say("fallback", vec![format!("{to}, where no target of {} can be reached", str(&fallback["from"]))]);
+    }
+    if let Some(mirror) = told.get("mirror") {
+        let (share, body) = (str(&mirror["share"]), str(&mirror["body"]));
+        say("mirror", vec![format!("{share} to {}, bodies up to {body}", str(&mirror["upstream"]))]);
+    }
+    say("guards", rows(&told["guards"]).iter().map(str).collect());
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
         let total = timeouts["total"].as_str().map(|total| format!(", total {total}")).unwrap_or_default();

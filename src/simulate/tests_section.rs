@@ -147,7 +147,8 @@ fn judge(gateway: &Gateway, outcome: &Outcome, expect: &ExpectSettings) -> Resul
 fn certain(gateway: &Gateway, outcome: &Outcome) -> Result<(), String> {
     let route = outcome.facts.route.and_then(|index| gateway.routes.get(index));
     let Some((route, head)) = route.zip(outcome.head.as_ref()) else { return Ok(()) };
-    match route.others.as_ref().filter(|others| others.choice.is_chance(route, &head.headers, &outcome.facts)) {
+    let choice = route.others.as_ref().and_then(|others| others.choice.as_ref());
+    match choice.filter(|choice| choice.is_chance(route, &head.headers, &outcome.facts)) {
         Some(_) => Err("the split leaves it to chance: send what its `by` goes by".to_owned()),
         None => Ok(()),
     }

@@ -169,12 +169,15 @@ listeners:
 limits: { slow: { rate: 1/s, burst: 1, throttle: { wait: 5s }, by: [global] } }
 routes:
   all: { match: { path: "/**" }, auth: public, limits: [slow], respond: { status: 204 } }
+  fallen: { match: { path: /fallen }, auth: public, upstream: nobody, fallback: { status: 200 }, fault: { delay: { for: 1ms, share: 100% } } }
+upstreams: { nobody: { targets: ["127.0.0.1:1"] } }
 "#,
     );
     let encrypted = encrypted.file("main.pem", leaf.chain).file("main.key", leaf.key).file("ca.pem", ca.pem.clone()).start();
     let mut client = TlsClient::connect(encrypted.address(), "main.example", &ca, Some(&own)).unwrap();
     (0..2).for_each(|_| _ = client.get("main.example", "/").unwrap());
-    let lines = [lines, encrypted.log_lines(2)].concat();
+    client.get("main.example", "/fallen").unwrap();
+    let lines = [lines, encrypted.log_lines(3)].concat();
     let written: BTreeSet<&str> = lines.iter().flat_map(|line| fields(line)).collect();
     let page = include_str!("../../docs/observability.md").split("## ").find(|part| part.starts_with("Access log\n")).unwrap();
     let documented: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();

@@ -388,6 +388,64 @@ fn partners_get_their_version_and_their_hour_and_are_told_apart_in_the_log() {
 }
 
 #[test]
+fn canary_shows_the_next_version_to_testers_and_to_the_same_callers_always() {
+    let echoes: Vec<_> = ["stable", "canary", "shadow"].map(Echo::start).into();
+    let replaced = [("127.0.0.1:3001", echoes[0].address), ("127.0.0.1:3002", echoes[1].address), ("127.0.0.1:3003", echoes[2].address)];
+    let gateway = example("canary.yaml", &replaced).start();
+    let by = |headers: &[(&str, &str)]| Seen::of(&gateway.get("/shop/1", headers)).by().to_owned();
+    assert_eq!(by(&[("x-canary", "always")]), "canary");
+    assert_eq!(by(&[("x-canary", "never"), ("x-user", "user-7")]), "stable");
+    assert!((0..20).all(|_| by(&[("x-user", "user-7")]) == "canary" && by(&[("x-user", "user-8")]) == "stable"));
+    assert_eq!(gateway.get("/shop/1", &[("x-fault", "")]).code(), "fault-injected");
+    let [_, canary, _] = <[Echo; 3]>::try_from(echoes).unwrap_or_else(|_| unreachable!("three were started"));
+    drop(canary);
+    assert_eq!(gateway.get("/shop/1", &[("x-canary", "always")]).text(), r#"{"items":[]}"#);
+    let line = gateway.log_line_where(|line| line["fallback"] == "answer");
+    assert!(line["reason"].as_str().unwrap().starts_with("canary: upstream-connect-failed"), "{line}");
+}
+
+#[test]
+fn versions_by_consumer_answers_each_partner_with_its_own() {
+    let (one, two) = (Echo::start("v1"), Echo::start("v2"));
+    let gateway = example("versions-by-consumer.yaml", &[("127.0.0.1:3001", one.address), ("127.0.0.1:3002", two.address)]).start();
+    let by = |key: &str, more: &[(&str, &str)]| {
+        let headers = [&[("x-api-key", key)], more].concat();
+        Seen::of(&gateway.get("/shipments/1", &headers)).by().to_owned()
+    };
+    assert_eq!(by("globex-key-for-trying-out", &[]), "v2");
+    assert_eq!(by("globex-key-for-trying-out", &[("x-api-version", "1")]), "v1");
+    assert_eq!(by("initech-next-key-for-trying-out", &[]), "v1");
+    assert_eq!(by("initech-key-for-trying-out", &[]), "v2", "who is new");
+    assert_eq!(gateway.get("/shipments/1", &[]).code(), "credentials-missing");
+}
+
+#[test]
+fn resilience_answers_while_its_upstreams_break_one_by_one() {
+    let mut orders: Vec<_> = ["orders-1", "orders-2", "orders-3"].map(Echo::start).into();
+    let archive = Echo::start("archive");
+    let replaced = [
+        ("127.0.0.1:3001", orders[0].address),
+        ("127.0.0.1:3002", orders[1].address),
+        ("127.0.0.1:3003", orders[2].address),
+        ("127.0.0.1:3004", archive.address),
+    ];
+    let gateway = example("resilience.yaml", &replaced).start();
+    let by = || Seen::of(&gateway.get("/orders/1", &[])).by().to_owned();
+    while orders.pop().is_some() {
+        // Whether or not the checks have noticed.
+        for _ in 0..20 {
+            let by = by();
+            assert!(if orders.is_empty() { by == "archive" } else { by.starts_with("orders-") }, "{by} with {} left", orders.len());
+        }
+    }
+    drop(archive);
+    let answer = gateway.get("/archive/1", &[]);
+    assert_eq!((answer.status, answer.header("retry-after"), answer.text()), (503, Some("10"), r#"{"error":"back in a moment"}"#));
+    let refused = gateway.get("/orders/1", &[]);
+    assert!(refused.status >= 502 && !refused.code().is_empty(), "{}", refused.text());
+}
+
+#[test]
 fn tiers_are_taken_from_a_claim() {
     let echo = Echo::start("api");
     let gateway = example("tiers.yaml", &[("127.0.0.1:3001", echo.address)]).start();

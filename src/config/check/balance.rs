@@ -6,7 +6,6 @@ use crate::config::types::At;
 use crate::entry::route::pattern::Pattern;
 use crate::policy::authn::AuthSettings;
 use crate::relay::balance::hash_by::HashBy;
-use crate::relay::choice::GoesTo;
 use crate::relay::members::TargetSettings;
 use crate::relay::upstream::{Balance, UpstreamSettings};
 
@@ -109,7 +108,7 @@ fn never_there(index: &Index<'_>, upstream: &At<String>, by: &At<HashBy>) -> Opt
     }
     let mut routes = index.document.routes.iter().zip(&index.effective).filter(|((_, route), effective)| {
         let answers = route.own.respond.is_some() || route.own.redirect.is_some();
-        !answers && effective.upstream.is_some_and(|used| GoesTo::upstreams(used).iter().any(|used| used.value == upstream.value))
+        !answers && effective.goes_to(upstream)
     });
     match &by.value {
         HashBy::Path(name) => {

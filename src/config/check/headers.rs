@@ -112,7 +112,8 @@ fn once(header: HeaderName, list: &'static str, place: &Place, seen: &mut HashMa
     }
 }
 
-fn changeable(name: &str, place: &Place, errors: &mut Vec<Diagnostic>) -> Option<HeaderName> {
+/// Whether a configuration may write a header of this name.
+pub fn changeable(name: &str, place: &Place, errors: &mut Vec<Diagnostic>) -> Option<HeaderName> {
     let header = valid(name, place, errors)?;
     if UNTOUCHABLE.contains(&header.as_str()) {
         let error = Diagnostic::at(
@@ -131,7 +132,7 @@ fn changeable(name: &str, place: &Place, errors: &mut Vec<Diagnostic>) -> Option
 }
 
 /// RFC 9110 section 5.1.
-pub(super) fn valid(name: &str, place: &Place, errors: &mut Vec<Diagnostic>) -> Option<HeaderName> {
+pub fn valid(name: &str, place: &Place, errors: &mut Vec<Diagnostic>) -> Option<HeaderName> {
     let header = HeaderName::from_bytes(name.as_bytes()).ok();
     // A `${` in a key is told where interpolation is.
     if header.is_none() && !name.contains("${") {

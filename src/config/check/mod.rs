@@ -6,7 +6,7 @@
 mod balance;
 mod choice;
 mod consumers;
-mod headers;
+pub mod headers;
 mod https;
 mod limits;
 mod names;

@@ -58,6 +58,10 @@ fn policies(index: &Index<'_>, policies: &PolicySettings, errors: &mut Vec<Diagn
     if let Some(limits) = &policies.limits {
         refer_all(index, "limits", limits, errors);
     }
+    let fallback = policies.fallback.as_ref().and_then(|fallback| fallback.upstream.as_ref());
+    for upstream in fallback.into_iter().chain(policies.mirror.as_ref().map(|mirror| &mirror.upstream)) {
+        index.refer("upstreams", upstream, errors);
+    }
 }
 
 fn refer_all(index: &Index<'_>, section: &'static str, names: &[At<String>], errors: &mut Vec<Diagnostic>) {

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use http::Method;
 
 use super::Wrong;
-use crate::config::diagnostic::Diagnostic;
-use crate::config::diagnostic::INTERPOLATED;
+use crate::config::diagnostic::{Diagnostic, INTERPOLATED};
 use crate::config::document::{Document, RouteOwnSettings, RouteSettings};
-use crate::config::effective::Effective;
+use crate::config::effective::{Effective, Given, Giver};
 use crate::config::plan::{Action, Others, Relay, Route, Shown, UpstreamPlan};
 use crate::config::types::At;
 use crate::entry::route::pattern::Pattern;
@@ -22,12 +21,15 @@ use crate::policy::{ForRoute, Policies, Shadow};
 use crate::relay::balance::hash_by::HashKeys;
 use crate::relay::choice::{GoesTo, Ways};
 use crate::relay::edits::HeaderEdits;
+use crate::relay::fallback::Fallback;
 use crate::relay::head::{HeadPlan, Told};
+use crate::relay::mirror::Mirror;
 use crate::relay::rewrite::Rewrite;
 use crate::relay::timeouts::RouteTimeouts;
 use crate::relay::translate::grpc_web;
 use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
+use crate::report::metrics::route::RouteSeries;
 use crate::state::State;
 
 /// What a route is made from.
@@ -47,18 +49,19 @@ impl Parts<'_> {
         let policies = self.policies(name, own, given, wrong);
         let response = given.given(|all| &all.response_headers).map(|given| ResponseHeaders::compile(given.settings));
         let response = response.map_or(Some(ResponseHeaders::default()), |compiled| wrong.keep(compiled));
-        let mut others = None;
+        let (mut others, mut fallback) = (None, None);
         let action = match (&given.upstream, &own.respond, &own.redirect) {
             (_, Some(respond), _) => wrong.keep(Fixed::compile(respond)).map(Action::Respond),
             (_, None, Some(redirect)) => wrong.keep(Redirect::compile(redirect, &names)).map(Action::Redirect),
             (Some(upstream), None, None) => {
-                let ways = wrong.keep(Ways::compile(upstream, &names))?;
+                let mut ways = wrong.keep(Ways::compile(upstream, &names))?;
+                fallback = self.fallback(given, &mut ways.upstreams, wrong);
                 let mut relays =
                     ways.upstreams.into_iter().map(|name| self.relay(&name, policies.as_ref(), given, &own.matches.path, &names, wrong));
                 let first = relays.next().flatten();
                 let rest: Option<Vec<_>> = relays.collect();
-                if let (Some(choice), Some(relays)) = (ways.choice, rest) {
-                    others = Some(Box::new(Others { choice, relays }));
+                if let Some(relays) = rest.filter(|relays| !relays.is_empty()) {
+                    others = Some(Box::new(Others { choice: ways.choice, relays }));
                 }
                 first.map(|relay| Action::Upstream(Box::new(relay)))
             }
@@ -80,13 +83,20 @@ impl Parts<'_> {
             Action::Respond(fixed) => fixed.code.as_deref().map(|code| (code, fixed.status)),
             Action::Upstream(_) | Action::Redirect(_) => None,
         };
+        let series = self.state.metrics.route(name, respond);
+        let mirror = match &action {
+            Action::Upstream(_) => self.mirror(given, &series, wrong),
+            Action::Respond(_) | Action::Redirect(_) => None,
+        };
         Some(Route {
             name: name.as_str().into(),
             accept: given
                 .given(|all| &all.accept)
                 .map(|given| given.settings.iter().map(|spelling| spelling.value).collect())
                 .unwrap_or_default(),
-            series: self.state.metrics.route(name, respond),
+            series,
+            fallback,
+            mirror,
             shown: self.shown(settings, given, &action, others.as_deref()),
             others,
             idempotent: own.idempotent.as_ref().map(|idempotent| idempotent.value),
@@ -157,6 +167,40 @@ impl Parts<'_> {
         })
     }
 
+    /// The other upstream is among those of the route then.
+    fn fallback(&self, given: &Effective<'_>, upstreams: &mut Vec<At<String>>, wrong: &mut Wrong) -> Option<Box<Fallback>> {
+        let Given { settings, by } = given.given(|all| &all.fallback)?;
+        let at = |name: &At<String>| match upstreams.iter().position(|known| known.value == name.value) {
+            Some(0) if upstreams.len() == 1 => {
+                if by == Giver::Route {
+                    let message = format!("the route goes to `{}` anyway: there is nothing to fall back to", name.value);
+                    wrong.add(Diagnostic::at(&name.place, "inert", message).help("name another upstream, or answer with a `status`"));
+                }
+                None
+            }
+            Some(at) => Some(at),
+            None => {
+                upstreams.push(name.clone());
+                Some(upstreams.len() - 1)
+            }
+        };
+        Fallback::compile(settings, at).map(Box::new)
+    }
+
+    fn mirror(&self, given: &Effective<'_>, series: &Arc<RouteSeries>, wrong: &mut Wrong) -> Option<Arc<Mirror>> {
+        let Given { settings, by } = given.given(|all| &all.mirror)?;
+        let goes_there = given.upstream.is_some_and(|all| GoesTo::upstreams(all).iter().any(|name| name.value == settings.upstream.value));
+        if goes_there {
+            if by == Giver::Route {
+                let message = format!("the route goes to `{}` itself, which would get requests twice", settings.upstream.value);
+                wrong.add(Diagnostic::at(&settings.upstream.place, "mirror", message).help("define another upstream for copies"));
+            }
+            return None;
+        }
+        let upstream = self.upstreams.get(settings.upstream.as_str())?.clone();
+        wrong.keep(Mirror::compile(settings, upstream, series.clone(), self.state.mirrors.clone())).map(Arc::new)
+    }
+
     fn shown(&self, settings: &RouteSettings, given: &Effective<'_>, action: &Action, others: Option<&Others>) -> Shown {
         let own = &settings.own;
         let list = |names: &Option<At<Vec<At<String>>>>| -> Vec<String> {
@@ -171,6 +215,7 @@ impl Parts<'_> {
         let conditions = own.matches.headers.iter().map(|(name, value)| format!("{name}: {}", shown(value)));
         let conditions = conditions.chain(own.matches.query.iter().map(|(name, value)| format!("?{name}={}", shown(value))));
         Shown {
+            place: format!("{}:{}", settings.place.source.path.display(), settings.place.line),
             listeners: match &own.listeners {
                 Some(_) => list(&own.listeners),
                 None => self.document.listeners.iter().map(|(name, _)| name.value.clone()).collect(),
@@ -188,11 +233,14 @@ impl Parts<'_> {
             target: match action {
                 Action::Upstream(relay) => {
                     let mut all = relay.upstream.name.to_string();
-                    for other in others.iter().flat_map(|others| &others.relays).map(|relay| &*relay.upstream.name) {
+                    let choice = others.and_then(|others| others.choice.as_ref());
+                    for other in
+                        others.filter(|_| choice.is_some()).iter().flat_map(|others| &others.relays).map(|relay| &*relay.upstream.name)
+                    {
                         all.push_str(if all.split(" or ").any(|known| known == other) { "" } else { " or " });
                         all.push_str(if all.ends_with(" or ") { other } else { "" });
                     }
-                    all + &others.map(|others| format!(" by {}", others.choice.told())).unwrap_or_default()
+                    all + &choice.map(|choice| format!(" by {}", choice.told())).unwrap_or_default()
                 }
                 Action::Respond(fixed) => format!("respond {}", fixed.status),
                 Action::Redirect(redirect) => format!("redirect {}", redirect.status),

@@ -186,7 +186,7 @@ fn read(reply: &Reply) -> Result<Vec<Member>, String> {
         };
         let weight = service.weights.and_then(|weights| NonZeroU16::new(weights.passing.min(u32::from(u16::MAX)) as u16));
         let zone = service.meta.and_then(|meta| meta.zone).or(node.meta.and_then(|meta| meta.zone));
-        members.push(Member { address, weight: weight.unwrap_or(NonZeroU16::MIN), priority: 0, zone: zone.map(Into::into) });
+        members.push(Member { address, weight: weight.unwrap_or(NonZeroU16::MIN), drain: false, priority: 0, zone: zone.map(Into::into) });
     }
     Ok(members)
 }

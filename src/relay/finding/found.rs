@@ -81,6 +81,7 @@ impl Kept {
             Some(Member {
                 address: Address::parse(address).ok()?,
                 weight: *weight,
+                drain: false,
                 priority: *priority,
                 zone: zone.as_deref().map(Into::into),
             })

@@ -255,7 +255,7 @@ impl Kubernetes {
             // All of an endpoint's addresses lead to the same pod; the first is the one to use.
             let ip: std::net::IpAddr = endpoint.addresses.first()?.parse().ok()?;
             let address = Address::parse(&std::net::SocketAddr::new(ip, port).to_string()).ok()?;
-            Some(Member { address, weight: NonZeroU16::MIN, priority: 0, zone: endpoint.zone.as_deref().map(Into::into) })
+            Some(Member { address, weight: NonZeroU16::MIN, drain: false, priority: 0, zone: endpoint.zone.as_deref().map(Into::into) })
         };
         Ok(ready.filter_map(member).collect())
     }

@@ -64,7 +64,13 @@ fn members(services: &[Service]) -> Result<Vec<Member>, String> {
     for Service { priority, weight, port, host } in services.iter().filter(|service| service.host != ".") {
         let host = host.trim_end_matches('.');
         let address = Address::parse(&format!("{host}:{port}")).map_err(|why| format!("a record leads to `{host}:{port}`: {why}"))?;
-        members.push(Member { address, weight: NonZeroU16::new(*weight).unwrap_or(NonZeroU16::MIN), priority: *priority, zone: None });
+        members.push(Member {
+            address,
+            weight: NonZeroU16::new(*weight).unwrap_or(NonZeroU16::MIN),
+            drain: false,
+            priority: *priority,
+            zone: None,
+        });
     }
     if members.is_empty() { Err("the records name no host".to_owned()) } else { Ok(members) }
 }

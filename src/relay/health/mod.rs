@@ -45,6 +45,11 @@ const LONGEST: Duration = Duration::from_secs(10);
 pub fn watch(pool: &Arc<Pool>, resolver: &Resolver) -> Watch {
     let mut tasks = JoinSet::new();
     pool.begin();
+    let unix_ms = clock::now().unix_ms;
+    let drained: Vec<_> = pool.upstream.targets.iter().filter(|member| member.drain).map(|member| &member.address.text).collect();
+    for target in pool.targets() {
+        target.drain(drained.contains(&&target.address.text), "`drain: true` in the configuration", unix_ms);
+    }
     if pool.judges || pool.upstream.panic_threshold.is_some() {
         tasks.spawn(keep_tidy(pool.clone()));
     }

@@ -52,6 +52,9 @@ families! { ALL:
     WOULD_REFUSE = Counter "sluice_would_refuse_total" ["route", "code"] "Requests that a shadowed policy let pass and would have refused.";
     GRPC_CALLS = Counter "sluice_grpc_calls_total" ["route", "status"] "Calls of gRPC by their status, whether the upstream or the gateway gave it.";
     WEBSOCKETS = Gauge "sluice_websockets" ["route"] "Open WebSockets.";
+    FALLBACKS = Counter "sluice_fallbacks_total" ["route", "code"] "Requests whose upstream could not be reached, and that the route's `fallback` answered or sent elsewhere: the code that they would have been refused with.";
+    FAULTS = Counter "sluice_faults_total" ["route", "fault"] "Faults made on purpose: delay or abort.";
+    MIRRORED = Counter "sluice_mirrored_total" ["route", "result"] "Requests to be mirrored: the other upstream answered (answered), could not be reached or did not answer in time (failed); or there was no copy, because too many wait (queue-full), the body is too large (body-too-large), or it is a WebSocket or a call of gRPC (unfit).";
     WEBSOCKETS_OPENED = Counter "sluice_websockets_opened_total" ["route"] "WebSockets opened.";
     WEBSOCKETS_CLOSED = Counter "sluice_websockets_closed_total" ["route", "by"] "WebSockets closed, by who ended them: client, upstream or gateway.";
     WEBSOCKET_BYTES = Counter "sluice_websocket_bytes_total" ["route", "direction"] "Bytes through WebSockets from (in) and to (out) clients, as they pass.";

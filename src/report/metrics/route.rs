@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::family::Samples;
 use super::histogram::Histogram;
 use super::tunnels::Tunnels;
+use crate::policy::fault::Met;
+use crate::relay::mirror::Mirrored;
 use crate::reply::grpc::Status;
 use crate::reply::problem::{KINDS, Kind, position};
 
@@ -47,6 +49,9 @@ struct RouteCounts {
     gateway: Histogram<12>,
     refused: ByKind,
     would_refuse: ByKind,
+    fell_back: ByKind,
+    faults: [AtomicU64; Met::ALL.len()],
+    mirrored: [AtomicU64; Mirrored::ALL.len()],
     tunnels: OnceLock<Box<Tunnels>>,
     calls: OnceLock<Box<[AtomicU64; Status::ALL]>>,
 }
@@ -163,6 +168,43 @@ impl RouteSeries {
         }
     }
 
+    /// Counts that something else answered than the upstream, which could not be reached for this reason.
+    pub fn fell_back(&self, kind: &Kind) {
+        if let Some(at) = kind.position() {
+            self.counts().fell_back.add(at);
+        }
+    }
+
+    /// Counts a fault that was made on purpose.
+    pub fn fault(&self, met: Met) {
+        self.counts().faults[met as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Counts what became of a copy.
+    pub fn mirrored(&self, what: Mirrored) {
+        self.counts().mirrored[what as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn fallbacks(&self, samples: &mut Samples) {
+        for (kind, count) in self.counts.get().iter().flat_map(|counts| counts.fell_back.counted()) {
+            samples.put(&[&self.name, kind.code], count as f64);
+        }
+    }
+
+    pub(super) fn faults(&self, samples: &mut Samples) {
+        let counts = self.counts.get().into_iter().flat_map(|counts| Met::ALL.iter().zip(&counts.faults));
+        for (met, count) in counts.map(|(met, counter)| (met, counter.load(Relaxed))).filter(|(_, count)| *count > 0) {
+            samples.put(&[&self.name, met.as_str()], count as f64);
+        }
+    }
+
+    pub(super) fn mirrors(&self, samples: &mut Samples) {
+        let counts = self.counts.get().into_iter().flat_map(|counts| Mirrored::ALL.iter().zip(&counts.mirrored));
+        for (what, count) in counts.map(|(what, counter)| (what, counter.load(Relaxed))).filter(|(_, count)| *count > 0) {
+            samples.put(&[&self.name, what.as_str()], count as f64);
+        }
+    }
+
     fn counts(&self) -> &RouteCounts {
         self.counts.get_or_init(|| {
             Box::new(RouteCounts {
@@ -172,6 +214,9 @@ impl RouteSeries {
                 gateway: Histogram::new(&GATEWAY_US),
                 refused: ByKind::default(),
                 would_refuse: ByKind::default(),
+                fell_back: ByKind::default(),
+                faults: Default::default(),
+                mirrored: Default::default(),
                 tunnels: OnceLock::new(),
                 calls: OnceLock::new(),
             })

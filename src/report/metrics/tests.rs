@@ -9,7 +9,9 @@ use super::series::Dropped;
 use super::upstream::Failure;
 use super::*;
 use crate::admin::NOT_READY;
+use crate::policy::fault::Met;
 use crate::policy::ip_filter::ADDRESS_REFUSED;
+use crate::relay::mirror::Mirrored;
 use crate::relay::tunnel::ClosedBy;
 use crate::reply::grpc::Status;
 
@@ -69,6 +71,9 @@ fn each_event_changes_exactly_its_own_series() {
             ],
         ),
         (&|| route.would_refuse("address-refused"), &[r#"sluice_would_refuse_total{route="orders",code="address-refused"}"#]),
+        (&|| route.fell_back(&ADDRESS_REFUSED), &[r#"sluice_fallbacks_total{route="orders",code="address-refused"}"#]),
+        (&|| route.fault(Met::Abort), &[r#"sluice_faults_total{route="orders",fault="abort"}"#]),
+        (&|| route.mirrored(Mirrored::QueueFull), &[r#"sluice_mirrored_total{route="orders",result="queue-full"}"#]),
         (&|| route.tunnels().open(), &[r#"sluice_websockets_opened_total{route="orders"}"#, r#"sluice_websockets{route="orders"}"#]),
         (&|| route.call_ended(Status::of_http(401)), &[r#"sluice_grpc_calls_total{route="orders",status="UNAUTHENTICATED"}"#]),
         (&|| add(&route.tunnels().bytes_in), &[r#"sluice_websocket_bytes_total{route="orders",direction="in"}"#]),
@@ -133,6 +138,12 @@ fn the_end_of_a_tunnel_is_counted_by_who_ended_it_and_takes_it_from_those_that_a
 fn every_reason_and_failure_has_its_own_series() {
     for (at, reason) in Dropped::ALL.iter().enumerate() {
         assert_eq!(*reason as usize, at);
+    }
+    for (at, met) in Met::ALL.iter().enumerate() {
+        assert_eq!(*met as usize, at);
+    }
+    for (at, what) in Mirrored::ALL.iter().enumerate() {
+        assert_eq!(*what as usize, at);
     }
     for (at, how) in Failure::ALL.iter().enumerate() {
         assert_eq!(*how as usize, at);

@@ -18,6 +18,8 @@ const RESPOND: &str = "match: { path: /a/** }, auth: public, respond: { status: 
 const IDP: &str = "authenticators: { idp: { jwt: { issuer: i, audiences: [a], algorithms: [ES256], keys: { file: jwks.json } } } }";
 const TAGGED: &str = "authenticators: { idp: { jwt: { issuer: i, audiences: [a], algorithms: [ES256], keys: { file: jwks.json }, tags: { t: { claim: t, default: none } } } } }";
 const CLOSED: &str = "match: { path: /a/** }, auth: [idp], upstream: u";
+const TWO: &str = "upstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] } }";
+const THREE: &str = "upstreams: { u: { targets: [127.0.0.1:2] }, v: { targets: [127.0.0.1:3] }, w: { targets: [127.0.0.1:4] } }";
 const GET: &[&str] = &["GET http://h/a/b"];
 const CALLERS: &[&str] = &[
     r#"GET http://h/a | claims={"sub":"s","scope":"x","roles":["y"],"t":"z"}"#,
@@ -97,6 +99,30 @@ pub const POLICIES: &[PolicyProof] = &[
         ask: GET,
     },
     open("body.limit", "[[body: { limit: 1KiB }||]]", &["POST http://h/a | content-length: 2000"]),
+    open("fault.abort.status", "fault: { abort: { status: [[502||503]], share: 100% } }", GET),
+    open("fault.abort.share", "fault: { abort: { status: 502, share: [[100%||50%]] } }", GET),
+    open("fault.delay.for", "fault: { delay: { for: [[2s||3s]], share: 100% } }", GET),
+    open("fault.delay.share", "fault: { delay: { for: 2s, share: [[100%||50%]] } }", GET),
+    open("fault.only_header", "fault: { abort: { status: 502, share: 100% }[[, only_header: x-fault||]] }", GET),
+    PolicyProof {
+        key: "fallback.upstream",
+        top: THREE,
+        route: OPEN,
+        policy: "fallback: { upstream: [[v||w]] }, mirror: { upstream: [[w||v]] }",
+        ask: GET,
+    },
+    open("fallback.status", "fallback: { status: [[200||203]] }", GET),
+    open("fallback.headers", "fallback: { status: 200, headers: { x-a: [[b||c]] } }", GET),
+    open("fallback.body", "fallback: { status: 200, body: [[b||c]] }", GET),
+    PolicyProof {
+        key: "mirror.upstream",
+        top: THREE,
+        route: OPEN,
+        policy: "mirror: { upstream: [[v||w]] }, fallback: { upstream: [[w||v]] }",
+        ask: GET,
+    },
+    PolicyProof { key: "mirror.share", top: TWO, route: OPEN, policy: "mirror: { upstream: v[[, share: 10%||]] }", ask: GET },
+    PolicyProof { key: "mirror.body", top: TWO, route: OPEN, policy: "mirror: { upstream: v[[, body: 1KiB||]] }", ask: GET },
     open("rewrite.strip_prefix", "[[rewrite: { strip_prefix: /a }||]]", GET),
     open("rewrite.prefix.from", "rewrite: { prefix: { from: [[/a||/]], to: /c } }", GET),
     open("rewrite.prefix.to", "rewrite: { prefix: { from: /a, to: [[/c||/d]] } }", GET),

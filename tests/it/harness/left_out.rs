@@ -35,6 +35,11 @@ pub fn is_on() -> bool {
     KEY.is_some()
 }
 
+/// Whether there is a key to be left out, so that the test is to fail.
+pub fn leaves_out() -> bool {
+    KEY.as_ref().is_some_and(|key| !key.path.is_empty())
+}
+
 /// The text without the key, and whether it was there. A text that cannot be read stays as it is.
 pub fn from(text: String) -> (String, bool) {
     let Some(key) = KEY.as_ref() else { return (text, false) };

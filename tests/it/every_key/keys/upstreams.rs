@@ -12,6 +12,7 @@ pub const KEYS: &[Row] = &[
         ),
     ),
     ("upstreams.*.targets[].weight", Test("targets_share_requests_by_their_weights")),
+    ("upstreams.*.targets[].drain", Test("a_drained_target_ends_what_it_has_and_gets_nothing_new")),
     ("upstreams.*.protocol", Test("an_upstream_is_spoken_to_as_it_is_written")),
     ("upstreams.*.http2.streams", Test("a_connection_carries_as_many_streams_as_configured_and_as_the_target_allows")),
     ("upstreams.*.http2.window", Test("as_much_of_an_answer_is_under_way_over_http_2_as_configured")),

@@ -1,4 +1,4 @@
-//! What a target is told beside the request as it came: whom it is from. Decides nothing.
+//! Decides who an upstream is told that a request is from, where it is told before anything else.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ use crate::listen::conn::ConnInfo;
 use crate::relay::proxied::OnBehalf;
 
 /// Who the upstream is told that the request is from. Nobody: a process of this machine that has no address.
-pub(super) fn on_behalf(session: &Session, conn: Option<&ConnInfo>, client: IpAddr) -> Option<OnBehalf> {
+pub fn on_behalf(session: &Session, conn: Option<&ConnInfo>, client: IpAddr) -> Option<OnBehalf> {
     let peer = conn?.peer;
     if peer == LOCAL && client == peer.ip() {
         return None;
