@@ -78,6 +78,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Ctx>) -> Result<Box<HttpPeer>> {
+        if exchange::has_to_rest(ctx) {
+            Box::pin(exchange::rest(session, ctx)).await?;
+        }
         exchange::peer(session, ctx)
     }
 
@@ -141,7 +144,7 @@ impl ProxyHttp for Proxy {
 
     fn upstream_response_filter<'a, 'b, 'c, 'd, 'h>(
         &'a self,
-        _: &'b mut Session,
+        session: &'b mut Session,
         head: &'c mut ResponseHeader,
         ctx: &'d mut Box<Ctx>,
     ) -> Hook<'h>
@@ -152,8 +155,7 @@ impl ProxyHttp for Proxy {
         'c: 'h,
         'd: 'h,
     {
-        exchange::upstream_head(ctx, head);
-        done(Ok(()))
+        done(exchange::upstream_head(session, ctx, head))
     }
 
     async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Box<Ctx>) -> Result<()> {

@@ -188,6 +188,9 @@ pub struct RouteOwnSettings {
     pub bundles: Option<At<Vec<At<String>>>>,
     /// A name in `upstreams`, or how it is chosen among several, after the policies: see docs/releasing.md. Exactly one of `upstream`, `respond` and `redirect`.
     pub upstream: Option<At<GoesTo>>,
+    /// Whether its requests may be sent twice, whatever their method: what `retries` of the upstream go by. Default: as the method says, and
+    /// where a request has an `Idempotency-Key`.
+    pub idempotent: Option<At<bool>>,
     /// A fixed answer.
     pub respond: Option<At<RespondSettings>>,
     /// A redirect.

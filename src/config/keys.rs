@@ -98,8 +98,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("translate", "upstream"),
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
-    ("budget", "attempts"),
-    ("conditions", "attempts"),
     ("breaker", "targets"),
     ("tracing", "listeners"),
     ("audit", "listeners"),

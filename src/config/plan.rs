@@ -36,7 +36,8 @@ use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
 use crate::report::metrics::Metrics;
 use crate::report::metrics::route::RouteSeries;
-use crate::report::metrics::series::{LimitSeries, ListenerSeries, UpstreamSeries};
+use crate::report::metrics::series::{LimitSeries, ListenerSeries};
+use crate::report::metrics::upstream::UpstreamSeries;
 use crate::report::writer::To;
 use crate::store::Store;
 
@@ -117,6 +118,8 @@ pub struct Route {
     pub accept: SpellingSet,
     pub policies: Policies,
     pub response: ResponseHeaders,
+    /// Whether its requests may be sent twice, where it says so.
+    pub idempotent: Option<bool>,
     pub action: Action,
     /// More ways than the one in `action`, and what chooses among them.
     pub others: Option<Box<Others>>,

@@ -1,8 +1,8 @@
 //! What is doubtful about a configuration that is right: it is accepted, and somebody should look.
 //!
 //! Decides how long before its end a certificate is worth a warning, that a revocation list is once it is over, that several targets are of
-//! which nobody finds out who works, that a route is whose demands no consumer meets, an upstream that is drained, and a fault that any
-//! request may meet.
+//! which nobody finds out who works, that a route is whose demands no consumer meets, an upstream that is drained, a fault that any
+//! request may meet, and retries without a budget, which multiply an outage.
 
 mod versions;
 
@@ -31,6 +31,12 @@ pub fn warnings(gateway: &Gateway, unix_ms: u64) -> Vec<String> {
                 all.push(format!("a revocation list of {who} is past its date: who was revoked since is still believed"));
             }
         }
+    }
+    for upstream in gateway.upstreams.iter().filter(|upstream| upstream.pool.upstream.retries.is_unbounded) {
+        all.push(format!(
+            "upstream `{}` has `retries` without a budget: in an outage every request is sent up to {} times",
+            upstream.name, upstream.pool.upstream.retries.attempts
+        ));
     }
     let drained = |upstream: &Upstream| !upstream.targets.is_empty() && upstream.targets.iter().all(|target| target.drain);
     for upstream in gateway.upstreams.iter().filter(|upstream| drained(&upstream.pool.upstream)) {

@@ -16,9 +16,9 @@ use smallvec::SmallVec;
 use super::behalf::on_behalf;
 use super::fallback::Fell;
 use super::mirror::{self, Copying};
-use super::{Ctx, call, is_websocket, stuck};
+use super::time::{bounded_by, idle, patience, tell_time};
+use super::{Ctx, again, call, is_websocket, stuck, tunnel};
 use crate::clock;
-use crate::config::plan::{Relay, Route};
 use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
 use crate::relay::balance::sticky::Stuck;
@@ -31,6 +31,7 @@ use crate::relay::outcome::{self, Outcome, Tried};
 use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
 use crate::relay::receive::make_answer;
+use crate::relay::retries::verdict::{Failed, GivenUp};
 use crate::relay::send::{make_head, say_https};
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
@@ -58,13 +59,22 @@ pub struct Attempts {
     pub(super) has_learnt: bool,
     /// What carries the connection, where it has TLS.
     link: Option<Arc<Link>>,
+    /// Heads of answers may be ones to try again after.
+    reads_answers: bool,
+    /// There will be another attempt, whatever error ends this one.
+    pub(super) is_decided: bool,
+    /// Nanoseconds to wait before the next one.
+    pub(super) rest: u64,
+    /// Why earlier ones failed, and why there is none after the last; for the log.
+    pub failed: Vec<Failed>,
+    pub no_retry: Option<GivenUp>,
     /// Only the end of the connection tells the end of the answer.
     is_until_close: bool,
     pub(super) has_answer: bool,
     /// The last one that was tried; for the log.
     pub target: Option<Arc<Target>>,
     /// When the last attempt began, and how long upstreams have taken in all.
-    began: u64,
+    pub(super) began: u64,
     pub upstream_ns: u64,
     /// The status that an upstream answered.
     pub status: Option<u16>,
@@ -146,7 +156,7 @@ pub fn is_unfit(session: &Session, ctx: &Ctx) -> bool {
 /// The peer of the next attempt.
 pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
-    let (pool, idle) = (relay.upstream.pool.clone(), relay.timeouts.idle);
+    let (pool, idle, is_bounded) = (relay.upstream.pool.clone(), relay.timeouts.idle, relay.timeouts.total.is_some());
     let Ctx { attempts, facts, conn, .. } = ctx;
     let Some(chosen) = &attempts.chosen else { return Err(no_relay()) };
     attempts.number += 1;
@@ -160,9 +170,15 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     };
     attempts.is_h2 = speaks == Protocol::H2;
     attempts.link = None;
+    attempts.reads_answers = pool.upstream.retries.reads_answers();
+    let connect = pool.upstream.timeouts.connect;
+    let within = match pool.upstream.retries.attempt_timeout {
+        None if !is_bounded => connect,
+        limit => bounded_by(connect, limit, conn.as_deref(), attempts.began),
+    };
     let fresh = std::mem::take(&mut attempts.is_fresh);
     let client = pool.upstream.proxy_protocol.and_then(|_| on_behalf(session, conn.as_deref(), facts.client));
-    let mut peer = make_peer(&pool, chosen, Want { fresh, speaks, now: attempts.began, client });
+    let mut peer = make_peer(&pool, chosen, Want { fresh, speaks, now: attempts.began, client, within });
     peer.options.write_timeout = Some(idle);
     Ok(peer)
 }
@@ -188,6 +204,9 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     let Some(target) = &ctx.attempts.target else { return Err(no_relay()) };
     let speech = ctx.call.as_ref().filter(|_| ctx.attempts.is_h2).map(|call| call.speech);
     make_head(&ctx.gateway, route, relay, &ctx.facts, &target.host_header, speech, head);
+    if ctx.call.is_some() || relay.timeouts.total.is_some() {
+        tell_time(ctx, relay, head)?;
+    }
     let sent = head.uri.path_and_query().map_or("", |sent| sent.as_str());
     let rewritten = (sent != ctx.facts.target.path_and_query() && relay.head.rewrite.is_some()).then(|| sent.into());
     let has_mirror = route.mirror.is_some();
@@ -196,7 +215,7 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         mirror::head(session, ctx, head);
     }
     // A retry sees the body from its beginning.
-    ctx.body = route_body(ctx);
+    ctx.body = ctx.route().and_then(|route| route.policies.body).map(|limit| limit.count());
     if ctx.attempts.is_h2
         && session.req_header().version == http::Version::HTTP_2
         && session.req_header().headers.get(header::TE).is_some_and(|te| te == "trailers")
@@ -217,13 +236,10 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
         && let (Some((_, relay)), Some(conn)) = (ctx.relay(), &ctx.conn)
     {
         // The head is the whole request then, and no part of a body will tell that it is complete.
-        conn.deadline.await_head(clock::mono(), relay.timeouts.response);
+        let now = clock::mono();
+        conn.deadline.await_head(now, patience(ctx, relay, now));
     }
     Ok(())
-}
-
-fn route_body(ctx: &Ctx) -> Option<crate::policy::validate::BodyCount> {
-    ctx.route().and_then(|route| route.policies.body).map(|limit| limit.count())
 }
 
 /// A piece of the request's body is on its way.
@@ -253,7 +269,10 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Byte
     }
     match (ctx.attempts.has_answer, end || is_websocket(session)) {
         (true, _) => conn.deadline.await_bytes(clock::mono(), idle(ctx, route, relay)),
-        (false, true) => conn.deadline.await_head(clock::mono(), relay.timeouts.response),
+        (false, true) => {
+            let now = clock::mono();
+            conn.deadline.await_head(now, patience(ctx, relay, now));
+        }
         // A call is silent where both sides are.
         (false, false) if ctx.call.is_some() => conn.deadline.await_bytes(clock::mono(), relay.timeouts.idle),
         // While the client still sends, silence is its own.
@@ -269,11 +288,18 @@ pub fn request_part(session: &mut Session, ctx: &mut Ctx, body: &mut Option<Byte
 }
 
 /// The head of the upstream's answer as it came.
-pub fn upstream_head(ctx: &mut Ctx, head: &ResponseHeader) {
+///
+/// # Errors
+/// It is one to try again after, and there will be another attempt.
+pub fn upstream_head(session: &mut Session, ctx: &mut Ctx, head: &ResponseHeader) -> Result<()> {
+    if ctx.attempts.reads_answers {
+        again::answered(session, ctx, head)?;
+    }
     if ctx.attempts.link.is_some() {
         let has_length = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| head.headers.contains_key(name));
         ctx.attempts.is_until_close = !has_length && !ctx.attempts.is_h2;
     }
+    Ok(())
 }
 
 /// The head of the upstream's answer on its way to the client.
@@ -314,7 +340,7 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     if status == 101 {
         // Its silence is counted over both sides, by the deadline.
         session.set_read_timeout(None);
-        begin_tunnel(ctx);
+        tunnel::begin(ctx);
     } else if let Some(conn) = &ctx.conn {
         conn.deadline.await_bytes(now, relay.timeouts.idle);
         conn.deadline.put_off(now);
@@ -332,27 +358,6 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
         session.write_response_header(Box::new(head.clone()), false).await?;
     }
     Ok(())
-}
-
-/// From here on both sides say what they like, until one of them, silence or the end of the token ends it.
-fn begin_tunnel(ctx: &mut Ctx) {
-    ctx.attempts.is_tunnel = true;
-    let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return };
-    let now = clock::now();
-    conn.begin_tunnel(route.policies.tunnel_watch(&ctx.facts));
-    conn.deadline.await_bytes(now.mono, idle(ctx, route, relay));
-    if let Some(end) = route.policies.tunnel_end(&ctx.facts) {
-        conn.deadline.end_at(now.mono.saturating_add(end.saturating_sub(now.unix_ms).saturating_mul(1_000_000)));
-    }
-    route.series.tunnels().open();
-}
-
-/// The silence that is allowed.
-pub(super) fn idle(ctx: &Ctx, route: &Route, relay: &Relay) -> Duration {
-    match &route.policies.websocket {
-        Some(websocket) if ctx.attempts.is_tunnel => websocket.idle.unwrap_or(relay.timeouts.idle),
-        Some(_) | None => relay.timeouts.idle,
-    }
 }
 
 /// A piece of the answer's body on its way to the client.

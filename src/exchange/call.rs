@@ -62,7 +62,10 @@ pub fn start(session: &mut Session, ctx: &mut Ctx) {
     let (Some(_), Some((_, relay)), Some(conn)) = (&ctx.call, ctx.relay(), &ctx.conn) else { return };
     let now = clock::mono();
     if let Some(limit) = grpc_timeout::read(&session.req_header().headers) {
-        conn.deadline.end_call_at(now.saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)));
+        let end = now.saturating_add(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+        if conn.deadline.end().is_none_or(|(sooner, _)| end < sooner) {
+            conn.deadline.end_call_at(end);
+        }
     }
     conn.deadline.await_bytes(now, relay.timeouts.idle);
     if ctx.call.as_ref().is_some_and(|call| call.speech == Speech::Native) {

@@ -1,20 +1,26 @@
-//! What becomes of an attempt that failed: another one, or an answer that says why. What is decided is decided in `relay/retry.rs`.
+//! What becomes of an attempt that failed: another one, or an answer that says why. What a failure is called is decided in `relay/retry.rs`.
+
+use std::time::Duration;
 
 use http::header;
 use pingora_core::{Error, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
-use super::attempt::{another, idle, note_latency, report};
-use super::{Ctx, answered, call, end_after_this, fallback, write};
+use super::attempt::{note_latency, report};
+use super::time::idle;
+use super::{Ctx, again, answered, call, end_after_this, fallback, write};
 use crate::clock;
 use crate::relay::connect::OTHER_PROTOCOL;
+use crate::relay::deadline::Overdue;
 use crate::relay::outcome::Outcome;
 use crate::relay::protocol::Protocol;
-use crate::relay::retry::{Attempt, CLIENT_GONE, IDLE_TIMEOUT, INTERNAL_ERROR, Phase, RESPONSE_TIMEOUT, kind_of};
+use crate::relay::retries::verdict::Cause;
+use crate::relay::retry::{CLIENT_GONE, IDLE_TIMEOUT, INTERNAL_ERROR, Phase, RESPONSE_TIMEOUT, kind_of};
 use crate::relay::target::Chosen;
+use crate::relay::timeouts::TOTAL_TIMEOUT;
 use crate::relay::tunnel::in_tunnel;
 use crate::reply::problem::{Kind, Problem};
-use crate::report::metrics::series::Failure;
+use crate::report::metrics::upstream::Failure;
 
 /// A connection could not be made: another target, if there is one.
 pub fn connect_failed(session: &Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
@@ -25,39 +31,35 @@ pub fn connect_failed(session: &Session, ctx: &mut Ctx, mut error: Box<Error>) -
         error.set_retry(true);
         return error;
     }
-    let attempt = attempt(ctx, false, true);
     let Some((_, relay)) = ctx.relay() else { return error };
     let how = match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Failure::ConnectTimeout,
         _ => Failure::Connect,
     };
     relay.upstream.series.failed(how);
-    let may = attempt.may_connect_elsewhere();
-    if may && is_stale(ctx, &error) {
+    if is_stale(ctx, &error) && ctx.attempts.number - ctx.attempts.before < relay.upstream.pool.upstream.retries.attempts {
         // It was a connection from the pool that had no stream left to give: the target itself has refused nothing.
         ctx.attempts.is_fresh = true;
         error.set_retry(true);
         return error;
     }
     report(ctx, Outcome::Failed { how, before_head: true }, clock::mono());
-    if let Some(chosen) = ctx.attempts.chosen.take() {
-        log_failure(ctx, &chosen, &error);
-        ctx.attempts.tried.push(chosen.addr());
+    if let Some(chosen) = &ctx.attempts.chosen {
+        log_failure(ctx, chosen, &error);
     }
     note_failure(ctx);
-    ctx.attempts.chosen = if may { another(ctx) } else { None };
-    if ctx.attempts.chosen.is_none() && fallback::is_there(ctx) {
+    let mut may = again::connect(ctx);
+    if !may && fallback::is_there(ctx) {
         let kind = kind_of(&error, Phase::Connect);
         let reason = Some(reason_of(ctx, kind, &error));
-        fallback::elsewhere(session, ctx, kind, &reason);
+        may = fallback::elsewhere(session, ctx, kind, &reason);
     }
-    let retry = ctx.attempts.chosen.is_some();
-    error.set_retry(retry);
+    error.set_retry(may);
     error
 }
 
 /// A target that fails fast is no fast target: it counts as one that takes all the time it has.
-fn note_failure(ctx: &Ctx) {
+pub(super) fn note_failure(ctx: &Ctx) {
     if let Some((_, relay)) = ctx.relay() {
         note_latency(ctx, relay.timeouts.response, clock::mono());
     }
@@ -82,24 +84,25 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
     if let Some(conn) = &ctx.conn {
         conn.deadline.taken();
     }
-    let written = session.response_written().is_some();
-    let attempt = Attempt {
-        is_idempotent: session.req_header().method.is_idempotent(),
-        body_replayable: !session.as_downstream_mut().retry_buffer_truncated(),
-        ..attempt(ctx, written, false)
-    };
-    let kind = kind_in(ctx, &error);
-    // A connection that died at rest, and one that takes no more, say nothing of the target.
-    let is_excused = attempt.may_send_elsewhere(&error) || attempt.may_send_again(&error);
-    if let Some(how) = failure_of(kind).filter(|_| !is_excused) {
-        report(ctx, Outcome::Failed { how, before_head: !ctx.attempts.has_answer }, clock::mono());
+    if std::mem::take(&mut ctx.attempts.is_decided) {
+        // By the head of its answer: see `again.rs`.
+        error.set_retry(true);
+        return error;
     }
-    let retry = if attempt.may_send_elsewhere(&error) {
-        send_elsewhere(ctx)
-    } else {
-        ctx.attempts.is_fresh = attempt.may_send_again(&error);
-        ctx.attempts.is_fresh
-    };
+    let kind = kind_in(ctx, &error);
+    // The target that it was, not the one that is next.
+    let abandoned = is_silent(ctx, kind).then(|| ctx.attempts.target.clone()).flatten();
+    let cause = Cause::of(&error, kind, ctx.attempts.is_reused);
+    // A connection that died at rest, and one that takes no more, say nothing of the target where the request is sent again.
+    let is_excusable = cause.is_some_and(Cause::may_stay);
+    let outcome = failure_of(kind).map(|how| Outcome::Failed { how, before_head: !ctx.attempts.has_answer });
+    if let Some(outcome) = outcome.filter(|_| !is_excusable) {
+        report(ctx, outcome, clock::mono());
+    }
+    let retry = cause.is_some_and(|cause| again::broken(session, ctx, cause));
+    if let Some(outcome) = outcome.filter(|_| is_excusable && !retry) {
+        report(ctx, outcome, clock::mono());
+    }
     error.set_retry(retry);
     if let Some((_, relay)) = ctx.relay()
         && let Some(failure) = failure_of(kind)
@@ -110,10 +113,7 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
             note_failure(ctx);
         }
     }
-    if ctx.attempts.is_h2
-        && [RESPONSE_TIMEOUT.code, IDLE_TIMEOUT.code].contains(&kind.code)
-        && let Some(target) = &ctx.attempts.target
-    {
+    if let Some(target) = abandoned {
         target.abandon_connections();
     }
     if let Some(chosen) = &ctx.attempts.chosen
@@ -125,25 +125,14 @@ pub fn failed(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Bo
     error
 }
 
-/// Chooses another target for a request that this one has not begun with, or the same one on a connection of its own.
-fn send_elsewhere(ctx: &mut Ctx) -> bool {
-    let Some(chosen) = &ctx.attempts.chosen else { return false };
-    ctx.attempts.tried.push(chosen.addr());
-    match another(ctx) {
-        Some(other) => ctx.attempts.chosen = Some(other),
-        None => {
-            ctx.attempts.tried.pop();
-            ctx.attempts.is_fresh = true;
-        }
-    }
-    true
+/// Whether it may be the connection that is silent, and not this stream of it. An attempt that was cut short says nothing of that.
+fn is_silent(ctx: &Ctx, kind: &Kind) -> bool {
+    let is_short = ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.retries.attempt_timeout.is_some());
+    ctx.attempts.is_h2 && (kind.code == IDLE_TIMEOUT.code || kind.code == RESPONSE_TIMEOUT.code && !is_short)
 }
 
 /// No further attempt: tells the client, if it can still be told.
 pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
-    if let Some(conn) = &ctx.conn {
-        conn.deadline.clear();
-    }
     ctx.attempts.stop_clock();
     let own = ctx.facts.refused.as_ref().map(|(kind, reason)| (*kind, reason.clone()));
     let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
@@ -151,6 +140,10 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
         let kind = fault.unwrap_or_else(|| kind_in(ctx, error));
         (kind, Some(reason_of(ctx, kind, error)))
     });
+    if let Some(conn) = &ctx.conn {
+        // What is over in time was asked above.
+        conn.deadline.clear();
+    }
     let mut problem = Problem::new(kind);
     problem.reason = reason;
     if answered(session).is_none()
@@ -203,27 +196,20 @@ fn phase(ctx: &Ctx) -> Phase {
     }
 }
 
-fn attempt(ctx: &Ctx, answer_started: bool, body_replayable: bool) -> Attempt {
-    let limit = ctx.relay().map_or(1, |(_, relay)| relay.upstream.pool.upstream.retries.attempts);
-    Attempt {
-        number: ctx.attempts.number - ctx.attempts.before,
-        limit,
-        is_idempotent: false,
-        reused: ctx.attempts.is_reused,
-        answer_started,
-        body_replayable,
-    }
-}
-
 fn kind_in(ctx: &Ctx, error: &Error) -> &'static Kind {
     let kind = kind_of(error, phase(ctx));
+    if kind.status == TOTAL_TIMEOUT.status && ctx.conn.as_ref().is_some_and(|conn| conn.deadline.over() == Some(Overdue::Total)) {
+        return &TOTAL_TIMEOUT;
+    }
     if ctx.attempts.is_tunnel { in_tunnel(kind) } else { kind }
 }
 
 /// None where the upstream has not failed.
 fn failure_of(kind: &Kind) -> Option<Failure> {
     let failure = match kind.code {
-        "websocket-idle" | "websocket-expired" | "drain-ended" | "grpc-deadline" | "grpc-web-malformed" => return None,
+        "websocket-idle" | "websocket-expired" | "drain-ended" | "grpc-deadline" | "grpc-web-malformed" | "upstream-total-timeout" => {
+            return None;
+        }
         "upstream-connect-failed" | "upstream-tls-failed" => Failure::Connect,
         "upstream-connect-timeout" => Failure::ConnectTimeout,
         "upstream-response-timeout" => Failure::ResponseTimeout,
@@ -238,14 +224,18 @@ fn failure_of(kind: &Kind) -> Option<Failure> {
 fn reason_of(ctx: &Ctx, kind: &Kind, error: &Error) -> String {
     let Some((route, relay)) = ctx.relay() else { return error.etype().as_str().to_owned() };
     let timeouts = relay.timeouts;
+    let attempt_time = |time: Duration| relay.upstream.pool.upstream.retries.attempt_timeout.map_or(time, |limit| limit.min(time));
     match kind.code {
         "upstream-connect-timeout" if matches!(error.etype(), ErrorType::TLSHandshakeTimedout) => error.root_cause().to_string(),
         "upstream-tls-failed" => error.root_cause().to_string(),
-        "upstream-connect-timeout" => format!("no connection within {:?}", timeouts.connect),
+        "upstream-connect-timeout" => format!("no connection within {:?}", attempt_time(timeouts.connect)),
+        "upstream-total-timeout" => {
+            format!("no whole answer within {:?}, with {} attempts", timeouts.total.unwrap_or_default(), ctx.attempts.number)
+        }
         "upstream-response-timeout" if matches!(error.etype(), ErrorType::WriteTimedout) => {
             format!("nothing of the request taken for {:?}", timeouts.idle)
         }
-        "upstream-response-timeout" => format!("no response head within {:?}", timeouts.response),
+        "upstream-response-timeout" => format!("no response head within {:?}", attempt_time(timeouts.response)),
         "upstream-idle-timeout" | "websocket-idle" => format!("silence for {:?}", idle(ctx, route, relay)),
         _ => match &error.cause {
             Some(_) => format!("{}: {}", error.etype().as_str(), error.root_cause()),

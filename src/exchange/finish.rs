@@ -21,6 +21,7 @@ use crate::listen::front::Asked;
 use crate::policy::fault::Met;
 use crate::policy::rate_limit;
 use crate::relay::outcome::Outcome;
+use crate::relay::retries::verdict::GivenUp;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
 use crate::relay::tunnel::ClosedBy;
 use crate::reply::grpc::Status;
@@ -133,6 +134,8 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         upstream: relay.filter(|_| attempts.number > 0).map_or("", |(_, relay)| &relay.upstream.name),
         target: target.map_or("", |target| &target.address.text),
         attempts: (attempts.number > 0).then(|| u32::from(attempts.number)),
+        failed: &attempts.failed,
+        no_retry: attempts.no_retry.map_or("", GivenUp::as_str),
         bytes_in,
         bytes_out,
         total_us: Some(total_us),

@@ -3,6 +3,7 @@
 //! Decides nothing: asks `decide.rs`, `relay` and `reply`, and writes what they say.
 
 mod admit;
+mod again;
 mod attempt;
 mod behalf;
 mod call;
@@ -11,6 +12,8 @@ mod fallback;
 mod finish;
 mod mirror;
 mod stuck;
+mod time;
+mod tunnel;
 mod wait;
 mod write;
 
@@ -137,6 +140,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
             {
                 return Box::pin(fallback::or_refuse(session, ctx, &problem)).await;
             }
+            time::limit(ctx);
             if attempt::choose(session, ctx) {
                 call::start(session, ctx);
                 return Ok(false);
@@ -158,6 +162,7 @@ pub async fn refuse(session: &mut Session, ctx: &mut Ctx, problem: &Problem) -> 
     write::refuse(session, ctx, problem).await
 }
 
+pub use self::again::{has_to_rest, rest};
 pub use self::attempt::{answer_head, answer_part, connected, peer, request_head, request_part, upstream_head};
 pub use self::call::trailers;
 pub use self::fail::{connect_failed, failed, give_up};

@@ -6,14 +6,15 @@ use http::header::USER_AGENT;
 use http::{HeaderValue, Method, Version};
 use pingora_proxy::Session;
 
-use super::attempt::{idle, report};
+use super::attempt::report;
+use super::time::idle;
 use super::{Ctx, write};
 use crate::clock;
 use crate::relay::outcome::Outcome;
 use crate::relay::retry::{IDLE_TIMEOUT, RESPONSE_TIMEOUT};
 use crate::relay::tunnel::in_tunnel;
 use crate::reply::problem::{Kind, Problem};
-use crate::report::metrics::series::Failure;
+use crate::report::metrics::upstream::Failure;
 
 /// What the log says of a head.
 #[derive(Clone, Debug)]

@@ -20,6 +20,7 @@ use std::time::Duration;
 use pingora_core::Error;
 
 use super::retry::{IDLE_TIMEOUT, RESPONSE_TIMEOUT};
+use super::timeouts::TOTAL_TIMEOUT;
 use super::translate::grpc_timeout::GRPC_DEADLINE;
 use super::tunnel::{WEBSOCKET_EXPIRED, WEBSOCKET_REVOKED};
 use crate::clock;
@@ -53,6 +54,8 @@ pub enum Overdue {
     Revoked,
     /// The caller's `grpc-timeout` is over.
     Call,
+    /// `timeouts.total` is over.
+    Total,
     /// The listener went with a reload, and the time for a drain is over.
     Drain,
 }
@@ -72,12 +75,27 @@ impl Deadline {
 
     /// The tunnel ends then, however busy it is: the token that opened it expires.
     pub fn end_at(&self, mono: u64) {
-        self.end.store(mono.max(2) & !1, Relaxed);
+        self.end.store(mono.max(4) & !3, Relaxed);
     }
 
     /// The call ends then, however busy it is: its caller waits no longer.
     pub fn end_call_at(&self, mono: u64) {
-        self.end.store(mono | 1, Relaxed);
+        self.end.store((mono & !3) | 1, Relaxed);
+    }
+
+    /// The exchange ends then, however often it was tried.
+    pub fn end_all_at(&self, mono: u64) {
+        self.end.store((mono & !3) | 2, Relaxed);
+    }
+
+    /// A tunnel goes on for as long as it likes.
+    pub fn end_never(&self) {
+        self.end.store(0, Relaxed);
+    }
+
+    /// An attempt has failed and another will follow: until then nothing is awaited of an upstream.
+    pub fn await_nothing(&self) {
+        self.word.store(0, Relaxed);
     }
 
     /// The answer is complete or given up, or the client has something to send first.
@@ -161,9 +179,13 @@ impl Deadline {
     }
 }
 
-/// Whose the end is, by its lowest bit.
+/// Whose the end is, by its lowest bits.
 fn ended(end: u64) -> Overdue {
-    if end & 1 == 0 { Overdue::Token } else { Overdue::Call }
+    match end & 3 {
+        0 => Overdue::Token,
+        1 => Overdue::Call,
+        _ => Overdue::Total,
+    }
 }
 
 // === impl Overdue ===
@@ -182,6 +204,7 @@ impl fmt::Display for Overdue {
             Overdue::Token => "the token that opened the tunnel has expired",
             Overdue::Revoked => "what opened the tunnel has been revoked",
             Overdue::Call => "the caller waits no longer",
+            Overdue::Total => "the time for all attempts is over",
             Overdue::Drain => "the time for a drain is over",
         })
     }
@@ -201,6 +224,7 @@ pub(super) fn kind_in(error: &Error) -> Option<&'static Kind> {
             Some(Overdue::Token) => return Some(&WEBSOCKET_EXPIRED),
             Some(Overdue::Revoked) => return Some(&WEBSOCKET_REVOKED),
             Some(Overdue::Call) => return Some(&GRPC_DEADLINE),
+            Some(Overdue::Total) => return Some(&TOTAL_TIMEOUT),
             Some(Overdue::Drain) => return Some(&DRAIN_ENDED),
             None => {}
         }
@@ -256,7 +280,7 @@ mod tests {
         let deadline = Deadline::default();
         assert_eq!((deadline.over(), deadline.end()), (None, None));
         // The last bit of a moment says what ends then.
-        let now = clock::mono() & !1;
+        let now = clock::mono() & !3;
         let hour = Duration::from_secs(3600);
         deadline.end_at(now + 2 * 3_600_000_000_000);
         deadline.await_bytes(now, hour);
@@ -268,6 +292,12 @@ mod tests {
         assert_eq!(deadline.over(), Some(Overdue::Token));
         deadline.end_call_at(0);
         assert_eq!(deadline.over(), Some(Overdue::Call));
+        deadline.end_all_at(7);
+        assert_eq!((deadline.over(), deadline.end()), (Some(Overdue::Total), Some((6, Overdue::Total))));
+        deadline.await_nothing();
+        assert_eq!(deadline.due(), deadline.end());
+        deadline.end_never();
+        assert_eq!((deadline.over(), deadline.due()), (None, None));
         deadline.clear();
         assert_eq!((deadline.over(), deadline.due()), (None, None));
     }
@@ -396,7 +426,8 @@ mod tests {
             type CTX = ();
             fn new_ctx(&self) {}
             async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora_core::Result<Box<HttpPeer>> {
-                let want = Want { fresh: false, speaks: Protocol::Http1, now: 0, client: None };
+                let want =
+                    Want { fresh: false, speaks: Protocol::Http1, now: 0, client: None, within: self.pool.upstream.timeouts.connect };
                 Ok(peer(&self.pool, &choose(&self.pool, Default::default(), || 0).unwrap(), want))
             }
             async fn request_body_filter(

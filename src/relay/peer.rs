@@ -29,6 +29,8 @@ pub struct Want {
     pub now: u64,
     /// For an upstream that is told.
     pub client: Option<OnBehalf>,
+    /// How long it may take to be made.
+    pub within: Duration,
 }
 
 /// Pingora's timers make nothing of none at all.
@@ -71,7 +73,7 @@ pub(super) fn template(upstream: &Upstream) -> HttpPeer {
 
 /// The peer for one attempt.
 pub fn peer(pool: &Pool, chosen: &Chosen, want: Want) -> Box<HttpPeer> {
-    let Want { fresh, speaks, now, client } = want;
+    let Want { fresh, speaks, now, client, within } = want;
     let mut peer = Box::new(pool.template.clone());
     let (target, spot, upstream) = (chosen.target(), chosen.addr(), &pool.upstream);
     match (spot, &target.socket) {
@@ -79,6 +81,10 @@ pub fn peer(pool: &Pool, chosen: &Chosen, want: Want) -> Box<HttpPeer> {
         (Spot::Socket(_), Some(path)) => peer._address = PingoraAddr::Unix(path.clone()),
         // Only targets that have a socket have such a spot.
         (Spot::Socket(_), None) => {}
+    }
+    if within != upstream.timeouts.connect {
+        peer.options.connection_timeout = Some(within);
+        peer.options.total_connection_timeout = peer.options.total_connection_timeout.and(Some(within));
     }
     peer.group_key = chosen.present_key();
     if upstream.reuse.age.is_some() {
@@ -93,10 +99,10 @@ pub fn peer(pool: &Pool, chosen: &Chosen, want: Want) -> Box<HttpPeer> {
         // What Pingora compares to the other end of a pooled connection, and what passes for any: the real address is in the key.
         peer._address = PingoraAddr::Inet(SocketAddr::from((Ipv4Addr::UNSPECIFIED, target.address.port)));
         peer.group_key = KEYS.hash_one((peer.group_key, tls.identity, spot, speaks == Protocol::H2));
-        let (target, within) = (target.clone(), upstream.timeouts.connect);
+        let target = target.clone();
         peer.options.custom_l4 = Some(Arc::new(Tls { tls: tls.clone(), target, spot, within, speaks, first }));
     } else if !first.is_empty() {
-        peer.options.custom_l4 = Some(Arc::new(Plain { target: target.clone(), spot, within: upstream.timeouts.connect, first }));
+        peer.options.custom_l4 = Some(Arc::new(Plain { target: target.clone(), spot, within, first }));
     }
     if fresh || is_own {
         // Under a key that nobody else has nothing is pooled; without idle time nothing will be.
@@ -122,11 +128,13 @@ mod tests {
             connect: Some(at(Period::seconds(2))),
             response: Some(at(Period::seconds(3))),
             idle: Some(at(Period::seconds(4))),
+            total: None,
+            header: None,
         });
         Pools::default().adopt(&Arc::new(Upstream::compile(name, &written).unwrap()))
     }
 
-    const WANT: Want = Want { fresh: false, speaks: Protocol::Http1, now: 0, client: None };
+    const WANT: Want = Want { fresh: false, speaks: Protocol::Http1, now: 0, client: None, within: Duration::from_secs(2) };
 
     fn first(pool: &Pool, want: Want) -> Box<HttpPeer> {
         peer(pool, &choose(pool, Default::default(), || 0).unwrap(), want)

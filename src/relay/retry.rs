@@ -1,6 +1,6 @@
-//! Decides whether a failed attempt is followed by another, and what a failure that stays is called.
+//! Decides what a failure that stays is called.
 //!
-//! Pure: takes Pingora's error and what is known of the attempt. Does not choose the next target: see `balance.rs`.
+//! Pure: takes Pingora's error and how far the request had come. Does not decide whether there is another attempt: see `retries/verdict.rs`.
 
 use pingora_core::{Error, ErrorSource, ErrorType};
 
@@ -17,23 +17,6 @@ pub enum Phase {
     Head,
     /// The head of the answer has arrived.
     Body,
-}
-
-/// What decides about another attempt.
-#[derive(Clone, Copy, Debug)]
-pub struct Attempt {
-    /// How many were made, this one included.
-    pub number: u8,
-    /// How many may be made in all: `retries.attempts`.
-    pub limit: u8,
-    /// RFC 9110 section 9.2.2, by method.
-    pub is_idempotent: bool,
-    /// The connection came from the pool.
-    pub reused: bool,
-    /// Something of an answer went to the client.
-    pub answer_started: bool,
-    /// The request body is empty or was kept whole for sending it again (64 KiB).
-    pub body_replayable: bool,
 }
 
 pub static CONNECT_FAILED: Kind = Kind {
@@ -68,7 +51,7 @@ pub static RESPONSE_TIMEOUT: Kind = Kind {
     code: "upstream-response-timeout",
     status: 504,
     error: "Gateway timeout",
-    about: "The upstream took the request but sent no response head within `timeouts.response`, or stopped taking the request for `timeouts.idle`.",
+    about: "The upstream took the request but sent no response head within `timeouts.response` (or `retries.attempt_timeout`), or stopped taking the request for `timeouts.idle`.",
 };
 
 pub static IDLE_TIMEOUT: Kind = Kind {
@@ -170,30 +153,6 @@ fn from_upstream(etype: &ErrorType, phase: Phase) -> &'static Kind {
     }
 }
 
-// === impl Attempt ===
-
-impl Attempt {
-    /// After a connection could not be made: nothing was sent, so any method may go to another address, if one is left.
-    pub fn may_connect_elsewhere(&self) -> bool {
-        self.number < self.limit && !self.answer_started
-    }
-
-    /// After the target has said that it has not begun with the request: any method may be sent to another, or to the same one again.
-    pub fn may_send_elsewhere(&self, error: &Error) -> bool {
-        let is_untouched = *error.esource() == ErrorSource::Upstream && h2_fault::is_unprocessed(error);
-        is_untouched && self.body_replayable && !self.answer_started && self.number < self.limit
-    }
-
-    /// After a connection broke that came from the pool: it had probably been closed at rest, so an idempotent request may be sent
-    /// once more, to the same target too, but on a connection of its own (`peer(.., fresh: true)`).
-    pub fn may_send_again(&self, error: &Error) -> bool {
-        let died = *error.esource() == ErrorSource::Upstream
-            && (h2_fault::is_dead(error)
-                || matches!(error.etype(), ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError));
-        died && self.reused && self.is_idempotent && self.body_replayable && !self.answer_started && self.number < self.limit
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,44 +199,6 @@ mod tests {
             (Unset, UnknownError, Body, "internal-error"),
         ] {
             assert_eq!(kind_of(&error(&source, &etype), phase).code, code, "{source:?} {etype:?} {phase:?}");
-        }
-    }
-
-    const REUSED_GET: Attempt =
-        Attempt { number: 1, limit: 2, is_idempotent: true, reused: true, answer_started: false, body_replayable: true };
-
-    #[test]
-    fn a_failed_connect_goes_elsewhere_whatever_the_method() {
-        let post = Attempt { is_idempotent: false, reused: false, ..REUSED_GET };
-        assert!(post.may_connect_elsewhere());
-        assert!(!Attempt { number: 2, ..post }.may_connect_elsewhere());
-        assert!(Attempt { number: 2, limit: 3, ..post }.may_connect_elsewhere());
-    }
-
-    #[test]
-    fn a_pooled_connection_that_died_is_replaced_for_idempotent_requests_only() {
-        let closed = error(&ErrorSource::Upstream, &ConnectionClosed);
-        assert!(REUSED_GET.may_send_again(&closed));
-        for attempt in [
-            Attempt { is_idempotent: false, ..REUSED_GET },
-            Attempt { reused: false, ..REUSED_GET },
-            Attempt { answer_started: true, ..REUSED_GET },
-            Attempt { body_replayable: false, ..REUSED_GET },
-            Attempt { number: 2, ..REUSED_GET },
-        ] {
-            assert!(!attempt.may_send_again(&closed), "{attempt:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_live_upstream_or_a_client_did_is_not_tried_again() {
-        for (source, etype) in [
-            (ErrorSource::Upstream, ReadTimedout),
-            (ErrorSource::Upstream, InvalidHTTPHeader),
-            (ErrorSource::Downstream, ConnectionClosed),
-            (ErrorSource::Internal, InternalError),
-        ] {
-            assert!(!REUSED_GET.may_send_again(&error(&source, &etype)), "{source:?} {etype:?}");
         }
     }
 }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -21,7 +22,7 @@ use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
 use super::proxied::ProxyVersion;
 use super::retries::{Retries, RetriesSettings};
 use super::reuse::{PoolSettings, Reuse};
-use super::timeouts::{Timeouts, TimeoutsSettings};
+use super::timeouts::{Timeouts, TimeoutsSettings, told_in};
 use super::tls::{UpstreamTls, UpstreamTlsSettings};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Percent, Period};
@@ -70,7 +71,7 @@ pub struct UpstreamSettings {
     /// How long it may take.
     pub timeouts: Option<TimeoutsSettings>,
     /// Whether another attempt is made.
-    pub retries: Option<RetriesSettings>,
+    pub retries: Option<At<RetriesSettings>>,
 }
 
 /// How a target is chosen.
@@ -120,6 +121,8 @@ pub struct Upstream {
     pub max_requests: Option<u32>,
     pub queue: Option<Queue>,
     pub timeouts: Timeouts,
+    /// The header in which targets are told how long they have.
+    pub told_in: Option<HeaderName>,
     pub retries: Retries,
 }
 
@@ -169,6 +172,7 @@ impl Upstream {
         let reuse = Reuse::compile(pool.as_ref(), proxy_protocol.is_some(), &mut wrong);
         let has_sockets = members.iter().any(|member| member.address.socket().is_some());
         let health = health.as_ref().map(|settings| Health::compile(settings, has_sockets, &mut wrong));
+        let told_in = told_in(timeouts.as_ref(), &mut wrong);
         let outliers = outlier_detection.as_ref().map(|settings| OutlierDetection::compile(settings, &mut wrong));
         let circuit_breaker = circuit_breaker.as_ref().map(|settings| CircuitBreaker::compile(settings, &mut wrong));
         if let Some(panic) = panic_threshold.as_ref().filter(|_| health.is_none() && outliers.is_none()) {
@@ -179,7 +183,7 @@ impl Upstream {
         let max_requests = max_requests.as_ref().map(|most| whole(Some(most), 0, 1..=1_000_000, &mut wrong));
         let queue = Queue::compile(queue.as_ref(), max_requests, &mut wrong);
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
-        let retries = Retries::compile(retries.as_ref(), &mut wrong);
+        let retries = Retries::compile(retries.as_ref(), protocol, &mut wrong);
         let sticky = sticky.as_ref().map(|sticky| Sticky::compile(sticky, &mut wrong));
         let slow_start = slow_start.as_ref();
         let slow_start = slow_start.map(|at| in_range(Some(at), at.value, Period::seconds(1), Period::seconds(3600), &mut wrong));
@@ -209,6 +213,7 @@ impl Upstream {
             max_requests,
             queue,
             timeouts,
+            told_in,
             retries,
         })
     }
@@ -321,7 +326,8 @@ pub(crate) mod tests {
         assert_eq!(upstream.balance, Balance::RoundRobin);
         assert_eq!(upstream.retries.attempts, 2);
         assert_eq!(upstream.health, None);
-        let Timeouts { connect, response, idle } = upstream.timeouts;
+        let Timeouts { connect, response, idle, total } = upstream.timeouts;
+        assert_eq!(total, None);
         assert_eq!((connect.as_secs(), response.as_secs(), idle.as_secs()), (1, 15, 60));
 
         let mut written = settings(&[("127.0.0.1:80", 1)]);
@@ -335,8 +341,9 @@ pub(crate) mod tests {
     #[test]
     fn all_mistakes_are_told_at_once() {
         let mut written = settings(&[("a:80", 1), ("A:80", 1), ("b", 1)]);
-        written.retries = Some(RetriesSettings { attempts: at(5) });
-        written.timeouts = Some(TimeoutsSettings { connect: Some(at(Period::seconds(0))), response: None, idle: None });
+        written.retries = Some(at(RetriesSettings { attempts: Some(at(5)), ..Default::default() }));
+        written.timeouts =
+            Some(TimeoutsSettings { connect: Some(at(Period::seconds(0))), response: None, idle: None, total: None, header: None });
         written.health = Some(HealthSettings {
             path: Some(at("healthz".to_owned())),
             every: Some(at(Period::seconds(1))),

@@ -152,6 +152,23 @@ impl Status {
         NAMES.get(usize::from(self.0)).copied().unwrap_or("UNKNOWN")
     }
 
+    /// As it is written, such as `resource-exhausted`.
+    pub fn named(written: &str) -> Option<Status> {
+        let is_it = |name: &str| {
+            name.len() == written.len()
+                && name.bytes().zip(written.bytes()).all(|(name, written)| match name {
+                    b'_' => written == b'-',
+                    name => name.to_ascii_lowercase() == written,
+                })
+        };
+        Status::all().find(|status| is_it(status.name()))
+    }
+
+    /// In the order of their numbers.
+    pub fn all() -> impl Iterator<Item = Status> {
+        (0..).map(Status).take(NAMES.len())
+    }
+
     /// By number.
     pub fn names() -> &'static [&'static str] {
         &NAMES

@@ -85,6 +85,7 @@ static OTHERS: &[(&str, &Kind)] = &[
     ("relay", &relay::retry::PROTOCOL_ERROR),
     ("relay", &relay::retry::RESPONSE_TIMEOUT),
     ("relay", &relay::connect::TLS_FAILED),
+    ("relay", &relay::timeouts::TOTAL_TIMEOUT),
     ("relay", &relay::admit::UPSTREAM_OVERLOADED),
     ("head", &listen::head::VERSION_UNSUPPORTED),
     ("relay", &relay::tunnel::WEBSOCKET_EXPIRED),

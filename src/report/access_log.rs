@@ -3,32 +3,15 @@
 use std::cell::RefCell;
 use std::net::IpAddr;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
+mod settings;
 
+pub use self::settings::{AccessLogSettings, LogFormat};
 use super::civil::rfc3339;
 use super::json::{push_escaped_bounded, push_string, push_string_bounded};
-use super::writer::{Sink, To};
-use crate::config::diagnostic::Diagnostic;
-use crate::config::types::At;
+use super::writer::Sink;
 use crate::policy::principal::Identity;
+use crate::relay::retries::verdict::Failed;
 use crate::text::AddressText;
-
-/// One JSON line a request.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AccessLogSettings {
-    /// `stdout` (default), or a file, reopened on SIGUSR1.
-    pub to: Option<At<String>>,
-    /// `json`, the only one.
-    pub format: Option<LogFormat>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    Json,
-}
 
 /// At most so many bytes of a path, a query or a user agent are logged.
 pub const LONG: usize = 2048;
@@ -84,6 +67,10 @@ pub struct Line<'a> {
     /// Address of the last target that was tried.
     pub target: &'a str,
     pub attempts: Option<u32>,
+    /// Targets and why each attempt failed, where there was another or there was to be.
+    pub failed: &'a [Failed],
+    /// Why there was no further attempt, where one was to be made.
+    pub no_retry: &'a str,
     /// Bytes of bodies, from and to the client.
     pub bytes_in: u64,
     pub bytes_out: u64,
@@ -105,37 +92,6 @@ pub struct Line<'a> {
 /// Appends `"name":` and values to a line.
 struct Fields<'v> {
     out: &'v mut Vec<u8>,
-}
-
-// === impl AccessLogSettings ===
-
-impl AccessLogSettings {
-    /// Where lines go. A relative path is relative to the file it stands in. Opens nothing: whether the file can be opened is known
-    /// where it is used, and `check` may run elsewhere.
-    pub fn compile(&self) -> Result<To, Vec<Diagnostic>> {
-        let AccessLogSettings { to, format } = self;
-        match format {
-            None | Some(LogFormat::Json) => {} // the one format that there is
-        }
-        let Some(to) = to else { return Ok(To::Stdout) };
-        match to.as_str() {
-            "stdout" => Ok(To::Stdout),
-            "" | "stderr" | "-" => Err(vec![
-                Diagnostic::at(
-                    &to.place,
-                    "access-log-target",
-                    "`to` is not where an access log can go: expected `stdout` or the path of a file",
-                )
-                .help("standard error is for the process log"),
-            ]),
-            path if path.ends_with('/') => Err(vec![Diagnostic::at(
-                &to.place,
-                "access-log-target",
-                "`to` is a folder: expected `stdout` or the path of a file, such as `/var/log/sluice/access.log`",
-            )]),
-            path => Ok(To::File(to.place.source.path.parent().map_or_else(|| path.into(), |folder| folder.join(path)))),
-        }
-    }
 }
 
 // === impl Line ===
@@ -188,6 +144,8 @@ impl Line<'_> {
             upstream,
             target,
             attempts,
+            failed,
+            no_retry,
             bytes_in,
             bytes_out,
             total_us,
@@ -238,6 +196,8 @@ impl Line<'_> {
         fields.short(r#","upstream":"#, upstream.as_bytes());
         fields.short(r#","target":"#, target.as_bytes());
         fields.number(r#","attempts":"#, attempts.map(u64::from));
+        fields.failed(r#","failed":["#, failed);
+        fields.short(r#","no_retry":"#, no_retry.as_bytes());
         fields.number(r#","bytes_in":"#, Some(bytes_in));
         fields.number(r#","bytes_out":"#, Some(bytes_out));
         fields.number(r#","total_us":"#, total_us);
@@ -275,6 +235,16 @@ impl Fields<'_> {
         }
         if before.len() == 2 {
             self.name("}");
+        }
+    }
+
+    fn failed(&mut self, name: &str, failed: &[Failed]) {
+        for (n, one) in failed.iter().enumerate() {
+            self.name(if n == 0 { name } else { "," });
+            push_string_bounded(self.out, one.to_string().as_bytes(), SHORT);
+        }
+        if !failed.is_empty() {
+            self.out.push(b']');
         }
     }
 
@@ -403,7 +373,12 @@ mod tests {
     use super::super::json::CUT;
     use super::*;
     use crate::config::diagnostic::{Place, Source};
+    use crate::config::types::At;
     use crate::policy::principal::Tag;
+    use crate::relay::address::Address;
+    use crate::relay::retries::verdict::Cause;
+    use crate::relay::target::Target;
+    use crate::report::writer::To;
     use serde_json::Value;
     use std::sync::Arc;
 
@@ -444,6 +419,8 @@ mod tests {
     #[test]
     fn a_full_line_has_every_field_in_its_order() {
         let tag = |name: &str, value: &str| Tag { name: name.into(), value: value.into(), series: Default::default() };
+        let target = Arc::new(Target::new("orders".into(), Address::parse("10.0.0.6:8080").unwrap(), Arc::default()));
+        let failed = |cause| Failed { target: target.clone(), cause };
         let caller = Identity { claimed_tags: [tag("tier", "pro"), tag("version", "v2")].into(), ..Identity::default() };
         let line = Line {
             unix_ms: 1_700_000_000_042,
@@ -477,6 +454,8 @@ mod tests {
             upstream: "orders",
             target: "10.0.0.7:8080",
             attempts: Some(2),
+            failed: &[failed(Cause::Status(503)), failed(Cause::Reset)],
+            no_retry: "budget",
             bytes_in: 1,
             bytes_out: 2,
             total_us: Some(30),
@@ -497,7 +476,7 @@ mod tests {
                 r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
                 r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","plan":"gold","subject":"u1","tags":{"tier":"pro","version":"v2"},"status":429,"#,
                 r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","fallback":"answer","fault":"delay","upstream":"orders","target":"10.0.0.7:8080","#,
-                r#""attempts":2,"bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
+                r#""attempts":2,"failed":["10.0.0.6:8080 503","10.0.0.6:8080 reset"],"no_retry":"budget","bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
                 r#""would_refuse":["scope-missing","address-refused"]}"#,
                 "\n"
             )

@@ -29,8 +29,9 @@ pub struct Workers {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// Pingora's own bound on attempts; ours are counted per request and never more.
-const MOST_ATTEMPTS: usize = 4;
+/// Pingora's own bound on attempts. Ours are counted per request: at most four at an upstream and four at the one that it falls back to, and one more may find
+/// out what a target speaks.
+const MOST_ATTEMPTS: usize = 9;
 
 // === impl Workers ===
 

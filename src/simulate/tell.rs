@@ -23,6 +23,8 @@ use crate::policy::list_file::Origin;
 use crate::policy::websocket::is_handshake;
 use crate::relay::fallback::Fallback;
 use crate::relay::receive::make_answer;
+use crate::relay::retries::in_words;
+use crate::relay::retries::verdict::is_idempotent;
 use crate::relay::timeouts::Timeouts;
 use crate::relay::upstream::guards;
 use crate::reply::grpc::{Speech, Status};
@@ -109,8 +111,17 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
                     told["fault"] = json!({ "wait_ms": facts.delay / 1_000_000 });
                 }
                 if relay.has_own_timeouts {
-                    let Timeouts { connect: _, response, idle } = relay.timeouts;
+                    let Timeouts { connect: _, response, idle, total } = relay.timeouts;
                     told["timeouts"] = json!({ "response": Period(response).to_string(), "idle": Period(idle).to_string() });
+                    if let Some(total) = total {
+                        told["timeouts"]["total"] = json!(Period(total).to_string());
+                    }
+                }
+                if let Some(head) = &outcome.head
+                    && (relay.upstream.pool.upstream.retries.is_written || route.idempotent.is_some())
+                {
+                    told["retries"] =
+                        relay.upstream.pool.upstream.retries.told(is_idempotent(route.idempotent, &head.method, &head.headers));
                 }
                 if let Some(balance) = target::tell(route, relay, outcome.head.as_ref(), facts) {
                     told["balance"] = balance;
@@ -338,7 +349,11 @@ pub fn text(told: &Value) -> String {
     say("guards", rows(&told["guards"]).iter().map(str).collect());
     say("sent path", vec![str(&told["upstream_path"])]);
     if let Some(timeouts) = told.get("timeouts") {
-        say("timeouts", vec![format!("response {}, idle {}", str(&timeouts["response"]), str(&timeouts["idle"]))]);
+        let total = timeouts["total"].as_str().map(|total| format!(", total {total}")).unwrap_or_default();
+        say("timeouts", vec![format!("response {}, idle {}{total}", str(&timeouts["response"]), str(&timeouts["idle"]))]);
+    }
+    if let Some(retries) = told.get("retries") {
+        say("retries", in_words(retries));
     }
     if let Some(proxied) = told.get("proxy_protocol") {
         say("told first", vec![format!("PROXY protocol {}: client {}", str(&proxied["version"]), str(&proxied["client"]))]);

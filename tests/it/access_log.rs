@@ -22,7 +22,9 @@ limits:
   once: { rate: 1/h, by: [client_ip], stage: before_auth }
 upstreams:
   orders: { targets: ["{upstream}"] }
+  gone: { targets: ["127.0.0.1:1"] }
 routes:
+  gone: { match: { path: /gone }, auth: public, upstream: gone }
   orders: { match: { path: /api/orders/** }, auth: [idp, partners], rewrite: { strip_prefix: /api }, upstream: orders }
   plain: { match: { path: /plain/** }, auth: public, upstream: orders }
   shadowed: { match: { path: /shadowed }, auth: [idp], shadow: [auth, limits], limits: [once], upstream: orders }
@@ -154,7 +156,8 @@ fn every_field_is_documented_and_every_documented_field_is_written() {
     client.get("/once", &[]);
     client.get("/once", &[]);
     client.get("/shadowed", &[]);
-    let lines = gateway.log_lines(6);
+    client.get("/gone", &[]);
+    let lines = gateway.log_lines(7);
     let ca = Ca::new("Test");
     let (leaf, own) = (ca.server(&["main.example"]), ca.client("someone", 1, &[]));
     let encrypted = Gateway::config(

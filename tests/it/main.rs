@@ -48,6 +48,7 @@ mod release;
 mod reload;
 mod removed_listener;
 mod request_path;
+mod retries;
 mod rfc8725;
 mod schema;
 mod stalled;

@@ -31,6 +31,11 @@ pub(super) fn check(document: &Document, errors: &mut Vec<Diagnostic>) {
             forward(&api_key.forward, errors);
         }
     }
+    for (_, upstream) in &document.upstreams {
+        if let Some(header) = upstream.timeouts.as_ref().and_then(|timeouts| timeouts.header.as_ref()) {
+            changeable(header, &header.place, errors);
+        }
+    }
     for (_, bundle) in &document.bundles {
         policies(bundle, errors);
     }

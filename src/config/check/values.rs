@@ -261,12 +261,12 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
         range(&health.healthy_after, 1..=u16::MAX, errors);
     }
     if let Some(timeouts) = timeouts {
-        [&timeouts.connect, &timeouts.response, &timeouts.idle].into_iter().for_each(|period| some_time(period, errors));
+        [&timeouts.connect, &timeouts.response, &timeouts.idle, &timeouts.total].into_iter().for_each(|period| some_time(period, errors));
     }
-    if let Some(retries) = retries
-        && !(1..=4).contains(&retries.attempts.value)
+    if let Some(attempts) = retries.as_ref().and_then(|retries| retries.attempts.as_ref())
+        && !(1..=4).contains(&attempts.value)
     {
-        errors.push(out_of_range(&retries.attempts, "a whole number from 1 to 4").help("the first attempt counts"));
+        errors.push(out_of_range(attempts, "a whole number from 1 to 4").help("the first attempt counts"));
     }
 }
 

@@ -68,6 +68,17 @@ impl Parts<'_> {
             (None, None, None) => None,
         };
         let (policies, response, action) = (policies?, response?, action?);
+        let relays = match &action {
+            Action::Upstream(relay) => std::slice::from_ref(&**relay),
+            Action::Respond(_) | Action::Redirect(_) => &[],
+        };
+        let mut relays = relays.iter().chain(others.iter().flat_map(|others| &others.relays));
+        if let Some(idempotent) = &own.idempotent
+            && relays.all(|relay| relay.upstream.pool.upstream.retries.attempts == 1)
+        {
+            let message = "`idempotent` has no effect here: nothing of this route is ever sent again";
+            wrong.add(Diagnostic::at(&idempotent.place, "inert", message).help("remove it, or `attempts: 1` of the upstream's `retries`"));
+        }
         let respond = match &action {
             Action::Respond(fixed) => fixed.code.as_deref().map(|code| (code, fixed.status)),
             Action::Upstream(_) | Action::Redirect(_) => None,
@@ -88,6 +99,7 @@ impl Parts<'_> {
             mirror,
             shown: self.shown(settings, given, &action, others.as_deref()),
             others,
+            idempotent: own.idempotent.as_ref().map(|idempotent| idempotent.value),
             pattern,
             policies,
             response,

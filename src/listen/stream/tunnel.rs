@@ -64,7 +64,7 @@ impl Tunnel {
         let (code, reason) = match self.ended {
             Some(Overdue::Token) => (1008, "token expired"),
             Some(Overdue::Revoked) => (1008, "credential revoked"),
-            Some(Overdue::Head | Overdue::Bytes | Overdue::Call) => (1001, "idle"),
+            Some(Overdue::Head | Overdue::Bytes | Overdue::Call | Overdue::Total) => (1001, "idle"),
             Some(Overdue::Drain) => (1001, "going away"),
             None if is_cut => (1001, "going away"),
             None => return None,

@@ -1,4 +1,4 @@
-//! Reads how long a caller of gRPC is willing to wait (`grpc-timeout`). Does not keep the time: see `relay/deadline.rs`.
+//! Reads and writes how long a caller of gRPC is willing to wait (`grpc-timeout`). Does not keep the time: see `relay/deadline.rs`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub static GRPC_DEADLINE: Kind = Kind {
     about: "A call of gRPC took longer than its caller's `grpc-timeout`; it was given up, at the upstream too.",
 };
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// At most eight digits and a unit. None where it is not written or not a time: the upstream says then what it makes of it.
 pub fn read(fields: &HeaderMap) -> Option<Duration> {
@@ -30,6 +30,16 @@ pub fn read(fields: &HeaderMap) -> Option<Duration> {
         b'u' => Some(Duration::from_micros(count)),
         b'n' => Some(Duration::from_nanos(count)),
         _ => None,
+    }
+}
+
+/// The same in as fine a unit as eight digits hold; never nothing, which servers take for no time at all.
+pub fn write(time: Duration) -> String {
+    let micros = time.as_micros().max(1);
+    match micros {
+        0..=99_999_999 => format!("{micros}u"),
+        _ if micros / 1_000 <= 99_999_999 => format!("{}m", micros / 1_000),
+        _ => format!("{}S", (micros / 1_000_000).min(99_999_999)),
     }
 }
 
@@ -50,5 +60,15 @@ mod tests {
             assert_eq!(of(text), None, "{text:?}");
         }
         assert_eq!(read(&HeaderMap::new()), None);
+        for (time, written) in [
+            (Duration::ZERO, "1u"),
+            (Duration::from_millis(250), "250000u"),
+            (Duration::from_secs(100), "100000m"),
+            (Duration::from_secs(200_000), "200000S"),
+            (Duration::MAX, "99999999S"),
+        ] {
+            assert_eq!(write(time), written);
+            assert!(of(written).is_some());
+        }
     }
 }

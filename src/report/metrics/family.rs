@@ -80,6 +80,9 @@ families! { ALL:
     UPSTREAM_REQUESTS = Counter "sluice_upstream_requests_total" ["upstream", "result"] "Attempts at upstreams: the class of the answer, or how it failed.";
     UPSTREAM_BYTES = Counter "sluice_upstream_bytes_total" ["upstream", "direction"] "Bytes of bodies to (out) and from (in) upstreams.";
     UPSTREAM_CONNECTIONS = Counter "sluice_upstream_connections_total" ["upstream", "connection"] "Connections taken for attempts: new, or reused from the pool.";
+    RETRIES = Counter "sluice_upstream_retries_total" ["upstream", "reason"] "Requests sent again, by why the attempt before had failed.";
+    RETRIES_GIVEN_UP = Counter "sluice_upstream_retries_given_up_total" ["upstream", "reason"]
+        "Requests that were to be sent again and were not, by why: budget means that too many others were.";
     // What other chapters know and are asked for at a scrape.
     TARGET_HEALTHY = Gauge "sluice_target_healthy" ["upstream", "target"] "Whether a target is given requests: 1 or 0.";
     FOUND_TARGETS = Gauge "sluice_found_targets" ["upstream"] "Targets that an upstream with `targets_from` has.";

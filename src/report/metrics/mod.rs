@@ -11,6 +11,7 @@ pub mod route;
 pub mod series;
 pub mod tags;
 pub mod tunnels;
+pub mod upstream;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,9 +23,10 @@ use parking_lot::{Mutex, RwLock};
 use self::family::{Family, Samples};
 use self::process::Process;
 use self::route::{ByKind, RouteSeries};
-use self::series::{LimitSeries, ListenerSeries, UpstreamSeries};
+use self::series::{LimitSeries, ListenerSeries};
 use self::tags::TagSeries;
 use self::tunnels::Tunnels;
+use self::upstream::UpstreamSeries;
 use super::writer::Counts;
 use crate::reply::problem::{KINDS, Kind};
 
@@ -86,6 +88,8 @@ static OWN: &[(&Family, Read)] = &[
     (&family::UPSTREAM_REQUESTS, |metrics, samples| metrics.upstreams.each(|upstream| upstream.results(samples))),
     (&family::UPSTREAM_BYTES, |metrics, samples| metrics.upstreams.each(|upstream| upstream.bytes(samples))),
     (&family::UPSTREAM_CONNECTIONS, |metrics, samples| metrics.upstreams.each(|upstream| upstream.connections(samples))),
+    (&family::RETRIES, |metrics, samples| metrics.upstreams.each(|upstream| upstream.retries(samples))),
+    (&family::RETRIES_GIVEN_UP, |metrics, samples| metrics.upstreams.each(|upstream| upstream.without_retry(samples))),
     (&family::BUILD_INFO, |_, samples| samples.put(&[env!("CARGO_PKG_VERSION")], 1.0)),
 ];
 

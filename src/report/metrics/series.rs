@@ -1,4 +1,4 @@
-//! What is counted for a listener, an upstream, a limit. Only relaxed atomics: a request pays for a few additions.
+//! What is counted for a listener, a limit. Only relaxed atomics: a request pays for a few additions.
 //!
 //! Decides which counter an event belongs to. Does not name the metrics (`family.rs`) and does not look anything up by name:
 //! whoever counts holds the series since its configuration was loaded.
@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use super::Named;
 use super::family::Samples;
-use super::route::{ByKind, CLASSES, class_of};
+use super::route::ByKind;
+pub use super::upstream::{Failure, UpstreamSeries};
 use crate::clock;
 use crate::policy::limits::crowd::Crowd;
 use crate::reply::problem::Kind;
@@ -78,33 +79,6 @@ pub enum Handshake {
     Malformed,
     /// The client left.
     Cut,
-}
-
-/// The attempts at one upstream.
-#[derive(Debug, Default)]
-pub struct UpstreamSeries {
-    name: Box<str>,
-    pub bytes_in: AtomicU64,
-    pub bytes_out: AtomicU64,
-    pub connections_new: AtomicU64,
-    pub connections_reused: AtomicU64,
-    answered: [AtomicU64; CLASSES.len()],
-    failed: [AtomicU64; Failure::ALL.len()],
-}
-
-/// How an attempt at an upstream failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// Refused, unreachable, or the TLS handshake failed.
-    Connect,
-    ConnectTimeout,
-    ResponseTimeout,
-    /// Silence in the middle of a body or tunnel.
-    IdleTimeout,
-    /// Closed early, reset, or answered what is no HTTP.
-    Broken,
-    /// The client left before the upstream had answered.
-    ClientGone,
 }
 
 /// What one limit or plan refused.
@@ -264,61 +238,6 @@ impl Handshake {
             Handshake::Alert => "alert",
             Handshake::Malformed => "malformed",
             Handshake::Cut => "cut",
-        }
-    }
-}
-
-// === impl UpstreamSeries ===
-
-impl UpstreamSeries {
-    pub(super) fn new(name: &str) -> Self {
-        UpstreamSeries { name: name.into(), ..UpstreamSeries::default() }
-    }
-
-    /// Counts an attempt that was answered with this status.
-    pub fn answered(&self, status: u16) {
-        self.answered[class_of(status)].fetch_add(1, Relaxed);
-    }
-
-    /// Counts an attempt that failed.
-    pub fn failed(&self, how: Failure) {
-        self.failed[how as usize].fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn bytes(&self, samples: &mut Samples) {
-        samples.put(&[&self.name, "in"], self.bytes_in.load(Relaxed) as f64);
-        samples.put(&[&self.name, "out"], self.bytes_out.load(Relaxed) as f64);
-    }
-
-    pub(super) fn connections(&self, samples: &mut Samples) {
-        samples.put(&[&self.name, "new"], self.connections_new.load(Relaxed) as f64);
-        samples.put(&[&self.name, "reused"], self.connections_reused.load(Relaxed) as f64);
-    }
-
-    pub(super) fn results(&self, samples: &mut Samples) {
-        for (class, counter) in CLASSES.iter().zip(&self.answered).skip(1) {
-            samples.put(&[&self.name, class], counter.load(Relaxed) as f64);
-        }
-        for (how, counter) in Failure::ALL.iter().zip(&self.failed) {
-            samples.put(&[&self.name, how.as_str()], counter.load(Relaxed) as f64);
-        }
-    }
-}
-
-// === impl Failure ===
-
-impl Failure {
-    pub const ALL: [Failure; 6] =
-        [Failure::Connect, Failure::ConnectTimeout, Failure::ResponseTimeout, Failure::IdleTimeout, Failure::Broken, Failure::ClientGone];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Failure::Connect => "connect_failed",
-            Failure::ConnectTimeout => "connect_timeout",
-            Failure::ResponseTimeout => "response_timeout",
-            Failure::IdleTimeout => "idle_timeout",
-            Failure::Broken => "broken",
-            Failure::ClientGone => "client_gone",
         }
     }
 }

@@ -5,7 +5,8 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::route::Outcome;
-use super::series::{Dropped, Failure};
+use super::series::Dropped;
+use super::upstream::Failure;
 use super::*;
 use crate::admin::NOT_READY;
 use crate::policy::fault::Met;

@@ -85,6 +85,7 @@ pub const POLICIES: &[PolicyProof] = &[
         ask: &["POST http://h/a | content-type: application/grpc-web"],
     },
     open("timeouts.response", "timeouts: { response: [[5m||6m]] }", GET),
+    open("timeouts.total", "timeouts: { total: [[5m||6m]] }", GET),
     open("timeouts.idle", "timeouts: { idle: [[5m||6m]] }", GET),
     PolicyProof { key: "allow.scopes", top: IDP, route: CLOSED, policy: "[[allow: { scopes: [x] }||]]", ask: CALLERS },
     PolicyProof { key: "allow.roles", top: IDP, route: CLOSED, policy: "[[allow: { roles: [y] }||]]", ask: CALLERS },

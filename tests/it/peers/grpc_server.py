@@ -2,7 +2,7 @@
 
 Messages are bytes. /echo.Echo/: Unary and Bidi give back what they get, ServerStream gives it three times, ClientStream tells how many
 bytes came, Fail ends with NOT_FOUND, FailLate after two messages, Wait never ends by itself, TimeLeft tells the deadline, Cancelled how
-many calls were cancelled, Compressed compresses its answer.
+many calls were cancelled, Compressed compresses its answer. With the argument `busy`, Unary ends with UNAVAILABLE.
 """
 import sys
 import threading
@@ -16,6 +16,9 @@ lock = threading.Lock()
 
 
 def unary(request, context):
+    if "busy" in sys.argv:
+        # Nothing was said yet, so the answer is a head that ends the stream.
+        context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
     context.set_trailing_metadata([("x-trailer", "from the server"), ("x-bin-bin", b"\x00\xff")])
     return request
 

@@ -21,6 +21,7 @@ import h2.settings
 
 options = argparse.ArgumentParser()
 options.add_argument("--unix")
+options.add_argument("--busy", action="store_true")
 options.add_argument("--streams", type=int)
 options.add_argument("--certificate")
 options.add_argument("--key")
@@ -153,7 +154,9 @@ class Connection:
             body=request["body"].hex() if len(request["body"]) <= 4096 else "", length=len(request["body"]))
         conn, errors = self.conn, h2.errors.ErrorCodes
         what = path.split("/")[1].split("?")[0]
-        if what == "no-length":
+        if options.busy:
+            self.respond(stream, 503, b"busy")
+        elif what == "no-length":
             self.respond(stream, 200, b"hello, ", length=False, end=False)
             conn.send_data(stream, b"world", end_stream=True)
         elif what == "trailers":

@@ -7,6 +7,7 @@ mod choosing;
 mod finding;
 mod limits;
 mod listeners;
+mod retries;
 mod routes;
 mod server;
 mod tests;
@@ -25,6 +26,7 @@ const LISTS: &[&[Row]] = &[
     callers::KEYS,
     limits::KEYS,
     upstreams::KEYS,
+    retries::KEYS,
     choosing::KEYS,
     finding::KEYS,
     routes::KEYS,

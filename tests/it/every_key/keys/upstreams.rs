@@ -88,5 +88,7 @@ routes: { r: { match: { path: / }, auth: public, upstream: u } }",
     ("upstreams.*.timeouts.connect", Test("a_target_has_as_long_to_accept_as_is_written")),
     ("upstreams.*.timeouts.response", Test("an_answer_has_as_long_to_begin_as_is_written")),
     ("upstreams.*.timeouts.idle", Test("a_route_may_be_more_patient_than_its_upstream_and_less")),
+    ("upstreams.*.timeouts.total", Test("an_answer_that_is_not_over_in_time_is_cut")),
+    ("upstreams.*.timeouts.header", Test("targets_are_told_how_long_they_have")),
     ("upstreams.*.retries.attempts", TestInstead("as_many_attempts_are_made_as_configured", "2")),
 ];
