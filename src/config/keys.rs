@@ -65,8 +65,12 @@ pub fn unknown_key<'a>(place: &Place, key: &str, known: impl IntoIterator<Item =
 }
 
 /// Keys that are looked for in the wrong place, each with a key that stands beside it there, and where they belong.
-const ELSEWHERE: &[(&str, &str, &str)] =
-    &[("tls", "listeners", "under a listener or an upstream"), ("quota", "upstream", "under a limit or a plan")];
+const ELSEWHERE: &[(&str, &str, &str)] = &[
+    ("tls", "listeners", "under a listener or an upstream"),
+    ("quota", "upstream", "under a limit or a plan"),
+    ("breaker", "targets", "under `circuit_breaker`"),
+];
+
 /// What is said of a word that is none of `known`, where it is one that people look for.
 pub fn not_supported(word: &str, known: &[&str]) -> Option<&'static str> {
     NOT_SUPPORTED.iter().find(|(name, beside, _)| *name == word && known.contains(beside)).map(|(_, _, help)| *help)
@@ -98,7 +102,9 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("translate", "upstream"),
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
-    ("breaker", "targets"),
+    ("adaptive_concurrency", "targets"),
+    ("hedge", "attempts"),
+    ("overload", "threads"),
     ("tracing", "listeners"),
     ("audit", "listeners"),
 ];
