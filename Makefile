@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: run edge partners tiers agents cluster resilience canary versions-by-consumer build test keys lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
+.PHONY: run optimized edge partners tiers agents cluster resilience canary versions-by-consumer build test keys lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
 
 run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
 	$(CARGO) build --release --locked
@@ -51,6 +51,9 @@ fmt:
 bench: setup-bench      ## CPU a request and ratios to nginx, side by side; writes target/compare/table.md
 	$(CARGO) build --release --locked
 	python3 benches/compare/run.py
+
+optimized: setup-bench  ## builds target/optimized/sluice, guided by a profile of the benches' jobs: less CPU a request, for production
+	@scripts/optimized.sh
 
 instructions: setup-test ## instructions a request under callgrind, against a bare Pingora proxy
 	$(CARGO) build --release --locked --bins --examples
