@@ -1,6 +1,6 @@
 //! The keys of `consumers`, `consumers_from`, `plans` and `revocation`.
 
-use super::super::proof::Proof::{Differs, Test};
+use super::super::proof::Proof::{Differs, Test, TestInstead};
 use super::Row;
 
 pub const KEYS: &[Row] = &[
