@@ -19,6 +19,7 @@ use super::mirror::{self, Copying};
 use super::time::{bounded_by, idle, patience, tell_time};
 use super::{Ctx, again, call, is_websocket, stuck, tunnel};
 use crate::clock;
+use crate::policy::priority::Priority;
 use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
 use crate::relay::balance::sticky::Stuck;
@@ -45,6 +46,8 @@ pub struct Attempts {
     pub(super) chosen: Option<Chosen>,
     /// That the upstream takes it, where it may say no.
     pub(super) pass: Option<Pass>,
+    /// Who goes first, where that was asked; for the log.
+    pub priority: Option<Priority>,
     pub(super) tried: SmallVec<[Spot; 4]>,
     /// What tells it apart from other requests, where the upstream goes by that.
     key: Option<u64>,

@@ -19,6 +19,7 @@ use crate::entry::request_id::RequestId;
 use crate::listen::conn::ConnInfo;
 use crate::listen::front::Asked;
 use crate::policy::fault::Met;
+use crate::policy::priority::Priority;
 use crate::policy::rate_limit;
 use crate::relay::outcome::Outcome;
 use crate::relay::retries::verdict::GivenUp;
@@ -129,6 +130,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         reason: fell_reason.as_deref().or(why).unwrap_or_default(),
         limit: limited.map_or("", |(limit, _)| limit),
         key: limited.map_or("", |(_, key)| key),
+        priority: attempts.priority.map_or("", Priority::as_str),
         fallback: fell.map_or("", Fell::to),
         fault: facts.fault.map_or("", Met::as_str),
         upstream: relay.filter(|_| attempts.number > 0).map_or("", |(_, relay)| &relay.upstream.name),

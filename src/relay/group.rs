@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::adaptive::{Concurrency, Limiter};
 use super::circuit::{Circuit, Phase};
 use super::gate::Gate;
 use crate::ctx::Now;
@@ -18,6 +19,8 @@ use crate::ctx::Now;
 pub struct Group {
     pub circuit: Circuit,
     pub gate: Gate,
+    /// How many requests it can take, where that is found out.
+    pub limiter: Limiter,
     /// Held while addresses turn, so that no more are ejected than may be.
     pub(super) changing: Mutex<()>,
     /// Wakes who brings back what has a time.
@@ -50,6 +53,9 @@ pub struct GroupReport {
     pub spared: u64,
     #[serde(skip)]
     pub waiting: usize,
+    /// How many requests it gets at once, where that is found out.
+    #[serde(skip)]
+    pub concurrency: Option<Concurrency>,
 }
 
 // === impl Group ===
@@ -97,6 +103,7 @@ impl Group {
             panic: self.is_panic(),
             spared: self.spared.load(Relaxed),
             waiting: self.gate.waiting(),
+            concurrency: self.limiter.report(),
         }
     }
 

@@ -10,6 +10,7 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::adaptive::{Adaptive, AdaptiveSettings};
 use super::admit::{Queue, QueueSettings};
 use super::balance::hash_by::HashBy;
 use super::balance::sticky::{Sticky, StickySettings};
@@ -68,6 +69,8 @@ pub struct UpstreamSettings {
     pub max_requests: Option<At<u32>>,
     /// Where requests wait that are more than `max_requests`. Without it, they are refused.
     pub queue: Option<At<QueueSettings>>,
+    /// How many requests it gets at once, found out from how long it takes for them: fewer when answers get slower. Default: any number.
+    pub adaptive_concurrency: Option<AdaptiveSettings>,
     /// How long it may take.
     pub timeouts: Option<TimeoutsSettings>,
     /// Whether another attempt is made.
@@ -120,6 +123,7 @@ pub struct Upstream {
     pub panic_threshold: Option<Percent>,
     pub max_requests: Option<u32>,
     pub queue: Option<Queue>,
+    pub adaptive: Option<Adaptive>,
     pub timeouts: Timeouts,
     /// The header in which targets are told how long they have.
     pub told_in: Option<HeaderName>,
@@ -149,6 +153,7 @@ impl Upstream {
             panic_threshold,
             max_requests,
             queue,
+            adaptive_concurrency,
             timeouts,
             retries,
         } = settings;
@@ -182,6 +187,7 @@ impl Upstream {
         let panic_threshold = panic_threshold.as_ref().map(|panic| share(Some(panic), panic.value, &mut wrong));
         let max_requests = max_requests.as_ref().map(|most| whole(Some(most), 0, 1..=1_000_000, &mut wrong));
         let queue = Queue::compile(queue.as_ref(), max_requests, &mut wrong);
+        let adaptive = adaptive_concurrency.as_ref().map(|settings| Adaptive::compile(settings, &mut wrong));
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
         let retries = Retries::compile(retries.as_ref(), protocol, &mut wrong);
         let sticky = sticky.as_ref().map(|sticky| Sticky::compile(sticky, &mut wrong));
@@ -212,6 +218,7 @@ impl Upstream {
             panic_threshold,
             max_requests,
             queue,
+            adaptive,
             timeouts,
             told_in,
             retries,
@@ -228,7 +235,8 @@ pub fn guards(upstream: &Upstream) -> Vec<String> {
         Some(Queue { length, wait }) => format!("{most} requests at once; {length} more wait up to {}", Period(wait)),
         None => format!("{most} requests at once"),
     });
-    [outliers, circuit, panic, most].into_iter().flatten().collect()
+    let adaptive = upstream.adaptive.map(Adaptive::told);
+    [outliers, circuit, panic, most, adaptive].into_iter().flatten().collect()
 }
 
 /// With TLS a target has to be somebody, and a Unix socket names nobody.
@@ -311,6 +319,7 @@ pub(crate) mod tests {
             panic_threshold: None,
             max_requests: None,
             queue: None,
+            adaptive_concurrency: None,
             timeouts: None,
             retries: None,
         }

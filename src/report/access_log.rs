@@ -59,6 +59,8 @@ pub struct Line<'a> {
     /// The limit that refused, and what it counted by.
     pub limit: &'a str,
     pub key: &'a str,
+    /// Who goes first where not all can be served, where that was asked: `lowest`, `low`, `normal` or `high`.
+    pub priority: &'a str,
     /// What answered in place of the upstream that could not be reached: another upstream, or `answer`.
     pub fallback: &'a str,
     /// The fault that was made on purpose: `delay` or `abort`.
@@ -139,6 +141,7 @@ impl Line<'_> {
             reason,
             limit,
             key,
+            priority,
             fallback,
             fault,
             upstream,
@@ -191,6 +194,7 @@ impl Line<'_> {
         fields.long(r#","reason":"#, reason.as_bytes());
         fields.short(r#","limit":"#, limit.as_bytes());
         fields.short(r#","key":"#, key.as_bytes());
+        fields.short(r#","priority":"#, priority.as_bytes());
         fields.short(r#","fallback":"#, fallback.as_bytes());
         fields.short(r#","fault":"#, fault.as_bytes());
         fields.short(r#","upstream":"#, upstream.as_bytes());
@@ -449,6 +453,7 @@ mod tests {
             reason: "100 of 100 used",
             limit: "browse",
             key: "consumer",
+            priority: "low",
             fallback: "answer",
             fault: "delay",
             upstream: "orders",
@@ -475,7 +480,7 @@ mod tests {
                 r#""tls_version":"1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","server_name":"api.example.com","client_subject":"CN=orders","#,
                 r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
                 r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","plan":"gold","subject":"u1","tags":{"tier":"pro","version":"v2"},"status":429,"#,
-                r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","fallback":"answer","fault":"delay","upstream":"orders","target":"10.0.0.7:8080","#,
+                r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","priority":"low","fallback":"answer","fault":"delay","upstream":"orders","target":"10.0.0.7:8080","#,
                 r#""attempts":2,"failed":["10.0.0.6:8080 503","10.0.0.6:8080 reset"],"no_retry":"budget","bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
                 r#""would_refuse":["scope-missing","address-refused"]}"#,
                 "\n"

@@ -247,6 +247,7 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
         panic_threshold: _,
         max_requests: _,
         queue: _,
+        adaptive_concurrency: _,
         timeouts,
         retries,
     } = settings;
