@@ -35,11 +35,11 @@ use crate::relay::strip::StripSet;
 use crate::relay::timeouts::Timeouts;
 use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
+use crate::report::access_log::AccessLog;
 use crate::report::metrics::Metrics;
 use crate::report::metrics::route::RouteSeries;
 use crate::report::metrics::series::{LimitSeries, ListenerSeries};
 use crate::report::metrics::upstream::UpstreamSeries;
-use crate::report::writer::To;
 use crate::store::Store;
 
 /// One configuration, compiled.
@@ -48,7 +48,7 @@ pub struct Gateway {
     /// The first 16 hex digits of the SHA-256 of what was read.
     pub fingerprint: String,
     pub server: Server,
-    pub access_log: To,
+    pub access_log: AccessLog,
     pub admin: Option<SocketAddr>,
     pub listeners: Vec<ListenerPlan>,
     pub clients: Clients,

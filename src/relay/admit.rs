@@ -182,10 +182,10 @@ pub fn no_target(pool: &Pool, now: u64) -> Problem {
         return open(if probed { now } else { until.unwrap_or(now) }, now);
     }
     let told = Cause::ALL.iter().zip(counts).filter(|(_, count)| *count > 0);
-    let told: Vec<_> = told.map(|(cause, count)| format!("{count} {}", cause.as_str())).collect();
+    let told: Vec<_> = told.map(|(cause, count)| format!("{count} {}", cause.told())).collect();
     let problem = Problem::new(&NO_HEALTHY_TARGET);
     match told.is_empty() {
         true => problem,
-        false => problem.reason(format!("of {all} addresses out: {}", told.join(", "))),
+        false => problem.reason(format!("no usable address among {all}: {}", told.join(", "))),
     }
 }

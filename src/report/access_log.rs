@@ -1,11 +1,12 @@
-//! Decides what an access-log line holds and how it is spelt. Does not bring it to its file: see `writer.rs`.
+//! Decides what an access-log line holds and how it is spelt in JSON (see `access_log/combined.rs` for the other way). Does not bring it to its file: see `writer.rs`.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
 
+mod combined;
 mod settings;
 
-pub use self::settings::{AccessLogSettings, LogFormat};
+pub use self::settings::{AccessLog, AccessLogSettings, LogFormat};
 use super::civil::rfc3339;
 use super::json::{push_escaped_bounded, push_string, push_string_bounded};
 use super::writer::Sink;
@@ -83,6 +84,8 @@ pub struct Line<'a> {
     /// Microseconds that a limit or a fault has delayed it.
     pub waited_us: Option<u64>,
     pub user_agent: &'a [u8],
+    /// The page that led here; in no JSON line.
+    pub referer: &'a [u8],
     /// How a call of gRPC ended.
     pub grpc_status: &'a str,
     /// Who ended a tunnel.
@@ -104,10 +107,13 @@ thread_local! {
 
 impl Line<'_> {
     /// Formats the line into this thread's buffer and hands it to `sink`. Allocates nothing once the buffer has grown.
-    pub fn send(&self, sink: &Sink) {
+    pub fn send(&self, sink: &Sink, format: LogFormat) {
         BUFFER.with_borrow_mut(|buffer| {
             buffer.clear();
-            self.append_to(buffer);
+            match format {
+                LogFormat::Json => self.append_to(buffer),
+                LogFormat::Combined => combined::append(self, buffer),
+            }
             sink.append(buffer);
         });
     }
@@ -156,6 +162,7 @@ impl Line<'_> {
             gateway_us,
             waited_us,
             user_agent,
+            referer: _,
             grpc_status,
             closed_by,
             would_refuse,
@@ -407,10 +414,10 @@ mod tests {
 
     #[test]
     fn lines_go_to_stdout_or_to_a_file_beside_the_configuration() {
-        assert_eq!(settings(None).compile(), Ok(To::Stdout));
-        assert_eq!(settings(Some("stdout")).compile(), Ok(To::Stdout));
-        assert_eq!(settings(Some("logs/access.log")).compile(), Ok(To::File("/etc/sluice/logs/access.log".into())));
-        assert_eq!(settings(Some("/var/log/access.log")).compile(), Ok(To::File("/var/log/access.log".into())));
+        assert_eq!(settings(None).compile(), Ok(AccessLog { to: To::Stdout, format: LogFormat::Json }));
+        assert_eq!(settings(Some("stdout")).compile().unwrap().to, To::Stdout);
+        assert_eq!(settings(Some("logs/access.log")).compile().unwrap().to, To::File("/etc/sluice/logs/access.log".into()));
+        assert_eq!(settings(Some("/var/log/access.log")).compile().unwrap().to, To::File("/var/log/access.log".into()));
     }
 
     #[test]
@@ -468,6 +475,7 @@ mod tests {
             gateway_us: Some(10),
             waited_us: Some(7),
             user_agent: b"curl/8",
+            referer: b"https://example.com/",
             grpc_status: "RESOURCE_EXHAUSTED",
             closed_by: "client",
             would_refuse: &["scope-missing", "address-refused"],
