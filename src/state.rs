@@ -3,6 +3,7 @@
 //! Decides nothing. A fresh one, with nothing open, serves `check`, `explain` and `test`.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
@@ -18,6 +19,8 @@ use crate::report::metrics::Metrics;
 pub struct State {
     pub pools: Pools,
     pub metrics: Arc<Metrics>,
+    /// Memory of the process when it was last looked at, in bytes; 0 where nobody asks.
+    pub resident: Arc<AtomicU64>,
     /// Copies of requests that wait.
     pub mirrors: Arc<Mirrors>,
     /// With which clients resume TLS sessions, on whatever listener.

@@ -115,6 +115,7 @@ impl Running {
         let shown = Arc::new(Shown::new(state.clone(), gateway.clone()));
         state.metrics.access_log(sink.counts());
         register(&shown);
+        tokio::spawn(super::memory::watch(gateway.clone(), state.resident.clone()));
         let resolver = Resolver::new(snapshot.look_ups.clone());
         let (listeners, closed, watches) = (BTreeMap::new(), Vec::new(), Vec::new());
         let is_heir = inherited.is_some();
