@@ -3,13 +3,13 @@
 //! Decides nothing. A fresh one, with nothing open, serves `check`, `explain` and `test`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
 use crate::clock;
 use crate::listen::tls::tickets::TicketKeys;
 use crate::policy::buckets::Buckets;
+use crate::policy::pressure::Pressure;
 use crate::relay::mirror::Mirrors;
 use crate::relay::pool::Pools;
 use crate::report::metrics::Metrics;
@@ -19,8 +19,8 @@ use crate::report::metrics::Metrics;
 pub struct State {
     pub pools: Pools,
     pub metrics: Arc<Metrics>,
-    /// Memory of the process when it was last looked at, in bytes; 0 where nobody asks.
-    pub resident: Arc<AtomicU64>,
+    /// Of the memory of the process, where that is bounded.
+    pub pressure: Arc<Pressure>,
     /// Copies of requests that wait.
     pub mirrors: Arc<Mirrors>,
     /// With which clients resume TLS sessions, on whatever listener.

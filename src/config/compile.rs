@@ -189,7 +189,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     let fingerprint = fingerprint(&document);
     let server = server(document.server.as_ref(), &mut wrong);
     let overload = document.server.as_ref().and_then(|server| server.overload.as_ref());
-    let overload = overload.and_then(|settings| wrong.keep(Overload::compile(settings, state.resident.clone())));
+    let overload = overload.and_then(|settings| wrong.keep(Overload::compile(settings, state.pressure.clone())));
     let access_log = match &document.access_log {
         Some(settings) => wrong.keep(settings.compile()),
         None => None,

@@ -1,15 +1,15 @@
 //! Decides whether the process as a whole can take one more request: by how many it has, and by its memory.
 //!
-//! Looks at no memory itself (`server/memory.rs`), and does not decide for one upstream (`relay/adaptive`).
+//! Does not decide how many are too many for the memory (`pressure.rs`), nor for one upstream (`relay/adaptive`).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use http::HeaderValue;
 use http::header::RETRY_AFTER;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::pressure::Pressure;
 use super::priority::Priority;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Size};
@@ -22,8 +22,8 @@ use crate::report::metrics::shed::Full;
 pub struct OverloadSettings {
     /// So many requests at once, on all listeners together; of those that go to upstreams, each `priority` has its share. 1 to 10000000. Default: any number.
     pub in_flight: Option<At<u32>>,
-    /// So much memory of the process, resident, as the kernel counts it: beyond it all requests are refused, from nine tenths of it those to upstreams with a priority
-    /// below `normal`. At least 32MiB. Default: any.
+    /// So much memory of the process, resident, as the kernel counts it. While there is more, only about half as many requests are let in as there were when it
+    /// was passed, and fewer if it grows still; each `priority` has its share. At least 32MiB. Default: any.
     pub memory: Option<At<Size>>,
 }
 
@@ -32,8 +32,7 @@ pub struct OverloadSettings {
 pub struct Overload {
     in_flight: Option<u32>,
     pub memory: Option<u64>,
-    /// What the memory was when it was last looked at, in bytes.
-    resident: Arc<AtomicU64>,
+    pressure: Arc<Pressure>,
 }
 
 /// What there is too much of.
@@ -42,6 +41,8 @@ pub struct Excess {
     pub full: Full,
     has: u64,
     most: u64,
+    /// Bytes, where they are what is full.
+    resident: u64,
 }
 
 pub static GATEWAY_OVERLOADED: Kind = Kind {
@@ -57,7 +58,7 @@ const MOST_IN_FLIGHT: u32 = 10_000_000;
 // === impl Overload ===
 
 impl Overload {
-    pub fn compile(settings: &At<OverloadSettings>, resident: Arc<AtomicU64>) -> Result<Overload, Vec<Diagnostic>> {
+    pub fn compile(settings: &At<OverloadSettings>, pressure: Arc<Pressure>) -> Result<Overload, Vec<Diagnostic>> {
         let OverloadSettings { in_flight, memory } = &settings.value;
         let mut wrong = Vec::new();
         if in_flight.is_none() && memory.is_none() {
@@ -73,7 +74,7 @@ impl Overload {
         }
         let in_flight = in_flight.as_ref().map(|most| most.value);
         let memory = memory.as_ref().map(|memory| memory.value.0);
-        if wrong.is_empty() { Ok(Overload { in_flight, memory, resident }) } else { Err(wrong) }
+        if wrong.is_empty() { Ok(Overload { in_flight, memory, pressure }) } else { Err(wrong) }
     }
 
     /// Whether any request may go on, while there are so many with it.
@@ -86,17 +87,13 @@ impl Overload {
         if let Some(most) = self.in_flight {
             let most = u64::from(priority.share_of(most));
             if in_flight > most {
-                return Err(Excess { full: Full::InFlight, has: in_flight, most });
+                return Err(Excess { full: Full::InFlight, has: in_flight, most, resident: 0 });
             }
         }
-        if let Some(most) = self.memory {
-            let most = match priority {
-                Priority::Lowest | Priority::Low => most / 10 * 9,
-                Priority::Normal | Priority::High => most,
-            };
-            let has = self.resident.load(Relaxed);
-            if has > most {
-                return Err(Excess { full: Full::Memory, has, most });
+        if self.memory.is_some() {
+            let most = u64::from(priority.share_of(self.pressure.ceiling()));
+            if in_flight > most {
+                return Err(Excess { full: Full::Memory, has: in_flight, most, resident: self.pressure.resident() });
             }
         }
         Ok(())
@@ -116,15 +113,14 @@ impl Overload {
 impl Excess {
     /// None: whatever the priority would have been.
     pub fn problem(self, priority: Option<Priority>) -> Problem {
-        let Excess { full, has, most } = self;
-        let what = match full {
-            Full::Memory => "bytes of memory",
-            Full::InFlight | Full::Upstream => "requests at once",
+        let Excess { full, has, most, resident } = self;
+        let why = match full {
+            Full::Memory => format!(", as {resident} bytes of memory are used"),
+            Full::InFlight | Full::Upstream => String::new(),
         };
         let priority = priority.map(|priority| format!(" with priority {}", priority.as_str())).unwrap_or_default();
-        Problem::new(&GATEWAY_OVERLOADED)
-            .header(RETRY_AFTER, HeaderValue::from_static("1"))
-            .reason(format!("{has} of {most} {what}{priority}"))
+        let reason = format!("{has} of {most} requests at once{priority}{why}");
+        Problem::new(&GATEWAY_OVERLOADED).header(RETRY_AFTER, HeaderValue::from_static("1")).reason(reason)
     }
 }
 
@@ -133,29 +129,38 @@ mod tests {
     use super::*;
     use crate::relay::upstream::tests::at;
 
-    fn compile(in_flight: Option<u32>, memory: Option<u64>) -> Result<Overload, Vec<&'static str>> {
+    fn compile(in_flight: Option<u32>, memory: Option<u64>, pressure: Arc<Pressure>) -> Result<Overload, Vec<&'static str>> {
         let settings = OverloadSettings { in_flight: in_flight.map(at), memory: memory.map(|bytes| at(Size(bytes))) };
-        Overload::compile(&at(settings), Arc::new(AtomicU64::new(100 << 20))).map_err(|wrong| wrong.iter().map(|one| one.code).collect())
+        Overload::compile(&at(settings), pressure).map_err(|wrong| wrong.iter().map(|one| one.code).collect())
+    }
+
+    fn full_at(overload: &Overload) -> [Option<u64>; 4] {
+        Priority::ALL.map(|priority| (1..200).find(|in_flight| overload.admit(*in_flight, priority).is_err()))
     }
 
     #[test]
     fn those_who_matter_least_are_refused_first() {
-        let overload = compile(Some(100), None).unwrap();
-        let full_at = |priority| (1..200).find(|in_flight| overload.admit(*in_flight, priority).is_err());
-        assert_eq!(Priority::ALL.map(full_at), [Some(61), Some(76), Some(91), Some(101)]);
+        let overload = compile(Some(100), None, Arc::default()).unwrap();
+        assert_eq!(full_at(&overload), [Some(61), Some(76), Some(91), Some(101)]);
         let excess = overload.admit_any(101).unwrap_err();
         assert_eq!(excess.problem(None).reason.as_deref(), Some("101 of 100 requests at once"));
     }
 
     #[test]
-    fn with_its_memory_used_up_it_takes_nothing_more() {
-        let of = |most: u64| Priority::ALL.map(|priority| compile(None, Some(most << 20)).unwrap().admit(1, priority).is_ok());
-        assert_eq!((of(99), of(105), of(112)), ([false; 4], [false, false, true, true], [true; 4]));
+    fn with_its_memory_used_up_it_takes_fewer_requests_where_that_is_asked_for() {
+        let pressure = Arc::new(Pressure::default());
+        let [with, without] = [Some(64 << 20), None].map(|memory| compile(Some(1_000), memory, pressure.clone()).unwrap());
+        assert_eq!(full_at(&with), [None; 4]);
+        pressure.look(80 << 20, Some(64 << 20), 100);
+        assert_eq!((full_at(&with), full_at(&without)), ([Some(25), Some(31), Some(37), Some(41)], [None; 4]));
+        let excess = with.admit(25, Priority::Lowest).unwrap_err();
+        let reason = "25 of 24 requests at once with priority lowest, as 83886080 bytes of memory are used";
+        assert_eq!((excess.full, excess.problem(Some(Priority::Lowest)).reason.as_deref()), (Full::Memory, Some(reason)));
     }
 
     #[test]
     fn bounds_that_say_nothing_or_too_little_are_refused() {
-        assert_eq!(compile(None, None).unwrap_err(), ["inert"]);
-        assert_eq!(compile(Some(0), Some(1 << 20)).unwrap_err(), ["out-of-range", "out-of-range"]);
+        assert_eq!(compile(None, None, Arc::default()).unwrap_err(), ["inert"]);
+        assert_eq!(compile(Some(0), Some(1 << 20), Arc::default()).unwrap_err(), ["out-of-range", "out-of-range"]);
     }
 }

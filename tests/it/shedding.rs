@@ -288,24 +288,37 @@ upstreams: {{ u: {{ targets: [\"{{u}}\"] }} }}\n{}
 }
 
 #[test]
-fn with_its_memory_used_up_the_process_refuses_and_says_so() {
-    let config = |rest: &str| {
+fn with_its_memory_used_up_the_process_takes_fewer_requests_and_says_so() {
+    let gate = Gate::default();
+    let upstream = waiting(&gate);
+    let config = |overload: &str| {
         format!(
-            "server: {{ {rest} }}
+            "server: {{ overload: {{ {overload} }} }}
 listeners: {{ l: {{ address: \"127.0.0.1:{{port}}\" }} }}
-routes: {{ r: {{ match: {{ path: /** }}, auth: public, respond: {{ status: 204 }} }} }}"
+upstreams: {{ u: {{ targets: [\"{}\"] }} }}
+routes: {{ r: {{ match: {{ path: /** }}, auth: public, upstream: u }}, f: {{ match: {{ path: /fixed }}, auth: public, respond: {{ status: 204 }} }} }}",
+            upstream.address()
         )
     };
-    // Whatever it needs, it is more than that.
-    let mut gateway = Gateway::start(&config("overload: { memory: 32MiB }"));
+    // Whatever it needs at rest, it is more than that.
+    let mut gateway = Gateway::start(&config("memory: 32MiB"));
     let resident = gateway.metric("process_resident_memory_bytes");
     assert!(resident > f64::from(32 << 20), "{resident} bytes resident, which this test goes by");
-    let refused = eventually("the memory has been looked at", || Some(gateway.get("/a", &[])).filter(|answer| answer.status == 503));
-    assert_eq!((refused.code().as_str(), refused.header("retry-after")), ("gateway-overloaded", Some("1")));
+    gateway.stderr_line("more than 32MiB: 1 requests at once are let in");
+    assert_eq!(gateway.get("/fixed", &[]).status, 204, "one at a time");
+    let mut held = hold(&gateway, &upstream, "/", 1);
+    let refused = gateway.get("/fixed", &[]);
+    assert_eq!((refused.status, refused.code().as_str(), refused.header("retry-after")), (503, "gateway-overloaded", Some("1")));
     let line = gateway.log_line_where(|line| line["code"] == "gateway-overloaded");
-    assert!(line["reason"].as_str().is_some_and(|reason| reason.ends_with(" of 33554432 bytes of memory")), "{line}");
-    assert!(gateway.metric("sluice_shed_total{full=\"memory\",priority=\"any\"}") > 0.0);
-    assert_eq!(get(gateway.admin(), "/readyz", &[]).status, 200);
-    gateway.reload(&config("overload: { memory: 100GiB }"));
-    eventually("a reload takes it back", || (gateway.get("/a", &[]).status == 204).then_some(()));
+    let reason = line["reason"].as_str().unwrap();
+    assert!(reason.starts_with("2 of 1 requests at once, as ") && reason.ends_with(" bytes of memory are used"), "{line}");
+    assert_eq!(gateway.metric("sluice_shed_total{full=\"memory\",priority=\"any\"}"), 1.0);
+    for path in ["/livez", "/readyz", "/status"] {
+        assert_eq!(get(gateway.admin(), path, &[]).status, 200, "{path}");
+    }
+    gateway.reload(&config("memory: 100GiB"));
+    gateway.stderr_line("the memory is within its bound again");
+    assert_eq!(gateway.get("/fixed", &[]).status, 204, "a reload takes it back");
+    gate.open();
+    assert!(held.iter_mut().all(|client| client.read().status == 200));
 }
