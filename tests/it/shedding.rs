@@ -244,6 +244,11 @@ upstreams: {{ u: {{ targets: [\"127.0.0.1:2\"], adaptive_concurrency: {{ max: 50
     }
 }
 
+/// An answer can be read before its request counts no more.
+fn in_flight(gateway: &Gateway, count: usize) {
+    eventually("so many are in flight", || (gateway.metric("sluice_requests_in_flight{listener=\"l\"}") == count as f64).then_some(()));
+}
+
 #[test]
 fn the_process_takes_as_many_at_once_as_it_may() {
     let gate = Gate::default();
@@ -256,23 +261,26 @@ upstreams: {{ u: {{ targets: [\"{{u}}\"] }} }}\n{}
         routes(", fallback: { status: 200, body: later }")
     );
     let gateway = Gateway::config(&config).var("u", upstream.address()).start();
-    let refused = |path: &str, headers: &[(&str, &str)], reason: &str| {
+    let refused = |path: &str, headers: &[(&str, &str)], held: usize, reason: &str| {
+        in_flight(&gateway, held);
         let answer = gateway.get(path, headers);
         let told = (answer.status, answer.code(), answer.header("retry-after").map(str::to_owned));
         assert_eq!(told, (503, "gateway-overloaded".to_owned(), Some("1".to_owned())), "{path}");
         let line = gateway.log_line_where(|line| line["request_id"] == answer.header("x-request-id").unwrap_or_default());
         assert_eq!((&line["reason"], &line["path"], &line["code"]), (&json!(reason), &json!(path), &json!("gateway-overloaded")), "{line}");
+        in_flight(&gateway, held);
         line["priority"].as_str().unwrap_or("any").to_owned()
     };
     let mut held = hold(&gateway, &upstream, "/vital", 6);
     // The request itself counts, and no fallback takes load off the gateway.
-    assert_eq!(refused("/", &[], "7 of 6 requests at once with priority lowest"), "lowest");
+    assert_eq!(refused("/", &[], 6, "7 of 6 requests at once with priority lowest"), "lowest");
     assert_eq!(gateway.get("/fixed", &[]).status, 204, "what no upstream is asked for has no class");
+    in_flight(&gateway, 6);
     held.extend(hold(&gateway, &upstream, "/idle", 1));
-    assert_eq!(refused("/known", &[SECOND], "8 of 7 requests at once with priority low"), "low");
+    assert_eq!(refused("/known", &[SECOND], 7, "8 of 7 requests at once with priority low"), "low");
     held.extend(hold(&gateway, &upstream, "/known", 3));
     for path in ["/vital", "/fixed", "/nowhere"] {
-        assert_eq!(refused(path, &[], "11 of 10 requests at once"), "any", "{path}");
+        assert_eq!(refused(path, &[], 10, "11 of 10 requests at once"), "any", "{path}");
     }
     for path in ["/livez", "/readyz", "/status"] {
         assert_eq!(get(gateway.admin(), path, &[]).status, 200, "{path}");
@@ -306,6 +314,7 @@ routes: {{ r: {{ match: {{ path: /** }}, auth: public, upstream: u }}, f: {{ mat
     assert!(resident > f64::from(32 << 20), "{resident} bytes resident, which this test goes by");
     gateway.stderr_line("more than 32MiB: 1 requests at once are let in");
     assert_eq!(gateway.get("/fixed", &[]).status, 204, "one at a time");
+    in_flight(&gateway, 0);
     let mut held = hold(&gateway, &upstream, "/", 1);
     let refused = gateway.get("/fixed", &[]);
     assert_eq!((refused.status, refused.code().as_str(), refused.header("retry-after")), (503, "gateway-overloaded", Some("1")));
