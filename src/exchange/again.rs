@@ -38,10 +38,10 @@ pub(super) fn broken(session: &mut Session, ctx: &mut Ctx, cause: Cause) -> bool
 /// The one that makes Pingora begin another attempt: nothing of this answer goes to the client.
 pub(super) fn answered(session: &mut Session, ctx: &mut Ctx, head: &ResponseHeader) -> Result<()> {
     let status = head.status.as_u16();
-    let cause = match Status::told(&head.headers) {
-        // In the head of an answer, it is the end of a call that has no other.
-        Some(grpc) if ctx.call.is_some() => Cause::Grpc(grpc),
-        Some(_) | None => Cause::Status(status),
+    // In the head of an answer, it is the end of a call that has no other.
+    let cause = match ctx.call.as_ref().and_then(|_| Status::told(&head.headers)) {
+        Some(grpc) => Cause::Grpc(grpc),
+        None => Cause::Status(status),
     };
     let Some((_, relay)) = ctx.relay() else { return Ok(()) };
     if status < 200 || !relay.upstream.pool.upstream.retries.on.has(cause) {

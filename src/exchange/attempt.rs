@@ -17,7 +17,7 @@ use super::behalf::on_behalf;
 use super::fallback::Fell;
 use super::mirror::{self, Copying};
 use super::time::{bounded_by, idle, patience, tell_time};
-use super::{Ctx, again, call, is_websocket, stuck, tunnel};
+use super::{Ctx, again, beside, call, is_websocket, stuck, tunnel};
 use crate::clock;
 use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
@@ -207,8 +207,8 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     if ctx.call.is_some() || relay.timeouts.total.is_some() {
         tell_time(ctx, relay, head)?;
     }
-    let sent = head.uri.path_and_query().map_or("", |sent| sent.as_str());
-    let rewritten = (sent != ctx.facts.target.path_and_query() && relay.head.rewrite.is_some()).then(|| sent.into());
+    let sent = || head.uri.path_and_query().map_or("", |sent| sent.as_str());
+    let rewritten = relay.head.rewrite.is_some().then(sent).filter(|sent| *sent != ctx.facts.target.path_and_query()).map(Box::from);
     let has_mirror = route.mirror.is_some();
     ctx.attempts.rewritten = rewritten;
     if has_mirror {
@@ -315,7 +315,7 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     if ctx.attempts.is_h2 {
         bounded(head)?;
     }
-    make_answer(route, relay, &ctx.facts, &target.host_header, head);
+    make_answer(route, relay, &ctx.facts, &target.host_header, beside::tell(session, ctx, route, head), head);
     if session.req_header().version == http::Version::HTTP_10 {
         // RFC 9112 section 6.1: it would not understand; the end of the connection is the end of the body.
         if head.remove_header(&header::TRANSFER_ENCODING).is_some() {

@@ -6,6 +6,7 @@ mod admit;
 mod again;
 mod attempt;
 mod behalf;
+mod beside;
 mod call;
 mod fail;
 mod fallback;

@@ -8,6 +8,12 @@ use super::window::Counted;
 
 const SHARD_BITS: u32 = 6;
 pub const SHARDS: usize = 1 << SHARD_BITS;
+
+/// Some of the shards, a bit each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShardSet(u64);
+
+const _: () = assert!(SHARDS == u64::BITS as usize);
 pub const WAYS: usize = 8;
 const SET_BYTES: usize = size_of::<Set>();
 
@@ -39,6 +45,28 @@ pub fn sets_per_shard(bytes: u64) -> usize {
 
 pub fn shard_of(key: u128) -> usize {
     (key >> (128 - SHARD_BITS)) as usize
+}
+
+// === impl ShardSet ===
+
+impl ShardSet {
+    pub fn with(self, shard: usize) -> ShardSet {
+        ShardSet(self.0 | 1 << shard)
+    }
+
+    pub fn ascending(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let next = (left != 0).then_some(left.trailing_zeros() as usize);
+            left &= left.wrapping_sub(1);
+            next
+        })
+    }
+
+    /// How many come before one of them.
+    pub fn place(self, shard: usize) -> usize {
+        (self.0 & ((1 << shard) - 1)).count_ones() as usize
+    }
 }
 
 // === impl Table ===
