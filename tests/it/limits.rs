@@ -407,17 +407,17 @@ fn gateways_with_one_store_admit_one_limit_together_and_go_on_without_it() {
 
 #[test]
 fn an_upstream_has_no_say_in_where_limits_stand_and_the_operator_has_the_last() {
-    let theirs = || Answer::ok("hello").header("X-RateLimit-Limit", "7").header("RateLimit", "theirs").header("RateLimit-Policy", "theirs");
-    let upstream = Upstream::answering(theirs());
+    let theirs = Answer::ok("hello").header("X-RateLimit-Limit", "7").header("RateLimit", "theirs").header("RateLimit-Policy", "theirs");
+    let upstream = Upstream::answering(theirs);
     let text = r#"
 server: { threads: 1 }
 listeners: { public: { address: "127.0.0.1:{port}" } }
 limits: { few: { rate: 100/h, by: [global] } }
 upstreams: { app: { targets: ["{upstream}"] } }
-defaults: { auth: public, limits: [few], upstream: app }
+defaults: { limits: [few], upstream: app }
 routes:
-  told: { match: { path: /told } }
-  edited: { match: { path: /edited }, response_headers: { set: { ratelimit: mine }, remove: [x-ratelimit-reset] } }
+  told: { match: { path: /told }, auth: public }
+  edited: { match: { path: /edited }, auth: public, response_headers: { set: { ratelimit: mine }, remove: [x-ratelimit-reset] } }
 "#;
     let gateway = Gateway::config(text).var("upstream", upstream.address()).start();
     let told = gateway.get("/told", &[]);

@@ -8,6 +8,7 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
+use super::label::COMMA;
 use crate::policy::rate_limit::Charge;
 
 pub static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -51,18 +52,19 @@ pub fn is_own(name: &str) -> bool {
 /// Each field with what stands before and behind it, and where each ends.
 fn write(charges: &[Charge], before: [&str; FIELDS], behind: &str, ends: &mut [usize; FIELDS]) -> Vec<u8> {
     let Some(tightest) = charges.first() else { return Vec::new() };
-    let mut text = Vec::with_capacity(160 + charges.iter().map(|charge| 2 * charge.limit.quoted().len() + 60).sum::<usize>());
-    let mut field = |index: usize, value: &dyn Fn(&mut Vec<u8>)| {
-        text.extend_from_slice(before[index].as_bytes());
-        value(&mut text);
+    let mut text = Vec::with_capacity(160 + charges.iter().map(|charge| 2 * charge.limit.state().len() + 60).sum::<usize>());
+    for (index, name) in before.into_iter().enumerate() {
+        text.extend_from_slice(name.as_bytes());
+        match index {
+            0 => number(&mut text, u64::from(tightest.size)),
+            1 => number(&mut text, u64::from(tightest.remaining)),
+            2 => number(&mut text, tightest.reset),
+            3 => policies(&mut text, charges),
+            _ => states(&mut text, charges),
+        }
         text.extend_from_slice(behind.as_bytes());
         ends[index] = text.len();
-    };
-    field(0, &|text| number(text, u64::from(tightest.size)));
-    field(1, &|text| number(text, u64::from(tightest.remaining)));
-    field(2, &|text| number(text, tightest.reset));
-    field(3, &|text| list(text, charges, [b";q=", b";w="], |charge| [u64::from(charge.size), charge.window]));
-    field(4, &|text| list(text, charges, [b";r=", b";t="], |charge| [u64::from(charge.remaining), charge.next]));
+    }
     text
 }
 
@@ -73,17 +75,30 @@ fn number(text: &mut Vec<u8>, number: u64) {
     }
 }
 
-/// A List of Strings with Integer parameters (RFC 9651 sections 4.1.1 and 4.1.6).
-fn list(text: &mut Vec<u8>, charges: &[Charge], names: [&[u8; 3]; 2], values: impl Fn(&Charge) -> [u64; 2]) {
-    for (index, charge) in charges.iter().enumerate() {
-        if index > 0 {
-            text.extend_from_slice(b", ");
+fn policies(text: &mut Vec<u8>, charges: &[Charge]) {
+    let mut skipped = COMMA;
+    for charge in charges {
+        match charge.limit.whole(charge.size, charge.window) {
+            Some(whole) => text.extend_from_slice(&whole[skipped..]),
+            None => {
+                text.extend_from_slice(&charge.limit.policy()[skipped..]);
+                number(text, u64::from(charge.size));
+                text.extend_from_slice(b";w=");
+                number(text, charge.window);
+            }
         }
-        text.extend_from_slice(charge.limit.quoted());
-        for (name, value) in names.into_iter().zip(values(charge)) {
-            text.extend_from_slice(name);
-            number(text, value);
-        }
+        skipped = 0;
+    }
+}
+
+fn states(text: &mut Vec<u8>, charges: &[Charge]) {
+    let mut skipped = COMMA;
+    for charge in charges {
+        text.extend_from_slice(&charge.limit.state()[skipped..]);
+        number(text, u64::from(charge.remaining));
+        text.extend_from_slice(b";t=");
+        number(text, charge.next);
+        skipped = 0;
     }
 }
 
@@ -92,10 +107,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::super::label::Label;
+    use super::super::pace::tests::pace;
     use super::*;
 
     fn charge(limit: &str, remaining: u32) -> Charge {
-        let limit = Arc::new(Label::new(&limit.into()));
+        let limit = Arc::new(Label::new(&limit.into(), &pace("100/m", 100)));
         Charge { limit, key_kind: "client_ip", size: 100, window: 60, remaining, reset: 8, next: 1, retry_after: 0, wait_ms: 0 }
     }
 
@@ -117,6 +133,13 @@ mod tests {
                 r#"ratelimit: "browse";r=87;t=1, "write";r=99;t=1"#,
             ]
         );
+    }
+
+    #[test]
+    fn a_window_of_a_calendar_is_told_as_long_as_it_is() {
+        let month = Charge { window: 31 * 86_400, ..charge("browse", 87) };
+        let part = Charge { size: 34, ..charge("write", 5) };
+        assert_eq!(told(&[month, part])[3], r#"ratelimit-policy: "browse";q=100;w=2678400, "write";q=34;w=60"#);
     }
 
     #[test]

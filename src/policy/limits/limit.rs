@@ -96,7 +96,7 @@ impl Limit {
         match measure {
             Ok(Measure { rate, pace, periods, is_quota, places }) if mistakes.is_empty() => Ok(Limit {
                 name: name.into(),
-                label: Arc::new(Label::new(&name.into())),
+                label: Arc::new(Label::new(&name.into(), &pace)),
                 what: What::Limit,
                 rate,
                 pace,
@@ -129,7 +129,7 @@ impl Limit {
             let identity = identity("plan", &name, None);
             let by = vec![By::Consumer, By::Subject];
             Limit {
-                label: Arc::new(Label::new(&name)),
+                label: Arc::new(Label::new(&name, &pace)),
                 name,
                 what: What::Plan,
                 rate,

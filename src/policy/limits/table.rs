@@ -87,7 +87,8 @@ impl Table {
 
     /// The two sets in which a key may live, from bits of it that the shard does not use.
     fn homes(&self, key: u128) -> [usize; 2] {
-        [key as u32, (key >> 32) as u32].map(|bits| ((u64::from(bits) * self.sets.len() as u64) >> 32) as usize)
+        let home = |bits: u32| ((u64::from(bits) * self.sets.len() as u64) >> 32) as usize;
+        [home(key as u32), home((key >> 32) as u32)]
     }
 
     /// The slot of a key with its state, or one at rest that it may have; none where both of its sets are full. Slots that `taken`
