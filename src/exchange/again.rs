@@ -142,7 +142,13 @@ fn prepare(ctx: &mut Ctx, cause: Cause, answered: Option<u16>) -> Result<(), Giv
         Some(next) => {
             if let Some(status) = answered {
                 let now = clock::mono();
-                report(ctx, Outcome::Head { status, took: now.saturating_sub(ctx.attempts.began) }, now);
+                let took = now.saturating_sub(ctx.attempts.began);
+                let outcome = if let Cause::Grpc(told) = cause {
+                    Outcome::of_call(status, Some(told), took)
+                } else {
+                    Outcome::Head { status, took }
+                };
+                report(ctx, outcome, now);
             }
             ctx.attempts.chosen = Some(next);
         }

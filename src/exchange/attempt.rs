@@ -332,7 +332,8 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     let now = clock::mono();
     if ctx.attempts.began > 0 {
         let took = now.saturating_sub(ctx.attempts.began);
-        report(ctx, Outcome::Head { status, took }, now);
+        let outcome = if ctx.call.is_some() { call::outcome(head, took) } else { Outcome::Head { status, took } };
+        report(ctx, outcome, now);
         if relay.upstream.pool.upstream.balance == Balance::PeakEwma {
             note_latency(ctx, Duration::from_nanos(took), now);
         }

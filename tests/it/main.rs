@@ -21,6 +21,7 @@ mod every_key;
 mod examples;
 mod explain;
 mod failing;
+mod failing_calls;
 mod fallback;
 mod fault;
 mod finding;
