@@ -30,6 +30,9 @@ pub struct UpstreamStatus {
     pub panic: bool,
     /// Requests in its queue.
     pub waiting: usize,
+    /// Connections that are open, where there may be so many only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -103,8 +106,20 @@ fn moment(unix_ms: u64) -> Option<Moment> {
 
 impl From<GroupReport> for UpstreamStatus {
     fn from(report: GroupReport) -> Self {
-        let GroupReport { upstream: _, circuit, reason, since_unix_ms, until_unix_ms, opened: _, panic, spared: _, waiting } = report;
-        UpstreamStatus { circuit, reason, since: moment(since_unix_ms), until: moment(until_unix_ms), panic, waiting }
+        let GroupReport {
+            upstream: _,
+            circuit,
+            reason,
+            since_unix_ms,
+            until_unix_ms,
+            opened: _,
+            panic,
+            spared: _,
+            waiting,
+            connections,
+            over: _,
+        } = report;
+        UpstreamStatus { circuit, reason, since: moment(since_unix_ms), until: moment(until_unix_ms), panic, waiting, connections }
     }
 }
 

@@ -16,6 +16,8 @@ pub fn ask(ctx: &mut Ctx) -> Option<Admission> {
     if !relay.upstream.pool.admits {
         return None;
     }
+    ctx.attempts.rest = relay.upstream.pool.least_rest();
+    let (_, relay) = ctx.relay()?;
     match admit(&relay.upstream.pool, clock::mono()) {
         Admission::In(pass) => {
             ctx.attempts.pass = Some(pass);

@@ -32,6 +32,7 @@ use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
 use crate::relay::receive::make_answer;
 use crate::relay::retries::verdict::{Failed, GivenUp};
+use crate::relay::room::Slot;
 use crate::relay::send::{make_head, say_https};
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
@@ -45,6 +46,8 @@ pub struct Attempts {
     pub(super) chosen: Option<Chosen>,
     /// That the upstream takes it, where it may say no.
     pub(super) pass: Option<Pass>,
+    /// That the attempt may connect, where the upstream has so many connections at most.
+    pub(super) slot: Option<Slot>,
     pub(super) tried: SmallVec<[Spot; 4]>,
     /// What tells it apart from other requests, where the upstream goes by that.
     key: Option<u64>,
@@ -180,6 +183,9 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let client = pool.upstream.proxy_protocol.and_then(|_| on_behalf(session, conn.as_deref(), facts.client));
     let mut peer = make_peer(&pool, chosen, Want { fresh, speaks, now: attempts.began, client, within });
     peer.options.write_timeout = Some(idle);
+    if let Some(slot) = &attempts.slot {
+        peer.options.tracer = Some(slot.tracer());
+    }
     Ok(peer)
 }
 

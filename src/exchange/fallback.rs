@@ -85,6 +85,7 @@ pub fn elsewhere(session: &Session, ctx: &mut Ctx, kind: &'static Kind, reason: 
         return false;
     }
     ctx.attempts.pass = pass;
+    ctx.attempts.rest = pool.least_rest();
     ctx.attempts.before = ctx.attempts.number;
     ctx.attempts.is_fresh = false;
     series.fell_back(kind);

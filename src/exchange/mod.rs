@@ -11,6 +11,7 @@ mod fail;
 mod fallback;
 mod finish;
 mod mirror;
+mod room;
 mod stuck;
 mod time;
 mod tunnel;

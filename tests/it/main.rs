@@ -66,6 +66,7 @@ mod troubleshooting;
 mod unix_listener;
 mod unix_upstream;
 mod upgrade;
+mod upgrade_upstreams;
 mod upstream_faults;
 mod upstream_h2;
 mod upstream_tls;

@@ -250,10 +250,7 @@ mod tests {
         let (circuit, rules) = (Circuit::default(), rules());
         (0..2).for_each(|_| assert_eq!(circuit.note(&rules, GOOD, false, 0), None));
         (0..7).for_each(|_| assert_eq!(circuit.note(&rules, SLOW, false, 0), None));
-        assert_eq!(
-            circuit.note(&rules, SLOW, false, 0),
-            Some(Turn::Opened("80% of 10 requests in 10s took more than 1s".to_owned()))
-        );
+        assert_eq!(circuit.note(&rules, SLOW, false, 0), Some(Turn::Opened("80% of 10 requests in 10s took more than 1s".to_owned())));
     }
 
     #[test]
