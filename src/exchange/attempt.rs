@@ -151,11 +151,6 @@ pub(super) fn note_latency(ctx: &Ctx, took: Duration, now: u64) {
     }
 }
 
-/// Whether a WebSocket is asked for where HTTP/2 is spoken.
-pub fn is_unfit(session: &Session, ctx: &Ctx) -> bool {
-    is_websocket(session) && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.protocol == Protocol::H2)
-}
-
 /// The peer of the next attempt.
 pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };

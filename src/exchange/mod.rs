@@ -131,7 +131,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     match decision {
         Ok(Decision::Relay(route)) => {
             ctx.body = route.policies.body.map(|limit| limit.count());
-            if attempt::is_unfit(session, ctx) {
+            if tunnel::is_unfit(session, ctx) {
                 Box::pin(write::refuse(session, ctx, &Problem::new(&UPGRADE_UNSUPPORTED))).await?;
                 return Ok(true);
             }

@@ -292,14 +292,16 @@ mod tests {
         let (group, here) = (group(2), Local::of(A));
         let (one, two) = (slot(enter(&group, &here, true, 1)), slot(enter(&group, &here, true, 1)));
         let (first, _second) = (open(&one), open(&two));
-        let mut queued = waits(enter(&group, &here, true, 1));
-        assert!(matches!(enter(&group, &here, true, 1), Entry::Full));
-        assert_eq!((group.room.open(), group.room.waiting()), (Some(2), 1));
-        let mut turn = pin!(queued.turn());
-        assert!(is_ready(turn.as_mut()).is_none());
-        // The connection of the first is put away.
-        drop(one);
-        let three = is_ready(turn.as_mut()).expect("one rests");
+        let three = {
+            let mut queued = waits(enter(&group, &here, true, 1));
+            assert!(matches!(enter(&group, &here, true, 1), Entry::Full));
+            assert_eq!((group.room.open(), group.room.waiting()), (Some(2), 1));
+            let mut turn = pin!(queued.turn());
+            assert!(is_ready(turn.as_mut()).is_none());
+            // The connection of the first is put away.
+            drop(one);
+            is_ready(turn.as_mut()).expect("one rests")
+        };
         assert!(!three.reserved.load(Relaxed), "it opens none");
         drop(three);
         first.0.on_disconnected();

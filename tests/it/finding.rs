@@ -362,7 +362,7 @@ fn a_source_is_asked_for_everything_once_at_the_start() {
     let targets = all.clone();
     let api = Upstream::script(move |request| match request.target.contains("watch=1") {
         false => slices(10, &[slice("s1", 8, &[(&targets[0], true)])]),
-        true => vec![begin(), Step::Hang],
+        true => vec![Step::ReadBody, begin(), Step::Hang],
     });
     let authority = Ca::new("Cluster");
     let front = TlsFront::start(&authority.server(&["localhost"]), api.address());

@@ -103,8 +103,12 @@ impl Circuit {
 
     /// Counts an attempt. `is_probe`: it was let through by [`Circuit::probe`].
     pub fn note(&self, rules: &CircuitBreaker, seen: Seen, is_probe: bool, now: u64) -> Option<Turn> {
-        let Seen { failed, slow, is_late: _ } = seen;
+        let Seen { failed, slow, is_late } = seen;
         match self.phase() {
+            // Its head had closed the circuit a moment ago.
+            Phase::Closed if is_late && is_probe && now.saturating_sub(self.until()) <= nanos(rules.window) => {
+                self.open(rules, Phase::Closed, "a probe failed".to_owned(), now)
+            }
             Phase::Closed => {
                 self.window.note(rules.window, seen, now);
                 if !failed && !slow {
@@ -302,6 +306,18 @@ mod tests {
         assert_eq!(circuit.note(&rules, GOOD, false, 9), None);
         let opened = Turn::Opened("100% of 10 requests in 10s failed".to_owned());
         assert_eq!(circuit.note(&rules, Seen::FAILED_LATE, false, 9), Some(opened));
+    }
+
+    #[test]
+    fn a_probe_that_ends_badly_opens_what_its_head_had_closed_unless_that_was_long_ago() {
+        for (ends, opens) in [(6 * S, true), (60 * S, false)] {
+            let (circuit, rules) = (opened(), rules());
+            circuit.relent(2, 5 * S);
+            circuit.note(&rules, GOOD, true, 5 * S);
+            assert_eq!(circuit.note(&rules, GOOD, true, 5 * S), Some(Turn::Closed));
+            let turn = circuit.note(&rules, Seen::FAILED_LATE, true, ends);
+            assert_eq!(turn, opens.then(|| Turn::Opened("a probe failed".to_owned())));
+        }
     }
 
     #[test]
