@@ -147,7 +147,7 @@ fn is_troubled(target: &TargetStatus) -> bool {
 }
 
 fn is_turned(state: &UpstreamStatus) -> bool {
-    state.circuit != "closed" || state.panic || state.waiting > 0
+    state.circuit != "closed" || state.panic || state.waiting > 0 || state.full().is_some()
 }
 
 fn write_state(out: &mut String, name: &str, state: &UpstreamStatus, now: u64) -> fmt::Result {
@@ -172,6 +172,14 @@ fn write_state(out: &mut String, name: &str, state: &UpstreamStatus, now: u64) -
     }
     if state.waiting > 0 {
         row(word(Tone::Warn, "QUEUE"), &format!("{} requests wait for it (max_requests, max_connections)", state.waiting), None, None)?;
+    }
+    if let Some(full) = state.full() {
+        row(
+            word(Tone::Warn, "FULL"),
+            &format!("{} of {} requests at once (adaptive_concurrency)", full.in_flight, full.limit),
+            None,
+            None,
+        )?;
     }
     Ok(())
 }

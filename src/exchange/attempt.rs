@@ -19,6 +19,7 @@ use super::mirror::{self, Copying};
 use super::time::{bounded_by, idle, patience, tell_time};
 use super::{Ctx, again, call, is_websocket, stuck, tunnel};
 use crate::clock;
+use crate::policy::priority::Priority;
 use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
 use crate::relay::balance::sticky::Stuck;
@@ -48,6 +49,8 @@ pub struct Attempts {
     pub(super) pass: Option<Pass>,
     /// That the attempt may connect, where the upstream has so many connections at most.
     pub(super) slot: Option<Slot>,
+    /// Who goes first, where that was asked; for the log.
+    pub priority: Option<Priority>,
     pub(super) tried: SmallVec<[Spot; 4]>,
     /// What tells it apart from other requests, where the upstream goes by that.
     key: Option<u64>,
@@ -178,9 +181,7 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let client = pool.upstream.proxy_protocol.and_then(|_| on_behalf(session, conn.as_deref(), facts.client));
     let mut peer = make_peer(&pool, chosen, Want { fresh, speaks, now: attempts.began, client, within });
     peer.options.write_timeout = Some(idle);
-    if let Some(slot) = &attempts.slot {
-        peer.options.tracer = Some(slot.tracer());
-    }
+    peer.options.tracer = attempts.slot.as_ref().map(Slot::tracer);
     Ok(peer)
 }
 

@@ -8,6 +8,7 @@ use pingora_proxy::Session;
 use super::{Ctx, attempt, call, tunnel, write};
 use crate::clock;
 use crate::policy::Answer;
+use crate::policy::priority::Priority;
 use crate::relay::admit::{Admission, admit};
 use crate::relay::fallback::{Fallback, is_untouched};
 use crate::reply::problem::{Kind, Problem};
@@ -71,7 +72,8 @@ pub fn elsewhere(session: &Session, ctx: &mut Ctx, kind: &'static Kind, reason: 
     let (from, to) = (relay.upstream.name.clone(), other.upstream.name.clone());
     let series = route.series.clone();
     let pool = other.upstream.pool.clone();
-    let pass = match pool.admits.then(|| admit(&pool, clock::mono())) {
+    let priority = Priority::of(route.priority, &ctx.facts, &ctx.gateway.plans);
+    let pass = match pool.admits.then(|| admit(&pool, priority, clock::mono())) {
         None => None,
         Some(Admission::In(pass)) => Some(pass),
         // What is a way out for the one must not crowd the other.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::adaptive::{Concurrency, Limiter};
 use super::circuit::{Circuit, Phase};
 use super::gate::Gate;
 use super::room::Room;
@@ -20,6 +21,8 @@ pub struct Group {
     pub circuit: Circuit,
     pub gate: Gate,
     pub room: Room,
+    /// How many requests it can take, where that is found out.
+    pub limiter: Limiter,
     /// Held while addresses turn, so that no more are ejected than may be.
     pub(super) changing: Mutex<()>,
     /// Wakes who brings back what has a time.
@@ -57,6 +60,9 @@ pub struct GroupReport {
     pub connections: Option<u32>,
     #[serde(skip)]
     pub over: u64,
+    /// How many requests it gets at once, where that is found out.
+    #[serde(skip)]
+    pub concurrency: Option<Concurrency>,
 }
 
 // === impl Group ===
@@ -106,6 +112,7 @@ impl Group {
             waiting: self.gate.waiting() + self.room.waiting() as usize,
             connections: self.room.open(),
             over: self.room.over(),
+            concurrency: self.limiter.report(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! From a decision to an answer of an upstream: rewrite and headers, target, attempt, retry.
 
+pub mod adaptive;
 pub mod address;
 pub mod admit;
 pub mod balance;

@@ -80,6 +80,11 @@ fn judge(pool: &Pool, tried: Tried<'_>, outcome: Outcome, now: u64) {
     if matches!(outcome, Outcome::Failed { how: Failure::ClientGone, .. }) {
         return;
     }
+    if pool.upstream.adaptive.is_some() {
+        let own = pool.upstream.timeouts.response;
+        let patience = pool.upstream.retries.attempt_timeout.map_or(own, |attempt| attempt.min(own));
+        pool.group.limiter.note(outcome, patience, now);
+    }
     let Some(endpoint) = tried.target.endpoint(tried.spot) else { return };
     if let Some(rules) = &pool.upstream.outlier_detection
         && let Some(why) = endpoint.conduct.note(rules, outcome)

@@ -38,7 +38,7 @@ pub struct Pool {
     pub group: Arc<Group>,
     /// Tells snapshots apart.
     pub(super) id: u64,
-    /// Whether what requests meet takes targets out.
+    /// Whether what requests meet takes targets out, or tells how many there may be.
     pub judges: bool,
     /// Whether it may refuse a request.
     pub admits: bool,
@@ -234,9 +234,10 @@ impl Pools {
             template: peer::template(upstream),
             group: self.0.group_of(&upstream.name),
             id: IDS.fetch_add(1, Relaxed),
-            judges: upstream.outlier_detection.is_some() || upstream.circuit_breaker.is_some(),
+            judges: upstream.outlier_detection.is_some() || upstream.circuit_breaker.is_some() || upstream.adaptive.is_some(),
             admits: upstream.max_requests.is_some()
                 || upstream.max_connections.is_some()
+                || upstream.adaptive.is_some()
                 || upstream.circuit_breaker.as_ref().is_some_and(|rules| rules.is_of_upstream()),
             known: self.0.clone(),
         })

@@ -10,6 +10,7 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::adaptive::{Adaptive, AdaptiveSettings};
 use super::admit::{Queue, QueueSettings};
 use super::balance::hash_by::HashBy;
 use super::balance::sticky::{Sticky, StickySettings};
@@ -72,6 +73,8 @@ pub struct UpstreamSettings {
     pub max_connections: Option<At<u32>>,
     /// Where requests wait that are more than `max_requests`, or for which `max_connections` leaves no connection. Without it, they are refused.
     pub queue: Option<At<QueueSettings>>,
+    /// How many requests it gets at once, found out from how long it takes for them: fewer when answers get slower. Default: any number.
+    pub adaptive_concurrency: Option<AdaptiveSettings>,
     /// How long it may take.
     pub timeouts: Option<TimeoutsSettings>,
     /// Whether another attempt is made.
@@ -127,6 +130,7 @@ pub struct Upstream {
     pub max_requests: Option<u32>,
     pub max_connections: Option<u32>,
     pub queue: Option<Queue>,
+    pub adaptive: Option<Adaptive>,
     pub timeouts: Timeouts,
     /// The header in which targets are told how long they have.
     pub told_in: Option<HeaderName>,
@@ -157,6 +161,7 @@ impl Upstream {
             max_requests,
             max_connections,
             queue,
+            adaptive_concurrency,
             timeouts,
             retries,
         } = settings;
@@ -196,6 +201,7 @@ impl Upstream {
         }
         let max_connections = max_connections.as_ref().map(|most| whole(Some(most), 0, 1..=1_000_000, &mut wrong));
         let queue = Queue::compile(queue.as_ref(), max_requests.is_some() || max_connections.is_some(), &mut wrong);
+        let adaptive = adaptive_concurrency.as_ref().map(|settings| Adaptive::compile(settings, &mut wrong));
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
         let retries = Retries::compile(retries.as_ref(), protocol, &mut wrong);
         let sticky = sticky.as_ref().map(|sticky| Sticky::compile(sticky, &mut wrong));
@@ -228,6 +234,7 @@ impl Upstream {
             max_requests,
             max_connections,
             queue,
+            adaptive,
             timeouts,
             told_in,
             retries,
@@ -244,7 +251,8 @@ pub fn guards(upstream: &Upstream) -> Vec<String> {
     let most = upstream.max_requests.map(|most| format!("{most} requests at once{wait}"));
     let connections = upstream.max_connections.map(|most| format!("{most} connections at once{wait}"));
     let drained = (!upstream.drained.is_empty()).then(|| format!("drained where it is found: {}", upstream.drained.join(", ")));
-    [outliers, circuit, panic, most, connections, drained].into_iter().flatten().collect()
+    let adaptive = upstream.adaptive.map(Adaptive::told);
+    [outliers, circuit, panic, most, connections, adaptive, drained].into_iter().flatten().collect()
 }
 
 /// With TLS a target has to be somebody, and a Unix socket names nobody.
@@ -328,6 +336,7 @@ pub(crate) mod tests {
             max_requests: None,
             max_connections: None,
             queue: None,
+            adaptive_concurrency: None,
             timeouts: None,
             retries: None,
         }

@@ -138,7 +138,7 @@ fn no_more_is_ejected_than_configured_and_never_the_last_one() {
     assert_eq!(last.code(), "no-healthy-target");
     assert_eq!(out(&gateway), 4);
     let line = gateway.log_line_where(|line| line["status"] == 503);
-    assert_eq!(line["reason"], "of 4 addresses out: 4 ejected");
+    assert_eq!(line["reason"], "no usable address among 4: 4 ejected");
 
     let gateway = start(&targets[..1], &keys(""));
     assert_eq!(count(&statuses(&gateway, 10), 502), 10, "the only one is never ejected");

@@ -52,8 +52,11 @@ fn list(upstreams: &[&Upstream]) -> String {
 #[test]
 fn targets_of_a_file_change_without_a_reload_and_a_bad_file_changes_nothing() {
     let all = named(&["a", "b", "c"]);
-    let gateway = config("{ file: targets.yaml }", "", "").file("targets.yaml", list(&[&all[0], &all[1]])).start();
-    assert_eq!(who(&gateway), "a b");
+    let gateway = config("{ file: targets.yaml }", "", "")
+        .file("targets.yaml", list(&[&all[0], &all[1]]))
+        .file("others.yaml", list(&[&all[2]]))
+        .start();
+    assert_eq!(who(&gateway), "a b", "those of its own file alone");
     replace(&gateway, "targets.yaml", &list(&[&all[1], &all[2]]));
     wait_for(&gateway, "b c");
     let (came, went) = (all[2].address(), all[0].address());
@@ -166,6 +169,7 @@ fn srv_records_are_targets_as_long_as_their_time_to_live_and_an_outage_changes_n
         dns.set(host, &[Record::A(1, Ipv4Addr::LOCALHOST)]);
     }
     dns.set("_http._tcp.orders.internal", &[srv(1, &all[0], "one.internal"), srv(1, &all[1], "two.internal")]);
+    dns.set("_http._tcp.others.internal", &[srv(1, &all[2], "one.internal")]);
     let top = format!("resolver: {{ servers: [\"{}\"] }}", dns.address());
     let gateway = config("{ srv: _http._tcp.orders.internal }", &top, "").start();
     assert_eq!(who(&gateway), "a b");

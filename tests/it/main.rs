@@ -52,6 +52,7 @@ mod request_path;
 mod retries;
 mod rfc8725;
 mod schema;
+mod shedding;
 mod stalled;
 mod status_page;
 mod stop;

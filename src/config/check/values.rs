@@ -248,6 +248,7 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
         max_requests: _,
         max_connections: _,
         queue: _,
+        adaptive_concurrency: _,
         timeouts,
         retries,
     } = settings;
