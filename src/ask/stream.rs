@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::client::{AbortOnDrop, send};
+use super::client::{Connection, send};
 use super::{Question, Way};
 
 /// What follows the head of an answer.
@@ -21,7 +21,7 @@ pub struct Lines {
     /// How much of what is held has no end of a line.
     searched: usize,
     largest: usize,
-    _connection: AbortOnDrop,
+    _connection: Connection,
 }
 
 /// Asks. The deadline is for the head of the answer, the largest size for one line. Redirects are not followed.

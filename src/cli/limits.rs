@@ -95,7 +95,15 @@ fn simulate(args: &SimulateArgs) -> Result<Value, (String, u8)> {
         };
         read.map_err(|e| (format!("{}: {e}", path.display()), 1))?;
     }
-    Ok(log.simulate(&limit, &args.limit, MEMORY, args.top))
+    let told = log.simulate(&limit, &args.limit, MEMORY, args.top);
+    // "Nobody would have been refused" is no answer where nobody was looked at.
+    if told["requests"] == 0 && log.unusable > 0 {
+        return Err((
+            format!("none of {} lines is an access log's in JSON (`access_log.format: json`) that says who called", log.unusable),
+            1,
+        ));
+    }
+    Ok(told)
 }
 
 fn key_of(text: &str) -> Result<By, String> {

@@ -31,6 +31,7 @@ use crate::policy::tag_book::TagBook;
 use crate::relay::resolver::LookUps;
 use crate::relay::strip::StripSet;
 use crate::relay::upstream::Upstream;
+use crate::report::access_log::{AccessLog, LogFormat};
 use crate::report::metrics::series::LimitSeries;
 use crate::report::writer::To;
 use crate::state::State;
@@ -187,9 +188,10 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     let fingerprint = fingerprint(&document);
     let server = server(document.server.as_ref(), &mut wrong);
     let access_log = match &document.access_log {
-        Some(settings) => wrong.keep(settings.compile()).unwrap_or(To::Stdout),
-        None => To::Stdout,
+        Some(settings) => wrong.keep(settings.compile()),
+        None => None,
     };
+    let access_log = access_log.unwrap_or(AccessLog { to: To::Stdout, format: LogFormat::default() });
     let clients = wrong.keep(Clients::compile(document.clients.as_ref()));
     let series = |name: &str| state.metrics.limit(name);
     let plans: Vec<Arc<Limit>> = document

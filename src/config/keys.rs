@@ -8,6 +8,7 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use super::diagnostic::{Diagnostic, Place};
+use super::elsewhere::{self, Homes};
 use super::read_error::ReadError;
 use super::suggest;
 
@@ -58,18 +59,29 @@ pub fn unknown_key<'a>(place: &Place, key: &str, known: impl IntoIterator<Item =
     if ROUTE_ITSELF.contains(&key) && known.clone().into_iter().any(|other| other == "limits") {
         return diagnostic.help(format!("only a route says `{key}`, for itself"));
     }
-    match suggest::help(key, known) {
-        Some(help) => diagnostic.help(help),
-        None => diagnostic,
+    let here: Vec<_> = known.clone().into_iter().collect();
+    let Homes { all, is_near } = elsewhere::homes(key, here.iter().copied());
+    match (all.as_slice(), suggest::nearest(key, known.clone())) {
+        // A slip, or right in another place.
+        ([_, ..], Some(near)) if is_near => diagnostic.help(format!("did you mean `{near}`? `{key}` is a key of {}", listed(&all))),
+        ([_, ..], None) => diagnostic.help(format!("it is a key of {}", listed(&all))),
+        ([], _) | (_, Some(_)) => match suggest::help(key, known) {
+            Some(help) => diagnostic.help(help),
+            None => diagnostic,
+        },
     }
 }
 
-/// Keys that are looked for in the wrong place, each with a key that stands beside it there, and where they belong.
-const ELSEWHERE: &[(&str, &str, &str)] = &[
-    ("tls", "listeners", "under a listener or an upstream"),
-    ("quota", "upstream", "under a limit or a plan"),
-    ("breaker", "targets", "under `circuit_breaker`"),
-];
+fn listed(all: &[&str]) -> String {
+    let quoted: Vec<_> = all.iter().map(|one| format!("`{one}`")).collect();
+    match quoted.as_slice() {
+        [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        all => all.concat(),
+    }
+}
+
+/// Words for a key of another name, each with a key that stands beside it there, and where it belongs.
+const ELSEWHERE: &[(&str, &str, &str)] = &[("breaker", "targets", "under `circuit_breaker`")];
 
 /// What is said of a word that is none of `known`, where it is one that people look for.
 pub fn not_supported(word: &str, known: &[&str]) -> Option<&'static str> {
@@ -102,7 +114,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("translate", "upstream"),
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
-    ("adaptive_concurrency", "targets"),
     ("hedge", "attempts"),
     ("overload", "threads"),
     ("tracing", "listeners"),

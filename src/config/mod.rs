@@ -6,6 +6,7 @@ pub mod compile;
 pub mod diagnostic;
 pub mod document;
 pub mod effective;
+mod elsewhere;
 mod files;
 pub mod files_read;
 pub mod interpolate;

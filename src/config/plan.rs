@@ -22,6 +22,7 @@ use crate::policy::Policies;
 use crate::policy::authenticators::Authenticators;
 use crate::policy::buckets::Buckets;
 use crate::policy::limits::limit::Limit;
+use crate::policy::priority::Priority;
 use crate::policy::rate_limit::RateLimits;
 use crate::relay::balance::hash_by::HashKeys;
 use crate::relay::choice::Choice;
@@ -34,11 +35,11 @@ use crate::relay::strip::StripSet;
 use crate::relay::timeouts::Timeouts;
 use crate::reply::fixed::{Fixed, Redirect};
 use crate::reply::headers::ResponseHeaders;
+use crate::report::access_log::AccessLog;
 use crate::report::metrics::Metrics;
 use crate::report::metrics::route::RouteSeries;
 use crate::report::metrics::series::{LimitSeries, ListenerSeries};
 use crate::report::metrics::upstream::UpstreamSeries;
-use crate::report::writer::To;
 use crate::store::Store;
 
 /// One configuration, compiled.
@@ -47,7 +48,7 @@ pub struct Gateway {
     /// The first 16 hex digits of the SHA-256 of what was read.
     pub fingerprint: String,
     pub server: Server,
-    pub access_log: To,
+    pub access_log: AccessLog,
     pub admin: Option<SocketAddr>,
     pub listeners: Vec<ListenerPlan>,
     pub clients: Clients,
@@ -120,6 +121,8 @@ pub struct Route {
     pub response: ResponseHeaders,
     /// Whether its requests may be sent twice, where it says so.
     pub idempotent: Option<bool>,
+    /// Who goes first, where it says so.
+    pub priority: Option<Priority>,
     pub action: Action,
     /// More ways than the one in `action`, and what chooses among them.
     pub others: Option<Box<Others>>,

@@ -19,6 +19,7 @@ use crate::entry::request_id::RequestId;
 use crate::listen::conn::ConnInfo;
 use crate::listen::front::Asked;
 use crate::policy::fault::Met;
+use crate::policy::priority::Priority;
 use crate::policy::rate_limit;
 use crate::relay::outcome::Outcome;
 use crate::relay::retries::verdict::GivenUp;
@@ -26,7 +27,7 @@ use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
 use crate::relay::tunnel::ClosedBy;
 use crate::reply::grpc::Status;
 use crate::reply::problem::Kind;
-use crate::report::access_log::Line;
+use crate::report::access_log::{Line, LogFormat};
 use crate::report::metrics::route::Outcome as Ending;
 use crate::report::writer::Sink;
 
@@ -58,8 +59,17 @@ pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
     let status = answered(session);
     let (bytes_in, bytes_out) = (session.body_bytes_read() as u64, session.body_bytes_sent() as u64);
     let head = session.req_header();
-    let agent = head.headers.get(header::USER_AGENT).map_or(&[][..], |agent| agent.as_bytes());
-    report(ctx, head.method.as_str().as_bytes(), version(head.version), agent, status, bytes_in, bytes_out);
+    let field = |name| head.headers.get(name).map_or(&[][..], HeaderValue::as_bytes);
+    let said = Said {
+        method: head.method.as_str().as_bytes(),
+        protocol: version(head.version),
+        agent: field(header::USER_AGENT),
+        referer: match ctx.gateway.access_log.format {
+            LogFormat::Json => &[],
+            LogFormat::Combined => field(header::REFERER),
+        },
+    };
+    report(ctx, said, status, bytes_in, bytes_out);
 }
 
 fn version(version: http::Version) -> &'static str {
@@ -70,9 +80,19 @@ fn version(version: http::Version) -> &'static str {
     }
 }
 
-fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Option<u16>, bytes_in: u64, bytes_out: u64) {
+/// What the head of a request says that its line repeats.
+#[derive(Default)]
+struct Said<'a> {
+    method: &'a [u8],
+    protocol: &'static str,
+    agent: &'a [u8],
+    referer: &'a [u8],
+}
+
+fn report(ctx: &mut Ctx, said: Said<'_>, status: Option<u16>, bytes_in: u64, bytes_out: u64) {
     ctx.is_reported = true;
     let ctx = &*ctx;
+    let Said { method, protocol, agent, referer } = said;
     let (facts, attempts) = (&ctx.facts, &ctx.attempts);
     let total_us = clock::mono().saturating_sub(facts.now.mono) / 1_000;
     let upstream_us = attempts.upstream_ns / 1_000;
@@ -129,6 +149,7 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         reason: fell_reason.as_deref().or(why).unwrap_or_default(),
         limit: limited.map_or("", |(limit, _)| limit),
         key: limited.map_or("", |(_, key)| key),
+        priority: attempts.priority.map_or("", Priority::as_str),
         fallback: fell.map_or("", Fell::to),
         fault: facts.fault.map_or("", Met::as_str),
         upstream: relay.filter(|_| attempts.number > 0).map_or("", |(_, relay)| &relay.upstream.name),
@@ -143,11 +164,12 @@ fn report(ctx: &mut Ctx, method: &[u8], protocol: &str, agent: &[u8], status: Op
         gateway_us,
         waited_us: (waited_us > 0).then_some(waited_us),
         user_agent: agent,
+        referer,
         grpc_status: grpc_status.map_or("", Status::name),
         closed_by: closed_by.map_or("", ClosedBy::as_str),
         would_refuse: &facts.would_refuse,
     }
-    .send(&ctx.sink);
+    .send(&ctx.sink, ctx.gateway.access_log.format);
 
     if let Some(listener) = listener {
         listener.series.bytes_in.fetch_add(bytes_in, Relaxed);
@@ -260,7 +282,7 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, refusal: &Refusal<'_>
         total_us: Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
         ..Line::default()
     }
-    .send(sink);
+    .send(sink, gateway.access_log.format);
     if let Some((_, listener)) = slot {
         listener.series.refused(kind);
         listener.series.bytes_out.fetch_add(sent as u64, Relaxed);
@@ -293,9 +315,10 @@ impl Drop for Ctx {
             match self.spoken.take() {
                 Some(Spoken { method, version: spoken, agent }) => {
                     let agent = agent.as_ref().map_or(&[][..], HeaderValue::as_bytes);
-                    report(self, method.as_str().as_bytes(), version(spoken), agent, told, received, sent);
+                    let said = Said { method: method.as_str().as_bytes(), protocol: version(spoken), agent, referer: &[] };
+                    report(self, said, told, received, sent);
                 }
-                None => report(self, b"", "HTTP/1.1", b"", told, received, sent),
+                None => report(self, Said { protocol: "HTTP/1.1", ..Said::default() }, told, received, sent),
             }
         }
         if self.has_begun

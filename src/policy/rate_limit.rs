@@ -27,6 +27,7 @@ use super::limits::shared::exactness;
 use super::limits::sharing;
 use super::limits::throttle::{ThrottleSettings, Waiting};
 use super::limits::used::Used;
+use super::priority::Priority;
 use super::{Request, Stop};
 use crate::config::types::{At, Rate};
 use crate::ctx::Facts;
@@ -79,6 +80,8 @@ pub struct PlanSettings {
     pub time_zone: Option<At<String>>,
     /// `true`: the gateways with the same `server.limits_store` count together.
     pub shared: Option<At<bool>>,
+    /// Who goes first where not all can be served: `high`, `normal` (default), `low` or `lowest`.
+    pub priority: Option<At<Priority>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -334,7 +337,7 @@ fn applying<'a>(limits: &'a [Used], facts: &Facts, plan: Option<&'a Limit>) -> i
 }
 
 /// An identity may be remembered from before a reload, when its plan stood elsewhere: the index is a hint, the name decides.
-fn plan_of<'a>(facts: &Facts, plans: &'a [Arc<Limit>]) -> Option<&'a Limit> {
+pub fn plan_of<'a>(facts: &Facts, plans: &'a [Arc<Limit>]) -> Option<&'a Limit> {
     let (name, index) = facts.identity.as_ref()?.plan()?;
     let is_it = |plan: &&Arc<Limit>| plan.what() == What::Plan && **plan.name() == **name;
     plans.get(*index).filter(is_it).or_else(|| plans.iter().find(is_it)).map(|plan| &**plan)
@@ -400,7 +403,14 @@ mod tests {
         Arc::new(
             Limit::compile_plan(
                 name,
-                &PlanSettings { rate: Some(at(1, Rate::parse(rate).unwrap())), burst: None, quota: None, time_zone: None, shared: None },
+                &PlanSettings {
+                    rate: Some(at(1, Rate::parse(rate).unwrap())),
+                    burst: None,
+                    quota: None,
+                    time_zone: None,
+                    shared: None,
+                    priority: None,
+                },
             )
             .unwrap(),
         )
@@ -615,7 +625,8 @@ mod tests {
     fn a_plan_with_a_rate_and_a_quota_tells_both_and_charges_both_or_neither() {
         let quota = Some(at(1, Quota::parse("3/month").unwrap()));
         let rate = Some(at(1, Rate::parse("2/h").unwrap()));
-        let plan = Limit::compile_plan("free", &PlanSettings { rate, burst: None, quota, time_zone: None, shared: None }).unwrap();
+        let plan =
+            Limit::compile_plan("free", &PlanSettings { rate, burst: None, quota, time_zone: None, shared: None, priority: None }).unwrap();
         let (buckets, plans, limits) = (Buckets::new(0), [Arc::new(plan)], route(&[]));
         let acme = |now: u64| Call { now, ..Call::by(api_key("acme", "k1", Some(("free", 0)))) };
         let told = |now: u64| {

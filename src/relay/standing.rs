@@ -73,6 +73,16 @@ impl Cause {
             Cause::Drained => "drained",
         }
     }
+
+    /// As it follows a number of addresses.
+    pub fn told(self) -> &'static str {
+        match self {
+            Cause::Check => "by failed checks",
+            Cause::Ejected => "ejected",
+            Cause::Circuit => "by an open circuit",
+            Cause::Drained => "drained",
+        }
+    }
 }
 
 // === impl Standing ===

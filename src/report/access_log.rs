@@ -1,11 +1,12 @@
-//! Decides what an access-log line holds and how it is spelt. Does not bring it to its file: see `writer.rs`.
+//! Decides what an access-log line holds and how it is spelt in JSON (see `access_log/combined.rs` for the other way). Does not bring it to its file: see `writer.rs`.
 
 use std::cell::RefCell;
 use std::net::IpAddr;
 
+mod combined;
 mod settings;
 
-pub use self::settings::{AccessLogSettings, LogFormat};
+pub use self::settings::{AccessLog, AccessLogSettings, LogFormat};
 use super::civil::rfc3339;
 use super::json::{push_escaped_bounded, push_string_bounded};
 use super::writer::Sink;
@@ -59,6 +60,8 @@ pub struct Line<'a> {
     /// The limit that refused, and what it counted by.
     pub limit: &'a str,
     pub key: &'a str,
+    /// Who goes first where not all can be served, where that was asked: `lowest`, `low`, `normal` or `high`.
+    pub priority: &'a str,
     /// What answered in place of the upstream that could not be reached: another upstream, or `answer`.
     pub fallback: &'a str,
     /// The fault that was made on purpose: `delay` or `abort`.
@@ -81,6 +84,8 @@ pub struct Line<'a> {
     /// Microseconds that a limit or a fault has delayed it.
     pub waited_us: Option<u64>,
     pub user_agent: &'a [u8],
+    /// The page that led here; in no JSON line.
+    pub referer: &'a [u8],
     /// How a call of gRPC ended.
     pub grpc_status: &'a str,
     /// Who ended a tunnel.
@@ -102,10 +107,13 @@ thread_local! {
 
 impl Line<'_> {
     /// Formats the line into this thread's buffer and hands it to `sink`. Allocates nothing once the buffer has grown.
-    pub fn send(&self, sink: &Sink) {
+    pub fn send(&self, sink: &Sink, format: LogFormat) {
         BUFFER.with_borrow_mut(|buffer| {
             buffer.clear();
-            self.append_to(buffer);
+            match format {
+                LogFormat::Json => self.append_to(buffer),
+                LogFormat::Combined => combined::append(self, buffer),
+            }
             sink.append(buffer);
         });
     }
@@ -139,6 +147,7 @@ impl Line<'_> {
             reason,
             limit,
             key,
+            priority,
             fallback,
             fault,
             upstream,
@@ -153,6 +162,7 @@ impl Line<'_> {
             gateway_us,
             waited_us,
             user_agent,
+            referer: _,
             grpc_status,
             closed_by,
             would_refuse,
@@ -191,6 +201,7 @@ impl Line<'_> {
         fields.long(r#","reason":"#, reason.as_bytes());
         fields.short(r#","limit":"#, limit.as_bytes());
         fields.short(r#","key":"#, key.as_bytes());
+        fields.short(r#","priority":"#, priority.as_bytes());
         fields.short(r#","fallback":"#, fallback.as_bytes());
         fields.short(r#","fault":"#, fault.as_bytes());
         fields.short(r#","upstream":"#, upstream.as_bytes());
@@ -413,10 +424,10 @@ mod tests {
 
     #[test]
     fn lines_go_to_stdout_or_to_a_file_beside_the_configuration() {
-        assert_eq!(settings(None).compile(), Ok(To::Stdout));
-        assert_eq!(settings(Some("stdout")).compile(), Ok(To::Stdout));
-        assert_eq!(settings(Some("logs/access.log")).compile(), Ok(To::File("/etc/sluice/logs/access.log".into())));
-        assert_eq!(settings(Some("/var/log/access.log")).compile(), Ok(To::File("/var/log/access.log".into())));
+        assert_eq!(settings(None).compile(), Ok(AccessLog { to: To::Stdout, format: LogFormat::Json }));
+        assert_eq!(settings(Some("stdout")).compile().unwrap().to, To::Stdout);
+        assert_eq!(settings(Some("logs/access.log")).compile().unwrap().to, To::File("/etc/sluice/logs/access.log".into()));
+        assert_eq!(settings(Some("/var/log/access.log")).compile().unwrap().to, To::File("/var/log/access.log".into()));
     }
 
     #[test]
@@ -459,6 +470,7 @@ mod tests {
             reason: "100 of 100 used",
             limit: "browse",
             key: "consumer",
+            priority: "low",
             fallback: "answer",
             fault: "delay",
             upstream: "orders",
@@ -473,6 +485,7 @@ mod tests {
             gateway_us: Some(10),
             waited_us: Some(7),
             user_agent: b"curl/8",
+            referer: b"https://example.com/",
             grpc_status: "RESOURCE_EXHAUSTED",
             closed_by: "client",
             would_refuse: &["scope-missing", "address-refused"],
@@ -485,7 +498,7 @@ mod tests {
                 r#""tls_version":"1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","server_name":"api.example.com","client_subject":"CN=orders","#,
                 r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
                 r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","plan":"gold","subject":"u1","tags":{"tier":"pro","version":"v2"},"status":429,"#,
-                r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","fallback":"answer","fault":"delay","upstream":"orders","target":"10.0.0.7:8080","#,
+                r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","priority":"low","fallback":"answer","fault":"delay","upstream":"orders","target":"10.0.0.7:8080","#,
                 r#""attempts":2,"failed":["10.0.0.6:8080 503","10.0.0.6:8080 reset"],"no_retry":"budget","bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
                 r#""would_refuse":["scope-missing","address-refused"]}"#,
                 "\n"

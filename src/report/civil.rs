@@ -1,4 +1,5 @@
-//! Writes moments as people and protocols read them: RFC 3339 with milliseconds, and the HTTP date of RFC 9110 section 5.6.7.
+//! Writes moments as people and protocols read them: RFC 3339 with milliseconds, the HTTP date of RFC 9110 section 5.6.7, and the time of
+//! the Common Log Format.
 //!
 //! Decides the spelling only. UTC always; reads no clock.
 
@@ -48,6 +49,19 @@ pub fn http_date(unix_ms: u64) -> [u8; 29] {
     put(&mut text[17..19], at.hour);
     put(&mut text[20..22], at.minute);
     put(&mut text[23..25], at.second);
+    text
+}
+
+/// `10/Oct/2000:13:55:36 +0000`, 26 bytes, from milliseconds since 1970: the time of the Common Log Format.
+pub fn common_log(unix_ms: u64) -> [u8; 26] {
+    let at = Civil::from_unix_ms(unix_ms);
+    let mut text = *b"00/Jan/0000:00:00:00 +0000";
+    put(&mut text[0..2], at.day);
+    text[3..6].copy_from_slice(MONTHS[at.month as usize - 1].as_bytes());
+    put(&mut text[7..11], at.year);
+    put(&mut text[12..14], at.hour);
+    put(&mut text[15..17], at.minute);
+    put(&mut text[18..20], at.second);
     text
 }
 

@@ -88,7 +88,7 @@ impl Running {
         mut inherited: Option<&mut Inherited>,
         mut passed: Passed,
     ) -> Result<Running, String> {
-        let output = Output::open(gateway.access_log.clone()).map_err(|e| format!("access_log: {e}"))?;
+        let output = Output::open(gateway.access_log.to.clone()).map_err(|e| format!("access_log: {e}"))?;
         let sink = Arc::new(Sink::start(output, ROOM).map_err(|e| format!("access_log: {e}"))?);
         let (threads, pool) = (gateway.server.threads, gateway.server.pool);
         let gateway = Arc::new(ArcSwap::from_pointee(gateway));
@@ -246,9 +246,9 @@ impl Running {
                 fresh.push(Prepared::new(slot, plan, &self.open, found, &self.workers)?);
             }
         }
-        let output = match gateway.access_log == now.access_log {
+        let output = match gateway.access_log.to == now.access_log.to {
             true => None,
-            false => Some(Output::open(gateway.access_log.clone()).map_err(|e| format!("access_log: {e}\n"))?),
+            false => Some(Output::open(gateway.access_log.to.clone()).map_err(|e| format!("access_log: {e}\n"))?),
         };
         match gateway.admin {
             Some(address) if self.admin.as_ref().is_none_or(|admin| admin.address != address) => {

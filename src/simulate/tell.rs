@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_http::ResponseHeader;
 use serde_json::{Value, json};
 
-use super::{Outcome, Verdict, target};
+use super::{Outcome, Verdict, shed, target};
 use crate::config::diagnostic::INTERPOLATED;
 use crate::config::plan::{Gateway, Relay, Route};
 use crate::config::types::Period;
@@ -125,6 +125,9 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
                 }
                 if let Some(balance) = target::tell(route, relay, outcome.head.as_ref(), facts) {
                     told["balance"] = balance;
+                }
+                if let Some(priority) = shed::tell(gateway, route, relay, facts) {
+                    told["priority"] = priority;
                 }
                 let guards = guards(&relay.upstream.pool.upstream);
                 if !guards.is_empty() {
@@ -345,6 +348,9 @@ pub fn text(told: &Value) -> String {
     if let Some(mirror) = told.get("mirror") {
         let (share, body) = (str(&mirror["share"]), str(&mirror["body"]));
         say("mirror", vec![format!("{share} to {}, bodies up to {body}", str(&mirror["upstream"]))]);
+    }
+    if let Some(priority) = told.get("priority") {
+        say("priority", vec![shed::text(priority)]);
     }
     say("guards", rows(&told["guards"]).iter().map(str).collect());
     say("sent path", vec![str(&told["upstream_path"])]);

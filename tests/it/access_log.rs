@@ -170,7 +170,7 @@ limits: { slow: { rate: 1/s, burst: 1, throttle: { wait: 5s }, by: [global] } }
 routes:
   all: { match: { path: "/**" }, auth: public, limits: [slow], respond: { status: 204 } }
   fallen: { match: { path: /fallen }, auth: public, upstream: nobody, fallback: { status: 200 }, fault: { delay: { for: 1ms, share: 100% } } }
-upstreams: { nobody: { targets: ["127.0.0.1:1"] } }
+upstreams: { nobody: { targets: ["127.0.0.1:1"], adaptive_concurrency: {} } }
 "#,
     );
     let encrypted = encrypted.file("main.pem", leaf.chain).file("main.key", leaf.key).file("ca.pem", ca.pem.clone()).start();
@@ -279,4 +279,36 @@ fn the_process_log_is_one_line_an_event_and_json_on_request() {
     assert!(said.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{said}");
     assert!(!said.contains("/plain/x"), "requests are in the access log only");
     assert_eq!(Client::connect(gateway.address()).get("/plain/x", &[]).status, 200);
+}
+
+#[test]
+fn the_combined_format_is_what_readers_of_other_logs_expect_and_a_reload_changes_it() {
+    let (upstream, signer) = (Upstream::start(), Signer::generate("k1"));
+    let text = format!("{CONFIG}access_log: {{ to: access.log, format: combined }}\n");
+    let mut gateway = Gateway::config(&text).var("upstream", upstream.address()).var("jwks", signer.jwks()).start();
+    let headers = [("referer", "https://example.com/a?b=c"), ("user-agent", "tester/1.0 \"quoted\"")];
+    let answer = gateway.get("/plain/%7ea?b=1&api_key=s3cret", &headers);
+    assert_eq!(answer.status, 200);
+    assert_eq!(gateway.get("/api/orders/1", &[]).status, 401);
+    let file = gateway.dir().join("access.log");
+    let lines = |count| {
+        eventually("lines are written", || {
+            let lines: Vec<_> = std::fs::read_to_string(&file).unwrap_or_default().lines().map(str::to_owned).collect();
+            (lines.len() >= count).then_some(lines)
+        })
+    };
+    let written = lines(2);
+    // Without the time, which is between the brackets.
+    let around: Vec<_> = written.iter().map(|line| (line.split_once('[').unwrap().0, line.split_once(']').unwrap().1)).collect();
+    let asked = "\"GET /plain/~a?b=1 HTTP/1.1\"";
+    let expected = format!(" {asked} 200 {} \"https://example.com/a?b=c\" \"tester/1.0 \\x22quoted\\x22\"", answer.body.len());
+    assert_eq!(around[0], ("127.0.0.1 - - ", expected.as_str()));
+    assert!(around[1].1.starts_with(" \"GET /api/orders/1 HTTP/1.1\" 401 "), "{written:?}");
+
+    gateway.reload(&text.replace("combined", "json"));
+    eventually("lines are JSON", || {
+        assert_eq!(gateway.get("/plain/b", &[]).status, 200);
+        let line: Value = serde_json::from_str(lines(3).last()?).ok()?;
+        (line["path"] == "/plain/b" && line["status"] == 200).then_some(())
+    });
 }

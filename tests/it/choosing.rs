@@ -42,6 +42,7 @@ fn a_cookie_keeps_a_client_at_its_target_until_that_is_gone() {
     let sticky = "sticky: { cookie: at, secret: 0123456789abcdef0123456789abcdef, max_age: 1h, same_site: strict, secure: true }";
     let text = format!("targets: [{}], {sticky}, retries: {{ attempts: 3 }}", targets.join(", "));
     let (gateway, other) = (config("", &text).start(), config("", &text).start());
+    let stranger = config("", &text.replace("0123456789abcdef", "fedcba9876543210")).start();
     let first = gateway.get("/", &[]);
     let set = first.header("set-cookie").expect("a cookie is set").to_owned();
     let (pair, attributes) = set.split_once("; ").expect("it has attributes");
@@ -58,6 +59,8 @@ fn a_cookie_keeps_a_client_at_its_target_until_that_is_gone() {
     assert_eq!((&told["balance"]["target"], &told["balance"]["sticky"]), (&Value::from(at.as_str()), &Value::from("kept")), "{told:#}");
     assert!(!set.contains(&at) && !format!("{told}").contains(value), "nobody is told what it means");
     assert_eq!(explained(&gateway, &[])["balance"]["sticky"], "no cookie yet");
+    let told = explained(&stranger, &[&format!("cookie: {pair}")]);
+    assert_ne!(told["balance"]["sticky"], "kept", "a gateway with another secret does not know what it means: {told:#}");
 
     let made_up = gateway.get("/", &[("cookie", "at=AAAAAAAAAAAAAAAAAAAAAA")]);
     assert!(made_up.status == 200 && made_up.header("set-cookie").is_some());

@@ -227,3 +227,88 @@ fn questions_on_their_way_are_bounded() {
     assert_eq!(count(&gateway, "held-back"), 1.0);
     assert_eq!(gateway.get("/open", &[]).status, 204);
 }
+
+#[test]
+fn questions_go_over_connections_that_are_kept_and_one_that_is_over_costs_nobody_anything() {
+    // What this is on the second and later questions of a connection.
+    let then = Arc::new(Mutex::new(None::<Vec<Step>>));
+    let says = then.clone();
+    let issuer = Upstream::script(move |request| {
+        let other = says.lock().unwrap().clone().filter(|_| request.index > 0);
+        other.unwrap_or_else(|| Answer::ok(active().to_string()).steps())
+    });
+    let gateway = behind(&issuer, "");
+    let passes = |token: &str| assert_eq!(ask(&gateway, token), "passed", "{token}");
+    ["a1", "a2", "a3", "a4", "a5"].into_iter().for_each(passes);
+    assert_eq!((issuer.requests().len(), issuer.connections()), (5, 1));
+    // Closed in between, and closed at the moment of the question.
+    issuer.close_connections();
+    issuer.wait_for_all_closed();
+    ["b1", "b2"].into_iter().for_each(passes);
+    assert_eq!(issuer.connections(), 2);
+    *then.lock().unwrap() = Some(vec![Step::ReadBody, Step::Close]);
+    passes("c1");
+    assert_eq!(issuer.connections(), 3);
+    // An issuer that says that it will close.
+    *then.lock().unwrap() = Some(Answer::ok(active().to_string()).header("connection", "close").steps());
+    ["d1", "d2"].into_iter().for_each(passes);
+    assert_eq!((issuer.requests().len(), issuer.connections()), (11, 4));
+}
+
+#[test]
+fn an_answer_that_comes_late_is_nobody_elses() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let issuer = Upstream::script(move |request| {
+        let good = Answer::ok(active().to_string()).steps();
+        match (request.connection, request.index) {
+            (0, 0) => good,
+            (0, _) => [vec![Step::ReadBody, Step::WaitFor(held.clone())], good].concat(),
+            (_, _) => Answer::ok(r#"{"active":false}"#).steps(),
+        }
+    });
+    let gateway = behind(&issuer, ", deadline: 200ms");
+    assert_eq!((ask(&gateway, "t1"), ask(&gateway, "t2")), ("passed".into(), "503 introspection-unavailable".into()));
+    gate.open();
+    assert_eq!(ask(&gateway, "t3"), "401 token-inactive");
+    assert_eq!(ask(&gateway, "t2"), "401 token-inactive");
+}
+
+#[test]
+fn connections_that_are_kept_are_few() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let issuer =
+        Upstream::script(move |_| [vec![Step::ReadBody, Step::WaitFor(held.clone())], Answer::ok(active().to_string()).steps()].concat());
+    let gateway = behind(&issuer, ", deadline: 10s");
+    let mut clients: Vec<_> = (0..24).map(|_| gateway.client()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(format!("GET /orders HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer t{n}\r\n\r\n"));
+    }
+    eventually("24 questions", || (issuer.open_connections() == 24).then_some(()));
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.read().status, 204);
+    }
+    eventually("16 connections", || (issuer.open_connections() == 16).then_some(()));
+}
+
+#[test]
+fn an_issuer_behind_a_proxy_is_asked_through_it() {
+    let proxy = Standin::new(&active()).serve();
+    let through = |proxy: &Upstream| format!(", plain_http: true, proxy: \"http://{}\"", proxy.address());
+    let gateway = config("http://idp.internal/introspect?v=1", &through(&proxy)).start();
+    assert_eq!((ask(&gateway, "t1"), ask(&gateway, "t2")), ("passed".into(), "passed".into()));
+    let asked = proxy.last();
+    assert_eq!((asked.target.as_str(), asked.header("host")), ("http://idp.internal/introspect?v=1", Some("idp.internal")));
+    assert_eq!((proxy.requests().len(), proxy.connections()), (2, 1));
+    let explained = gateway.sluice(&["explain", "sluice.yaml", "http://a/orders", "--claims", r#"{"sub":"u1","scope":"orders:read"}"#]);
+    let text = String::from_utf8_lossy(&explained.stdout);
+    assert!(text.contains(&format!("introspect through the proxy {}, believed for 1m", proxy.address())), "{text}");
+    // To an https server it is asked for a tunnel, and told nothing else.
+    let refusing = Upstream::answering(Answer::new(403));
+    let gateway = config("https://idp.internal/introspect", &through(&refusing).replace("plain_http: true, ", "")).start();
+    assert_eq!(ask(&gateway, "t1"), "503 introspection-unavailable");
+    gateway.stderr_line("refused CONNECT: `HTTP/1.1 403");
+    assert!(refusing.last().head.starts_with(b"CONNECT idp.internal:443 HTTP/1.1\r\nHost: idp.internal:443\r\n\r\n"));
+}

@@ -324,6 +324,11 @@ fn the_log_of_a_gateway_is_what_a_new_limit_is_tried_on() {
     assert!(told.contains("proposed: 12/h"), "{told}");
     let (code, _, wrong) = simulate(&["--limit", "5/week"]);
     assert!(code == Some(2) && wrong.contains("expected a rate such as `100/m`"), "{wrong}");
+
+    std::fs::write(gateway.dir().join("access.log"), "127.0.0.1 - - [10/Oct/2000:20:55:36 +0000] \"GET / HTTP/1.1\" 200 0 \"-\" \"-\"\n")
+        .unwrap();
+    let (code, told, wrong) = simulate(&["--limit", "5/h"]);
+    assert!(code == Some(1) && told.is_empty() && wrong.contains("none of 1 lines"), "who read nothing has no figures: {told}{wrong}");
 }
 
 /// A store with a user and a password, on a port that stays the same.

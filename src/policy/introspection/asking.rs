@@ -23,7 +23,7 @@ use super::super::jwt::kinds::{INACTIVE, Refusal};
 use super::super::jwt::times::Times;
 use super::super::principal::Identity;
 use super::{Inner, Stop};
-use crate::ask::{Address, Question, Way, ask};
+use crate::ask::{Kept, Question};
 use crate::clock;
 use crate::config::types::Secret;
 
@@ -46,8 +46,7 @@ pub enum Verdict {
 
 /// Questions to one issuer.
 pub struct Asking {
-    address: Address,
-    way: Way,
+    server: Kept,
     authorization: HeaderValue,
     deadline: Duration,
     /// How long it is believed that a token is not active, in milliseconds.
@@ -62,17 +61,17 @@ pub struct Asking {
 // === impl Asking ===
 
 impl Asking {
-    pub fn new(address: Address, way: Way, client: &str, secret: &Secret, deadline: Duration, remember: u64) -> Self {
+    pub fn new(server: Kept, client: &str, secret: &Secret, deadline: Duration, remember: u64) -> Self {
         // RFC 6749 section 2.3.1: both are form-encoded first.
         let pair = format!("{}:{}", form(client.as_bytes()), form(secret.reveal().as_bytes()));
         let mut authorization = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).expect("base64 is visible ASCII");
         authorization.set_sensitive(true);
         let (inactive, flights, trouble) = (Cache::new(INACTIVE_TOKENS), Mutex::default(), Mutex::default());
-        Asking { address, way, authorization, deadline, remember, inactive, flights, trouble }
+        Asking { server, authorization, deadline, remember, inactive, flights, trouble }
     }
 
-    pub fn address(&self) -> &Address {
-        &self.address
+    pub fn server(&self) -> &Kept {
+        &self.server
     }
 
     /// What the issuer says of a token, or said a moment ago. None: too many questions are on their way.
@@ -115,14 +114,14 @@ impl Asking {
     async fn ask(&self, inner: &Inner, token: &[u8]) -> Verdict {
         let claims = match self.claims(token).await {
             Ok(claims) => claims,
-            Err(why) => return Verdict::Failed(format!("{}: {why}", self.address).into()),
+            Err(why) => return Verdict::Failed(format!("{}: {why}", self.server.address()).into()),
         };
         // Section 2.2: nothing else counts where it is not active.
         match claims.get("active") {
             Some(Value::Bool(true)) => {}
             Some(Value::Bool(false)) => return Verdict::Refused(&INACTIVE, "the issuer says that it is not active".into()),
             Some(_) | None => {
-                return Verdict::Failed(format!("{}: the answer does not say whether the token is active", self.address).into());
+                return Verdict::Failed(format!("{}: the answer does not say whether the token is active", self.server.address()).into());
             }
         }
         match inner.judge(claims, clock::now().unix_ms) {
@@ -143,15 +142,15 @@ impl Asking {
         ];
         let question = Question {
             method: Method::POST,
-            address: &self.address,
+            address: self.server.address(),
             headers,
             body: body.into(),
             deadline: self.deadline,
             largest: LARGEST,
         };
         // It names the server itself.
-        let own = format!("{}: ", self.address);
-        let reply = ask(&self.way, &question).await.map_err(|why| why.strip_prefix(&own).unwrap_or(&why).to_owned())?;
+        let own = format!("{}: ", self.server.address());
+        let reply = self.server.ask(&question).await.map_err(|why| why.strip_prefix(&own).unwrap_or(&why).to_owned())?;
         match reply.status {
             StatusCode::OK => {}
             StatusCode::UNAUTHORIZED => return Err("status 401: the issuer does not accept `client_id` and `client_secret`".to_owned()),
@@ -189,7 +188,7 @@ impl Asking {
 
 impl std::fmt::Debug for Asking {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Asking").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Asking").field("address", &self.server.address()).finish_non_exhaustive()
     }
 }
 

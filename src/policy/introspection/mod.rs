@@ -24,7 +24,7 @@ use super::jwt::times::{Demand, TimeRules, Times};
 use super::jwt::{Reading, Who, token};
 use super::principal::Identity;
 use super::token_memory::TokenMemory;
-use crate::ask::{Address, Trust, Way, read_roots};
+use crate::ask::{Kept, Way, written as ask};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::interpolate::read_beside;
 use crate::config::types::{At, Period, Secret};
@@ -75,6 +75,8 @@ pub struct IntrospectionSettings {
     pub pass: bool,
     /// Allows plain http to another machine: tokens and the secret could be read on the way. Default false.
     pub plain_http: Option<At<bool>>,
+    /// The proxy through which the issuer is reached, as `http://host:port`.
+    pub proxy: Option<At<String>>,
     /// A file with the root certificates that are trusted instead of the system's, in PEM.
     pub ca: Option<At<String>>,
 }
@@ -134,12 +136,19 @@ impl Introspection {
             forward,
             pass,
             plain_http,
+            proxy,
             ca,
         } = settings;
         let mut wrong = Vec::new();
         let print = print(name, settings);
-        let address = endpoint(url, plain_http.as_ref(), &mut wrong);
-        let trust = trust(ca.as_ref(), address.as_ref(), &mut wrong);
+        let address = ask::url(url, &mut wrong);
+        if let Some(address) = &address {
+            let is_plain = plain_http.as_ref().is_some_and(|plain| plain.value);
+            ask::plain(address, &url.place, is_plain, "tokens and the client's secret could be read on the way", &mut wrong);
+            ask::needless_plain(address, plain_http.as_ref(), &mut wrong);
+        }
+        let proxy = ask::proxy(proxy.as_ref(), &mut wrong);
+        let trust = ask::trust(ca.as_ref(), "issuer", address.as_ref(), &mut wrong);
         if client_id.is_empty() || client_secret.reveal().is_empty() {
             let message = "`client_id` or `client_secret` is empty: the issuer answers nobody whom it does not know";
             wrong.push(Diagnostic::at(&client_id.place, "introspection-client", message));
@@ -169,14 +178,13 @@ impl Introspection {
             (Some(_) | None, _) => None,
         };
         let (Some(address), Some(reading), true) = (address, reading, wrong.is_empty()) else { return Err(wrong) };
-        let way = Way { proxy: None, trust };
         let inner = Inner {
             name: name.value.as_str().into(),
             issuer: issuer.as_ref().map(|issuer| issuer.value.clone()),
             audiences: audiences.as_ref().map(|list| list.value.clone()).unwrap_or_default(),
             remember: ms(remember),
             memory: TokenMemory::new(memory),
-            asking: Asking::new(address, way, client_id, client_secret, deadline, ms(inactive)),
+            asking: Asking::new(Kept::new(address, Way { proxy, trust }), client_id, client_secret, deadline, ms(inactive)),
             counts: Counts::default(),
             reading,
         };
@@ -260,7 +268,9 @@ impl Introspection {
 
     /// Where it asks, for `explain`.
     pub fn told(&self) -> String {
-        format!("asked about at {}, believed for {}", self.inner.asking.address(), Period(Duration::from_millis(self.inner.remember)))
+        let (server, remember) = (self.inner.asking.server(), Period(Duration::from_millis(self.inner.remember)));
+        let through = server.proxy().map(|proxy| format!(" through the proxy {}", proxy.endpoint())).unwrap_or_default();
+        format!("asked about at {}{through}, believed for {remember}", server.address())
     }
 }
 
@@ -301,38 +311,6 @@ fn ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn endpoint(url: &At<String>, plain_http: Option<&At<bool>>, wrong: &mut Vec<Diagnostic>) -> Option<Address> {
-    let address = match Address::parse(url) {
-        Ok(address) => address,
-        Err(why) => {
-            wrong.push(Diagnostic::at(&url.place, "ask-url", format!("`{}` {why}", url.value)));
-            return None;
-        }
-    };
-    let is_plain = plain_http.is_some_and(|plain| plain.value);
-    if !address.is_safe() && !is_plain {
-        let message = format!("`{address}` is not https: tokens and the client's secret could be read on the way");
-        wrong.push(Diagnostic::at(&url.place, "ask-plain", message).help("use https; `plain_http: true` says that the way is safe"));
-    }
-    if let Some(plain) = plain_http.filter(|_| address.is_safe() && is_plain) {
-        wrong.push(Diagnostic::at(&plain.place, "inert", "`plain_http` has no effect: the URL is https or of this machine"));
-    }
-    Some(address)
-}
-
-fn trust(ca: Option<&At<String>>, address: Option<&Address>, wrong: &mut Vec<Diagnostic>) -> Trust {
-    let Some(file) = ca else { return Trust::System };
-    if address.is_some_and(|address| !address.is_https) {
-        wrong.push(Diagnostic::at(&file.place, "inert", "`ca` has no effect: the URL is not https"));
-    }
-    let read = read_beside(&file.place, file).and_then(|pem| read_roots(&pem));
-    read.unwrap_or_else(|why| {
-        let told = Diagnostic::at(&file.place, "ask-ca", format!("`{}` {why}", file.value));
-        wrong.push(told.help("expected the root certificates of the issuer in PEM"));
-        Trust::System
-    })
-}
-
 /// What answers depend on besides how they are read; the secret only as a digest.
 fn print(name: &At<String>, settings: &IntrospectionSettings) -> String {
     let IntrospectionSettings {
@@ -345,6 +323,7 @@ fn print(name: &At<String>, settings: &IntrospectionSettings) -> String {
         remember,
         remember_inactive,
         plain_http,
+        proxy,
         ca,
         // How they are read: see `print_with`.
         scope_claim: _,
@@ -358,7 +337,7 @@ fn print(name: &At<String>, settings: &IntrospectionSettings) -> String {
     let time = |at: &Option<At<Period>>| at.as_ref().map(|at| at.value);
     let ca = ca.as_ref().and_then(|file| read_beside(&file.place, file).ok());
     format!(
-        "{name} {url} {client_id} {secret} {issuer:?} {audiences:?} {deadline:?} {remember:?} {inactive:?} {plain:?} {ca:?}",
+        "{name} {url} {client_id} {secret} {issuer:?} {audiences:?} {deadline:?} {remember:?} {inactive:?} {plain:?} {proxy:?} {ca:?}",
         name = name.value,
         url = url.value,
         client_id = client_id.value,
@@ -369,6 +348,7 @@ fn print(name: &At<String>, settings: &IntrospectionSettings) -> String {
         remember = time(remember),
         inactive = time(remember_inactive),
         plain = plain_http.as_ref().map(|plain| plain.value),
+        proxy = text(proxy),
     )
 }
 

@@ -13,6 +13,4 @@ pub enum Proof {
     /// Such a test where the key allows or completes something: without it, or with this in its place, the configuration is refused with
     /// this code.
     TestRefused(&'static str, Option<&'static str>, &'static str),
-    /// Such a test, and why it would say nothing without the key.
-    TestOnly(&'static str, &'static str),
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::ask::{Address, Trust, Way, read_roots};
+use crate::ask::{Address, Way, written as ask};
 use crate::config::diagnostic::Diagnostic;
-use crate::config::interpolate::read_beside;
 use crate::config::types::{At, Period};
 use crate::policy::jwt::JwtAlgorithm;
 use crate::policy::jwt::algorithm::KeyType;
@@ -63,7 +62,7 @@ impl Source {
         let JwtKeysSettings { file: _, inline: _, secret: _, url, discovery, refresh, max_age, plain_http, proxy, ca } = &settings.value;
         let mut wrong = Vec::new();
         let origin = match (url, discovery) {
-            (Some(url), None) => address_of(url, &mut wrong).map(Origin::Url),
+            (Some(url), None) => ask::url(url, &mut wrong).map(Origin::Url),
             (None, Some(discovery)) => document(discovery, &mut wrong).map(Origin::Discovery),
             (None, None) | (Some(_), Some(_)) => {
                 for (key, place) in fetching_keys(&settings.value) {
@@ -81,44 +80,16 @@ impl Source {
             );
         }
         let is_plain = plain_http.as_ref().is_some_and(|plain| plain.value);
+        // A discovery document may lead to a key set elsewhere.
+        let only = if let Some(Origin::Url(address)) = &origin { Some(address) } else { None };
         if let Some(Origin::Url(address) | Origin::Discovery(address)) = &origin {
-            if !address.is_safe() && !is_plain {
-                let message = format!("`{address}` is not https: who can change the answer on its way can sign tokens");
-                wrong.push(Diagnostic::at(written, "ask-plain", message).help("use https; `plain_http: true` says that the way is safe"));
-            }
-            // A discovery document may lead to a key set elsewhere.
-            if let (Some(plain), Some(Origin::Url(_))) = (plain_http, &origin)
-                && is_plain
-                && address.is_safe()
-            {
-                wrong.push(Diagnostic::at(&plain.place, "inert", "`plain_http` has no effect: the URL is https or of this machine"));
-            }
+            ask::plain(address, written, is_plain, "who can change the answer on its way can sign tokens", &mut wrong);
         }
-        let proxy = proxy.as_ref().and_then(|proxy| {
-            let address = address_of(proxy, &mut wrong)?;
-            if address.is_https || address.target != "/" {
-                let message = "a proxy is spoken to in plain HTTP/1.1: expected `http://host:port`";
-                wrong.push(Diagnostic::at(&proxy.place, "ask-url", message));
-            }
-            Some(address)
-        });
-        let trust = match ca {
-            None => Trust::System,
-            Some(file) => {
-                let read = read_beside(&file.place, file).and_then(|pem| read_roots(&pem));
-                read.unwrap_or_else(|why| {
-                    let message = format!("`{}` {why}", file.value);
-                    wrong
-                        .push(Diagnostic::at(&file.place, "ask-ca", message).help("expected the root certificates of the provider in PEM"));
-                    Trust::System
-                })
-            }
-        };
-        if let (Some(file), Some(Origin::Url(address))) = (ca, &origin)
-            && !address.is_https
-        {
-            wrong.push(Diagnostic::at(&file.place, "inert", "`ca` has no effect: the URL is not https"));
+        if let Some(address) = only {
+            ask::needless_plain(address, plain_http.as_ref(), &mut wrong);
         }
+        let proxy = ask::proxy(proxy.as_ref(), &mut wrong);
+        let trust = ask::trust(ca.as_ref(), "provider", only, &mut wrong);
         let (soonest, latest) = refresh.as_ref().map_or((None, None), |refresh| (refresh.soonest.as_ref(), refresh.latest.as_ref()));
         let mut bound = |written: Option<&At<Period>>, default: Period| {
             if let Some(period) = written.filter(|period| period.value < Period::seconds(1)) {
@@ -205,13 +176,9 @@ fn fetching_keys(settings: &JwtKeysSettings) -> Vec<(&'static str, crate::config
     all
 }
 
-fn address_of(text: &At<String>, wrong: &mut Vec<Diagnostic>) -> Option<Address> {
-    Address::parse(text).map_err(|why| wrong.push(Diagnostic::at(&text.place, "ask-url", format!("`{}` {why}", text.value)))).ok()
-}
-
 /// OpenID Connect Discovery 1.0 section 4, RFC 8414 section 3.
 fn document(text: &At<String>, wrong: &mut Vec<Diagnostic>) -> Option<Address> {
-    let address = address_of(text, wrong)?;
+    let address = ask::url(text, wrong)?;
     if address.target.contains("/.well-known/") {
         return Some(address);
     }

@@ -282,6 +282,7 @@ pub const KEYS: &[Row] = &[
         "authenticators.*.introspection.client_secret",
         TestInstead("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused", "something"),
     ),
+    ("authenticators.*.introspection.proxy", Test("an_issuer_behind_a_proxy_is_asked_through_it")),
     ("authenticators.*.introspection.ca", Test("a_certified_provider_is_asked_about_opaque_tokens_and_what_it_revokes_is_refused")),
     (
         "authenticators.*.introspection.plain_http",

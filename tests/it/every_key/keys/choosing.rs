@@ -1,6 +1,6 @@
 //! The keys that prefer one target to another.
 
-use super::super::proof::Proof::{Test, TestInstead, TestOnly};
+use super::super::proof::Proof::{Test, TestInstead};
 use super::Row;
 
 const COOKIE: &str = "a_cookie_keeps_a_client_at_its_target_until_that_is_gone";
@@ -11,7 +11,7 @@ pub const KEYS: &[Row] = &[
     ("upstreams.*.targets[].priority", Test("a_lower_priority_gets_nothing_until_the_higher_is_gone")),
     ("upstreams.*.slow_start", Test("a_new_target_gets_its_share_slowly")),
     ("upstreams.*.sticky.cookie", TestInstead(COOKIE, "other")),
-    ("upstreams.*.sticky.secret", TestOnly(COOKIE, "it is needed, and any other that both gateways have is as good")),
+    ("upstreams.*.sticky.secret", TestInstead(COOKIE, "00000000000000000000000000000000")),
     ("upstreams.*.sticky.max_age", Test(COOKIE)),
     ("upstreams.*.sticky.same_site", Test(COOKIE)),
     ("upstreams.*.sticky.secure", Test(COOKIE)),

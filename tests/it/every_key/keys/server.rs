@@ -1,6 +1,6 @@
 //! The keys of `server`, `standards`, `access_log`, `admin` and `clients`.
 
-use super::super::proof::Proof::{Differs, Test, TestInstead, TestOnly};
+use super::super::proof::Proof::{Differs, Test, TestInstead};
 use super::Row;
 
 pub const KEYS: &[Row] = &[
@@ -18,7 +18,7 @@ pub const KEYS: &[Row] = &[
     ("server.limits_memory", Test("more_callers_than_the_memory_of_limits_holds_are_counted")),
     ("server.tokens_memory", Test("the_memory_of_tokens_is_as_large_as_configured")),
     ("access_log.to", Test("logrotate_moves_the_file_and_a_signal_begins_a_new_one")),
-    ("access_log.format", TestOnly("a_line_has_exactly_the_fields_that_are_documented_and_they_are_true", "it has one value")),
+    ("access_log.format", Test("the_combined_format_is_what_readers_of_other_logs_expect_and_a_reload_changes_it")),
     ("admin.address", Test("each_listener_listens_where_it_is_told_to_and_so_does_admin")),
     (
         "clients.trusted_proxies",
