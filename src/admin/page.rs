@@ -171,7 +171,7 @@ fn write_state(out: &mut String, name: &str, state: &UpstreamStatus, now: u64) -
         row(word(Tone::Bad, "ALL USED"), "so many addresses are out that all are used (panic_threshold)", None, None)?;
     }
     if state.waiting > 0 {
-        row(word(Tone::Warn, "QUEUE"), &format!("{} requests wait for it (max_requests)", state.waiting), None, None)?;
+        row(word(Tone::Warn, "QUEUE"), &format!("{} requests wait for it (max_requests, max_connections)", state.waiting), None, None)?;
     }
     if let Some(full) = state.full() {
         row(

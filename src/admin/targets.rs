@@ -32,6 +32,9 @@ pub struct UpstreamStatus {
     pub panic: bool,
     /// Requests in its queue.
     pub waiting: usize,
+    /// Connections that are open, where there may be so many only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
     /// Where it is found out how many it can take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<ConcurrencyStatus>,
@@ -117,8 +120,20 @@ fn moment(unix_ms: u64) -> Option<Moment> {
 
 impl From<GroupReport> for UpstreamStatus {
     fn from(report: GroupReport) -> Self {
-        let GroupReport { upstream: _, circuit, reason, since_unix_ms, until_unix_ms, opened: _, panic, spared: _, waiting, concurrency } =
-            report;
+        let GroupReport {
+            upstream: _,
+            circuit,
+            reason,
+            since_unix_ms,
+            until_unix_ms,
+            opened: _,
+            panic,
+            spared: _,
+            waiting,
+            connections,
+            over: _,
+            concurrency,
+        } = report;
         UpstreamStatus {
             circuit,
             reason,
@@ -126,6 +141,7 @@ impl From<GroupReport> for UpstreamStatus {
             until: moment(until_unix_ms),
             panic,
             waiting,
+            connections,
             concurrency: concurrency.map(ConcurrencyStatus::from),
         }
     }

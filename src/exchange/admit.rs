@@ -45,7 +45,9 @@ pub fn ask(ctx: &mut Ctx) -> Option<Admission> {
         return None;
     }
     let admission = admit(pool, priority.unwrap_or(Priority::High), clock::mono());
+    let rest = pool.least_rest();
     ctx.attempts.priority = priority;
+    ctx.attempts.rest = rest;
     match admission {
         Admission::In(pass) => {
             ctx.attempts.pass = Some(pass);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pingora_core::Result;
 use pingora_proxy::Session;
 
-use super::{Ctx, attempt, call, write};
+use super::{Ctx, attempt, call, tunnel, write};
 use crate::clock;
 use crate::policy::Answer;
 use crate::policy::priority::Priority;
@@ -81,12 +81,13 @@ pub fn elsewhere(session: &Session, ctx: &mut Ctx, kind: &'static Kind, reason: 
     };
     let chosen = std::mem::replace(&mut ctx.facts.chosen, at);
     let tried = std::mem::take(&mut ctx.attempts.tried);
-    if attempt::is_unfit(session, ctx) || !attempt::choose(session, ctx) {
+    if tunnel::is_unfit(session, ctx) || !attempt::choose(session, ctx) {
         ctx.facts.chosen = chosen;
         ctx.attempts.tried = tried;
         return false;
     }
     ctx.attempts.pass = pass;
+    ctx.attempts.rest = pool.least_rest();
     ctx.attempts.before = ctx.attempts.number;
     ctx.attempts.is_fresh = false;
     series.fell_back(kind);

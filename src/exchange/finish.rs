@@ -104,8 +104,8 @@ fn report(ctx: &mut Ctx, said: Said<'_>, status: Option<u16>, bytes_in: u64, byt
     let (relay, route) = (ctx.relay(), ctx.route());
     let identity = facts.identity.as_deref();
     let listener = ctx.gateway.listeners.get(facts.listener);
-    let charged = facts.charges.first().filter(|charge| charge.retry_after > 0).map(|charge| (&charge.limit, charge.key_kind));
-    let limited = facts.full.as_ref().map(|full| (&full.limit, full.key_kind)).or(charged);
+    let charged = facts.charges.first().filter(|charge| charge.retry_after > 0).map(|charge| (&**charge.limit, charge.key_kind));
+    let limited = facts.full.as_ref().map(|full| (&*full.limit, full.key_kind)).or(charged);
     let waited_us = facts.delay / 1_000;
     let trace = facts.trace.trace_id();
     let target = attempts.target.as_ref();
@@ -184,7 +184,7 @@ fn report(ctx: &mut Ctx, said: Said<'_>, status: Option<u16>, bytes_in: u64, byt
     }
     // One that is shadowed has refused nothing.
     if let Some((limit, key)) = limited.filter(|_| refused.is_some_and(|(kind, _)| rate_limit::is_own(kind)))
-        && let Some(series) = ctx.gateway.limit_series.get(&**limit)
+        && let Some(series) = ctx.gateway.limit_series.get(limit)
     {
         series.refused(key);
         if let Some(at) = facts.full.as_ref().and_then(|full| full.at.as_ref()) {

@@ -26,10 +26,10 @@ pub static UPSTREAM_OVERLOADED: Kind = Kind {
     code: "upstream-overloaded",
     status: 503,
     error: "Service unavailable",
-    about: "The upstream has as many requests as its `max_requests` allows, and the queue was full or the wait in it too long.",
+    about: "The upstream has as many requests as its `max_requests` allows, or connections as `max_connections` does, and the queue was full or the wait in it too long.",
 };
 
-/// Where requests wait that are more than `max_requests`.
+/// Where requests wait that are more than `max_requests`, or for which there is no connection.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueueSettings {
@@ -67,15 +67,15 @@ pub enum Admission {
 }
 
 /// For what is over soon, and nobody knows when.
-const SOON: u64 = 1;
+pub const SOON: u64 = 1;
 
 // === impl Queue ===
 
 impl Queue {
-    pub(super) fn compile(settings: Option<&At<QueueSettings>>, most: Option<u32>, wrong: &mut Vec<Diagnostic>) -> Option<Queue> {
+    pub(super) fn compile(settings: Option<&At<QueueSettings>>, is_capped: bool, wrong: &mut Vec<Diagnostic>) -> Option<Queue> {
         let At { value: QueueSettings { length, wait }, place } = settings?;
-        if most.is_none() {
-            let message = "`queue` has no effect: nothing waits without `max_requests`";
+        if !is_capped {
+            let message = "`queue` has no effect: nothing waits without `max_requests` or `max_connections`";
             wrong.push(Diagnostic::at(place, "inert", message));
         }
         Some(Queue {
@@ -141,6 +141,11 @@ pub fn overloaded(pool: &Pool, why: &str) -> Problem {
     retry_after(Problem::new(&UPSTREAM_OVERLOADED).reason(format!("{most} requests at once, and {why}")), SOON)
 }
 
+/// Why an attempt may not connect.
+pub fn without_room(most: u32, why: &str) -> String {
+    format!("{most} connections are open, and {why}")
+}
+
 /// It can take no more, as far as is known.
 fn saturated(pool: &Pool, full: Full, priority: Priority) -> Problem {
     let Full { taken, most, limit } = full;
@@ -158,7 +163,8 @@ fn open(until: u64, now: u64) -> Problem {
     retry_after(Problem::new(&CIRCUIT_OPEN).reason(reason), left)
 }
 
-fn retry_after(mut problem: Problem, seconds: u64) -> Problem {
+/// Says when it is worth another try.
+pub fn retry_after(mut problem: Problem, seconds: u64) -> Problem {
     problem.headers.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
     problem
 }

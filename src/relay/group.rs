@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use super::adaptive::{Concurrency, Limiter};
 use super::circuit::{Circuit, Phase};
 use super::gate::Gate;
+use super::room::Room;
 use crate::ctx::Now;
 
 /// Of one upstream.
@@ -19,6 +20,7 @@ use crate::ctx::Now;
 pub struct Group {
     pub circuit: Circuit,
     pub gate: Gate,
+    pub room: Room,
     /// How many requests it can take, where that is found out.
     pub limiter: Limiter,
     /// Held while addresses turn, so that no more are ejected than may be.
@@ -53,6 +55,11 @@ pub struct GroupReport {
     pub spared: u64,
     #[serde(skip)]
     pub waiting: usize,
+    /// Connections that are open, where there may be so many only, and those that were opened above that.
+    #[serde(skip)]
+    pub connections: Option<u32>,
+    #[serde(skip)]
+    pub over: u64,
     /// How many requests it gets at once, where that is found out.
     #[serde(skip)]
     pub concurrency: Option<Concurrency>,
@@ -102,7 +109,9 @@ impl Group {
             opened: self.circuit.opened.load(Relaxed),
             panic: self.is_panic(),
             spared: self.spared.load(Relaxed),
-            waiting: self.gate.waiting(),
+            waiting: self.gate.waiting() + self.room.waiting() as usize,
+            connections: self.room.open(),
+            over: self.room.over(),
             concurrency: self.limiter.report(),
         }
     }

@@ -8,7 +8,7 @@ mod settings;
 
 pub use self::settings::{AccessLog, AccessLogSettings, LogFormat};
 use super::civil::rfc3339;
-use super::json::{push_escaped_bounded, push_string, push_string_bounded};
+use super::json::{push_escaped_bounded, push_string_bounded};
 use super::writer::Sink;
 use crate::policy::principal::Identity;
 use crate::relay::retries::verdict::Failed;
@@ -171,10 +171,10 @@ impl Line<'_> {
         out.extend_from_slice(&rfc3339(unix_ms));
         out.push(b'"');
         let mut fields = Fields { out };
-        fields.short(r#","request_id":"#, request_id);
-        fields.short(r#","trace_id":"#, trace_id);
+        fields.clean(r#","request_id":"#, request_id);
+        fields.clean(r#","trace_id":"#, trace_id);
         fields.short(r#","listener":"#, listener.as_bytes());
-        fields.short(r#","protocol":"#, protocol.as_bytes());
+        fields.clean(r#","protocol":"#, protocol.as_bytes());
         fields.address(r#","client":"#, client);
         fields.short(r#","tls_version":"#, tls_version.as_bytes());
         fields.short(r#","tls_cipher":"#, tls_cipher.as_bytes());
@@ -235,6 +235,17 @@ impl Fields<'_> {
         self.bounded(name, text, SHORT);
     }
 
+    /// What is short and has no character that needs an escape, by how it was made or accepted, as ids are.
+    fn clean(&mut self, name: &str, text: &[u8]) {
+        if !text.is_empty() {
+            self.out.reserve(name.len() + text.len() + 2);
+            self.name(name);
+            self.out.push(b'"');
+            self.out.extend_from_slice(text);
+            self.out.push(b'"');
+        }
+    }
+
     /// Names and values are short words without quotes.
     fn tags(&mut self, of: Option<&Identity>) {
         let mut before = r#","tags":{""#;
@@ -281,8 +292,7 @@ impl Fields<'_> {
 
     fn address(&mut self, name: &str, address: Option<IpAddr>) {
         if let Some(address) = address {
-            self.name(name);
-            push_string(self.out, &AddressText::of(address));
+            self.clean(name, &AddressText::of(address));
         }
     }
 

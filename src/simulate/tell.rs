@@ -177,7 +177,7 @@ fn released(route: &Route, relay: &Relay, facts: &Facts, told: &mut Value) {
 fn answer(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts) -> Value {
     let Ok(mut head) = ResponseHeader::build(200, None) else { return Value::Null };
     let host = relay.upstream.pool.present().targets.first().map_or(HeaderValue::from_static(""), |target| target.host_header.clone());
-    make_answer(route, relay, facts, &host, &mut head);
+    make_answer(route, relay, facts, &host, false, &mut head);
     let mut added: Vec<_> = head.headers.iter().map(|(name, value)| [name.to_string(), shown(gateway, name, value)]).collect();
     added.sort();
     let removed: Vec<_> = route.response.removed().map(ToString::to_string).collect();

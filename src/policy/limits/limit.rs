@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::for_tags::ForTags;
 use super::handover::is_long;
+use super::label::Label;
 use super::measure::{Counting, Measure};
 use super::pace::{Kind, Pace};
 use super::period::Periods;
@@ -24,6 +25,7 @@ use crate::report::metrics::series::LimitSeries;
 #[derive(Clone, Debug)]
 pub struct Limit {
     name: Arc<str>,
+    label: Arc<Label>,
     what: What,
     /// As it is written, such as `100/m`.
     rate: Box<str>,
@@ -97,6 +99,7 @@ impl Limit {
         match measure {
             Ok(Measure { rate, pace, periods, is_quota, places }) if mistakes.is_empty() => Ok(Limit {
                 name: name.into(),
+                label: Arc::new(Label::new(&name.into(), &pace)),
                 what: What::Limit,
                 rate,
                 pace,
@@ -131,6 +134,7 @@ impl Limit {
             let identity = identity("plan", &name, None);
             let by = vec![By::Consumer, By::Subject];
             Limit {
+                label: Arc::new(Label::new(&name, &pace)),
                 name,
                 what: What::Plan,
                 rate,
@@ -199,6 +203,10 @@ impl Limit {
 
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    pub fn label(&self) -> &Arc<Label> {
+        &self.label
     }
 
     pub fn priority(&self) -> Option<Priority> {

@@ -170,7 +170,8 @@ impl Limiter {
         let took = match outcome {
             Outcome::Head { status, took } if status < 500 => took,
             Outcome::Failed { how: Failure::ResponseTimeout, before_head: true } => nanos(patience),
-            Outcome::Head { .. } | Outcome::Failed { .. } | Outcome::Whole => return,
+            Outcome::Call { status, took } if status.is_none_or(|status| status < 500) => took,
+            Outcome::Head { .. } | Outcome::Call { .. } | Outcome::CallEnded { .. } | Outcome::Failed { .. } | Outcome::Whole => return,
         };
         self.observe(took, now);
     }

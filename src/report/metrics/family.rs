@@ -97,6 +97,8 @@ families! { ALL:
     CIRCUIT_OPENED = Counter "sluice_circuit_opened_total" ["upstream"] "How often the circuit of an upstream opened.";
     UPSTREAM_PANIC = Gauge "sluice_upstream_panic" ["upstream"] "Whether so many addresses are out that all are used (`panic_threshold`).";
     UPSTREAM_SPARED = Counter "sluice_upstream_spared_total" ["upstream"] "Ejections that were not made because enough was ejected (`max_ejected`) or nothing else would be left.";
+    UPSTREAM_CONNECTIONS_OPEN = Gauge "sluice_upstream_connections_open" ["upstream"] "Connections to an upstream that are open, those at rest included; where it has `max_connections`.";
+    UPSTREAM_CONNECTIONS_OVER = Counter "sluice_upstream_connections_over_total" ["upstream"] "Connections that were opened above `max_connections`, because a worker had none to the address.";
     CONCURRENCY_LIMIT = Gauge "sluice_upstream_concurrency_limit" ["upstream"] "Requests at once that an upstream with `adaptive_concurrency` gets at this moment.";
     CONCURRENCY = Gauge "sluice_upstream_concurrency_in_flight" ["upstream"] "Requests that it has.";
     UPSTREAM_WAITING = Gauge "sluice_upstream_waiting" ["upstream"] "Requests that wait in the `queue` of an upstream.";
