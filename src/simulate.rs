@@ -30,6 +30,7 @@ use crate::reply::render;
 
 mod asked;
 pub mod limits;
+mod shed;
 mod target;
 mod tell;
 mod tests_section;

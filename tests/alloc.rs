@@ -1,7 +1,8 @@
 //! Pins what our own code allocates for an accepted request: nothing to route, judge, authenticate and limit it with a token that is
 //! remembered, and a counted few to write heads.
 //!
-//! Its own binary, because it counts what the whole process allocates. One test, so that no other thread does.
+//! And what choosing a target allocates, and judging it: nothing. Its own binary, because an allocator is the whole process's; each thread counts
+//! its own calls.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -20,6 +21,8 @@ use sluice::decide::{Decision, decide};
 use sluice::listen::tls::facts::TlsFacts;
 use sluice::policy::client_certificate::facts::described;
 use sluice::policy::limits::headers::headers;
+use sluice::relay::balance::{Wanted, choose};
+use sluice::relay::outcome;
 use sluice::relay::send::make_head;
 use sluice::report::access_log::Line;
 use sluice::report::metrics::route::Outcome;
@@ -240,4 +243,64 @@ fn write_line(route: &Route, facts: &Facts, out: &mut Vec<u8>) {
         ..Line::default()
     }
     .append_to(out);
+}
+
+/// Every way of choosing, over so many targets; of some weight 2, so that nothing is simpler than it may be.
+fn choices(count: usize) -> Gateway {
+    let targets = |more: fn(usize) -> &'static str| {
+        let one = |n: usize| format!("{{ address: \"10.0.{}.{}:80\"{} }}", n / 250, n % 250, more(n));
+        (0..count).map(one).collect::<Vec<_>>().join(", ")
+    };
+    let (plain, weights) = (|_| "", |n| if n % 2 == 0 { ", weight: 2" } else { "" });
+    let (priorities, zones) = (|n| if n % 2 == 0 { ", priority: 1" } else { "" }, |n| if n % 2 == 0 { ", zone: a" } else { ", zone: b" });
+    let guards = "outlier_detection: { success_rate: {}, latency: {} }, circuit_breaker: { slow: { after: 1s } }";
+    let ways = [
+        ("even", targets(plain), ""),
+        ("weighted", targets(weights), ""),
+        ("least", targets(weights), "balance: least_requests"),
+        ("fast", targets(weights), "balance: peak_ewma"),
+        ("random", targets(weights), "balance: random"),
+        ("hash", targets(weights), "balance: hash, hash_by: [header:x-user]"),
+        ("sticky", targets(weights), "sticky: { cookie: c, secret: 0123456789abcdef0123456789abcdef }"),
+        ("priorities", targets(priorities), "slow_start: 10s"),
+        ("zones", targets(zones), "balance: least_requests"),
+        ("guarded", targets(weights), guards),
+    ];
+    let mut text = String::from("server: { zone: a }\nlisteners: { l: { address: 127.0.0.1:1 } }\nupstreams:\n");
+    ways.iter().for_each(|(name, targets, more)| text += &format!("  {name}: {{ targets: [{targets}], {more} }}\n"));
+    text += "routes:\n";
+    ways.iter().for_each(|(name, ..)| text += &format!("  {name}: {{ match: {{ path: /{name} }}, auth: public, upstream: {name} }}\n"));
+    let gateway = compile::load_text("choices.yaml", &text, &|_| None, &State::default());
+    gateway.unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
+}
+
+#[test]
+fn choosing_a_target_and_judging_it_allocates_nothing_whichever_way_and_among_however_many() {
+    for count in [2, 1_000] {
+        for upstream in &choices(count).upstreams {
+            let (pool, what) = (&upstream.pool, format!("{} among {count}", upstream.name));
+            let mut random = 1u64;
+            let mut draw = || {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                random
+            };
+            let stuck = pool.upstream.sticky.as_ref().map(|sticky| sticky.of(&upstream.name, "10.0.0.1:80"));
+            let first = pool.targets()[0].endpoints()[0].addr;
+            let tried = [first];
+            for n in 0..40u64 {
+                let tried = if n % 4 == 3 { &tried[..] } else { &[] };
+                let wanted = Wanted { tried, key: (n % 2 == 0).then_some(n * 7_919), stuck, now: n * 1_000_000_000 };
+                let (calls, chosen) = allocations(|| choose(pool, wanted, &mut draw));
+                let chosen = chosen.unwrap_or_else(|| panic!("{what}: nobody is out"));
+                assert_eq!(calls, 0, "{what}: choosing");
+                for outcome in [outcome::Outcome::Head { status: 200, took: 1_000_000 }, outcome::Outcome::Whole] {
+                    // The first one makes the circuit of an address.
+                    outcome::report(pool, outcome::Tried::of(&chosen, false), outcome, n);
+                    let (calls, ()) = allocations(|| outcome::report(pool, outcome::Tried::of(&chosen, false), outcome, n));
+                    assert_eq!(calls, 0, "{what}: {outcome:?}");
+                }
+                assert_eq!(allocations(|| drop(chosen)).0, 0, "{what}: giving it back");
+            }
+        }
+    }
 }

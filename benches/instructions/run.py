@@ -9,9 +9,10 @@ connections, one request at a time. It repeats within about 1 % on a machine tha
   bearer  as plain, with a token in each request, which nobody looks at
   caller  as bearer, and the tokens are verified (they were seen before), two limits, a quota and a plan are counted, and told in headers
   shared  as caller, with the limits and the quota shared over a Redis; of the worker alone, for what it costs a request
+  guarded as plain, over four targets by their latency, with ejection, circuits, a cap on requests and retries within a budget; of the worker alone
 
 Both binaries are built with the release profile where they are not given by SLUICE and BARE. `--check PLAIN FULL` exits with 1 where a ratio is larger; `--check-caller LIMITS SHARED` where `caller` costs
-more instructions than `bearer` by that many, or `shared` more than `caller`.
+more instructions than `bearer` by that many, or `shared` more than `caller`; `--check-upstream N` where `guarded` costs more than `plain` by that many.
 """
 
 import argparse
@@ -36,6 +37,9 @@ import tokens
 
 CONNECTIONS = 4
 ROUTES = 1000
+# Of the guarded job.
+TARGETS = 4
+JOBS = ["bare", "plain", "full", "bearer", "caller", "shared", "guarded"]
 # As many requests are not counted, and every token is among them.
 TOKENS = 100
 LIMIT = 1000000
@@ -48,24 +52,25 @@ def main():
     parser.add_argument("--runs", type=int, default=5, help="runs of which the median counts (default 5)")
     parser.add_argument("--body", type=int, metavar="BYTES", help="size of the answers' bodies (default 110)")
     parser.add_argument("--routes", type=int, default=ROUTES, help=f"of the full job (default {ROUTES})")
-    parser.add_argument("--only", help="some of bare,plain,full,bearer,caller,shared")
+    parser.add_argument("--only", help=f"some of {','.join(JOBS)}")
     parser.add_argument("--check-caller", nargs=2, type=int, metavar=("LIMITS", "SHARED"), help="exit with 1 where more instructions are added")
+    parser.add_argument("--check-upstream", type=int, metavar="GUARDED", help="exit with 1 where more instructions are added")
     parser.add_argument("--check", nargs=2, type=float, metavar=("PLAIN", "FULL"), help="exit with 1 where a ratio to bare is larger")
     options = parser.parse_args()
     if not shutil.which("valgrind"):
         raise SystemExit("valgrind is not there: apt-get install valgrind")
-    wanted = options.only.split(",") if options.only else ["bare", "plain", "full", "bearer", "caller", "shared"]
+    wanted = options.only.split(",") if options.only else JOBS
     commands = binaries(wanted)
     key = tokens.Key(peers.WORK / "keys")
     body = (b"0123456789abcdef" * (options.body // 16 + 1))[: options.body] if options.body else peers.BODY.encode()
-    upstream = Upstream(body)
+    upstreams = [Upstream(body) for _ in range(TARGETS)]
     counts, workers = {}, {}
     for run in range(options.runs):
         for job in wanted:
-            all, worker = count(job, commands, key, upstream, options)
+            all, worker = count(job, commands, key, upstreams, options)
             counts.setdefault(job, []).append(all / options.requests)
             workers.setdefault(job, []).append(worker / options.requests)
-            print(f"{run + 1}/{options.runs} {job:6} {counts[job][-1]:9.0f} instructions a request", flush=True)
+            print(f"{run + 1}/{options.runs} {job:7} {counts[job][-1]:9.0f} instructions a request", flush=True)
     middle = {job: statistics.median(all) for job, all in counts.items()}
     print("\n| | instructions a request | ratio to bare | spread of the runs |\n|---|---|---|---|")
     for job, all in counts.items():
@@ -75,14 +80,20 @@ def main():
     added = {}
     if {"bearer", "caller"} <= middle.keys():
         added["caller", "bearer"] = middle["caller"] - middle["bearer"]
-    if {"caller", "shared"} <= middle.keys():
-        # What the thread that settles does in the background is no cost of a request.
-        added["shared", "caller"] = statistics.median(workers["shared"]) - statistics.median(workers["caller"])
+    # What threads do in the background, which settle or compare targets, is no cost of a request.
+    for job, other in ("shared", "caller"), ("guarded", "plain"):
+        if {job, other} <= middle.keys():
+            added[job, other] = statistics.median(workers[job]) - statistics.median(workers[other])
     for (job, other), count_of in added.items():
         print(f"\n{job} adds {count_of:,.0f} instructions a request to {other}")
-    if options.check_caller:
-        bounds = dict(zip((("caller", "bearer"), ("shared", "caller")), options.check_caller))
-        failed += [f"{job} adds {found:,.0f} to {other}, more than {bounds[job, other]:,}" for (job, other), found in added.items() if found > bounds[job, other]]
+    bounds = dict(zip((("caller", "bearer"), ("shared", "caller")), options.check_caller or ()))
+    if options.check_upstream is not None:
+        bounds["guarded", "plain"] = options.check_upstream
+    failed += [
+        f"{job} adds {found:,.0f} to {other}, more than {bounds[job, other]:,}"
+        for (job, other), found in added.items()
+        if found > bounds.get((job, other), found)
+    ]
     if options.check:
         failed += [
             f"{job} costs {middle[job] / middle['bare']:.3f} x bare, more than {bound}"
@@ -103,16 +114,18 @@ def binaries(wanted):
     if set(wanted) - {"bare"} and not sluice:
         subprocess.run(["cargo", "build", "--release", "--quiet", "--bin", "sluice"], cwd=ROOT, check=True)
         sluice = str(target / "sluice")
-    return {"bare": bare, **dict.fromkeys(("plain", "full", "bearer", "caller", "shared"), sluice)}
+    return {"bare": bare, **dict.fromkeys(set(JOBS) - {"bare"}, sluice)}
 
 
-def count(job, commands, key, upstream, options):
+def count(job, commands, key, upstreams, options):
     """Instructions of a process while it serves so many requests, and those of its busiest thread, which is the worker."""
+    upstream = upstreams[0]
     dir = peers.WORK / "run" / f"instructions-{job}"
     shutil.rmtree(dir, ignore_errors=True)
     dir.mkdir(parents=True)
     port, admin, redis = peers.free_port(), peers.free_port(), None
     values = {"port": port, "admin": admin, "upstream": upstream.port, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks, "store": "", "shared": ""}
+    values["targets"] = ", ".join(f'"127.0.0.1:{one.port}"' for one in upstreams)
     if job == "shared":
         store = peers.free_port()
         redis = subprocess.Popen(["redis-server", "--port", str(store), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL)

@@ -147,7 +147,7 @@ fn is_troubled(target: &TargetStatus) -> bool {
 }
 
 fn is_turned(state: &UpstreamStatus) -> bool {
-    state.circuit != "closed" || state.panic || state.waiting > 0
+    state.circuit != "closed" || state.panic || state.waiting > 0 || state.full().is_some()
 }
 
 fn write_state(out: &mut String, name: &str, state: &UpstreamStatus, now: u64) -> fmt::Result {
@@ -171,7 +171,15 @@ fn write_state(out: &mut String, name: &str, state: &UpstreamStatus, now: u64) -
         row(word(Tone::Bad, "ALL USED"), "so many addresses are out that all are used (panic_threshold)", None, None)?;
     }
     if state.waiting > 0 {
-        row(word(Tone::Warn, "QUEUE"), &format!("{} requests wait for it (max_requests)", state.waiting), None, None)?;
+        row(word(Tone::Warn, "QUEUE"), &format!("{} requests wait for it (max_requests, max_connections)", state.waiting), None, None)?;
+    }
+    if let Some(full) = state.full() {
+        row(
+            word(Tone::Warn, "FULL"),
+            &format!("{} of {} requests at once (adaptive_concurrency)", full.in_flight, full.limit),
+            None,
+            None,
+        )?;
     }
     Ok(())
 }

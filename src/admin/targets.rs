@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Moment;
+use crate::policy::priority::Priority;
+use crate::relay::adaptive::Concurrency;
 use crate::relay::endpoint::EndpointReport;
 use crate::relay::group::GroupReport;
 use crate::relay::standing::Out;
@@ -30,6 +32,21 @@ pub struct UpstreamStatus {
     pub panic: bool,
     /// Requests in its queue.
     pub waiting: usize,
+    /// Connections that are open, where there may be so many only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<u32>,
+    /// Where it is found out how many it can take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<ConcurrencyStatus>,
+}
+
+/// How many requests an upstream gets at once.
+#[derive(Debug, Serialize)]
+pub struct ConcurrencyStatus {
+    pub limit: u32,
+    pub in_flight: u32,
+    /// How long an answer takes without a queue; none where that is not known yet.
+    pub base_ms: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -103,8 +120,45 @@ fn moment(unix_ms: u64) -> Option<Moment> {
 
 impl From<GroupReport> for UpstreamStatus {
     fn from(report: GroupReport) -> Self {
-        let GroupReport { upstream: _, circuit, reason, since_unix_ms, until_unix_ms, opened: _, panic, spared: _, waiting } = report;
-        UpstreamStatus { circuit, reason, since: moment(since_unix_ms), until: moment(until_unix_ms), panic, waiting }
+        let GroupReport {
+            upstream: _,
+            circuit,
+            reason,
+            since_unix_ms,
+            until_unix_ms,
+            opened: _,
+            panic,
+            spared: _,
+            waiting,
+            connections,
+            over: _,
+            concurrency,
+        } = report;
+        UpstreamStatus {
+            circuit,
+            reason,
+            since: moment(since_unix_ms),
+            until: moment(until_unix_ms),
+            panic,
+            waiting,
+            connections,
+            concurrency: concurrency.map(ConcurrencyStatus::from),
+        }
+    }
+}
+
+impl UpstreamStatus {
+    /// Where it has so many requests that some are refused.
+    pub fn full(&self) -> Option<&ConcurrencyStatus> {
+        self.concurrency.as_ref().filter(|now| now.in_flight >= Priority::Lowest.share_of(now.limit) && now.in_flight > 1)
+    }
+}
+
+// === impl ConcurrencyStatus ===
+
+impl From<Concurrency> for ConcurrencyStatus {
+    fn from(Concurrency { limit, in_flight, base }: Concurrency) -> Self {
+        ConcurrencyStatus { limit, in_flight, base_ms: base.map(|base| base.as_micros() as f64 / 1_000.0) }
     }
 }
 

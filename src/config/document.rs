@@ -23,6 +23,7 @@ use crate::policy::cors::CorsSettings;
 use crate::policy::fault::FaultSettings;
 use crate::policy::https::HttpsSettings;
 use crate::policy::ip_filter::IpFilterSettings;
+use crate::policy::priority::Priority;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
 use crate::policy::revocation::RevocationSettings;
 use crate::policy::validate::BodySettings;
@@ -191,6 +192,9 @@ pub struct RouteOwnSettings {
     /// Whether its requests may be sent twice, whatever their method: what `retries` of the upstream go by. Default: as the method says, and
     /// where a request has an `Idempotency-Key`.
     pub idempotent: Option<At<bool>>,
+    /// Who goes first where not all can be served: `high`, `normal`, `low` or `lowest`. Default: as the caller's plan says, else `normal`, and `lowest` for
+    /// callers that nobody knows.
+    pub priority: Option<At<Priority>>,
     /// A fixed answer.
     pub respond: Option<At<RespondSettings>>,
     /// A redirect.

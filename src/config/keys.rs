@@ -114,7 +114,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("translate", "upstream"),
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
-    ("adaptive_concurrency", "targets"),
     ("hedge", "attempts"),
     ("overload", "threads"),
     ("tracing", "listeners"),

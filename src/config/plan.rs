@@ -22,6 +22,7 @@ use crate::policy::Policies;
 use crate::policy::authenticators::Authenticators;
 use crate::policy::buckets::Buckets;
 use crate::policy::limits::limit::Limit;
+use crate::policy::priority::Priority;
 use crate::policy::rate_limit::RateLimits;
 use crate::relay::balance::hash_by::HashKeys;
 use crate::relay::choice::Choice;
@@ -120,6 +121,8 @@ pub struct Route {
     pub response: ResponseHeaders,
     /// Whether its requests may be sent twice, where it says so.
     pub idempotent: Option<bool>,
+    /// Who goes first, where it says so.
+    pub priority: Option<Priority>,
     pub action: Action,
     /// More ways than the one in `action`, and what chooses among them.
     pub others: Option<Box<Others>>,

@@ -56,14 +56,17 @@ pub fn warnings(gateway: &Gateway, unix_ms: u64) -> Vec<String> {
 fn unwatched(gateway: &Gateway) -> Vec<String> {
     let is_unwatched = |upstream: &Upstream| {
         let by_circuit = upstream.circuit_breaker.as_ref().is_some_and(|rules| rules.is_of_target());
-        upstream.targets.len() > 1 && upstream.health.is_none() && upstream.outlier_detection.is_none() && !by_circuit
+        let are_several = upstream.targets.len() > 1 || upstream.source.is_some();
+        are_several && upstream.health.is_none() && upstream.outlier_detection.is_none() && !by_circuit
     };
     let all = gateway.upstreams.iter().map(|plan| &*plan.pool.upstream).filter(|upstream| is_unwatched(upstream));
     let told = |upstream: &Upstream| {
-        let (name, count) = (&upstream.name, upstream.targets.len());
-        format!(
-            "upstream `{name}` has {count} targets and neither `health` nor `outlier_detection`: one that is gone keeps its share of the requests"
-        )
+        let name = &upstream.name;
+        let what = match &upstream.source {
+            Some(source) => format!("finds its targets in {source} and has"),
+            None => format!("has {} targets and", upstream.targets.len()),
+        };
+        format!("upstream `{name}` {what} neither `health` nor `outlier_detection`: one that is gone keeps its share of the requests")
     };
     all.map(told).collect()
 }

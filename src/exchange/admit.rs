@@ -7,21 +7,36 @@ use pingora_proxy::Session;
 
 use super::Ctx;
 use crate::clock;
+use crate::policy::priority::Priority;
+use crate::relay::adaptive::UPSTREAM_SATURATED;
 use crate::relay::admit::{Admission, admit, overloaded, pass};
 use crate::reply::problem::Problem;
+use crate::report::metrics::shed::Full;
 
 /// What stands in the way: none, and the request may go on.
 pub fn ask(ctx: &mut Ctx) -> Option<Admission> {
-    let (_, relay) = ctx.relay()?;
-    if !relay.upstream.pool.admits {
+    let (route, relay) = ctx.relay()?;
+    let pool = &relay.upstream.pool;
+    if !pool.admits {
         return None;
     }
-    match admit(&relay.upstream.pool, clock::mono()) {
+    let priority = pool.upstream.adaptive.map(|_| Priority::of(route.priority, &ctx.facts, &ctx.gateway.plans));
+    let admission = admit(pool, priority.unwrap_or(Priority::High), clock::mono());
+    let rest = pool.least_rest();
+    ctx.attempts.priority = priority;
+    ctx.attempts.rest = rest;
+    match admission {
         Admission::In(pass) => {
             ctx.attempts.pass = Some(pass);
             None
         }
-        later @ (Admission::Wait(..) | Admission::Refused(_)) => Some(later),
+        later @ Admission::Wait(..) => Some(later),
+        Admission::Refused(problem) => {
+            if problem.kind == &UPSTREAM_SATURATED {
+                ctx.gateway.metrics.shed.count(Full::Upstream, priority);
+            }
+            Some(Admission::Refused(problem))
+        }
     }
 }
 
@@ -34,7 +49,7 @@ pub async fn wait(session: &mut Session, ctx: &mut Ctx, admission: Admission) ->
     let pool = relay.upstream.pool.clone();
     let began = clock::mono();
     let admission = match admission {
-        Admission::Wait(waiting, most) => {
+        Admission::Wait(waiting, most, held) => {
             let turn = tokio::time::timeout(most, waiting);
             let turn = match session.is_body_done() {
                 true => tokio::select! {
@@ -48,7 +63,7 @@ pub async fn wait(session: &mut Session, ctx: &mut Ctx, admission: Admission) ->
             let now = clock::mono();
             ctx.facts.delay = ctx.facts.delay.saturating_add(now.saturating_sub(began));
             match turn {
-                Some(Ok(place)) => pass(&pool, Some(place), now),
+                Some(Ok(place)) => pass(&pool, Some(place), held, now),
                 Some(Err(_)) => Admission::Refused(Box::new(overloaded(&pool, &format!("waited {most:?}")))),
                 None => return Err(Error::explain(ErrorType::ConnectionClosed, "while it waited for an upstream").into_down()),
             }

@@ -10,8 +10,10 @@ use pingora_proxy::Session;
 use super::Ctx;
 use super::attempt::{another, report};
 use super::fail::note_failure;
+use super::room;
 use crate::clock;
 use crate::relay::outcome::Outcome;
+use crate::relay::pool::AT_ONCE;
 use crate::relay::retries::verdict::{Attempt, Cause, Failed, GivenUp, is_idempotent, judge, pushback};
 use crate::reply::grpc::Status;
 
@@ -38,16 +40,16 @@ pub(super) fn broken(session: &mut Session, ctx: &mut Ctx, cause: Cause) -> bool
 /// The one that makes Pingora begin another attempt: nothing of this answer goes to the client.
 pub(super) fn answered(session: &mut Session, ctx: &mut Ctx, head: &ResponseHeader) -> Result<()> {
     let status = head.status.as_u16();
-    let cause = match Status::told(&head.headers) {
-        // In the head of an answer, it is the end of a call that has no other.
-        Some(grpc) if ctx.call.is_some() => Cause::Grpc(grpc),
-        Some(_) | None => Cause::Status(status),
+    // In the head of an answer, it is the end of a call that has no other.
+    let cause = match ctx.call.as_ref().and_then(|_| Status::told(&head.headers)) {
+        Some(grpc) => Cause::Grpc(grpc),
+        None => Cause::Status(status),
     };
     let Some((_, relay)) = ctx.relay() else { return Ok(()) };
     if status < 200 || !relay.upstream.pool.upstream.retries.on.has(cause) {
         return Ok(());
     }
-    let attempt = Attempt { pushback: pushback(&head.headers), ..of_session(session, ctx) };
+    let attempt = Attempt { pushback: pushback(&head.headers, clock::now().unix_ms), ..of_session(session, ctx) };
     let target = ctx.attempts.target.clone();
     if !settle(ctx, cause, &attempt, Some(status)) {
         return Ok(());
@@ -99,7 +101,7 @@ fn settle(ctx: &mut Ctx, cause: Cause, attempt: &Attempt, answered: Option<u16>)
             if let Some(conn) = &ctx.conn {
                 conn.deadline.await_nothing();
             }
-            ctx.attempts.rest = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+            ctx.attempts.rest = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX).max(relay.upstream.pool.least_rest());
             true
         }
         Err(Some(why)) => {
@@ -142,7 +144,10 @@ fn prepare(ctx: &mut Ctx, cause: Cause, answered: Option<u16>) -> Result<(), Giv
         Some(next) => {
             if let Some(status) = answered {
                 let now = clock::mono();
-                report(ctx, Outcome::Head { status, took: now.saturating_sub(ctx.attempts.began) }, now);
+                let took = now.saturating_sub(ctx.attempts.began);
+                let outcome =
+                    if let Cause::Grpc(told) = cause { Outcome::of_call(status, Some(told), took) } else { Outcome::Head { status, took } };
+                report(ctx, outcome, now);
             }
             ctx.attempts.chosen = Some(next);
         }
@@ -161,17 +166,20 @@ pub fn has_to_rest(ctx: &Ctx) -> bool {
     ctx.attempts.rest > 0
 }
 
-/// Waits as long as was decided before another attempt.
+/// Waits as long as was decided before another attempt, and until it may connect.
 ///
 /// # Errors
-/// The client has gone, or the time that the request may take is over.
+/// The client has gone, or the time that the request may take is over; or the upstream has no room.
 pub async fn rest(session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-    let began = clock::mono();
-    let alarm = tokio::time::sleep_until(clock::instant(began.saturating_add(std::mem::take(&mut ctx.attempts.rest))));
-    let end = until(session, alarm).await;
-    // No time of the gateway's own, nor of an upstream.
-    ctx.facts.delay = ctx.facts.delay.saturating_add(clock::mono().saturating_sub(began));
-    end
+    let (began, rest) = (clock::mono(), std::mem::take(&mut ctx.attempts.rest));
+    if rest > AT_ONCE {
+        let alarm = tokio::time::sleep_until(clock::instant(began.saturating_add(rest)));
+        let end = until(session, alarm).await;
+        // No time of the gateway's own, nor of an upstream.
+        ctx.facts.delay = ctx.facts.delay.saturating_add(clock::mono().saturating_sub(began));
+        end?;
+    }
+    room::take(session, ctx).await
 }
 
 /// Until the alarm rings, or the client is heard.

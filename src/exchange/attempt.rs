@@ -17,8 +17,9 @@ use super::behalf::on_behalf;
 use super::fallback::Fell;
 use super::mirror::{self, Copying};
 use super::time::{bounded_by, idle, patience, tell_time};
-use super::{Ctx, again, call, is_websocket, stuck, tunnel};
+use super::{Ctx, again, beside, call, is_websocket, stuck, tunnel};
 use crate::clock;
+use crate::policy::priority::Priority;
 use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
 use crate::relay::balance::sticky::Stuck;
@@ -32,6 +33,7 @@ use crate::relay::peer::{Want, peer as make_peer};
 use crate::relay::protocol::Protocol;
 use crate::relay::receive::make_answer;
 use crate::relay::retries::verdict::{Failed, GivenUp};
+use crate::relay::room::Slot;
 use crate::relay::send::{make_head, say_https};
 use crate::relay::target::{Chosen, Target};
 use crate::relay::tunnel::ClosedBy;
@@ -45,6 +47,10 @@ pub struct Attempts {
     pub(super) chosen: Option<Chosen>,
     /// That the upstream takes it, where it may say no.
     pub(super) pass: Option<Pass>,
+    /// That the attempt may connect, where the upstream has so many connections at most.
+    pub(super) slot: Option<Slot>,
+    /// Who goes first, where that was asked; for the log.
+    pub priority: Option<Priority>,
     pub(super) tried: SmallVec<[Spot; 4]>,
     /// What tells it apart from other requests, where the upstream goes by that.
     key: Option<u64>,
@@ -148,11 +154,6 @@ pub(super) fn note_latency(ctx: &Ctx, took: Duration, now: u64) {
     }
 }
 
-/// Whether a WebSocket is asked for where HTTP/2 is spoken.
-pub fn is_unfit(session: &Session, ctx: &Ctx) -> bool {
-    is_websocket(session) && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.protocol == Protocol::H2)
-}
-
 /// The peer of the next attempt.
 pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let Some((_, relay)) = ctx.relay() else { return Err(no_relay()) };
@@ -180,6 +181,7 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     let client = pool.upstream.proxy_protocol.and_then(|_| on_behalf(session, conn.as_deref(), facts.client));
     let mut peer = make_peer(&pool, chosen, Want { fresh, speaks, now: attempts.began, client, within });
     peer.options.write_timeout = Some(idle);
+    peer.options.tracer = attempts.slot.as_ref().map(Slot::tracer);
     Ok(peer)
 }
 
@@ -207,8 +209,8 @@ pub fn request_head(session: &mut Session, ctx: &mut Ctx, head: &mut RequestHead
     if ctx.call.is_some() || relay.timeouts.total.is_some() {
         tell_time(ctx, relay, head)?;
     }
-    let sent = head.uri.path_and_query().map_or("", |sent| sent.as_str());
-    let rewritten = (sent != ctx.facts.target.path_and_query() && relay.head.rewrite.is_some()).then(|| sent.into());
+    let sent = || head.uri.path_and_query().map_or("", |sent| sent.as_str());
+    let rewritten = relay.head.rewrite.is_some().then(sent).filter(|sent| *sent != ctx.facts.target.path_and_query()).map(Box::from);
     let has_mirror = route.mirror.is_some();
     ctx.attempts.rewritten = rewritten;
     if has_mirror {
@@ -315,7 +317,7 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     if ctx.attempts.is_h2 {
         bounded(head)?;
     }
-    make_answer(route, relay, &ctx.facts, &target.host_header, head);
+    make_answer(route, relay, &ctx.facts, &target.host_header, beside::tell(session, ctx, route, head), head);
     if session.req_header().version == http::Version::HTTP_10 {
         // RFC 9112 section 6.1: it would not understand; the end of the connection is the end of the body.
         if head.remove_header(&header::TRANSFER_ENCODING).is_some() {
@@ -332,7 +334,8 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
     let now = clock::mono();
     if ctx.attempts.began > 0 {
         let took = now.saturating_sub(ctx.attempts.began);
-        report(ctx, Outcome::Head { status, took }, now);
+        let outcome = if ctx.call.is_some() { call::outcome(head, took) } else { Outcome::Head { status, took } };
+        report(ctx, outcome, now);
         if relay.upstream.pool.upstream.balance == Balance::PeakEwma {
             note_latency(ctx, Duration::from_nanos(took), now);
         }

@@ -11,8 +11,10 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::Ctx;
+use super::attempt::report;
 use crate::clock;
 use crate::config::plan::Route;
+use crate::relay::outcome::Outcome;
 use crate::relay::translate::grpc_timeout;
 use crate::relay::translate::grpc_web::Translation;
 use crate::reply::grpc::{self, Refusal, Speech, Status};
@@ -102,6 +104,12 @@ pub fn answer_head(ctx: &mut Ctx, head: &mut ResponseHeader) {
     }
 }
 
+/// What the head of the answer to a call says of its target.
+#[cold]
+pub fn outcome(head: &ResponseHeader, took: u64) -> Outcome {
+    Outcome::of_call(head.status.as_u16(), Status::told(&head.headers), took)
+}
+
 /// A piece of the answer's body as the caller gets it.
 pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>) {
     if let Some(translation) = ctx.call.as_mut().and_then(|call| call.translation.as_mut()) {
@@ -113,6 +121,12 @@ pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>) {
 pub fn trailers(ctx: &mut Ctx, trailers: &HeaderMap) -> Option<Bytes> {
     ctx.attempts.stop_clock();
     ctx.facts.places.clear();
+    if ctx.call.is_some()
+        && let Some(told) = Status::told(trailers)
+    {
+        // While it is known whether the call was to find out.
+        report(ctx, Outcome::CallEnded { status: told.as_http() }, clock::mono());
+    }
     ctx.attempts.pass = None;
     if let Some(conn) = &ctx.conn {
         conn.deadline.clear();

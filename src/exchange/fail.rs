@@ -10,6 +10,7 @@ use super::attempt::{note_latency, report};
 use super::time::idle;
 use super::{Ctx, again, answered, call, end_after_this, fallback, write};
 use crate::clock;
+use crate::relay::admit::{SOON, UPSTREAM_OVERLOADED, retry_after};
 use crate::relay::connect::OTHER_PROTOCOL;
 use crate::relay::deadline::Overdue;
 use crate::relay::outcome::Outcome;
@@ -134,7 +135,7 @@ fn is_silent(ctx: &Ctx, kind: &Kind) -> bool {
 /// No further attempt: tells the client, if it can still be told.
 pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
     ctx.attempts.stop_clock();
-    let own = ctx.facts.refused.as_ref().map(|(kind, reason)| (*kind, reason.clone()));
+    let own = ctx.facts.refused.take();
     let fault = ctx.conn.as_ref().and_then(|conn| conn.fault());
     let (kind, reason) = own.unwrap_or_else(|| {
         let kind = fault.unwrap_or_else(|| kind_in(ctx, error));
@@ -146,6 +147,9 @@ pub async fn give_up(session: &mut Session, ctx: &mut Ctx, error: &Error) -> Fai
     }
     let mut problem = Problem::new(kind);
     problem.reason = reason;
+    if kind.code == UPSTREAM_OVERLOADED.code {
+        problem = retry_after(problem, SOON);
+    }
     if answered(session).is_none()
         && let Some(answer) = fallback::answer(ctx, &problem)
     {

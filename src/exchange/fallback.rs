@@ -5,9 +5,10 @@ use std::sync::Arc;
 use pingora_core::Result;
 use pingora_proxy::Session;
 
-use super::{Ctx, attempt, call, write};
+use super::{Ctx, attempt, call, tunnel, write};
 use crate::clock;
 use crate::policy::Answer;
+use crate::policy::priority::Priority;
 use crate::relay::admit::{Admission, admit};
 use crate::relay::fallback::{Fallback, is_untouched};
 use crate::reply::problem::{Kind, Problem};
@@ -71,7 +72,8 @@ pub fn elsewhere(session: &Session, ctx: &mut Ctx, kind: &'static Kind, reason: 
     let (from, to) = (relay.upstream.name.clone(), other.upstream.name.clone());
     let series = route.series.clone();
     let pool = other.upstream.pool.clone();
-    let pass = match pool.admits.then(|| admit(&pool, clock::mono())) {
+    let priority = Priority::of(route.priority, &ctx.facts, &ctx.gateway.plans);
+    let pass = match pool.admits.then(|| admit(&pool, priority, clock::mono())) {
         None => None,
         Some(Admission::In(pass)) => Some(pass),
         // What is a way out for the one must not crowd the other.
@@ -79,12 +81,13 @@ pub fn elsewhere(session: &Session, ctx: &mut Ctx, kind: &'static Kind, reason: 
     };
     let chosen = std::mem::replace(&mut ctx.facts.chosen, at);
     let tried = std::mem::take(&mut ctx.attempts.tried);
-    if attempt::is_unfit(session, ctx) || !attempt::choose(session, ctx) {
+    if tunnel::is_unfit(session, ctx) || !attempt::choose(session, ctx) {
         ctx.facts.chosen = chosen;
         ctx.attempts.tried = tried;
         return false;
     }
     ctx.attempts.pass = pass;
+    ctx.attempts.rest = pool.least_rest();
     ctx.attempts.before = ctx.attempts.number;
     ctx.attempts.is_fresh = false;
     series.fell_back(kind);

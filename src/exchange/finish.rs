@@ -19,6 +19,7 @@ use crate::entry::request_id::RequestId;
 use crate::listen::conn::ConnInfo;
 use crate::listen::front::Asked;
 use crate::policy::fault::Met;
+use crate::policy::priority::Priority;
 use crate::policy::rate_limit;
 use crate::relay::outcome::Outcome;
 use crate::relay::retries::verdict::GivenUp;
@@ -103,8 +104,8 @@ fn report(ctx: &mut Ctx, said: Said<'_>, status: Option<u16>, bytes_in: u64, byt
     let (relay, route) = (ctx.relay(), ctx.route());
     let identity = facts.identity.as_deref();
     let listener = ctx.gateway.listeners.get(facts.listener);
-    let charged = facts.charges.first().filter(|charge| charge.retry_after > 0).map(|charge| (&charge.limit, charge.key_kind));
-    let limited = facts.full.as_ref().map(|full| (&full.limit, full.key_kind)).or(charged);
+    let charged = facts.charges.first().filter(|charge| charge.retry_after > 0).map(|charge| (&**charge.limit, charge.key_kind));
+    let limited = facts.full.as_ref().map(|full| (&*full.limit, full.key_kind)).or(charged);
     let waited_us = facts.delay / 1_000;
     let trace = facts.trace.trace_id();
     let target = attempts.target.as_ref();
@@ -148,6 +149,7 @@ fn report(ctx: &mut Ctx, said: Said<'_>, status: Option<u16>, bytes_in: u64, byt
         reason: fell_reason.as_deref().or(why).unwrap_or_default(),
         limit: limited.map_or("", |(limit, _)| limit),
         key: limited.map_or("", |(_, key)| key),
+        priority: attempts.priority.map_or("", Priority::as_str),
         fallback: fell.map_or("", Fell::to),
         fault: facts.fault.map_or("", Met::as_str),
         upstream: relay.filter(|_| attempts.number > 0).map_or("", |(_, relay)| &relay.upstream.name),
@@ -182,7 +184,7 @@ fn report(ctx: &mut Ctx, said: Said<'_>, status: Option<u16>, bytes_in: u64, byt
     }
     // One that is shadowed has refused nothing.
     if let Some((limit, key)) = limited.filter(|_| refused.is_some_and(|(kind, _)| rate_limit::is_own(kind)))
-        && let Some(series) = ctx.gateway.limit_series.get(&**limit)
+        && let Some(series) = ctx.gateway.limit_series.get(limit)
     {
         series.refused(key);
         if let Some(at) = facts.full.as_ref().and_then(|full| full.at.as_ref()) {

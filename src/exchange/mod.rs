@@ -6,11 +6,13 @@ mod admit;
 mod again;
 mod attempt;
 mod behalf;
+mod beside;
 mod call;
 mod fail;
 mod fallback;
 mod finish;
 mod mirror;
+mod room;
 mod stuck;
 mod time;
 mod tunnel;
@@ -130,7 +132,7 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     match decision {
         Ok(Decision::Relay(route)) => {
             ctx.body = route.policies.body.map(|limit| limit.count());
-            if attempt::is_unfit(session, ctx) {
+            if tunnel::is_unfit(session, ctx) {
                 Box::pin(write::refuse(session, ctx, &Problem::new(&UPGRADE_UNSUPPORTED))).await?;
                 return Ok(true);
             }

@@ -1,8 +1,11 @@
-//! Begins a tunnel: what of the times of a request holds from then on. Decides nothing: see `policy/websocket.rs` and `relay/deadline.rs`.
+//! Begins a tunnel, and says where there can be none: what of the times of a request holds from then on. Decides nothing: see `policy/websocket.rs` and `relay/deadline.rs`.
 
-use super::Ctx;
+use pingora_proxy::Session;
+
 use super::time::idle;
+use super::{Ctx, is_websocket};
 use crate::clock;
+use crate::relay::protocol::Protocol;
 
 /// From here on both sides say what they like, until one of them, silence or the end of the token ends it.
 pub(super) fn begin(ctx: &mut Ctx) {
@@ -16,4 +19,9 @@ pub(super) fn begin(ctx: &mut Ctx) {
         conn.deadline.end_at(now.mono.saturating_add(end.saturating_sub(now.unix_ms).saturating_mul(1_000_000)));
     }
     route.series.tunnels().open();
+}
+
+/// Whether a WebSocket is asked for where HTTP/2 is spoken.
+pub fn is_unfit(session: &Session, ctx: &Ctx) -> bool {
+    is_websocket(session) && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.protocol == Protocol::H2)
 }

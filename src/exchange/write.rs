@@ -73,6 +73,10 @@ async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(He
         head.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
     keep_or_close(session, ctx);
+    if let Some(conn) = &ctx.conn {
+        // Of an upstream's answer that never came to be written.
+        conn.tell_beside(Vec::new());
+    }
     // Before the client has the answer, and may ask again.
     ctx.facts.places.clear();
     ctx.attempts.pass = None;

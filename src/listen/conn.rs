@@ -63,6 +63,8 @@ pub struct ConnInfo {
     /// What was sent before the request that is being served.
     sent_before: AtomicU64,
     fault: OnceLock<&'static Kind>,
+    /// Lines of the head of the answer that is written next, behind its fields.
+    beside: Mutex<Vec<u8>>,
     /// What the client is told in place of an answer, where its exchange was given up from outside.
     last_words: Mutex<Option<Box<LastWords>>>,
     /// The last byte of the answer has been handed over: what its client does afterwards takes nothing from it.
@@ -104,6 +106,7 @@ impl ConnInfo {
             spread: 1.0 - 0.1 * fastrand::f64(),
             sent_before: zero(),
             fault: OnceLock::new(),
+            beside: Mutex::default(),
             last_words: Mutex::default(),
             is_answered: AtomicBool::new(false),
             is_broken_off: AtomicBool::new(false),
@@ -136,6 +139,7 @@ impl ConnInfo {
             spread: self.spread,
             sent_before: zero(),
             fault: OnceLock::new(),
+            beside: Mutex::default(),
             last_words: Mutex::default(),
             is_answered: AtomicBool::new(false),
             is_broken_off: AtomicBool::new(false),
@@ -283,6 +287,15 @@ impl ConnInfo {
 
     pub(super) fn is_tunnel(&self) -> bool {
         self.is_tunnel.load(Ordering::Relaxed)
+    }
+
+    /// The head of the next answer has these lines, too: for HTTP/1.1, and in place of any that were told before.
+    pub fn tell_beside(&self, lines: Vec<u8>) {
+        *self.beside.lock() = lines;
+    }
+
+    pub(super) fn take_beside(&self) -> Vec<u8> {
+        std::mem::take(&mut self.beside.lock())
     }
 
     /// The exchange is being given up, and nothing of an answer has been written.

@@ -12,7 +12,7 @@
 //! * **A changed rate keeps the used share.** A slot says which pace (rate and size) it was counted with; with another one its
 //!   used part is converted to the same share of the new bucket when it is next touched. Snapshots may overlap.
 //!
-//! Keys are 128-bit SipHash-1-3 values under a random seed, so that nobody outside can aim at a set or at another's bucket.
+//! Keys are 128-bit SipHash-1-3 values under a random seed, of the caller, and told apart by the limit's name (`limits/hash.rs`), so that nobody outside can aim at a set or at another's bucket.
 //! Does not know what a key is made of nor what a refusal looks like: see `rate_limit.rs`. Hand-over and resizing: `limits/handover.rs`.
 
 use std::collections::HashMap;
@@ -23,12 +23,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-pub use super::limits::hash::{identity, key_under};
+use super::limits::hash::caller_under;
+pub use super::limits::hash::{bucket_of, identity, key_under};
 use super::limits::level::Level;
 use super::limits::pace::{Pace, Reading};
 use super::limits::places::Places;
 use super::limits::shared::Shared;
-use super::limits::table::{SHARDS, State, Table, sets_per_shard, shard_of};
+use super::limits::table::{SHARDS, ShardSet, State, Table, sets_per_shard, shard_of};
 use super::limits::window::Bounds;
 
 /// What one limit is asked of one request.
@@ -153,7 +154,12 @@ impl Buckets {
 
     /// Whose bucket: a limit, a kind of key, and what the key is made of.
     pub fn key(&self, identity: u128, kind: u8, parts: &[&[u8]]) -> u128 {
-        key_under(self.seed(), identity, kind, parts)
+        bucket_of(self.caller(kind, parts), identity)
+    }
+
+    /// Who is counted; see [`bucket_of`].
+    pub fn caller(&self, kind: u8, parts: &[&[u8]]) -> u128 {
+        caller_under(self.seed(), kind, parts)
     }
 
     /// Charges one token to each bucket, or none to any where one of them lacks it. `now` is on the monotonic clock, in nanoseconds.
@@ -161,17 +167,8 @@ impl Buckets {
         if let [asking] = askings {
             return self.charge_one(now, asking);
         }
-        let mut shards: SmallVec<[usize; 8]> = SmallVec::new();
-        for asking in askings {
-            let shard = shard_of(asking.key);
-            if let Err(place) = shards.binary_search(&shard) {
-                shards.insert(place, shard);
-            }
-        }
-        let mut guards: SmallVec<[MutexGuard<'_, Table>; 8]> = SmallVec::new();
-        for shard in &shards {
-            guards.push(self.shards[*shard].lock(now));
-        }
+        let all = askings.iter().fold(ShardSet::default(), |all, asking| all.with(shard_of(asking.key)));
+        let mut guards: SmallVec<[MutexGuard<'_, Table>; 8]> = all.ascending().map(|shard| self.shards[shard].lock(now)).collect();
         let mut overflow = None;
         let mut judged: SmallVec<[Judged; 8]> = SmallVec::new();
         for (index, asking) in askings.iter().enumerate() {
@@ -179,7 +176,7 @@ impl Buckets {
                 judged.push(Judged { is_repeated: true, ..judged[twin] });
                 continue;
             }
-            let guard = shards.binary_search(&shard_of(asking.key)).expect("the shard of every asking was locked above");
+            let guard = all.place(shard_of(asking.key));
             let table = &guards[guard];
             // A slot that another limit of this request is about to take is no longer there for this one.
             let taken = |set: usize, way: usize| judged.iter().any(|other| other.place == Place::Slot { guard, set, way });
@@ -201,7 +198,7 @@ impl Buckets {
             let state = one.state(asking.pace);
             self.note(&one.level);
             match one.place {
-                Place::Slot { guard, set, way } => self.shards[shards[guard]].write(&mut guards[guard], set, way, asking.key, state),
+                Place::Slot { guard, set, way } => self.shards[shard_of(asking.key)].write(&mut guards[guard], set, way, asking.key, state),
                 Place::Overflow => {
                     if let Some(overflow) = &mut overflow {
                         overflow.write(asking.identity, state);

@@ -26,6 +26,7 @@ mod known;
 pub mod limits;
 pub mod list_file;
 pub mod principal;
+pub mod priority;
 pub mod rate_limit;
 pub mod revocation;
 pub mod tag_book;

@@ -15,7 +15,8 @@ use smallvec::SmallVec;
 use super::authz::OneOrMany;
 use super::buckets::{Asking, Buckets};
 pub use super::limits::by::{By, Per};
-use super::limits::key::Key;
+use super::limits::key::{Hashes, Key};
+use super::limits::label::Label;
 pub use super::limits::limit::{Callers, Limit, What};
 use super::limits::pace::Pace;
 use super::limits::places::{self, Place};
@@ -26,6 +27,7 @@ use super::limits::shared::exactness;
 use super::limits::sharing;
 use super::limits::throttle::{ThrottleSettings, Waiting};
 use super::limits::used::Used;
+use super::priority::Priority;
 use super::{Request, Stop};
 use crate::config::types::{At, Rate};
 use crate::ctx::Facts;
@@ -78,6 +80,8 @@ pub struct PlanSettings {
     pub time_zone: Option<At<String>>,
     /// `true`: the gateways with the same `server.limits_store` count together.
     pub shared: Option<At<bool>>,
+    /// Who goes first where not all can be served: `high`, `normal` (default), `low` or `lowest`.
+    pub priority: Option<At<Priority>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -97,7 +101,7 @@ pub enum Stage {
 #[derive(Clone, Debug)]
 pub struct Charge {
     /// The name of the limit or plan.
-    pub limit: Arc<str>,
+    pub limit: Arc<Label>,
     /// Such as `consumer` or `client_ip`.
     pub key_kind: &'static str,
     /// The size of the bucket.
@@ -246,11 +250,12 @@ impl RateLimits {
         let mut counted: SmallVec<[(&Limit, Option<&Used>, &'static str); 8]> = SmallVec::new();
         let mut askings: SmallVec<[Asking<'_>; 8]> = SmallVec::new();
         let mut waiting: SmallVec<[(usize, Waiting); 1]> = SmallVec::new();
+        let mut hashes = Hashes::new(buckets);
         for (limit, used) in applying(&self.limits, facts, plan) {
             let identity = sharing::identity_of(limit, used, facts);
             let key = Key::choose(limit.by(), request, facts);
             counted.push((limit, used, key.kind()));
-            let (bucket, pace) = (key.bucket(buckets, identity), limit.pace());
+            let (bucket, pace) = (hashes.bucket(key, identity), limit.pace());
             let mut patience = 0;
             if let Some(throttle) = limit.throttle()
                 && let Some(place) = throttle.queue(limit.series(), bucket, pace)
@@ -264,16 +269,17 @@ impl RateLimits {
             let (limit, identity) = (*limit, sharing::identity_of(limit, *used, facts));
             let key = Key::choose(limit.by(), request, facts);
             counted.push((limit, *used, key.kind()));
-            let key = key.bucket(buckets, identity);
+            let key = hashes.bucket(key, identity);
             askings.push(Asking { identity, key, pace, bounds: limit.bounds(facts.now), patience: 0 });
         }
+        drop(hashes);
         if askings.is_empty() {
             return Ok(());
         }
         let outcome = buckets.charge(facts.now.mono, &askings);
         for (((limit, _, key_kind), verdict), asking) in counted.iter().zip(&outcome.verdicts).zip(&askings) {
             facts.charges.push(Charge {
-                limit: limit.name().clone(),
+                limit: limit.label().clone(),
                 key_kind,
                 size: asking.pace.size(),
                 window: if asking.bounds.length == 0 { limit.pace().window() } else { asking.bounds.seconds() },
@@ -331,7 +337,7 @@ fn applying<'a>(limits: &'a [Used], facts: &Facts, plan: Option<&'a Limit>) -> i
 }
 
 /// An identity may be remembered from before a reload, when its plan stood elsewhere: the index is a hint, the name decides.
-fn plan_of<'a>(facts: &Facts, plans: &'a [Arc<Limit>]) -> Option<&'a Limit> {
+pub fn plan_of<'a>(facts: &Facts, plans: &'a [Arc<Limit>]) -> Option<&'a Limit> {
     let (name, index) = facts.identity.as_ref()?.plan()?;
     let is_it = |plan: &&Arc<Limit>| plan.what() == What::Plan && **plan.name() == **name;
     plans.get(*index).filter(is_it).or_else(|| plans.iter().find(is_it)).map(|plan| &**plan)
@@ -397,7 +403,14 @@ mod tests {
         Arc::new(
             Limit::compile_plan(
                 name,
-                &PlanSettings { rate: Some(at(1, Rate::parse(rate).unwrap())), burst: None, quota: None, time_zone: None, shared: None },
+                &PlanSettings {
+                    rate: Some(at(1, Rate::parse(rate).unwrap())),
+                    burst: None,
+                    quota: None,
+                    time_zone: None,
+                    shared: None,
+                    priority: None,
+                },
             )
             .unwrap(),
         )
@@ -546,7 +559,7 @@ mod tests {
         for _ in 0..3 {
             let (refused, facts) = pass(&with, &acme);
             assert_eq!(refused.unwrap().detail.as_deref(), Some("plan `free` of 2/h by consumer; try again in 1800 s"));
-            let charges: Vec<_> = facts.charges.iter().map(|charge| (&*charge.limit, charge.remaining)).collect();
+            let charges: Vec<_> = facts.charges.iter().map(|charge| (&**charge.limit, charge.remaining)).collect();
             assert_eq!(charges, [("free", 0), ("x", 4)], "the refusing one first, the other as it was");
         }
         assert!(pass(&without, &Call::by(api_key("globex", "k2", Some(("free", 1))))).0.is_none());
@@ -612,12 +625,13 @@ mod tests {
     fn a_plan_with_a_rate_and_a_quota_tells_both_and_charges_both_or_neither() {
         let quota = Some(at(1, Quota::parse("3/month").unwrap()));
         let rate = Some(at(1, Rate::parse("2/h").unwrap()));
-        let plan = Limit::compile_plan("free", &PlanSettings { rate, burst: None, quota, time_zone: None, shared: None }).unwrap();
+        let plan =
+            Limit::compile_plan("free", &PlanSettings { rate, burst: None, quota, time_zone: None, shared: None, priority: None }).unwrap();
         let (buckets, plans, limits) = (Buckets::new(0), [Arc::new(plan)], route(&[]));
         let acme = |now: u64| Call { now, ..Call::by(api_key("acme", "k1", Some(("free", 0)))) };
         let told = |now: u64| {
             let (refused, facts) = judge(&limits, &acme(now), &buckets, &plans);
-            let left: Vec<_> = facts.charges.iter().map(|charge| format!("{} {}", charge.limit, charge.remaining)).collect();
+            let left: Vec<_> = facts.charges.iter().map(|charge| format!("{} {}", &**charge.limit, charge.remaining)).collect();
             (refused.map(|problem| problem.kind.code), left.join(", "))
         };
         assert_eq!(told(0), (None, "free 1, free-quota 2".to_owned()));

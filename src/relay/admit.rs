@@ -1,6 +1,6 @@
 //! Decides whether an upstream takes one more request: its circuit is closed, and it has not as many as it may have. Else says why not.
 //!
-//! Does not choose a target (`balance.rs`) nor keep the queue (`gate.rs`).
+//! Does not choose a target (`balance.rs`), keep the queue (`gate.rs`), nor find out how many it can take (`adaptive`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use http::{HeaderValue, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::adaptive::{Full, Held, Limiter, UPSTREAM_SATURATED};
 use super::balance::NO_HEALTHY_TARGET;
 use super::circuit::{CIRCUIT_OPEN, Phase};
 use super::gate::{Entry, Gate, Place, Waiting};
@@ -18,16 +19,17 @@ use super::standing::Cause;
 use super::upstream::{in_range, whole};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
+use crate::policy::priority::Priority;
 use crate::reply::problem::{Kind, Problem};
 
 pub static UPSTREAM_OVERLOADED: Kind = Kind {
     code: "upstream-overloaded",
     status: 503,
     error: "Service unavailable",
-    about: "The upstream has as many requests as its `max_requests` allows, and the queue was full or the wait in it too long.",
+    about: "The upstream has as many requests as its `max_requests` allows, or connections as `max_connections` does, and the queue was full or the wait in it too long.",
 };
 
-/// Where requests wait that are more than `max_requests`.
+/// Where requests wait that are more than `max_requests`, or for which there is no connection.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueueSettings {
@@ -49,6 +51,8 @@ pub struct Queue {
 pub struct Pass {
     /// Where the upstream takes so many requests only.
     _place: Option<Place>,
+    /// Where it is found out how many it can take.
+    _held: Option<Held>,
     /// Through its half-open circuit.
     probes: Option<Arc<Group>>,
 }
@@ -57,21 +61,21 @@ pub struct Pass {
 #[derive(Debug)]
 pub enum Admission {
     In(Pass),
-    /// Its turn comes later, or not within this time.
-    Wait(Waiting, Duration),
+    /// Its turn comes later, or not within this time. What it holds it holds meanwhile.
+    Wait(Waiting, Duration, Option<Held>),
     Refused(Box<Problem>),
 }
 
 /// For what is over soon, and nobody knows when.
-const SOON: u64 = 1;
+pub const SOON: u64 = 1;
 
 // === impl Queue ===
 
 impl Queue {
-    pub(super) fn compile(settings: Option<&At<QueueSettings>>, most: Option<u32>, wrong: &mut Vec<Diagnostic>) -> Option<Queue> {
+    pub(super) fn compile(settings: Option<&At<QueueSettings>>, is_capped: bool, wrong: &mut Vec<Diagnostic>) -> Option<Queue> {
         let At { value: QueueSettings { length, wait }, place } = settings?;
-        if most.is_none() {
-            let message = "`queue` has no effect: nothing waits without `max_requests`";
+        if !is_capped {
+            let message = "`queue` has no effect: nothing waits without `max_requests` or `max_connections`";
             wrong.push(Diagnostic::at(place, "inert", message));
         }
         Some(Queue {
@@ -98,25 +102,29 @@ impl Drop for Pass {
 }
 
 /// Asks for one request. `now` is monotonic.
-pub fn admit(pool: &Pool, now: u64) -> Admission {
+pub fn admit(pool: &Pool, priority: Priority, now: u64) -> Admission {
     let circuit = &pool.group.circuit;
     if circuit.phase() == Phase::Open {
         // Waiting for it would be in vain.
         return Admission::Refused(Box::new(open(circuit.until(), now)));
     }
+    let held = match pool.upstream.adaptive.is_some().then(|| Limiter::take(&pool.group, priority)).transpose() {
+        Ok(held) => held,
+        Err(full) => return Admission::Refused(Box::new(saturated(pool, full, priority))),
+    };
     if pool.upstream.max_requests.is_none() {
-        return pass(pool, None, now);
+        return pass(pool, None, held, now);
     }
     let queue = pool.upstream.queue;
     match Gate::enter(&pool.group, queue.map_or(0, |queue| queue.length)) {
-        Entry::In(place) => pass(pool, Some(place), now),
-        Entry::Wait(waiting) => Admission::Wait(waiting, queue.map_or(Duration::ZERO, |queue| queue.wait)),
+        Entry::In(place) => pass(pool, Some(place), held, now),
+        Entry::Wait(waiting) => Admission::Wait(waiting, queue.map_or(Duration::ZERO, |queue| queue.wait), held),
         Entry::Full => Admission::Refused(Box::new(overloaded(pool, "the queue is full"))),
     }
 }
 
 /// Its turn has come; the circuit may have opened meanwhile.
-pub fn pass(pool: &Pool, place: Option<Place>, now: u64) -> Admission {
+pub fn pass(pool: &Pool, place: Option<Place>, held: Option<Held>, now: u64) -> Admission {
     let circuit = &pool.group.circuit;
     let probes = match circuit.phase() {
         Phase::Closed => None,
@@ -124,7 +132,7 @@ pub fn pass(pool: &Pool, place: Option<Place>, now: u64) -> Admission {
         Phase::HalfOpen => return Admission::Refused(Box::new(open(now, now))),
         Phase::Open => return Admission::Refused(Box::new(open(circuit.until(), now))),
     };
-    Admission::In(Pass { _place: place, probes })
+    Admission::In(Pass { _place: place, _held: held, probes })
 }
 
 /// It has waited as long as it may.
@@ -133,13 +141,30 @@ pub fn overloaded(pool: &Pool, why: &str) -> Problem {
     retry_after(Problem::new(&UPSTREAM_OVERLOADED).reason(format!("{most} requests at once, and {why}")), SOON)
 }
 
+/// Why an attempt may not connect.
+pub fn without_room(most: u32, why: &str) -> String {
+    format!("{most} connections are open, and {why}")
+}
+
+/// It can take no more, as far as is known.
+fn saturated(pool: &Pool, full: Full, priority: Priority) -> Problem {
+    let Full { taken, most, limit } = full;
+    let reason = format!(
+        "{taken} of {most} requests at once at upstream {} with priority {}, {limit} in all",
+        pool.upstream.name,
+        priority.as_str()
+    );
+    retry_after(Problem::new(&UPSTREAM_SATURATED).reason(reason), SOON)
+}
+
 fn open(until: u64, now: u64) -> Problem {
     let left = until.saturating_sub(now).div_ceil(1_000_000_000).max(SOON);
     let reason = if until > now { format!("probed in {left} s") } else { "half open: probes are on their way".to_owned() };
     retry_after(Problem::new(&CIRCUIT_OPEN).reason(reason), left)
 }
 
-fn retry_after(mut problem: Problem, seconds: u64) -> Problem {
+/// Says when it is worth another try.
+pub fn retry_after(mut problem: Problem, seconds: u64) -> Problem {
     problem.headers.push((header::RETRY_AFTER, HeaderValue::from(seconds)));
     problem
 }

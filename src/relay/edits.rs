@@ -68,6 +68,11 @@ impl HeaderEdits {
         if wrong.is_empty() { Ok(edits) } else { Err(wrong) }
     }
 
+    /// All that are changed in some way.
+    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.remove.iter().chain(self.set.iter().chain(&self.add).map(|(name, _)| name))
+    }
+
     pub fn apply(&self, head: &mut impl Head) {
         for name in &self.remove {
             head.cut(name);

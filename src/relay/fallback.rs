@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::adaptive::UPSTREAM_SATURATED;
 use super::admit::UPSTREAM_OVERLOADED;
 use super::balance::NO_HEALTHY_TARGET;
 use super::circuit::CIRCUIT_OPEN;
@@ -59,7 +60,7 @@ const SHOWN: usize = 256;
 
 /// Whether what went wrong leaves no doubt that no target has begun with the request.
 pub fn is_untouched(kind: &Kind) -> bool {
-    [&NO_HEALTHY_TARGET, &CIRCUIT_OPEN, &UPSTREAM_OVERLOADED, &CONNECT_FAILED, &CONNECT_TIMEOUT, &TLS_FAILED]
+    [&NO_HEALTHY_TARGET, &CIRCUIT_OPEN, &UPSTREAM_OVERLOADED, &UPSTREAM_SATURATED, &CONNECT_FAILED, &CONNECT_TIMEOUT, &TLS_FAILED]
         .iter()
         .any(|known| known.code == kind.code)
 }

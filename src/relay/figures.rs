@@ -14,6 +14,8 @@ pub struct Figures {
     failed: [AtomicU64; Failure::ALL.len()],
     /// Answers of 500 and above.
     errors: AtomicU64,
+    /// Calls of gRPC that failed as those.
+    calls: AtomicU64,
     /// How often an address of it was ejected.
     ejections: AtomicU64,
     circuits_opened: AtomicU64,
@@ -51,18 +53,33 @@ impl Figures {
                 if status >= 500 {
                     self.errors.fetch_add(1, Relaxed);
                 }
-                let stretch = (now >> STRETCH) + 1;
-                let slice = &self.recent[(stretch % SLICES) as usize];
-                if slice.stretch.load(Relaxed) != stretch {
-                    slice.begin(stretch);
-                }
-                slice.counts[bucket(took)].fetch_add(1, Relaxed);
+                self.took(took, now);
             }
+            Outcome::Call { took, .. } => {
+                self.call(outcome);
+                self.took(took, now);
+            }
+            Outcome::CallEnded { .. } => self.call(outcome),
             Outcome::Failed { how, .. } => {
                 self.failed[how as usize].fetch_add(1, Relaxed);
             }
             Outcome::Whole => {}
         }
+    }
+
+    fn call(&self, outcome: Outcome) {
+        if outcome.is_bad() {
+            self.calls.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn took(&self, took: u64, now: u64) {
+        let stretch = (now >> STRETCH) + 1;
+        let slice = &self.recent[(stretch % SLICES) as usize];
+        if slice.stretch.load(Relaxed) != stretch {
+            slice.begin(stretch);
+        }
+        slice.counts[bucket(took)].fetch_add(1, Relaxed);
     }
 
     pub fn ejected(&self) {
@@ -81,10 +98,10 @@ impl Figures {
         self.ejections.load(Relaxed)
     }
 
-    /// Failures by kind, and answers of 500 and above, those that happened only.
+    /// Failures by kind, answers of 500 and above, and calls of gRPC that ended so; those that happened only.
     pub fn errors(&self) -> Vec<(&'static str, u64)> {
         let failed = Failure::ALL.iter().zip(&self.failed).map(|(how, count)| (how.as_str(), count.load(Relaxed)));
-        failed.chain([("5xx", self.errors.load(Relaxed))]).filter(|(_, count)| *count > 0).collect()
+        failed.chain([("5xx", self.errors.load(Relaxed)), ("grpc", self.calls.load(Relaxed))]).filter(|(_, count)| *count > 0).collect()
     }
 
     /// Of the last half minute.

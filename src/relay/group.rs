@@ -9,8 +9,10 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::adaptive::{Concurrency, Limiter};
 use super::circuit::{Circuit, Phase};
 use super::gate::Gate;
+use super::room::Room;
 use crate::ctx::Now;
 
 /// Of one upstream.
@@ -18,6 +20,9 @@ use crate::ctx::Now;
 pub struct Group {
     pub circuit: Circuit,
     pub gate: Gate,
+    pub room: Room,
+    /// How many requests it can take, where that is found out.
+    pub limiter: Limiter,
     /// Held while addresses turn, so that no more are ejected than may be.
     pub(super) changing: Mutex<()>,
     /// Wakes who brings back what has a time.
@@ -50,6 +55,14 @@ pub struct GroupReport {
     pub spared: u64,
     #[serde(skip)]
     pub waiting: usize,
+    /// Connections that are open, where there may be so many only, and those that were opened above that.
+    #[serde(skip)]
+    pub connections: Option<u32>,
+    #[serde(skip)]
+    pub over: u64,
+    /// How many requests it gets at once, where that is found out.
+    #[serde(skip)]
+    pub concurrency: Option<Concurrency>,
 }
 
 // === impl Group ===
@@ -96,7 +109,10 @@ impl Group {
             opened: self.circuit.opened.load(Relaxed),
             panic: self.is_panic(),
             spared: self.spared.load(Relaxed),
-            waiting: self.gate.waiting(),
+            waiting: self.gate.waiting() + self.room.waiting() as usize,
+            connections: self.room.open(),
+            over: self.room.over(),
+            concurrency: self.limiter.report(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! From a decision to an answer of an upstream: rewrite and headers, target, attempt, retry.
 
+pub mod adaptive;
 pub mod address;
 pub mod admit;
 pub mod balance;
@@ -8,6 +9,7 @@ pub mod circuit;
 pub mod connect;
 pub mod deadline;
 pub mod discovery;
+mod drain;
 pub mod edits;
 pub mod endpoint;
 pub mod fallback;
@@ -35,6 +37,7 @@ pub mod retries;
 pub mod retry;
 pub mod reuse;
 pub mod rewrite;
+pub mod room;
 pub mod send;
 pub mod standing;
 pub mod strip;

@@ -3,8 +3,10 @@
 //! The one place where an attempt is reported. Does not decide what follows for the request (`retry.rs`).
 
 use super::address::Spot;
+use super::circuit::Seen;
 use super::pool::Pool;
 use super::target::{Chosen, Target};
+use crate::reply::grpc::Status;
 use crate::report::metrics::series::Failure;
 
 /// How an attempt went, or a part of it.
@@ -12,6 +14,10 @@ use crate::report::metrics::series::Failure;
 pub enum Outcome {
     /// The head of an answer came after so many nanoseconds.
     Head { status: u16, took: u64 },
+    /// The same of a call of gRPC: where it is told already, how it ended, as a status of HTTP's ([`Status::as_http`]).
+    Call { status: Option<u16>, took: u64 },
+    /// A call whose head had not told it has ended so.
+    CallEnded { status: u16 },
     /// There was no answer, or it broke off in its body.
     Failed { how: Failure, before_head: bool },
     /// The answer came to its end.
@@ -35,9 +41,20 @@ impl Outcome {
     /// Whether it speaks against the target. A client that left says nothing about it.
     pub fn is_bad(self) -> bool {
         match self {
-            Outcome::Head { status, .. } => status >= 500,
+            Outcome::Head { status, .. } | Outcome::CallEnded { status } => status >= 500,
+            Outcome::Call { status, .. } => status.is_some_and(|status| status >= 500),
             Outcome::Failed { how, .. } => how != Failure::ClientGone,
             Outcome::Whole => false,
+        }
+    }
+
+    /// The head of an answer to a call. `told`: the status of gRPC in it.
+    pub fn of_call(status: u16, told: Option<Status>, took: u64) -> Self {
+        match told {
+            Some(told) => Outcome::Call { status: Some(told.as_http()), took },
+            None if status == 200 => Outcome::Call { status: None, took },
+            // Not a server of gRPC's, but something before it.
+            None => Outcome::Head { status, took },
         }
     }
 }
@@ -63,6 +80,11 @@ fn judge(pool: &Pool, tried: Tried<'_>, outcome: Outcome, now: u64) {
     if matches!(outcome, Outcome::Failed { how: Failure::ClientGone, .. }) {
         return;
     }
+    if pool.upstream.adaptive.is_some() {
+        let own = pool.upstream.timeouts.response;
+        let patience = pool.upstream.retries.attempt_timeout.map_or(own, |attempt| attempt.min(own));
+        pool.group.limiter.note(outcome, patience, now);
+    }
     let Some(endpoint) = tried.target.endpoint(tried.spot) else { return };
     if let Some(rules) = &pool.upstream.outlier_detection
         && let Some(why) = endpoint.conduct.note(rules, outcome)
@@ -70,18 +92,23 @@ fn judge(pool: &Pool, tried: Tried<'_>, outcome: Outcome, now: u64) {
         pool.eject(rules, tried.target, &endpoint, why, now);
     }
     let Some(rules) = &pool.upstream.circuit_breaker else { return };
-    let (failed, slow) = match outcome {
+    let seen = match outcome {
         Outcome::Whole => return,
-        Outcome::Failed { .. } => (true, false),
-        Outcome::Head { took, .. } => (outcome.is_bad(), rules.slow.is_some_and(|(after, _)| u128::from(took) > after.as_nanos())),
+        Outcome::CallEnded { .. } if !outcome.is_bad() => return,
+        Outcome::CallEnded { .. } | Outcome::Failed { before_head: false, .. } => Seen::FAILED_LATE,
+        Outcome::Failed { before_head: true, .. } => Seen { failed: true, slow: false, is_late: false },
+        Outcome::Head { took, .. } | Outcome::Call { took, .. } => {
+            let slow = rules.slow.is_some_and(|(after, _)| u128::from(took) > after.as_nanos());
+            Seen { failed: outcome.is_bad(), slow, is_late: false }
+        }
     };
     if rules.is_of_target()
-        && let Some(turn) = endpoint.circuit().note(rules, failed, slow, tried.probes_target, now)
+        && let Some(turn) = endpoint.circuit().note(rules, seen, tried.probes_target, now)
     {
         pool.turn_target(rules, tried.target, &endpoint, turn, now);
     }
     if rules.is_of_upstream()
-        && let Some(turn) = pool.group.circuit.note(rules, failed, slow, tried.probes_upstream, now)
+        && let Some(turn) = pool.group.circuit.note(rules, seen, tried.probes_upstream, now)
     {
         pool.turn_upstream(rules, turn);
     }

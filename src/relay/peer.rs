@@ -16,6 +16,7 @@ use super::connect::{Plain, Tls};
 use super::pool::Pool;
 use super::protocol::Protocol;
 use super::proxied::OnBehalf;
+use super::room::Key;
 use super::target::Chosen;
 use super::upstream::Upstream;
 
@@ -71,6 +72,13 @@ pub(super) fn template(upstream: &Upstream) -> HttpPeer {
     peer
 }
 
+/// What connections to the chosen address are found again by.
+pub fn connection_key(pool: &Pool, chosen: &Chosen, now: u64) -> Key {
+    let (key, reuse) = (chosen.present_key(), &pool.upstream.reuse);
+    let key = if reuse.age.is_some() { KEYS.hash_one((key, reuse.generation(key, now))) } else { key };
+    (key, chosen.addr())
+}
+
 /// The peer for one attempt.
 pub fn peer(pool: &Pool, chosen: &Chosen, want: Want) -> Box<HttpPeer> {
     let Want { fresh, speaks, now, client, within } = want;
@@ -86,15 +94,12 @@ pub fn peer(pool: &Pool, chosen: &Chosen, want: Want) -> Box<HttpPeer> {
         peer.options.connection_timeout = Some(within);
         peer.options.total_connection_timeout = peer.options.total_connection_timeout.and(Some(within));
     }
-    peer.group_key = chosen.present_key();
-    if upstream.reuse.age.is_some() {
-        peer.group_key = KEYS.hash_one((peer.group_key, upstream.reuse.generation(peer.group_key, now)));
-    }
+    (peer.group_key, _) = connection_key(pool, chosen, now);
     if upstream.protocol == Protocol::Auto && speaks == Protocol::H2 {
         upstream.http2.apply(&mut peer.options);
     }
     let first = upstream.proxy_protocol.map(|version| version.header(client)).unwrap_or_default();
-    let is_own = upstream.proxy_protocol.is_some() || upstream.reuse.idle.is_zero();
+    let is_own = !pool.keeps_connections();
     if let Some(tls) = &upstream.tls {
         // What Pingora compares to the other end of a pooled connection, and what passes for any: the real address is in the key.
         peer._address = PingoraAddr::Inet(SocketAddr::from((Ipv4Addr::UNSPECIFIED, target.address.port)));

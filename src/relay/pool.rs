@@ -38,7 +38,7 @@ pub struct Pool {
     pub group: Arc<Group>,
     /// Tells snapshots apart.
     pub(super) id: u64,
-    /// Whether what requests meet takes targets out.
+    /// Whether what requests meet takes targets out, or tells how many there may be.
     pub judges: bool,
     /// Whether it may refuse a request.
     pub admits: bool,
@@ -100,6 +100,9 @@ struct Known {
 /// Upstream name and target address: by these a target is the same one after a reload or an update.
 type Identity = (Arc<str>, Arc<str>);
 
+/// No time at all, and yet something to be asked.
+pub const AT_ONCE: u64 = 1;
+
 /// The next number of a pool; 0 is none.
 static IDS: AtomicU64 = AtomicU64::new(1);
 
@@ -122,6 +125,16 @@ impl Pool {
         }
     }
 
+    /// Nanoseconds before an attempt, where it has to be asked whether it may connect.
+    pub fn least_rest(&self) -> u64 {
+        if self.upstream.max_connections.is_some() { AT_ONCE } else { 0 }
+    }
+
+    /// Whether a connection may serve more than one request.
+    pub fn keeps_connections(&self) -> bool {
+        self.upstream.proxy_protocol.is_none() && !self.upstream.reuse.idle.is_zero()
+    }
+
     /// Copies of all, for whoever goes on for long.
     pub fn targets(&self) -> Vec<Arc<Target>> {
         self.present().targets.to_vec()
@@ -133,6 +146,7 @@ impl Pool {
         let Set::Found(_, current) = &self.set else { return Change::default() };
         let new = Arc::new(self.known.set_of(&self.upstream, members, &self.load));
         new.levels.iter().for_each(|level| level.picker.begin_at(fastrand::usize(..)));
+        self.drain_of(&new);
         let old = current.swap(new.clone());
         let by_name = |set: &TargetSet| -> HashMap<Arc<str>, usize> {
             set.members.iter().enumerate().map(|(index, member)| (member.address.text.clone(), index)).collect()
@@ -220,8 +234,11 @@ impl Pools {
             template: peer::template(upstream),
             group: self.0.group_of(&upstream.name),
             id: IDS.fetch_add(1, Relaxed),
-            judges: upstream.outlier_detection.is_some() || upstream.circuit_breaker.is_some(),
-            admits: upstream.max_requests.is_some() || upstream.circuit_breaker.as_ref().is_some_and(|rules| rules.is_of_upstream()),
+            judges: upstream.outlier_detection.is_some() || upstream.circuit_breaker.is_some() || upstream.adaptive.is_some(),
+            admits: upstream.max_requests.is_some()
+                || upstream.max_connections.is_some()
+                || upstream.adaptive.is_some()
+                || upstream.circuit_breaker.as_ref().is_some_and(|rules| rules.is_of_upstream()),
             known: self.0.clone(),
         })
     }
@@ -378,7 +395,8 @@ pub(super) mod tests {
     pub(crate) fn found(pools: &Pools, count: usize) -> Arc<Pool> {
         let mut written = settings(&[]);
         let srv = Some(at("_http._tcp.orders.internal".to_owned()));
-        (written.targets, written.targets_from) = (None, Some(at(TargetsFromSettings { file: None, srv, consul: None, kubernetes: None })));
+        (written.targets, written.targets_from) =
+            (None, Some(at(TargetsFromSettings { file: None, srv, consul: None, kubernetes: None, drain: None })));
         let pool = pools.adopt(&Arc::new(Upstream::compile("orders", &written).unwrap()));
         pool.refill(members(0..count));
         pool

@@ -2,31 +2,34 @@
 //!
 //! Decides nothing itself: gathers what `reply/headers.rs` decides with.
 
-use http::HeaderValue;
+use http::{HeaderValue, header};
 use pingora_http::ResponseHeader;
 use smallvec::SmallVec;
 
 use crate::config::plan::{Relay, Route};
 use crate::ctx::Facts;
 use crate::policy::limits;
-use crate::reply::headers::{Incoming, LOCATIONS, client_head};
+use crate::reply::headers::{Incoming, Limits, client_head};
 use crate::reply::location::Way;
 
-/// Changes `head`, which came from a target with this `Host`, into what the client gets.
-pub fn make_answer(route: &Route, relay: &Relay, facts: &Facts, target_host: &HeaderValue, head: &mut ResponseHeader) {
+/// Changes `head`, which came from a target with this `Host`, into what the client gets. `beside`: where the limits stand is written by the
+/// session, in lines behind those of the head, which costs a fraction of fields that are kept and found in it.
+pub fn make_answer(route: &Route, relay: &Relay, facts: &Facts, target_host: &HeaderValue, beside: bool, head: &mut ResponseHeader) {
     let mut told: SmallVec<[_; 5]> = SmallVec::new();
-    limits::headers::headers(&facts.charges, &mut |name, value| told.push((name, value)));
+    if !beside {
+        limits::headers::headers(&facts.charges, &mut |name, value| told.push((name, value)));
+    }
     let rewrite = relay.head.rewrite.as_ref();
-    let own = facts.target.authority();
-    let has_location = LOCATIONS.iter().any(|name| head.headers.contains_key(name));
-    let present = has_location.then(|| relay.upstream.pool.present());
+    // Seldom there, and a head has few fields: looked at one by one, they need not be hashed.
+    let has_location = head.headers.keys().any(|name| matches!(*name, header::LOCATION | header::CONTENT_LOCATION));
+    let present = has_location.then(|| (relay.upstream.pool.present(), facts.target.authority()));
     let incoming = Incoming {
         scheme: facts.scheme,
         request_id: facts.request_id.as_bytes(),
         cors: &facts.cors,
         has_cors_policy: route.policies.cors.is_some(),
-        limits: &told,
-        location: present.as_ref().map(|present| Way {
+        limits: if beside { Limits::Beside } else { Limits::Here(&told) },
+        location: present.as_ref().map(|(present, own)| Way {
             scheme: facts.scheme,
             host: own,
             targets: &present.targets,

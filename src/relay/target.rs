@@ -22,7 +22,7 @@ use super::balance::warmth::Warmth;
 use super::connect::Learnt;
 use super::endpoint::{Endpoint, EndpointReport};
 use super::figures::{Figures, Recent};
-use super::standing::{Cause, May};
+use super::standing::{Cause, May, Out};
 use crate::clock;
 
 /// One place where an upstream runs, as it is now.
@@ -254,11 +254,13 @@ impl Target {
             return false;
         }
         let keep = |addr: &Spot| old.iter().find(|e| e.addr == *addr).cloned();
+        let unix_ms = clock::now().unix_ms;
         let drained = old.iter().find_map(|e| e.standing.outs().into_iter().find(|out| out.cause == Cause::Drained));
         let make = |addr: &Spot| {
             let endpoint = Endpoint::new(*addr);
-            if let Some(out) = drained.clone().filter(|_| self.is_drained()) {
-                endpoint.standing.out(out);
+            if self.is_drained() {
+                let new = || Out { cause: Cause::Drained, since_unix_ms: unix_ms, reason: "as its target".to_owned(), until_unix_ms: None };
+                endpoint.standing.out(drained.clone().unwrap_or_else(new));
             }
             Arc::new(endpoint)
         };

@@ -151,6 +151,8 @@ impl Pool {
         let upstream = &self.upstream;
         let unix_ms = clock::now().unix_ms;
         self.group.gate.set_most(upstream.max_requests.unwrap_or(u32::MAX));
+        self.group.room.set_most(upstream.max_connections.unwrap_or(0));
+        self.group.limiter.begin(upstream.adaptive);
         let of_target = upstream.circuit_breaker.as_ref().is_some_and(CircuitBreaker::is_of_target);
         for target in self.targets() {
             if upstream.health.is_none() {

@@ -10,10 +10,12 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::adaptive::{Adaptive, AdaptiveSettings};
 use super::admit::{Queue, QueueSettings};
 use super::balance::hash_by::HashBy;
 use super::balance::sticky::{Sticky, StickySettings};
 use super::circuit::settings::{CircuitBreaker, CircuitBreakerSettings};
+use super::drain;
 use super::finding::{Source, TargetsFromSettings};
 use super::health::settings::{Health, HealthSettings};
 use super::members::{Member, TargetSettings, compile_targets};
@@ -66,8 +68,13 @@ pub struct UpstreamSettings {
     pub panic_threshold: Option<At<Percent>>,
     /// How many requests it takes at once, of all its targets together; a connection of HTTP/1 carries one. 1 to 1000000; default: any number.
     pub max_requests: Option<At<u32>>,
-    /// Where requests wait that are more than `max_requests`. Without it, they are refused.
+    /// How many connections to its targets are open at once, over all workers, those at rest included; over HTTP/1. A request that would need one
+    /// more waits in `queue`. A worker that has none to the chosen address opens one all the same. 1 to 1000000; default: any number.
+    pub max_connections: Option<At<u32>>,
+    /// Where requests wait that are more than `max_requests`, or for which `max_connections` leaves no connection. Without it, they are refused.
     pub queue: Option<At<QueueSettings>>,
+    /// How many requests it gets at once, found out from how long it takes for them: fewer when answers get slower. Default: any number.
+    pub adaptive_concurrency: Option<AdaptiveSettings>,
     /// How long it may take.
     pub timeouts: Option<TimeoutsSettings>,
     /// Whether another attempt is made.
@@ -100,6 +107,8 @@ pub struct Upstream {
     pub targets: Vec<Member>,
     /// Where others are found.
     pub source: Option<Source>,
+    /// Which of those that are found the operator has taken out.
+    pub drained: Box<[Arc<str>]>,
     pub protocol: Protocol,
     pub http2: Http2,
     pub tls: Option<UpstreamTls>,
@@ -119,7 +128,9 @@ pub struct Upstream {
     pub circuit_breaker: Option<CircuitBreaker>,
     pub panic_threshold: Option<Percent>,
     pub max_requests: Option<u32>,
+    pub max_connections: Option<u32>,
     pub queue: Option<Queue>,
+    pub adaptive: Option<Adaptive>,
     pub timeouts: Timeouts,
     /// The header in which targets are told how long they have.
     pub told_in: Option<HeaderName>,
@@ -148,7 +159,9 @@ impl Upstream {
             circuit_breaker,
             panic_threshold,
             max_requests,
+            max_connections,
             queue,
+            adaptive_concurrency,
             timeouts,
             retries,
         } = settings;
@@ -168,6 +181,7 @@ impl Upstream {
             },
             (None, None) => (Vec::new(), None),
         };
+        let drained = targets_from.as_ref().map(|from| drain::compile(from, &mut wrong)).unwrap_or_default();
         let proxy_protocol = proxy_protocol.as_ref().map(|version| version.value);
         let reuse = Reuse::compile(pool.as_ref(), proxy_protocol.is_some(), &mut wrong);
         let has_sockets = members.iter().any(|member| member.address.socket().is_some());
@@ -181,7 +195,13 @@ impl Upstream {
         }
         let panic_threshold = panic_threshold.as_ref().map(|panic| share(Some(panic), panic.value, &mut wrong));
         let max_requests = max_requests.as_ref().map(|most| whole(Some(most), 0, 1..=1_000_000, &mut wrong));
-        let queue = Queue::compile(queue.as_ref(), max_requests, &mut wrong);
+        if let Some(most) = max_connections.as_ref().filter(|_| protocol != Protocol::Http1) {
+            let message = "`max_connections` is for HTTP/1 only: over HTTP/2 one connection carries many requests";
+            wrong.push(Diagnostic::at(&most.place, "inert", message).help("bound the requests with `max_requests`"));
+        }
+        let max_connections = max_connections.as_ref().map(|most| whole(Some(most), 0, 1..=1_000_000, &mut wrong));
+        let queue = Queue::compile(queue.as_ref(), max_requests.is_some() || max_connections.is_some(), &mut wrong);
+        let adaptive = adaptive_concurrency.as_ref().map(|settings| Adaptive::compile(settings, &mut wrong));
         let timeouts = Timeouts::compile(timeouts.as_ref(), &mut wrong);
         let retries = Retries::compile(retries.as_ref(), protocol, &mut wrong);
         let sticky = sticky.as_ref().map(|sticky| Sticky::compile(sticky, &mut wrong));
@@ -196,6 +216,7 @@ impl Upstream {
             name: name.into(),
             targets: members,
             source,
+            drained,
             protocol,
             http2,
             tls,
@@ -211,7 +232,9 @@ impl Upstream {
             circuit_breaker,
             panic_threshold,
             max_requests,
+            max_connections,
             queue,
+            adaptive,
             timeouts,
             told_in,
             retries,
@@ -224,11 +247,12 @@ pub fn guards(upstream: &Upstream) -> Vec<String> {
     let outliers = upstream.outlier_detection.as_ref().map(OutlierDetection::told);
     let circuit = upstream.circuit_breaker.as_ref().map(CircuitBreaker::told);
     let panic = upstream.panic_threshold.map(|least| format!("all addresses are used when less than {least} are sound"));
-    let most = upstream.max_requests.map(|most| match upstream.queue {
-        Some(Queue { length, wait }) => format!("{most} requests at once; {length} more wait up to {}", Period(wait)),
-        None => format!("{most} requests at once"),
-    });
-    [outliers, circuit, panic, most].into_iter().flatten().collect()
+    let wait = upstream.queue.map(|Queue { length, wait }| format!("; {length} more wait up to {}", Period(wait))).unwrap_or_default();
+    let most = upstream.max_requests.map(|most| format!("{most} requests at once{wait}"));
+    let connections = upstream.max_connections.map(|most| format!("{most} connections at once{wait}"));
+    let drained = (!upstream.drained.is_empty()).then(|| format!("drained where it is found: {}", upstream.drained.join(", ")));
+    let adaptive = upstream.adaptive.map(Adaptive::told);
+    [outliers, circuit, panic, most, connections, adaptive, drained].into_iter().flatten().collect()
 }
 
 /// With TLS a target has to be somebody, and a Unix socket names nobody.
@@ -310,7 +334,9 @@ pub(crate) mod tests {
             circuit_breaker: None,
             panic_threshold: None,
             max_requests: None,
+            max_connections: None,
             queue: None,
+            adaptive_concurrency: None,
             timeouts: None,
             retries: None,
         }

@@ -133,6 +133,25 @@ impl Status {
         })
     }
 
+    /// What it says of the server that ended the call, as a status of HTTP's: from 500 on, it has failed. Envoy's mapping, but for
+    /// UNIMPLEMENTED, which says that the caller has asked for something that is not there.
+    pub fn as_http(self) -> u16 {
+        match self.0 {
+            0 => 200,
+            1 => 499,
+            3 | 9 | 11 => 400,
+            4 => 504,
+            5 | 12 => 404,
+            6 | 10 => 409,
+            7 => 403,
+            8 => 429,
+            14 => 503,
+            16 => 401,
+            // UNKNOWN, INTERNAL, DATA_LOSS.
+            _ => 500,
+        }
+    }
+
     pub fn of(kind: &Kind) -> Status {
         Status::of_http(kind.status)
     }

@@ -19,6 +19,7 @@ use super::location;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 use crate::ctx::Scheme;
+use crate::policy::limits::headers::is_own;
 use crate::relay::edits::{Head, HeaderEdits, with_response_fields};
 use crate::relay::head::X_REQUEST_ID;
 
@@ -50,6 +51,8 @@ pub enum Security {
 pub struct ResponseHeaders {
     pub security: Option<Security>,
     pub edits: HeaderEdits,
+    /// Some edit is of a field in which limits tell where they stand.
+    pub edits_limits: bool,
 }
 
 /// What is known when an upstream's answer comes back.
@@ -62,14 +65,21 @@ pub struct Incoming<'a> {
     pub cors: &'a [(HeaderName, HeaderValue)],
     /// Whether the route has a CORS policy, so that headers of the upstream's own are removed even where `cors` is empty.
     pub has_cors_policy: bool,
-    /// `X-RateLimit-*` and `RateLimit-*`.
-    pub limits: &'a [(HeaderName, HeaderValue)],
+    pub limits: Limits<'a>,
     /// How addresses in it are translated; needed only where it has one.
     pub location: Option<location::Way<'a>>,
 }
 
+/// `X-RateLimit-*` and `RateLimit-*`: in place of what the upstream says in them.
+#[derive(Clone, Copy, Debug)]
+pub enum Limits<'a> {
+    Here(&'a [(HeaderName, HeaderValue)]),
+    /// Told elsewhere: here nobody says them.
+    Beside,
+}
+
 /// Fields that name a place, perhaps one that only the gateway can reach.
-pub const LOCATIONS: [HeaderName; 2] = [header::LOCATION, header::CONTENT_LOCATION];
+const LOCATIONS: [HeaderName; 2] = [header::LOCATION, header::CONTENT_LOCATION];
 
 const STRICT: [(HeaderName, HeaderValue); 4] = [
     (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -85,7 +95,9 @@ const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 impl ResponseHeaders {
     pub fn compile(settings: &ResponseHeadersSettings) -> Result<ResponseHeaders, Vec<Diagnostic>> {
         let ResponseHeadersSettings { security, set, add, remove } = settings;
-        Ok(ResponseHeaders { security: *security, edits: HeaderEdits::compile(set, add, remove)? })
+        let edits = HeaderEdits::compile(set, add, remove)?;
+        let edits_limits = edits.names().any(|name| is_own(name.as_str()));
+        Ok(ResponseHeaders { security: *security, edits, edits_limits })
     }
 
     /// What the operator has taken away.
@@ -115,11 +127,15 @@ pub fn client_head(headers: &ResponseHeaders, incoming: &Incoming<'_>, head: &mu
     let is_switch = head.status == http::StatusCode::SWITCHING_PROTOCOLS;
     let is_empty = head.status.is_informational() || head.status == http::StatusCode::NO_CONTENT;
     with_response_fields(head, |fields| {
-        if !incoming.limits.is_empty() {
+        let limits = match incoming.limits {
+            Limits::Here(limits) => limits,
+            Limits::Beside => &[],
+        };
+        if !limits.is_empty() {
             // Once for all; a field or two mostly fit where others were removed.
-            fields.reserve(1 + incoming.limits.len() + headers.edits.set.len() + headers.edits.add.len());
+            fields.reserve(1 + limits.len() + headers.edits.set.len() + headers.edits.add.len());
         }
-        remove_inner(is_switch, fields);
+        remove_inner(is_switch, matches!(incoming.limits, Limits::Beside), fields);
         if is_empty {
             // RFC 9110 section 8.6, RFC 9112 section 6.1: such an answer has no content; a client could wait for it.
             fields.remove(header::CONTENT_LENGTH);
@@ -137,7 +153,7 @@ pub fn client_head(headers: &ResponseHeaders, incoming: &Incoming<'_>, head: &mu
         if incoming.has_cors_policy {
             replace_cors(incoming.cors, fields);
         }
-        for (name, value) in incoming.limits {
+        for (name, value) in limits {
             fields.put(name, value.clone());
         }
         if let Ok(value) = HeaderValue::from_bytes(incoming.request_id) {
@@ -149,7 +165,7 @@ pub fn client_head(headers: &ResponseHeaders, incoming: &Incoming<'_>, head: &mu
 
 /// What says something of the inside, and hop-by-hop fields (RFC 9110 section 7.6.1). Framing and a switched protocol are
 /// Pingora's to say: it needs `Transfer-Encoding`, and `Connection` and `Upgrade` of a 101, and writes `Connection` anew.
-fn remove_inner(is_switch: bool, fields: &mut HeaderMap) {
+fn remove_inner(is_switch: bool, with_limits: bool, fields: &mut HeaderMap) {
     if !is_switch && fields.contains_key(header::CONNECTION) {
         let nominated: SmallVec<[HeaderName; 4]> = fields
             .get_all(header::CONNECTION)
@@ -177,7 +193,7 @@ fn remove_inner(is_switch: bool, fields: &mut HeaderMap) {
                 | "proxy-connection"
                 | "x-aspnet-version"
                 | "x-aspnetmvc-version"
-        )
+        ) || (with_limits && is_own(name.as_str()))
     };
     // One at a time: there is seldom more than one.
     while let Some(found) = fields.keys().find(|name| inner(name)).cloned() {
@@ -220,7 +236,7 @@ mod tests {
             request_id: b"r-1",
             cors: &[],
             has_cors_policy: false,
-            limits: &[],
+            limits: Limits::Here(&[]),
             location: Some(location::Way {
                 scheme: Scheme::Http,
                 host: "api.example.com",
@@ -296,7 +312,7 @@ mod tests {
             set: vec![(header::X_FRAME_OPTIONS, value("SAMEORIGIN")), (header::SERVER, value("shop"))],
             add: vec![(header::VARY, value("accept"))],
         };
-        let headers = ResponseHeaders { security: Some(Security::Strict), edits };
+        let headers = ResponseHeaders { security: Some(Security::Strict), edits, edits_limits: false };
         let shown = run(&headers, &incoming(), head(200, &[("etag", "1"), ("vary", "cookie"), ("server", "inner")]));
         for expected in ["x-frame-options: SAMEORIGIN", "server: shop", "vary: accept", "vary: cookie"] {
             assert!(shown.contains(&expected.to_owned()), "{expected} in {shown:?}");
@@ -322,9 +338,11 @@ mod tests {
     #[test]
     fn limits_and_the_request_id_are_the_gateways() {
         let limits = [(HeaderName::from_static("x-ratelimit-limit"), HeaderValue::from_static("100"))];
-        let told = Incoming { limits: &limits, ..incoming() };
-        let shown = run(&ResponseHeaders::default(), &told, head(200, &[("x-ratelimit-limit", "7"), ("x-request-id", "theirs")]));
-        assert_eq!(shown, ["x-ratelimit-limit: 100", "x-request-id: r-1"]);
+        let theirs = [("x-ratelimit-limit", "7"), ("x-request-id", "theirs")];
+        let told = Incoming { limits: Limits::Here(&limits), ..incoming() };
+        assert_eq!(run(&ResponseHeaders::default(), &told, head(200, &theirs)), ["x-ratelimit-limit: 100", "x-request-id: r-1"]);
+        let beside = Incoming { limits: Limits::Beside, ..incoming() };
+        assert_eq!(run(&ResponseHeaders::default(), &beside, head(200, &theirs)), ["x-request-id: r-1"]);
     }
 
     #[test]

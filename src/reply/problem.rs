@@ -87,6 +87,7 @@ static OTHERS: &[(&str, &Kind)] = &[
     ("relay", &relay::connect::TLS_FAILED),
     ("relay", &relay::timeouts::TOTAL_TIMEOUT),
     ("relay", &relay::admit::UPSTREAM_OVERLOADED),
+    ("relay", &relay::adaptive::UPSTREAM_SATURATED),
     ("head", &listen::head::VERSION_UNSUPPORTED),
     ("relay", &relay::tunnel::WEBSOCKET_EXPIRED),
     ("relay", &relay::tunnel::WEBSOCKET_REVOKED),

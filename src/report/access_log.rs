@@ -8,7 +8,7 @@ mod settings;
 
 pub use self::settings::{AccessLog, AccessLogSettings, LogFormat};
 use super::civil::rfc3339;
-use super::json::{push_escaped_bounded, push_string, push_string_bounded};
+use super::json::{push_escaped_bounded, push_string_bounded};
 use super::writer::Sink;
 use crate::policy::principal::Identity;
 use crate::relay::retries::verdict::Failed;
@@ -60,6 +60,8 @@ pub struct Line<'a> {
     /// The limit that refused, and what it counted by.
     pub limit: &'a str,
     pub key: &'a str,
+    /// Who goes first where not all can be served, where that was asked: `lowest`, `low`, `normal` or `high`.
+    pub priority: &'a str,
     /// What answered in place of the upstream that could not be reached: another upstream, or `answer`.
     pub fallback: &'a str,
     /// The fault that was made on purpose: `delay` or `abort`.
@@ -145,6 +147,7 @@ impl Line<'_> {
             reason,
             limit,
             key,
+            priority,
             fallback,
             fault,
             upstream,
@@ -168,10 +171,10 @@ impl Line<'_> {
         out.extend_from_slice(&rfc3339(unix_ms));
         out.push(b'"');
         let mut fields = Fields { out };
-        fields.short(r#","request_id":"#, request_id);
-        fields.short(r#","trace_id":"#, trace_id);
+        fields.clean(r#","request_id":"#, request_id);
+        fields.clean(r#","trace_id":"#, trace_id);
         fields.short(r#","listener":"#, listener.as_bytes());
-        fields.short(r#","protocol":"#, protocol.as_bytes());
+        fields.clean(r#","protocol":"#, protocol.as_bytes());
         fields.address(r#","client":"#, client);
         fields.short(r#","tls_version":"#, tls_version.as_bytes());
         fields.short(r#","tls_cipher":"#, tls_cipher.as_bytes());
@@ -198,6 +201,7 @@ impl Line<'_> {
         fields.long(r#","reason":"#, reason.as_bytes());
         fields.short(r#","limit":"#, limit.as_bytes());
         fields.short(r#","key":"#, key.as_bytes());
+        fields.short(r#","priority":"#, priority.as_bytes());
         fields.short(r#","fallback":"#, fallback.as_bytes());
         fields.short(r#","fault":"#, fault.as_bytes());
         fields.short(r#","upstream":"#, upstream.as_bytes());
@@ -229,6 +233,17 @@ impl Fields<'_> {
 
     fn short(&mut self, name: &str, text: &[u8]) {
         self.bounded(name, text, SHORT);
+    }
+
+    /// What is short and has no character that needs an escape, by how it was made or accepted, as ids are.
+    fn clean(&mut self, name: &str, text: &[u8]) {
+        if !text.is_empty() {
+            self.out.reserve(name.len() + text.len() + 2);
+            self.name(name);
+            self.out.push(b'"');
+            self.out.extend_from_slice(text);
+            self.out.push(b'"');
+        }
     }
 
     /// Names and values are short words without quotes.
@@ -277,8 +292,7 @@ impl Fields<'_> {
 
     fn address(&mut self, name: &str, address: Option<IpAddr>) {
         if let Some(address) = address {
-            self.name(name);
-            push_string(self.out, &AddressText::of(address));
+            self.clean(name, &AddressText::of(address));
         }
     }
 
@@ -456,6 +470,7 @@ mod tests {
             reason: "100 of 100 used",
             limit: "browse",
             key: "consumer",
+            priority: "low",
             fallback: "answer",
             fault: "delay",
             upstream: "orders",
@@ -483,7 +498,7 @@ mod tests {
                 r#""tls_version":"1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","server_name":"api.example.com","client_subject":"CN=orders","#,
                 r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
                 r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","plan":"gold","subject":"u1","tags":{"tier":"pro","version":"v2"},"status":429,"#,
-                r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","fallback":"answer","fault":"delay","upstream":"orders","target":"10.0.0.7:8080","#,
+                r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","priority":"low","fallback":"answer","fault":"delay","upstream":"orders","target":"10.0.0.7:8080","#,
                 r#""attempts":2,"failed":["10.0.0.6:8080 503","10.0.0.6:8080 reset"],"no_retry":"budget","bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
                 r#""would_refuse":["scope-missing","address-refused"]}"#,
                 "\n"

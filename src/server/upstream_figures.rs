@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::relay::adaptive::Concurrency;
 use crate::relay::circuit::Phase;
 use crate::relay::group::GroupReport;
 use crate::relay::standing::Cause;
@@ -54,4 +55,28 @@ pub fn register(state: &Arc<State>) {
     of_upstreams(&family::UPSTREAM_PANIC, |upstream| if upstream.panic { 1.0 } else { 0.0 });
     of_upstreams(&family::UPSTREAM_SPARED, |upstream| upstream.spared as f64);
     of_upstreams(&family::UPSTREAM_WAITING, |upstream| upstream.waiting as f64);
+    let of_capped = |family: &'static Family, read: fn(&GroupReport, u32) -> f64| {
+        let me = state.clone();
+        state.metrics.source(family, move |samples| {
+            for upstream in me.pools.report_groups() {
+                if let Some(open) = upstream.connections {
+                    samples.put(&[&upstream.upstream], read(&upstream, open));
+                }
+            }
+        });
+    };
+    of_capped(&family::UPSTREAM_CONNECTIONS_OPEN, |_, open| f64::from(open));
+    of_capped(&family::UPSTREAM_CONNECTIONS_OVER, |upstream, _| upstream.over as f64);
+    let of_limited = |family: &'static Family, read: fn(Concurrency) -> u32| {
+        let me = state.clone();
+        state.metrics.source(family, move |samples| {
+            for upstream in me.pools.report_groups() {
+                if let Some(concurrency) = upstream.concurrency {
+                    samples.put(&[&upstream.upstream], f64::from(read(concurrency)));
+                }
+            }
+        });
+    };
+    of_limited(&family::CONCURRENCY_LIMIT, |concurrency| concurrency.limit);
+    of_limited(&family::CONCURRENCY, |concurrency| concurrency.in_flight);
 }

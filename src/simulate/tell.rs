@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_http::ResponseHeader;
 use serde_json::{Value, json};
 
-use super::{Outcome, Verdict, target};
+use super::{Outcome, Verdict, shed, target};
 use crate::config::diagnostic::INTERPOLATED;
 use crate::config::plan::{Gateway, Relay, Route};
 use crate::config::types::Period;
@@ -126,6 +126,9 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
                 if let Some(balance) = target::tell(route, relay, outcome.head.as_ref(), facts) {
                     told["balance"] = balance;
                 }
+                if let Some(priority) = shed::tell(gateway, route, relay, facts) {
+                    told["priority"] = priority;
+                }
                 let guards = guards(&relay.upstream.pool.upstream);
                 if !guards.is_empty() {
                     told["guards"] = json!(guards);
@@ -172,7 +175,7 @@ fn released(route: &Route, relay: &Relay, facts: &Facts, told: &mut Value) {
 fn answer(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts) -> Value {
     let Ok(mut head) = ResponseHeader::build(200, None) else { return Value::Null };
     let host = relay.upstream.pool.present().targets.first().map_or(HeaderValue::from_static(""), |target| target.host_header.clone());
-    make_answer(route, relay, facts, &host, &mut head);
+    make_answer(route, relay, facts, &host, false, &mut head);
     let mut added: Vec<_> = head.headers.iter().map(|(name, value)| [name.to_string(), shown(gateway, name, value)]).collect();
     added.sort();
     let removed: Vec<_> = route.response.removed().map(ToString::to_string).collect();
@@ -345,6 +348,9 @@ pub fn text(told: &Value) -> String {
     if let Some(mirror) = told.get("mirror") {
         let (share, body) = (str(&mirror["share"]), str(&mirror["body"]));
         say("mirror", vec![format!("{share} to {}, bodies up to {body}", str(&mirror["upstream"]))]);
+    }
+    if let Some(priority) = told.get("priority") {
+        say("priority", vec![shed::text(priority)]);
     }
     say("guards", rows(&told["guards"]).iter().map(str).collect());
     say("sent path", vec![str(&told["upstream_path"])]);

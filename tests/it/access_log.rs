@@ -170,7 +170,7 @@ limits: { slow: { rate: 1/s, burst: 1, throttle: { wait: 5s }, by: [global] } }
 routes:
   all: { match: { path: "/**" }, auth: public, limits: [slow], respond: { status: 204 } }
   fallen: { match: { path: /fallen }, auth: public, upstream: nobody, fallback: { status: 200 }, fault: { delay: { for: 1ms, share: 100% } } }
-upstreams: { nobody: { targets: ["127.0.0.1:1"] } }
+upstreams: { nobody: { targets: ["127.0.0.1:1"], adaptive_concurrency: {} } }
 "#,
     );
     let encrypted = encrypted.file("main.pem", leaf.chain).file("main.key", leaf.key).file("ca.pem", ca.pem.clone()).start();

@@ -1,10 +1,12 @@
 //! What health checks ask and expect, and how often. Real targets, some of which say other things than they do.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::harness::h2_upstream::H2Upstream;
 use crate::harness::{Answer, Gateway, PythonServer, Upstream, eventually};
 
 fn start(target: impl std::fmt::Display, keys: &str) -> Gateway {
@@ -48,6 +50,58 @@ fn a_check_expects_a_status_fields_and_a_piece_of_the_body() {
     ] {
         assert_eq!(reason(&start(upstream.address(), &keys(expect))), why, "{expect}");
     }
+}
+
+#[test]
+fn checks_use_one_connection_and_a_target_that_has_closed_it_has_not_failed() {
+    let upstream = Upstream::start();
+    let keys = "health: { path: /healthz, every: 100ms, unhealthy_after: 1 }";
+    let gateway = start(upstream.address(), keys);
+    upstream.wait_for_requests(4);
+    assert_eq!(upstream.connections(), 1);
+    upstream.close_connections();
+    upstream.wait_for_requests(upstream.requests().len() + 3);
+    assert_eq!(upstream.connections(), 2);
+    assert!(!gateway.stderr().contains("is out"), "{}", gateway.stderr());
+    // Where connections are not kept, those of checks are not.
+    let other = Upstream::start();
+    let _gateway = start(other.address(), &format!("pool: {{ idle: 0s }}, {keys}"));
+    other.wait_for_requests(3);
+    assert!(other.connections() >= 3);
+}
+
+#[test]
+fn a_check_that_meets_a_connection_just_being_closed_asks_once_more() {
+    // Answers one request of each connection, and closes it at the next.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (answered, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (answered.clone(), closed.clone());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 1024];
+            if stream.read(&mut request).is_ok_and(|read| read > 0) {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+                counts.0.fetch_add(1, Relaxed);
+            }
+            if stream.read(&mut request).is_ok_and(|read| read > 0) {
+                counts.1.fetch_add(1, Relaxed);
+            }
+        }
+    });
+    let gateway = start(address, "health: { path: /healthz, every: 100ms, unhealthy_after: 1 }");
+    eventually("three were closed", || (closed.load(Relaxed) >= 3).then_some(()));
+    assert!(answered.load(Relaxed) >= 3);
+    assert!(!gateway.stderr().contains("is out"), "{}", gateway.stderr());
+}
+
+#[test]
+fn checks_over_http_2_use_one_connection_too() {
+    let upstream = H2Upstream::start(&[]);
+    let gateway = start(&upstream.address, "protocol: h2, health: { path: /echo, every: 100ms, unhealthy_after: 1 }");
+    upstream.requests("/echo", 4);
+    assert_eq!(upstream.events("connection").len(), 1);
+    assert!(!gateway.stderr().contains("is out"), "{}", gateway.stderr());
 }
 
 #[test]

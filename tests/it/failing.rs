@@ -330,6 +330,96 @@ fn an_upstream_has_as_many_requests_as_configured_the_others_wait_their_turn_or_
 }
 
 #[test]
+fn an_upstream_has_as_many_connections_as_configured_the_others_wait_for_one_or_are_refused() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let upstream = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("fine").steps()].concat());
+    let gateway = start(&[upstream.address()], "max_connections: 1, queue: { length: 1, wait: 1m }");
+    let figure = |name: &str| gateway.metric(&format!("sluice_upstream_{name}{{upstream=\"u\"}}"));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.get("/first", &[]).status);
+        eventually("the first is there", || (upstream.connections() == 1).then_some(()));
+        let second = scope.spawn(|| gateway.get("/second", &[]).status);
+        eventually("the second waits", || (figure("waiting") == 1.0).then_some(()));
+        let third = gateway.get("/third", &[]);
+        assert_eq!((third.code().as_str(), circuit(&third)), ("upstream-overloaded", (503, "1")));
+        gate.open();
+        assert_eq!((first.join().unwrap(), second.join().unwrap()), (200, 200));
+    });
+    assert_eq!(statuses(&gateway, 5), [200; 5]);
+    assert_eq!(upstream.connections(), 1, "all went over the same one");
+    assert_eq!((figure("connections_open"), figure("connections_over_total"), figure("waiting")), (1.0, 0.0, 0.0));
+    assert_eq!(gateway.status()["upstream_states"]["u"]["connections"], 1);
+    let line = gateway.log_line_where(|line| line["path"] == "/second");
+    assert!(line["waited_us"].as_u64() > Some(0), "{line}");
+    let line = gateway.log_line_where(|line| line["path"] == "/third");
+    assert_eq!(line["reason"], "1 connections are open, and the queue is full");
+}
+
+#[test]
+fn a_connection_above_the_number_is_opened_only_where_there_is_none_and_who_waits_too_long_is_refused() {
+    let gate = Gate::default();
+    let make = || {
+        let held = gate.clone();
+        Upstream::script(move |request| match request.target.as_str() {
+            "/held" => [vec![Step::WaitFor(held.clone())], Answer::ok("late").steps()].concat(),
+            _ => Answer::ok("fine").steps(),
+        })
+    };
+    let both = [make(), make()];
+    let keys = "retries: { attempts: 1 }, max_connections: 1, queue: { length: 9, wait: 150ms }";
+    let gateway = start(&[both[0].address(), both[1].address()], keys);
+    let open = || both.each_ref().map(Upstream::connections);
+    std::thread::scope(|scope| {
+        let held: Vec<_> = (0..2)
+            .map(|n| {
+                let one = scope.spawn(|| gateway.get("/held", &[]).status);
+                eventually("it is there", || (open().iter().sum::<usize>() == n + 1).then_some(()));
+                one
+            })
+            .collect();
+        assert_eq!(open(), [1, 1], "the second address had none");
+        for _ in 0..2 {
+            let late = gateway.get("/late", &[]);
+            assert_eq!((late.code().as_str(), circuit(&late)), ("upstream-overloaded", (503, "1")));
+        }
+        assert_eq!(gateway.log_line_where(|line| line["path"] == "/late")["reason"], "1 connections are open, and waited 150ms");
+        gate.open();
+        assert_eq!(held.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>(), [200, 200]);
+    });
+    assert_eq!(statuses(&gateway, 6), [200; 6]);
+    assert_eq!(open(), [1, 1]);
+    assert_eq!(gateway.metric("sluice_upstream_connections_over_total{upstream=\"u\"}"), 1.0);
+}
+
+#[test]
+fn connections_that_are_not_kept_are_waited_for_and_a_fallback_takes_what_finds_none() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let upstream = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("fine").steps()].concat());
+    let spare = Upstream::answering(Answer::ok("spare"));
+    let text = config(&[upstream.address()], "max_connections: 1, pool: { idle: 0s }, queue: { length: 1, wait: 1m }")
+        .replace("upstreams: {", &format!("upstreams: {{ spare: {{ targets: [\"{}\"] }},", spare.address()))
+        .replace("upstream: u }", "upstream: u, fallback: { upstream: spare } }");
+    let gateway = Gateway::start(&text);
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| gateway.get("/", &[]).text().to_owned());
+        eventually("the first is there", || (upstream.connections() == 1).then_some(()));
+        let second = scope.spawn(|| gateway.get("/", &[]).text().to_owned());
+        eventually("the second waits", || (gateway.metric("sluice_upstream_waiting{upstream=\"u\"}") == 1.0).then_some(()));
+        assert_eq!(gateway.get("/third", &[]).text(), "spare");
+        assert_eq!(upstream.connections(), 1);
+        gate.open();
+        assert_eq!((first.join().unwrap().as_str(), second.join().unwrap().as_str()), ("fine", "fine"));
+    });
+    assert_eq!(upstream.connections(), 2);
+    let open = || gateway.metric("sluice_upstream_connections_open{upstream=\"u\"}");
+    eventually("none is open", || (open() == 0.0).then_some(()));
+    let line = gateway.log_line_where(|line| line["path"] == "/third");
+    assert_eq!(line["reason"], "u: upstream-overloaded: 1 connections are open, and the queue is full", "{line}");
+}
+
+#[test]
 fn who_waits_too_long_for_an_upstream_is_refused_and_who_leaves_makes_room() {
     let gate = Gate::default();
     let held = gate.clone();

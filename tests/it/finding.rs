@@ -292,6 +292,94 @@ fn instances_in_consul_are_targets_and_an_outage_of_consul_changes_nothing() {
     assert!(!gateway.stderr().contains("s3cret"));
 }
 
+#[test]
+fn an_operator_drains_targets_that_are_found_from_their_first_moment_on() {
+    let consul = Consul::start();
+    let all = named(&["a", "b", "c"]);
+    consul.set(&[&all[0], &all[1]]);
+    let from = |drain: &str| {
+        let server = consul.server.address();
+        format!("{{ consul: {{ service: orders, address: \"http://{server}\", token: s3cret }}{drain} }}")
+    };
+    let drain = format!(", drain: [\"{}\", \"{}\"]", all[0].address(), all[2].address());
+    let mut gateway = config(&from(&drain), "", "").start();
+    assert_eq!(who(&gateway), "b");
+    let line = gateway.stderr_line("is out: drained: `targets_from.drain` in the configuration");
+    assert!(line.contains(&all[0].address().to_string()), "{line}");
+    // One that comes later, and one that goes and comes again.
+    consul.set(&[&all[1], &all[2]]);
+    eventually("the third is found", || {
+        gateway.status()["upstreams"]["u"].to_string().contains(&all[2].address().to_string()).then_some(())
+    });
+    assert_eq!(who(&gateway), "b");
+    consul.set(&[&all[0], &all[1], &all[2]]);
+    eventually("all are found", || (gateway.metric("sluice_found_targets{upstream=\"u\"}") == 3.0).then_some(()));
+    assert_eq!(who(&gateway), "b");
+    assert!(all[0].requests().is_empty() && all[2].requests().is_empty());
+    let told = String::from_utf8(gateway.sluice(&["explain", "sluice.yaml", "http://h/"]).stdout).unwrap();
+    assert!(told.contains(&format!("drained where it is found: {}, {}", all[0].address(), all[2].address())), "{told}");
+    gateway.reload(&CONFIG.replace("{from}", &from("")).replace("{top}", "").replace("{more}", ""));
+    wait_for(&gateway, "a b c");
+}
+
+#[test]
+fn a_file_drains_its_targets_without_a_reload() {
+    let all = named(&["a", "b", "c"]);
+    let gateway = config("{ file: targets.yaml }", "", "").file("targets.yaml", list(&[&all[0], &all[1]])).start();
+    assert_eq!(who(&gateway), "a b");
+    let drained = |upstream: &Upstream| format!("- {{ address: \"{}\", drain: true }}\n", upstream.address());
+    replace(&gateway, "targets.yaml", &(drained(&all[0]) + &list(&[&all[1]]) + &drained(&all[2])));
+    wait_for(&gateway, "b");
+    assert!(all[2].requests().is_empty(), "never, not even once");
+    replace(&gateway, "targets.yaml", &list(&[&all[0], &all[1]]));
+    wait_for(&gateway, "a b");
+}
+
+#[test]
+fn found_targets_that_nobody_watches_are_told() {
+    let said = |more: &str| {
+        let gateway = config("{ file: targets.yaml }", "", more).file("targets.yaml", "- 127.0.0.1:1\n").start();
+        let output = gateway.sluice(&["check", gateway.file().to_str().unwrap()]);
+        assert!(output.status.success());
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let told = said("");
+    assert!(
+        told.contains("upstream `u` finds its targets in file ") && told.contains("and has neither `health` nor `outlier_detection`"),
+        "{told}"
+    );
+    assert!(!said("health: {},").contains("neither `health`"));
+}
+
+#[test]
+fn a_source_is_asked_for_everything_once_at_the_start() {
+    let consul = Consul::start();
+    let all = Arc::new(named(&["a"]));
+    consul.set(&[&all[0]]);
+    let from = format!("{{ consul: {{ service: orders, address: \"http://{}\", token: s3cret }} }}", consul.server.address());
+    let gateway = config(&from, "", "").start();
+    assert_eq!(who(&gateway), "a");
+    let asked = consul.server.wait_for_requests(2);
+    let told: Vec<_> = asked.iter().map(|request| request.target.contains("index=8")).collect();
+    assert_eq!(told, [false, true], "{asked:?}");
+
+    let targets = all.clone();
+    let api = Upstream::script(move |request| match request.target.contains("watch=1") {
+        false => slices(10, &[slice("s1", 8, &[(&targets[0], true)])]),
+        true => vec![Step::ReadBody, begin(), Step::Hang],
+    });
+    let authority = Ca::new("Cluster");
+    let front = TlsFront::start(&authority.server(&["localhost"]), api.address());
+    let address = format!("https://localhost:{}", front.address().port());
+    let from =
+        format!("{{ kubernetes: {{ service: o, namespace: s, port: http, address: \"{address}\", token_file: token, ca: ca.pem }} }}");
+    let gateway = config(&from, "", "").file("token", "t\n").file("ca.pem", authority.pem.clone()).start();
+    assert_eq!(who(&gateway), "a");
+    let asked = api.wait_for_requests(2);
+    let told: Vec<_> = asked.iter().map(|request| request.target.contains("watch=1")).collect();
+    assert_eq!(told, [false, true], "{asked:?}");
+}
+
 /// The head of an answer that goes on, and lines of it.
 fn chunk(text: &str) -> Step {
     Step::Send(format!("{:x}\r\n{text}\r\n", text.len()).into_bytes())

@@ -446,3 +446,32 @@ fn gateways_with_one_store_admit_one_limit_together_and_go_on_without_it() {
     }
     assert_eq!(gateways[0].get("/r", &[("x-caller", "c")]).status, 204);
 }
+
+#[test]
+fn an_upstream_has_no_say_in_where_limits_stand_and_the_operator_has_the_last() {
+    let theirs = Answer::ok("hello").header("X-RateLimit-Limit", "7").header("RateLimit", "theirs").header("RateLimit-Policy", "theirs");
+    let upstream = Upstream::answering(theirs);
+    let text = r#"
+server: { threads: 1 }
+listeners: { public: { address: "127.0.0.1:{port}" } }
+limits: { few: { rate: 100/h, by: [global] } }
+upstreams: { app: { targets: ["{upstream}"] } }
+defaults: { limits: [few], upstream: app }
+routes:
+  told: { match: { path: /told }, auth: public }
+  edited: { match: { path: /edited }, auth: public, response_headers: { set: { ratelimit: mine }, remove: [x-ratelimit-reset] } }
+"#;
+    let gateway = Gateway::config(text).var("upstream", upstream.address()).start();
+    let told = gateway.get("/told", &[]);
+    let all = |name: &str| {
+        told.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| &**value).collect::<Vec<_>>()
+    };
+    assert_eq!((all("x-ratelimit-limit"), all("x-ratelimit-remaining")), (vec!["100"], vec!["99"]));
+    assert_eq!((all("ratelimit-policy"), all("ratelimit")), (vec!["\"few\";q=100;w=3600"], vec!["\"few\";r=99;t=36"]));
+    assert_eq!(all("x-ratelimit-reset"), ["36"]);
+    let edited = gateway.get("/edited", &[]);
+    assert_eq!((edited.header("ratelimit"), edited.header("x-ratelimit-reset")), (Some("mine"), None));
+    assert_eq!(edited.header("x-ratelimit-remaining"), Some("98"));
+    let over_http2 = Http2::connect(gateway.address()).get(1, "/told");
+    assert_eq!(over_http2.field("ratelimit-policy"), Some("\"few\";q=100;w=3600"));
+}

@@ -1,8 +1,16 @@
 //! A second upstream gets a copy of requests, and nobody waits for it.
 
+use super::harness::h2_upstream::{H2Upstream, field};
+use super::harness::http2::{Http2, get_fields};
+use super::harness::tls_front::TlsFront;
 use super::harness::*;
 
 fn config(mirror: &str, more: &str) -> Config {
+    spoken(mirror, more, "", "")
+}
+
+/// With more keys of the first upstream and of that for copies.
+fn spoken(mirror: &str, more: &str, of_shop: &str, of_shadow: &str) -> Config {
     let text = format!(
         r#"
 server: {{ threads: 1 }}
@@ -10,8 +18,8 @@ listeners: {{ public: {{ address: "127.0.0.1:{{port}}" }} }}
 authenticators: {{ keys: {{ api_key: {{ header: x-api-key, forward: {{ x-partner: consumer }} }} }} }}
 consumers: {{ acme: {{ keys: [{{ sha256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08" }}] }} }}
 upstreams:
-  shop: {{ targets: ["{{shop}}"] }}
-  shadow: {{ targets: ["{{shadow}}"], timeouts: {{ connect: 10s, response: 20s }} }}
+  shop: {{ targets: ["{{shop}}"]{of_shop} }}
+  shadow: {{ targets: ["{{shadow}}"]{of_shadow}, timeouts: {{ connect: 10s, response: 20s }} }}
 routes:
   shop: {{ match: {{ path: /shop/** }}, auth: [keys], rewrite: {{ strip_prefix: /shop }}, upstream: shop, mirror: {mirror} }}
   {more}
@@ -126,4 +134,53 @@ fn a_mirror_where_nobody_listens_is_counted_and_harms_nobody() {
     assert_eq!(gateway.get("/shop/a", &[KEY]).status, 200);
     eventually("it is counted", || (result(&gateway, "failed") == 1.0).then_some(()));
     assert_eq!(gateway.metric(r#"sluice_upstream_requests_total{upstream="shadow",result="connect_failed"}"#), 1.0);
+}
+
+#[test]
+fn copies_go_over_http_2_where_their_upstream_speaks_it() {
+    let (shop, shadow) = (Upstream::script(|_| [vec![Step::ReadBody], Answer::ok("ok").steps()].concat()), H2Upstream::start(&[]));
+    let gateway =
+        spoken("{ upstream: shadow }", "", "", ", protocol: h2").var("shop", shop.address()).var("shadow", &shadow.address).start();
+    let mut client = gateway.client();
+    // More than a stream may have under way at first.
+    let large = vec![b'x'; 64 * 1024];
+    for (count, method, body) in [(1.0, "GET", &b""[..]), (2.0, "POST", b"an order"), (3.0, "PUT", &large)] {
+        assert_eq!(client.try_request(method, "/shop/no-length?x=1", &[KEY, ("x-own", "a")], body).unwrap().text(), "ok");
+        eventually("it is answered", || (result(&gateway, "answered") == count).then_some(()));
+        let copies = shadow.requests("/no-length?x=1", count as usize);
+        let copy = copies.last().unwrap();
+        assert_eq!((&copy["method"], &copy["length"]), (&method.into(), &body.len().into()), "{copy}");
+        assert_eq!((field(copy, "x-mirrored-from"), field(copy, "x-own"), field(copy, ":scheme")), (vec!["shop"], vec!["a"], vec!["http"]));
+        assert_eq!(field(copy, ":authority"), [shop.requests().last().unwrap().header("host").unwrap()]);
+    }
+    assert_eq!(shadow.events("connection").len(), 1, "one serves one copy after the other");
+}
+
+#[test]
+fn copies_of_requests_over_http_2_are_those_of_any_other() {
+    let (shop, shadow) = (H2Upstream::start(&[]), recording());
+    let gateway =
+        spoken("{ upstream: shadow }", "", ", protocol: h2", "").var("shop", &shop.address).var("shadow", shadow.address()).start();
+    let mut client = Http2::connect(gateway.address());
+    client.ask(1, &get_fields("/shop/no-length", &[KEY]));
+    assert_eq!(client.answer(1).text(), "hello, world");
+    let copy = shadow.wait_for_requests(1).remove(0);
+    let first = &shop.requests("/no-length", 1)[0];
+    assert_eq!((copy.method.as_str(), copy.target.as_str(), copy.header("x-mirrored-from")), ("GET", "/no-length", Some("shop")));
+    assert_eq!(copy.header("host"), field(first, ":authority").first().copied());
+    eventually("it is counted", || (result(&gateway, "answered") == 1.0).then_some(()));
+}
+
+#[test]
+fn copies_go_over_tls_to_whom_their_upstream_believes_and_nobody_else() {
+    let (shop, shadow) = (Upstream::start(), recording());
+    let (authority, other) = (Ca::new("Ours"), Ca::new("Other"));
+    let front = TlsFront::start(&authority.server(&["localhost"]), shadow.address());
+    for (ca, how) in [(authority.pem.clone(), "answered"), (other.pem.clone(), "failed")] {
+        let config = spoken("{ upstream: shadow }", "", "", ", tls: { ca: ca.pem }").file("ca.pem", ca);
+        let gateway = config.var("shop", shop.address()).var("shadow", format!("localhost:{}", front.address().port())).start();
+        assert_eq!(gateway.get("/shop/a", &[KEY]).status, 200);
+        eventually(how, || (result(&gateway, how) == 1.0).then_some(()));
+    }
+    assert_eq!(shadow.requests().len(), 1);
 }

@@ -293,7 +293,7 @@ fn no_metric_is_declared_and_never_fed_and_promtool_finds_nothing_to_mend() {
         .iter()
         .map(|family| family.name)
         // These have tests of their own, in `tls.rs`, `limits.rs`, `consumers.rs`, `introspection.rs`, `finding.rs`, `failing.rs`, `fallback.rs`, `fault.rs`,
-        // `mirror.rs` and `retries.rs`.
+        // `mirror.rs`, `retries.rs` and `shedding.rs`.
         .filter(|name| {
             ![
                 "sluice_tls_",
@@ -306,6 +306,8 @@ fn no_metric_is_declared_and_never_fed_and_promtool_finds_nothing_to_mend() {
                 "sluice_faults_",
                 "sluice_mirrored_",
                 "sluice_upstream_retries",
+                "sluice_shed_",
+                "sluice_upstream_concurrency_",
             ]
             .iter()
             .any(|begin| name.starts_with(begin))

@@ -129,6 +129,10 @@ fn an_upstream_that_wants_to_be_left_alone_is_for_as_long_as_is_written() {
         move |_: &Request| [vec![Step::ReadBody], Answer::new(503).header("Retry-After", after).body("busy").steps()].concat()
     };
     assert_eq!(pair(says("0"), "retries: { on: [503] }").of_four("GET", "/", &[], b""), 4);
+    // A date that is over, and one that is far off.
+    assert_eq!(pair(says("Sun, 06 Nov 1994 08:49:37 GMT"), "retries: { on: [503] }").of_four("GET", "/", &[], b""), 4);
+    let far = pair(says("Fri, 01 Jan 2100 00:00:00 GMT"), "retries: { on: [503], retry_after: 60s }");
+    assert_eq!((far.of_four("GET", "/", &[], b""), far.metric("retries_given_up", "retry_after")), (2, 2.0));
     let impatient = pair(says("1"), "retries: { on: [503], retry_after: 0s }");
     let answers: Vec<_> = (0..2).map(|_| impatient.gateway.get("/", &[])).collect();
     let told = answers.iter().find(|answer| answer.status == 503).expect("the answer of the target goes to the client");

@@ -10,6 +10,7 @@ pub mod headers;
 mod https;
 mod limits;
 mod names;
+mod priority;
 mod routes;
 pub mod standards;
 mod state;
@@ -53,6 +54,7 @@ pub fn check_partial(document: &Document, broken: &Broken) -> Vec<Diagnostic> {
     limits::check(&index, &mut errors);
     consumers::check(&index, &mut errors);
     balance::check(&index, &mut errors);
+    priority::check(&index, &mut errors);
     choice::check(&index, &mut errors);
     tags::check(&index, &mut errors);
     standards::check(&index, &mut errors);

@@ -45,7 +45,8 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
 }
 
 fn one_way_to_answer(index: &Index<'_>, name: &str, route: &RouteSettings, effective: &Effective<'_>, errors: &mut Vec<Diagnostic>) {
-    let RouteOwnSettings { upstream, respond, redirect, listeners: _, matches: _, auth: _, bundles: _, idempotent: _ } = &route.own;
+    let RouteOwnSettings { upstream, respond, redirect, listeners: _, matches: _, auth: _, bundles: _, idempotent: _, priority: _ } =
+        &route.own;
     let written: Vec<(&str, &Place)> = [
         ("upstream", upstream.as_ref().map(|at| &at.place)),
         ("respond", respond.as_ref().map(|at| &at.place)),

@@ -246,7 +246,9 @@ fn upstream(settings: &UpstreamSettings, errors: &mut Vec<Diagnostic>) {
         circuit_breaker: _,
         panic_threshold: _,
         max_requests: _,
+        max_connections: _,
         queue: _,
+        adaptive_concurrency: _,
         timeouts,
         retries,
     } = settings;

@@ -79,6 +79,12 @@ impl Parts<'_> {
             let message = "`idempotent` has no effect here: nothing of this route is ever sent again";
             wrong.add(Diagnostic::at(&idempotent.place, "inert", message).help("remove it, or `attempts: 1` of the upstream's `retries`"));
         }
+        if let Some(priority) = &own.priority
+            && !self.can_be_full(&action, others.as_deref())
+        {
+            let message = "`priority` has no effect here: nothing of this route is ever full";
+            wrong.add(Diagnostic::at(&priority.place, "inert", message).help("`adaptive_concurrency` of its upstream makes it so"));
+        }
         let respond = match &action {
             Action::Respond(fixed) => fixed.code.as_deref().map(|code| (code, fixed.status)),
             Action::Upstream(_) | Action::Redirect(_) => None,
@@ -99,12 +105,20 @@ impl Parts<'_> {
             mirror,
             shown: self.shown(settings, given, &action, others.as_deref()),
             others,
+            priority: own.priority.as_ref().map(|priority| priority.value),
             idempotent: own.idempotent.as_ref().map(|idempotent| idempotent.value),
             pattern,
             policies,
             response,
             action,
         })
+    }
+
+    /// Whether some request of the route may be refused because others are there.
+    fn can_be_full(&self, action: &Action, others: Option<&Others>) -> bool {
+        let Action::Upstream(first) = action else { return false };
+        let others = others.iter().flat_map(|others| &others.relays);
+        std::iter::once(&**first).chain(others).any(|relay| relay.upstream.pool.upstream.adaptive.is_some())
     }
 
     fn policies(&self, name: &str, own: &RouteOwnSettings, given: &Effective<'_>, wrong: &mut Wrong) -> Option<Policies> {

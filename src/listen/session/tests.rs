@@ -240,3 +240,17 @@ async fn hooks_find_the_connection_through_the_session() {
     assert!(Arc::ptr_eq(ConnInfo::of(&session).unwrap(), &conn));
     assert_eq!(session.client_addr().and_then(|peer| peer.as_inet()), Some(&conn.peer));
 }
+
+#[tokio::test]
+async fn lines_beside_a_head_are_written_once_and_with_a_final_one() {
+    let (mut session, mut client, _) = session(GET);
+    session.conn.tell_beside(b"x-gone: 1\r\n".to_vec());
+    session.conn.tell_beside(b"x-told: 1\r\n".to_vec());
+    let last = head(200, &[("content-length", "0")]);
+    session.response_duplex_vec(vec![HttpTask::Header(head(103, &[]), false), HttpTask::Header(last, true)]).await.unwrap();
+    assert!(session.conn.take_beside().is_empty());
+    let mut got = vec![0; 4096];
+    let count = client.read(&mut got).await.unwrap();
+    let got = String::from_utf8_lossy(&got[..count]);
+    assert!(got.starts_with("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\nx-told: 1\r\nDate: "), "{got}");
+}

@@ -115,15 +115,16 @@ impl<S: Socket> Http1<S> {
                 && !matches!(self.writing.frame, Frame::ToClose);
         }
         let connection = (!head.status.is_informational()).then_some(if self.keep { &b"keep-alive"[..] } else { b"close" });
+        let beside = if connection.is_some() { self.conn.take_beside() } else { Vec::new() };
         let stream = self.stream()?;
         match is_switch {
             // In one piece, and not together with what follows: that is no HTTP any more.
             true => {
                 let mut text = BytesMut::with_capacity(256);
-                put_head(&head, connection, &mut text);
+                put_head(&head, connection, &[], &mut text);
                 stream.write_all(&text).await.or_err(WriteError, "writing a head")?;
             }
-            false => put_head(&head, connection, stream.gathered()),
+            false => put_head(&head, connection, &beside, stream.gathered()),
         }
         self.writing.head = Some(head);
         Ok(())
@@ -226,13 +227,13 @@ impl<S: Socket> Http1<S> {
 /// A whole answer, after which the connection ends.
 pub fn closing_answer(head: &ResponseHeader, body: &[u8]) -> BytesMut {
     let mut text = BytesMut::with_capacity(512 + body.len());
-    put_head(head, Some(b"close"), &mut text);
+    put_head(head, Some(b"close"), &[], &mut text);
     text.extend_from_slice(body);
     text
 }
 
-/// RFC 9112 section 4. `connection` is what the head says of it; `None` for 1xx, whose own fields stay.
-fn put_head(head: &ResponseHeader, connection: Option<&[u8]>, out: &mut BytesMut) {
+/// RFC 9112 section 4. `connection` is what the head says of it; `None` for 1xx, whose own fields stay. `beside`: whole lines that it has, too.
+fn put_head(head: &ResponseHeader, connection: Option<&[u8]>, beside: &[u8], out: &mut BytesMut) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(head.status.as_str().as_bytes());
     out.extend_from_slice(b" ");
@@ -244,6 +245,7 @@ fn put_head(head: &ResponseHeader, connection: Option<&[u8]>, out: &mut BytesMut
         }
         put_field(spelt(name).as_bytes(), value.as_bytes(), out);
     }
+    out.extend_from_slice(beside);
     if let Some(connection) = connection {
         out.extend_from_slice(b"Date: ");
         clock::append_date(out);

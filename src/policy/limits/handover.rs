@@ -18,7 +18,7 @@ use super::table::{SHARDS, State, Table, sets_per_shard, shard_of};
 use crate::policy::buckets::Buckets;
 
 /// The last byte is the version.
-const MAGIC: [u8; 8] = *b"buckets\x02";
+const MAGIC: [u8; 8] = *b"buckets\x03";
 const HEAD: usize = 8 + 16 + 3 * 8;
 const ROW: usize = 32;
 const PACE: usize = 20;

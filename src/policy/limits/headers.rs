@@ -7,8 +7,8 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use smallvec::SmallVec;
 
+use super::label::COMMA;
 use crate::policy::rate_limit::Charge;
 
 pub static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -17,25 +17,18 @@ pub static RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 pub static POLICIES: HeaderName = HeaderName::from_static("ratelimit-policy");
 pub static STATES: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The values of one answer, one after the other; they share one allocation.
-type Text = SmallVec<[u8; 384]>;
+/// What an answer says, field by field.
+const FIELDS: usize = 5;
 
 /// Gives `out` the headers for these charges, tightest first; none where there is no charge.
 pub fn headers(charges: &[Charge], out: &mut impl FnMut(HeaderName, HeaderValue)) {
-    let Some(tightest) = charges.first() else { return };
-    let mut text = Text::new();
-    let mut ends = [0; 5];
-    number(&mut text, u64::from(tightest.size));
-    ends[0] = text.len();
-    number(&mut text, u64::from(tightest.remaining));
-    ends[1] = text.len();
-    number(&mut text, tightest.reset);
-    ends[2] = text.len();
-    list(&mut text, charges, |charge| [(b";q=", u64::from(charge.size)), (b";w=", charge.window)]);
-    ends[3] = text.len();
-    list(&mut text, charges, |charge| [(b";r=", u64::from(charge.remaining)), (b";t=", charge.next)]);
-    ends[4] = text.len();
-    let text = Bytes::copy_from_slice(&text);
+    let mut ends = [0; FIELDS];
+    let text = write(charges, [""; FIELDS], "", &mut ends);
+    if text.is_empty() {
+        return;
+    }
+    // They share one allocation.
+    let text = Bytes::from(text);
     let mut start = 0;
     for (name, end) in [&LIMIT, &REMAINING, &RESET, &POLICIES, &STATES].into_iter().zip(ends) {
         if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(start..end)) {
@@ -45,43 +38,84 @@ pub fn headers(charges: &[Charge], out: &mut impl FnMut(HeaderName, HeaderValue)
     }
 }
 
-fn number(text: &mut Text, number: u64) {
-    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+/// The same as lines of an HTTP/1.1 head.
+pub fn lines(charges: &[Charge]) -> Vec<u8> {
+    let names = ["x-ratelimit-limit: ", "x-ratelimit-remaining: ", "x-ratelimit-reset: ", "ratelimit-policy: ", "ratelimit: "];
+    write(charges, names, "\r\n", &mut [0; FIELDS])
 }
 
-/// A List of Strings with Integer parameters (RFC 9651 sections 4.1.1 and 4.1.6).
-fn list(text: &mut Text, charges: &[Charge], parameters: impl Fn(&Charge) -> [(&'static [u8; 3], u64); 2]) {
-    for (index, charge) in charges.iter().enumerate() {
-        if index > 0 {
-            text.extend_from_slice(b", ");
+/// Whether it is one of these fields, by its name in lower case.
+pub fn is_own(name: &str) -> bool {
+    matches!(name, "x-ratelimit-limit" | "x-ratelimit-remaining" | "x-ratelimit-reset" | "ratelimit-policy" | "ratelimit")
+}
+
+/// Each field with what stands before and behind it, and where each ends.
+fn write(charges: &[Charge], before: [&str; FIELDS], behind: &str, ends: &mut [usize; FIELDS]) -> Vec<u8> {
+    let Some(tightest) = charges.first() else { return Vec::new() };
+    let mut text = Vec::with_capacity(160 + charges.iter().map(|charge| 2 * charge.limit.state().len() + 60).sum::<usize>());
+    for (index, name) in before.into_iter().enumerate() {
+        text.extend_from_slice(name.as_bytes());
+        match index {
+            0 => number(&mut text, u64::from(tightest.size)),
+            1 => number(&mut text, u64::from(tightest.remaining)),
+            2 => number(&mut text, tightest.reset),
+            3 => policies(&mut text, charges),
+            _ => states(&mut text, charges),
         }
-        text.push(b'"');
-        for byte in charge.limit.bytes() {
-            match byte {
-                b'"' | b'\\' => text.extend_from_slice(&[b'\\', byte]),
-                0x20..=0x7e => text.push(byte),
-                // Strings are ASCII; names of limits hardly ever are not.
-                _ => text.push(b'?'),
+        text.extend_from_slice(behind.as_bytes());
+        ends[index] = text.len();
+    }
+    text
+}
+
+fn number(text: &mut Vec<u8>, number: u64) {
+    match u8::try_from(number) {
+        Ok(digit @ 0..10) => text.push(b'0' + digit),
+        Ok(_) | Err(_) => text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+    }
+}
+
+fn policies(text: &mut Vec<u8>, charges: &[Charge]) {
+    let mut skipped = COMMA;
+    for charge in charges {
+        match charge.limit.whole(charge.size, charge.window) {
+            Some(whole) => text.extend_from_slice(&whole[skipped..]),
+            None => {
+                text.extend_from_slice(&charge.limit.policy()[skipped..]);
+                number(text, u64::from(charge.size));
+                text.extend_from_slice(b";w=");
+                number(text, charge.window);
             }
         }
-        text.push(b'"');
-        for (name, value) in parameters(charge) {
-            text.extend_from_slice(name);
-            number(text, value);
-        }
+        skipped = 0;
+    }
+}
+
+fn states(text: &mut Vec<u8>, charges: &[Charge]) {
+    let mut skipped = COMMA;
+    for charge in charges {
+        text.extend_from_slice(&charge.limit.state()[skipped..]);
+        number(text, u64::from(charge.remaining));
+        text.extend_from_slice(b";t=");
+        number(text, charge.next);
+        skipped = 0;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::label::Label;
+    use super::super::pace::tests::pace;
     use super::*;
 
     fn charge(limit: &str, remaining: u32) -> Charge {
-        let limit = limit.into();
+        let limit = Arc::new(Label::new(&limit.into(), &pace("100/m", 100)));
         Charge { limit, key_kind: "client_ip", size: 100, window: 60, remaining, reset: 8, next: 1, retry_after: 0, wait_ms: 0 }
     }
 
-    fn lines(charges: &[Charge]) -> Vec<String> {
+    fn told(charges: &[Charge]) -> Vec<String> {
         let mut lines = Vec::new();
         headers(charges, &mut |name, value| lines.push(format!("{name}: {}", value.to_str().unwrap())));
         lines
@@ -90,7 +124,7 @@ mod tests {
     #[test]
     fn the_tightest_limit_is_told_plainly_and_all_of_them_in_structured_fields() {
         assert_eq!(
-            lines(&[charge("browse", 87), charge("write", 99)]),
+            told(&[charge("browse", 87), charge("write", 99)]),
             [
                 "x-ratelimit-limit: 100",
                 "x-ratelimit-remaining: 87",
@@ -102,13 +136,29 @@ mod tests {
     }
 
     #[test]
+    fn a_window_of_a_calendar_is_told_as_long_as_it_is() {
+        let month = Charge { window: 31 * 86_400, ..charge("browse", 87) };
+        let part = Charge { size: 34, ..charge("write", 5) };
+        assert_eq!(told(&[month, part])[3], r#"ratelimit-policy: "browse";q=100;w=2678400, "write";q=34;w=60"#);
+    }
+
+    #[test]
+    fn lines_of_a_head_say_the_same() {
+        let charges = [charge("browse", 87), charge("a\"b", 99)];
+        let lines = String::from_utf8(super::lines(&charges)).unwrap();
+        assert_eq!(lines.split_terminator("\r\n").collect::<Vec<_>>(), told(&charges));
+        assert!(told(&charges).iter().all(|line| is_own(line.split(':').next().unwrap())));
+        assert!(super::lines(&[]).is_empty() && !is_own("retry-after"));
+    }
+
+    #[test]
     fn a_request_without_limits_gets_no_headers() {
-        assert_eq!(lines(&[]), Vec::<String>::new());
+        assert_eq!(told(&[]), Vec::<String>::new());
     }
 
     #[test]
     fn any_name_makes_a_valid_string() {
-        assert_eq!(lines(&[charge("a\"b\\c\u{e9}\n", 1)])[4], r#"ratelimit: "a\"b\\c???";r=1;t=1"#);
-        assert_eq!(lines(&vec![charge(&"n".repeat(200), 1); 20]).len(), 5);
+        assert_eq!(told(&[charge("a\"b\\c\u{e9}\n", 1)])[4], r#"ratelimit: "a\"b\\c???";r=1;t=1"#);
+        assert_eq!(told(&vec![charge(&"n".repeat(200), 1); 20]).len(), 5);
     }
 }

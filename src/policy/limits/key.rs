@@ -4,11 +4,12 @@ use std::fmt;
 use std::net::IpAddr;
 
 use http::HeaderName;
+use smallvec::SmallVec;
 
 use super::shared::Shared;
 use crate::ctx::Facts;
 use crate::policy::Request;
-use crate::policy::buckets::{Buckets, key_under};
+use crate::policy::buckets::{Buckets, bucket_of, key_under};
 use crate::policy::rate_limit::By;
 
 /// What a request is counted by.
@@ -96,6 +97,10 @@ impl<'a> Key<'a> {
         self.hash(|kind, parts| buckets.key(identity, kind, parts))
     }
 
+    fn caller(&self, buckets: &Buckets) -> u128 {
+        self.hash(|kind, parts| buckets.caller(kind, parts))
+    }
+
     /// The same in every gateway that shares the limit.
     pub fn shared(&self, shared: &Shared, identity: u128) -> u128 {
         self.hash(|kind, parts| key_under(shared.seed(), identity, kind, parts))
@@ -117,6 +122,31 @@ impl<'a> Key<'a> {
             Key::Global => hash(6, &[]),
             Key::Unidentified => hash(7, &[]),
         }
+    }
+}
+
+/// The callers that one request is counted by: several limits often count by the same, whose hash is made once.
+pub struct Hashes<'a> {
+    buckets: &'a Buckets,
+    known: SmallVec<[(Key<'a>, u128); 3]>,
+}
+
+// === impl Hashes ===
+
+impl<'a> Hashes<'a> {
+    pub fn new(buckets: &'a Buckets) -> Self {
+        Hashes { buckets, known: SmallVec::new() }
+    }
+
+    /// The hash of the bucket that a limit has for the one with this key.
+    pub fn bucket(&mut self, key: Key<'a>, identity: u128) -> u128 {
+        let known = self.known.iter().find(|(known, _)| *known == key).map(|(_, caller)| *caller);
+        let caller = known.unwrap_or_else(|| {
+            let caller = key.caller(self.buckets);
+            self.known.push((key, caller));
+            caller
+        });
+        bucket_of(caller, identity)
     }
 }
 

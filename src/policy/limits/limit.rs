@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::for_tags::ForTags;
 use super::handover::is_long;
+use super::label::Label;
 use super::measure::{Counting, Measure};
 use super::pace::{Kind, Pace};
 use super::period::Periods;
@@ -16,6 +17,7 @@ use crate::config::diagnostic::{Diagnostic, Place, Source};
 use crate::config::types::{At, Rate};
 use crate::ctx::{Asking, Facts, Now};
 use crate::policy::buckets::identity;
+use crate::policy::priority::Priority;
 use crate::policy::rate_limit::{By, LimitSettings, Per, PlanSettings, Stage, Window};
 use crate::report::metrics::series::LimitSeries;
 
@@ -23,6 +25,7 @@ use crate::report::metrics::series::LimitSeries;
 #[derive(Clone, Debug)]
 pub struct Limit {
     name: Arc<str>,
+    label: Arc<Label>,
     what: What,
     /// As it is written, such as `100/m`.
     rate: Box<str>,
@@ -41,6 +44,8 @@ pub struct Limit {
     pub for_tags: ForTags,
     per: Option<Per>,
     stage: Option<Stage>,
+    /// Of a plan, who goes first, where it says so.
+    priority: Option<Priority>,
     identity: u128,
 }
 
@@ -94,6 +99,7 @@ impl Limit {
         match measure {
             Ok(Measure { rate, pace, periods, is_quota, places }) if mistakes.is_empty() => Ok(Limit {
                 name: name.into(),
+                label: Arc::new(Label::new(&name.into(), &pace)),
                 what: What::Limit,
                 rate,
                 pace,
@@ -108,6 +114,7 @@ impl Limit {
                 for_tags: ForTags::compile(for_tags.as_ref()),
                 per: *per,
                 stage: *stage,
+                priority: None,
                 identity: identity("limit", name, None),
             }),
             _ => Err(mistakes),
@@ -115,7 +122,8 @@ impl Limit {
     }
 
     pub fn compile_plan(name: &str, settings: &PlanSettings) -> Result<Limit, Vec<Diagnostic>> {
-        let PlanSettings { rate, burst, quota, time_zone, shared } = settings;
+        let PlanSettings { rate, burst, quota, time_zone, shared, priority } = settings;
+        let priority = priority.as_ref().map(|priority| priority.value);
         let is_shared = shared.as_ref().is_some_and(|shared| shared.value);
         let place = [rate.as_ref().map(|at| &at.place), quota.as_ref().map(|at| &at.place)].into_iter().flatten().next();
         // Told where plans are checked, with the place of its name.
@@ -126,6 +134,7 @@ impl Limit {
             let identity = identity("plan", &name, None);
             let by = vec![By::Consumer, By::Subject];
             Limit {
+                label: Arc::new(Label::new(&name, &pace)),
                 name,
                 what: What::Plan,
                 rate,
@@ -141,6 +150,7 @@ impl Limit {
                 for_tags: ForTags::default(),
                 per: None,
                 stage: None,
+                priority,
                 identity,
             }
         };
@@ -193,6 +203,14 @@ impl Limit {
 
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    pub fn label(&self) -> &Arc<Label> {
+        &self.label
+    }
+
+    pub fn priority(&self) -> Option<Priority> {
+        self.priority
     }
 
     pub fn what(&self) -> What {
@@ -389,6 +407,7 @@ pub(in crate::policy) mod tests {
             quota: None,
             time_zone: None,
             shared: None,
+            priority: None,
         };
         let plan = Limit::compile_plan("x", &plan).unwrap();
         assert_eq!((plan.pace().size(), plan.by(), plan.what()), (9, &[By::Consumer, By::Subject][..], What::Plan));
@@ -410,6 +429,7 @@ pub(in crate::policy) mod tests {
             quota: None,
             time_zone: None,
             shared: None,
+            priority: None,
         };
         let mistakes = Limit::compile_plan("x", &plan).unwrap_err();
         assert_eq!(mistakes[0].message, "a bucket of 400 at 1/24h takes too long to fill: expected at most 366 days");

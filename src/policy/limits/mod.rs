@@ -9,6 +9,7 @@ pub mod handover;
 pub mod hash;
 pub mod headers;
 pub mod key;
+pub mod label;
 pub(super) mod level;
 pub mod limit;
 mod measure;

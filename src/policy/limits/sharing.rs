@@ -74,7 +74,7 @@ pub fn take<'a>(
             continue;
         };
         facts.charges.push(Charge {
-            limit: limit.name().clone(),
+            limit: limit.label().clone(),
             key_kind,
             size: limit.pace().size(),
             window: if bounds.length == 0 { limit.pace().window() } else { bounds.seconds() },

@@ -8,6 +8,12 @@ use super::window::Counted;
 
 const SHARD_BITS: u32 = 6;
 pub const SHARDS: usize = 1 << SHARD_BITS;
+
+/// Some of the shards, a bit each.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShardSet(u64);
+
+const _: () = assert!(SHARDS == u64::BITS as usize);
 pub const WAYS: usize = 8;
 const SET_BYTES: usize = size_of::<Set>();
 
@@ -41,6 +47,28 @@ pub fn shard_of(key: u128) -> usize {
     (key >> (128 - SHARD_BITS)) as usize
 }
 
+// === impl ShardSet ===
+
+impl ShardSet {
+    pub fn with(self, shard: usize) -> ShardSet {
+        ShardSet(self.0 | 1 << shard)
+    }
+
+    pub fn ascending(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let next = (left != 0).then_some(left.trailing_zeros() as usize);
+            left &= left.wrapping_sub(1);
+            next
+        })
+    }
+
+    /// How many come before one of them.
+    pub fn place(self, shard: usize) -> usize {
+        (self.0 & ((1 << shard) - 1)).count_ones() as usize
+    }
+}
+
 // === impl Table ===
 
 impl Table {
@@ -59,7 +87,8 @@ impl Table {
 
     /// The two sets in which a key may live, from bits of it that the shard does not use.
     fn homes(&self, key: u128) -> [usize; 2] {
-        [key as u32, (key >> 32) as u32].map(|bits| ((u64::from(bits) * self.sets.len() as u64) >> 32) as usize)
+        let home = |bits: u32| ((u64::from(bits) * self.sets.len() as u64) >> 32) as usize;
+        [home(key as u32), home((key >> 32) as u32)]
     }
 
     /// The slot of a key with its state, or one at rest that it may have; none where both of its sets are full. Slots that `taken`

@@ -20,8 +20,13 @@ impl Latency {
     pub fn observe(&self, took: u64, now: u64) {
         let us = (took / 1000).clamp(1, u64::from(u32::MAX)) as f64;
         let (known, age) = self.read(now);
-        let share = (-age / DECAY_MS).exp();
-        let new = if us >= known { us } else { known * share + us * (1.0 - share) };
+        let new = match us >= known {
+            true => us,
+            false => {
+                let share = decay(age);
+                known * share + us * (1.0 - share)
+            }
+        };
         self.0.store((now / 1_000_000) << 32 | new as u64, Relaxed);
     }
 
@@ -29,7 +34,7 @@ impl Latency {
     pub fn cost(&self, in_flight: u32, now: u64) -> f64 {
         let (known, age) = self.read(now);
         let known = match (known > 0.0, in_flight) {
-            (true, _) => known * (-age / DECAY_MS).exp(),
+            (true, _) => known * decay(age),
             // Nobody knows: one request finds out.
             (false, 0) => 0.0,
             (false, _) => UNKNOWN_US,
@@ -43,6 +48,12 @@ impl Latency {
         let age = ((now / 1_000_000) as u32).wrapping_sub((word >> 32) as u32);
         (f64::from(word as u32), f64::from(age))
     }
+}
+
+/// What is left of the weight of what was seen so many milliseconds ago.
+fn decay(age: f64) -> f64 {
+    // On a busy target nearly always.
+    if age == 0.0 { 1.0 } else { (-age / DECAY_MS).exp() }
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
+use smallvec::SmallVec;
+
 use super::Picker;
 use crate::relay::members::Member;
 
@@ -39,8 +41,8 @@ pub fn rank(member: &Member, zone: Option<&str>) -> (u16, bool) {
 }
 
 /// What each level gets of all requests, by the share of its targets that work.
-pub fn shares(health: &[f64]) -> Vec<f64> {
-    let carries: Vec<f64> = health.iter().map(|health| (health * OVERPROVISIONED).min(1.0)).collect();
+pub fn shares(health: &[f64]) -> SmallVec<[f64; 8]> {
+    let carries: SmallVec<[f64; 8]> = health.iter().map(|health| (health * OVERPROVISIONED).min(1.0)).collect();
     let all: f64 = carries.iter().sum();
     // Where all together can carry less than everything, each gets more than it should, in the same proportion.
     let scale = if all > 0.0 && all < 1.0 { 1.0 / all } else { 1.0 };

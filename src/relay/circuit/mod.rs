@@ -49,12 +49,28 @@ pub enum Phase {
     HalfOpen = 2,
 }
 
+/// What is counted of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub failed: bool,
+    pub slow: bool,
+    /// The head of its answer was counted before, as one that went well.
+    pub is_late: bool,
+}
+
 /// A change, to be told once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// With the reason.
     Opened(String),
     Closed,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Its answer had begun well and came to a bad end.
+    pub const FAILED_LATE: Seen = Seen { failed: true, slow: false, is_late: true };
 }
 
 // === impl Phase ===
@@ -85,11 +101,16 @@ impl Circuit {
         self.until.load(Relaxed)
     }
 
-    /// Counts the end of an attempt. `is_probe`: it was let through by [`Circuit::probe`].
-    pub fn note(&self, rules: &CircuitBreaker, failed: bool, slow: bool, is_probe: bool, now: u64) -> Option<Turn> {
+    /// Counts an attempt. `is_probe`: it was let through by [`Circuit::probe`].
+    pub fn note(&self, rules: &CircuitBreaker, seen: Seen, is_probe: bool, now: u64) -> Option<Turn> {
+        let Seen { failed, slow, is_late } = seen;
         match self.phase() {
+            // Its head had closed the circuit a moment ago.
+            Phase::Closed if is_late && is_probe && now.saturating_sub(self.until()) <= nanos(rules.window) => {
+                self.open(rules, Phase::Closed, "a probe failed".to_owned(), now)
+            }
             Phase::Closed => {
-                self.window.note(rules.window, failed, slow, now);
+                self.window.note(rules.window, seen, now);
                 if !failed && !slow {
                     return None;
                 }
@@ -179,7 +200,8 @@ fn too_much(rules: &CircuitBreaker, sum: Sum) -> Option<String> {
     if all < rules.min_requests {
         return None;
     }
-    let share = |part: u32| u64::from(part) * 100 / u64::from(all);
+    // A late failure may be counted in another stretch than its request.
+    let share = |part: u32| u64::from(part.min(all)) * 100 / u64::from(all);
     let is_over = |part: u32, most: Percent| u64::from(part) * 10_000 >= u64::from(most.0) * u64::from(all);
     if is_over(failed, rules.failures) {
         return Some(format!("{}% of {all} requests in {:?} failed", share(failed), rules.window));
@@ -198,6 +220,9 @@ mod tests {
     use std::time::Duration;
 
     const S: u64 = 1_000_000_000;
+    const GOOD: Seen = Seen { failed: false, slow: false, is_late: false };
+    const BAD: Seen = Seen { failed: true, ..GOOD };
+    const SLOW: Seen = Seen { slow: true, ..GOOD };
 
     fn rules() -> CircuitBreaker {
         CircuitBreaker {
@@ -215,37 +240,34 @@ mod tests {
     fn it_opens_when_the_share_of_failures_is_reached_and_not_before() {
         let (circuit, rules) = (Circuit::default(), rules());
         for n in 0..4 {
-            assert_eq!(circuit.note(&rules, true, false, false, n), None, "too few requests to tell");
-            assert_eq!(circuit.note(&rules, false, false, false, n), None);
+            assert_eq!(circuit.note(&rules, BAD, false, n), None, "too few requests to tell");
+            assert_eq!(circuit.note(&rules, GOOD, false, n), None);
         }
-        assert_eq!(circuit.note(&rules, false, false, false, 9), None);
-        assert_eq!(circuit.note(&rules, true, false, false, S), Some(Turn::Opened("50% of 10 requests in 10s failed".to_owned())));
+        assert_eq!(circuit.note(&rules, GOOD, false, 9), None);
+        assert_eq!(circuit.note(&rules, BAD, false, S), Some(Turn::Opened("50% of 10 requests in 10s failed".to_owned())));
         assert_eq!((circuit.phase(), circuit.until()), (Phase::Open, 6 * S));
-        assert_eq!(circuit.note(&rules, true, false, false, S), None, "told once");
+        assert_eq!(circuit.note(&rules, BAD, false, S), None, "told once");
     }
 
     #[test]
     fn it_opens_when_too_many_are_slow() {
         let (circuit, rules) = (Circuit::default(), rules());
-        (0..2).for_each(|_| assert_eq!(circuit.note(&rules, false, false, false, 0), None));
-        (0..7).for_each(|_| assert_eq!(circuit.note(&rules, false, true, false, 0), None));
-        assert_eq!(
-            circuit.note(&rules, false, true, false, 0),
-            Some(Turn::Opened("80% of 10 requests in 10s took more than 1s".to_owned()))
-        );
+        (0..2).for_each(|_| assert_eq!(circuit.note(&rules, GOOD, false, 0), None));
+        (0..7).for_each(|_| assert_eq!(circuit.note(&rules, SLOW, false, 0), None));
+        assert_eq!(circuit.note(&rules, SLOW, false, 0), Some(Turn::Opened("80% of 10 requests in 10s took more than 1s".to_owned())));
     }
 
     #[test]
     fn what_was_long_ago_is_forgotten() {
         let (circuit, rules) = (Circuit::default(), rules());
-        (0..9).for_each(|_| assert_eq!(circuit.note(&rules, true, false, false, 0), None));
-        (0..9).for_each(|_| assert_eq!(circuit.note(&rules, true, false, false, 12 * S), None));
-        assert!(circuit.note(&rules, true, false, false, 13 * S).is_some());
+        (0..9).for_each(|_| assert_eq!(circuit.note(&rules, BAD, false, 0), None));
+        (0..9).for_each(|_| assert_eq!(circuit.note(&rules, BAD, false, 12 * S), None));
+        assert!(circuit.note(&rules, BAD, false, 13 * S).is_some());
     }
 
     fn opened() -> Circuit {
         let circuit = Circuit::default();
-        (0..10).for_each(|_| drop(circuit.note(&rules(), true, false, false, 0)));
+        (0..10).for_each(|_| drop(circuit.note(&rules(), BAD, false, 0)));
         assert_eq!(circuit.phase(), Phase::Open);
         circuit
     }
@@ -257,12 +279,12 @@ mod tests {
         assert!(circuit.relent(2, 5 * S) && !circuit.relent(2, 5 * S));
         assert!(circuit.probe() && circuit.probe());
         assert!(!circuit.probe() && !circuit.has_room(), "no more at once than configured");
-        assert_eq!(circuit.note(&rules, true, false, false, 5 * S), None, "of an attempt from before");
-        assert_eq!(circuit.note(&rules, false, false, true, 5 * S), None);
+        assert_eq!(circuit.note(&rules, BAD, false, 5 * S), None, "of an attempt from before");
+        assert_eq!(circuit.note(&rules, GOOD, true, 5 * S), None);
         circuit.probed();
         assert!(circuit.has_room());
-        assert_eq!(circuit.note(&rules, false, false, true, 5 * S), Some(Turn::Closed));
-        assert_eq!(circuit.note(&rules, true, false, false, 5 * S), None, "counted anew");
+        assert_eq!(circuit.note(&rules, GOOD, true, 5 * S), Some(Turn::Closed));
+        assert_eq!(circuit.note(&rules, BAD, false, 5 * S), None, "counted anew");
         assert_eq!(circuit.phase(), Phase::Closed);
     }
 
@@ -270,7 +292,38 @@ mod tests {
     fn one_probe_that_fails_opens_it_again() {
         let (circuit, rules) = (opened(), rules());
         circuit.relent(2, 5 * S);
-        assert_eq!(circuit.note(&rules, true, false, true, 6 * S), Some(Turn::Opened("a probe failed".to_owned())));
+        assert_eq!(circuit.note(&rules, BAD, true, 6 * S), Some(Turn::Opened("a probe failed".to_owned())));
         assert_eq!((circuit.until(), circuit.opened.load(Relaxed)), (11 * S, 2));
+    }
+
+    #[test]
+    fn what_ends_badly_after_a_good_beginning_is_one_request_that_failed() {
+        let (circuit, rules) = (Circuit::default(), rules());
+        for n in 0..9 {
+            assert_eq!(circuit.note(&rules, GOOD, false, n), None);
+            assert_eq!(circuit.note(&rules, Seen::FAILED_LATE, false, n), None, "nine requests are too few to tell");
+        }
+        assert_eq!(circuit.note(&rules, GOOD, false, 9), None);
+        let opened = Turn::Opened("100% of 10 requests in 10s failed".to_owned());
+        assert_eq!(circuit.note(&rules, Seen::FAILED_LATE, false, 9), Some(opened));
+    }
+
+    #[test]
+    fn a_probe_that_ends_badly_opens_what_its_head_had_closed_unless_that_was_long_ago() {
+        for (ends, opens) in [(6 * S, true), (60 * S, false)] {
+            let (circuit, rules) = (opened(), rules());
+            circuit.relent(2, 5 * S);
+            circuit.note(&rules, GOOD, true, 5 * S);
+            assert_eq!(circuit.note(&rules, GOOD, true, 5 * S), Some(Turn::Closed));
+            let turn = circuit.note(&rules, Seen::FAILED_LATE, true, ends);
+            assert_eq!(turn, opens.then(|| Turn::Opened("a probe failed".to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_failure_that_is_later_than_its_window_is_no_share_of_nothing() {
+        let (circuit, rules) = (Circuit::default(), rules());
+        (0..10).for_each(|n| assert_eq!(circuit.note(&rules, GOOD, false, n), None));
+        (0..20).for_each(|_| assert_eq!(circuit.note(&rules, Seen::FAILED_LATE, false, 60 * S), None, "they began long ago"));
     }
 }

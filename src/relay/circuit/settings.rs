@@ -19,7 +19,7 @@ pub struct CircuitBreakerSettings {
     pub window: Option<At<Period>>,
     /// With fewer in the window nothing opens. 1 to 1000000; default 20.
     pub min_requests: Option<At<u32>>,
-    /// It opens when this share failed: no answer, or one of 500 and above. Default 50%.
+    /// It opens when this share failed: no answer, one of 500 and above, or a call of gRPC that ended in the like. Default 50%.
     pub failures: Option<At<Percent>>,
     /// It opens, too, when too many answers were slow. Without it, slowness is no failure.
     pub slow: Option<SlowSettings>,

@@ -5,6 +5,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use super::Seen;
+
 const SLICES: u64 = 10;
 
 #[derive(Debug, Default)]
@@ -35,14 +37,17 @@ fn stretch(window: Duration, now: u64) -> u64 {
 // === impl Window ===
 
 impl Window {
-    pub fn note(&self, window: Duration, failed: bool, slow: bool, now: u64) {
+    pub fn note(&self, window: Duration, seen: Seen, now: u64) {
+        let Seen { failed, slow, is_late } = seen;
         let stretch = stretch(window, now);
         let slice = &self.0[(stretch % SLICES) as usize];
         let known = slice.stretch.load(Relaxed);
         if known != stretch && slice.stretch.compare_exchange(known, stretch, Relaxed, Relaxed).is_ok() {
             [&slice.all, &slice.failed, &slice.slow].into_iter().for_each(|count| count.store(0, Relaxed));
         }
-        slice.all.fetch_add(1, Relaxed);
+        if !is_late {
+            slice.all.fetch_add(1, Relaxed);
+        }
         if failed {
             slice.failed.fetch_add(1, Relaxed);
         }
@@ -75,7 +80,7 @@ mod tests {
     fn it_holds_the_last_ten_slices() {
         let (window, ten) = (Window::default(), Duration::from_secs(10));
         const S: u64 = 1_000_000_000;
-        (0..25).for_each(|second| window.note(ten, second % 2 == 0, second == 24, second * S));
+        (0..25).for_each(|second| window.note(ten, Seen { failed: second % 2 == 0, slow: second == 24, is_late: false }, second * S));
         assert_eq!(window.sum(ten, 24 * S), Sum { all: 10, failed: 5, slow: 1 });
         assert_eq!(window.sum(ten, 29 * S), Sum { all: 5, failed: 3, slow: 1 });
         assert_eq!(window.sum(ten, 40 * S), Sum::default());

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use super::follow::Follower;
+use super::found::Resume;
 use super::server::{Server, is_plain_word};
 use crate::ask::{Question, Reply, ask};
 use crate::config::diagnostic::Diagnostic;
@@ -112,8 +113,8 @@ impl Consul {
         Some(Consul { service: service.value.as_str().into(), tag: word(tag), datacenter: word(datacenter), server, token: token.clone() })
     }
 
-    pub(super) async fn ask_once(&self) -> Result<Vec<Member>, String> {
-        self.ask(0).await.map(|(members, _)| members)
+    pub(super) async fn ask_once(&self) -> Result<(Vec<Member>, u64), String> {
+        self.ask(0).await
     }
 
     /// The targets and the index of the answer. With an index, the answer comes when there is a newer one, or after a minute.
@@ -140,7 +141,10 @@ impl Consul {
     }
 
     pub(super) async fn keep(&self, follower: &mut Follower) {
-        let mut index = 0;
+        let mut index = match follower.found.resume() {
+            Some(Resume::Consul(index)) => index,
+            Some(Resume::Kubernetes(_)) | None => 0,
+        };
         loop {
             let pause = match self.ask(index).await {
                 Ok((members, new)) => {

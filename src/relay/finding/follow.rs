@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::Source;
-use super::found::Found;
+use super::found::{Found, Resume};
 use crate::relay::discovery::Resolver;
 use crate::relay::health::look_after;
 use crate::relay::members::Member;
@@ -19,7 +19,7 @@ use crate::relay::pool::{Change, Pool};
 /// What follows a source on behalf of one pool; what it started ends when it is dropped.
 pub struct Follower {
     pool: Arc<Pool>,
-    found: Arc<Found>,
+    pub(super) found: Arc<Found>,
     pub(super) resolver: Resolver,
     tasks: HashMap<Arc<str>, JoinSet<()>>,
 }
@@ -50,8 +50,15 @@ pub async fn find_first(pool: &Arc<Pool>, found: &Arc<Found>, resolver: &Resolve
     let answer = match &found.source {
         Source::File(_) => return,
         Source::Srv(srv) => srv.ask(resolver).await.map(|(members, _)| members),
-        Source::Consul(consul) => consul.ask_once().await,
-        Source::Kubernetes(kubernetes) => kubernetes.ask_once().await,
+        Source::Consul(consul) => consul.ask_once().await.map(|(members, index)| {
+            found.resume_at(Resume::Consul(index));
+            members
+        }),
+        Source::Kubernetes(kubernetes) => kubernetes.list().await.map(|slices| {
+            let members = slices.members();
+            found.resume_at(Resume::Kubernetes(slices));
+            members
+        }),
     };
     if let Ok(members) = answer {
         let members = tidy(members);

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::Source;
+use super::kubernetes::Slices;
 use crate::clock;
 use crate::relay::address::Address;
 use crate::relay::members::Member;
@@ -22,6 +23,16 @@ pub struct Found {
     list: ArcSwapOption<Vec<Member>>,
     state: Mutex<Asked>,
     pub counts: Counts,
+    /// Where following goes on after the first answer.
+    resume: Mutex<Option<Resume>>,
+}
+
+/// How far the question before a snapshot took over has led, so that it is not asked twice.
+#[derive(Debug)]
+pub(super) enum Resume {
+    /// The index of the answer.
+    Consul(u64),
+    Kubernetes(Slices),
 }
 
 /// How asking went since the start.
@@ -94,7 +105,7 @@ impl Kept {
 
 impl Found {
     pub fn new(source: Source) -> Found {
-        Found { source, list: ArcSwapOption::empty(), state: Mutex::default(), counts: Counts::default() }
+        Found { source, list: ArcSwapOption::empty(), state: Mutex::default(), counts: Counts::default(), resume: Mutex::default() }
     }
 
     /// The last good answer; none before the first.
@@ -114,6 +125,15 @@ impl Found {
         let changed = if differs { Some(now) } else { state.changed };
         *state = Asked { answered: Some(now), changed, trouble: None, failures: 0 };
         differs
+    }
+
+    pub(super) fn resume_at(&self, at: Resume) {
+        *self.resume.lock() = Some(at);
+    }
+
+    /// Once.
+    pub(super) fn resume(&self) -> Option<Resume> {
+        self.resume.lock().take()
     }
 
     /// The last good answer that another process had: no answer of the source's own.

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::follow::Follower;
+use super::found::Resume;
 use super::server::{Server, is_plain_word};
 use crate::ask::{Lines, Question, ask, follow_lines};
 use crate::config::diagnostic::Diagnostic;
@@ -149,8 +150,8 @@ struct Bookmark {
 }
 
 /// The slices of the service as they are known, and since when.
-#[derive(Default)]
-struct Known {
+#[derive(Debug, Default)]
+pub(super) struct Slices {
     slices: BTreeMap<String, Vec<Member>>,
     version: String,
 }
@@ -189,10 +190,6 @@ impl Kubernetes {
         })
     }
 
-    pub(super) async fn ask_once(&self) -> Result<Vec<Member>, String> {
-        self.list().await.map(|known| known.members())
-    }
-
     fn question<'a>(&self, address: &'a crate::ask::Address) -> Result<Question<'a>, String> {
         let token = std::fs::read_to_string(&self.token_file)
             .map_err(|e| format!("the token in `{}` cannot be read: {}", self.token_file.display(), crate::config::interpolate::why(&e)))?;
@@ -209,8 +206,8 @@ impl Kubernetes {
         )
     }
 
-    async fn list(&self) -> Result<Known, String> {
-        let mut known = Known::default();
+    pub(super) async fn list(&self) -> Result<Slices, String> {
+        let mut known = Slices::default();
         let mut more = String::new();
         loop {
             let address = self.server.at(self.target(&format!("&limit={PAGE}{more}")));
@@ -261,15 +258,24 @@ impl Kubernetes {
     }
 
     pub(super) async fn keep(&self, follower: &mut Follower) {
+        let mut resumed = match follower.found.resume() {
+            Some(Resume::Kubernetes(slices)) => Some(slices),
+            Some(Resume::Consul(_)) | None => None,
+        };
         loop {
-            let mut known = match self.list().await {
-                Ok(known) => known,
-                Err(why) => {
-                    sleep(follower.failed(why)).await;
-                    continue;
-                }
+            let mut known = match resumed.take() {
+                Some(known) => known,
+                None => match self.list().await {
+                    Ok(known) => {
+                        follower.answered(known.members());
+                        known
+                    }
+                    Err(why) => {
+                        sleep(follower.failed(why)).await;
+                        continue;
+                    }
+                },
             };
-            follower.answered(known.members());
             loop {
                 let began = Instant::now();
                 match self.watch(&mut known, follower).await {
@@ -285,7 +291,7 @@ impl Kubernetes {
     }
 
     /// One watch from the version that is known.
-    async fn watch(&self, known: &mut Known, follower: &mut Follower) -> End {
+    async fn watch(&self, known: &mut Slices, follower: &mut Follower) -> End {
         let seconds = WATCH.as_secs();
         let version = escaped(&known.version);
         let more = format!("&watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}");
@@ -328,7 +334,7 @@ impl Kubernetes {
     }
 
     /// The next event.
-    async fn take(&self, lines: &mut Lines, known: &mut Known, within: Duration) -> Result<Option<End>, String> {
+    async fn take(&self, lines: &mut Lines, known: &mut Slices, within: Duration) -> Result<Option<End>, String> {
         let Some(line) = lines.next(within).await? else { return Ok(Some(End::Over)) };
         let EventKind { r#type } = parse(&line)?;
         match r#type.as_str() {
@@ -367,11 +373,11 @@ impl fmt::Display for Kubernetes {
     }
 }
 
-// === impl Known ===
+// === impl Slices ===
 
-impl Known {
+impl Slices {
     /// Each address once: while an endpoint moves, it is in two slices.
-    fn members(&self) -> Vec<Member> {
+    pub(super) fn members(&self) -> Vec<Member> {
         let all: HashMap<_, _> = self.slices.values().flatten().map(|member| (member.address.text.clone(), member)).collect();
         all.into_values().cloned().collect()
     }

@@ -24,7 +24,7 @@ use super::members::Member;
 use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::types::At;
 
-/// Where targets are found. Exactly one of the keys.
+/// Where targets are found. Exactly one of `file`, `srv`, `consul` and `kubernetes`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TargetsFromSettings {
@@ -37,6 +37,8 @@ pub struct TargetsFromSettings {
     pub consul: Option<At<ConsulSettings>>,
     /// The ready endpoints of a service of Kubernetes.
     pub kubernetes: Option<At<KubernetesSettings>>,
+    /// Targets that are taken out where they are found, such as `10.0.0.7:8080`: they get no new requests, and end those that they have.
+    pub drain: Option<At<Vec<At<String>>>>,
 }
 
 /// Where targets are found, as it runs. Two that are equal find the same.
@@ -56,7 +58,7 @@ pub const MOST: usize = 10_000;
 impl Source {
     /// The source, and what was found in it already: a file is read at once. `has_name`: whether targets need none of their own for TLS.
     pub fn compile(settings: &At<TargetsFromSettings>, has_name: bool, wrong: &mut Vec<Diagnostic>) -> Option<(Source, Vec<Member>)> {
-        let TargetsFromSettings { file, srv, consul, kubernetes } = &settings.value;
+        let TargetsFromSettings { file, srv, consul, kubernetes, drain: _ } = &settings.value;
         let written = [file.is_some(), srv.is_some(), consul.is_some(), kubernetes.is_some()];
         if written.iter().filter(|is_written| **is_written).count() != 1 {
             let message = "expected exactly one of `file`, `srv`, `consul` and `kubernetes`";

@@ -8,13 +8,14 @@ mod probe;
 pub mod settings;
 mod tracker;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use self::probe::probe;
+use self::probe::{Kept, probe};
 use self::settings::Health;
 pub use self::tracker::{Thresholds, Tracker, Turn};
 use super::address::Host;
@@ -45,11 +46,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 pub fn watch(pool: &Arc<Pool>, resolver: &Resolver) -> Watch {
     let mut tasks = JoinSet::new();
     pool.begin();
-    let unix_ms = clock::now().unix_ms;
-    let drained: Vec<_> = pool.upstream.targets.iter().filter(|member| member.drain).map(|member| &member.address.text).collect();
-    for target in pool.targets() {
-        target.drain(drained.contains(&&target.address.text), "`drain: true` in the configuration", unix_ms);
-    }
+    pool.drain_as_written();
     if pool.judges || pool.upstream.panic_threshold.is_some() {
         tasks.spawn(keep_tidy(pool.clone()));
     }
@@ -96,12 +93,13 @@ async fn keep_tidy(pool: Arc<Pool>) {
 }
 
 async fn keep_checked(pool: Arc<Pool>, target: Arc<Target>, health: Health) {
+    let mut kept = HashMap::new();
     loop {
         let renewed = target.renewed.notified();
         tokio::pin!(renewed);
         // From here on no news is missed, also while checks run.
         renewed.as_mut().enable();
-        check_all(&pool, &target, &health).await;
+        check_all(&pool, &target, &health, &mut kept).await;
         tokio::select! {
             () = sleep(jittered(if is_out(&target) { health.every_when_out } else { health.every }, fastrand::u64(..))) => {}
             () = renewed => {}
@@ -114,15 +112,19 @@ fn is_out(target: &Target) -> bool {
     target.endpoints().iter().any(|endpoint| endpoint.standing.is_out_by(Cause::Check))
 }
 
-async fn check_all(pool: &Arc<Pool>, target: &Arc<Target>, health: &Health) {
+/// `kept`: the connections that checks have left, by the number of the address: one that went and came back may be somebody else's.
+async fn check_all(pool: &Arc<Pool>, target: &Arc<Target>, health: &Health, kept: &mut HashMap<u64, Kept>) {
     let mut checks = JoinSet::new();
+    let mut before = std::mem::take(kept);
     for endpoint in target.endpoints() {
-        let (pool, target, health) = (pool.clone(), target.clone(), health.clone());
-        checks.spawn(async move { check_one(&pool.upstream, &target, &endpoint, &health).await });
+        let (pool, target, health, mut line) = (pool.clone(), target.clone(), health.clone(), before.remove(&endpoint.era));
+        checks.spawn(async move { (check_one(&pool.upstream, &target, &endpoint, &health, &mut line).await, endpoint.era, line) });
     }
     let mut turned = false;
     while let Some(one) = checks.join_next().await {
-        turned |= one.unwrap_or_default();
+        let Ok((has_turned, era, line)) = one else { continue };
+        turned |= has_turned;
+        kept.extend(line.map(|line| (era, line)));
     }
     if turned {
         pool.settled();
@@ -130,8 +132,8 @@ async fn check_all(pool: &Arc<Pool>, target: &Arc<Target>, health: &Health) {
 }
 
 /// Whether the address has turned.
-async fn check_one(upstream: &Upstream, target: &Target, endpoint: &Endpoint, health: &Health) -> bool {
-    let checked = timeout(health.timeout, probe(upstream, target, endpoint.addr, health)).await;
+async fn check_one(upstream: &Upstream, target: &Target, endpoint: &Endpoint, health: &Health, kept: &mut Option<Kept>) -> bool {
+    let checked = timeout(health.timeout, probe(upstream, target, endpoint.addr, health, kept)).await;
     let verdict = checked.unwrap_or_else(|_| Err(format!("timed out after {:?}", health.timeout)));
     let reason = verdict.as_ref().err().cloned();
     let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64);

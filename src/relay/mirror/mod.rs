@@ -19,14 +19,13 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::plan::UpstreamPlan;
 use crate::config::types::{At, Percent, Size};
 use crate::entry::request_id::RequestId;
-use crate::relay::protocol::Protocol;
 use crate::report::metrics::route::RouteSeries;
 
 /// A second upstream that gets a copy of requests. What it answers is thrown away, and how long it takes matters to nobody.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MirrorSettings {
-    /// A name in `upstreams`, other than those of the route. It is spoken to in HTTP/1.1, with TLS where it has that.
+    /// A name in `upstreams`, other than those of the route. It is spoken to as other requests would be: in its `protocol`, with TLS where it has that.
     pub upstream: At<String>,
     /// Of the requests that go upstream. Default 100%.
     pub share: Option<At<Percent>>,
@@ -103,12 +102,8 @@ impl Mirror {
         let MirrorSettings { upstream: name, share, body } = settings;
         let tell = |message: String| Err(vec![Diagnostic::at(&name.place, "mirror", message).help("define another upstream for copies")]);
         let spoken = &upstream.pool.upstream;
-        match (spoken.protocol, spoken.proxy_protocol) {
-            (Protocol::H2 | Protocol::Auto, _) => {
-                return tell(format!("copies are sent in HTTP/1.1, which `{}` is not asked for", name.value));
-            }
-            (Protocol::Http1, Some(_)) => return tell(format!("`{}` is told the client first, and copies come from none", name.value)),
-            (Protocol::Http1, None) => {}
+        if spoken.proxy_protocol.is_some() {
+            return tell(format!("`{}` is told the client first, and copies come from none", name.value));
         }
         let body = usize::try_from(body.as_ref().map_or(BODY, |body| body.value).0).unwrap_or(0);
         Ok(Mirror { upstream, share: share.as_ref().map_or(Percent(10_000), |share| share.value), body, series, queue })

@@ -4,25 +4,29 @@
 //! requests are copied: see `mod.rs`.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
+use http::header::{CONNECTION, HOST};
+use http::uri::Scheme;
+use http::{Request, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::{Copy, Mirrored};
 use crate::clock;
 use crate::relay::address::Spot;
 use crate::relay::balance::{Wanted, choose};
-use crate::relay::connect::connect;
+use crate::relay::connect::{connect, is_h2};
 use crate::relay::open::open;
 use crate::relay::protocol::Protocol;
 use crate::relay::target::Chosen;
@@ -44,7 +48,13 @@ struct Waiting {
     bytes: Arc<AtomicUsize>,
 }
 
-type Sender = SendRequest<Full<Bytes>>;
+/// What copies are sent on.
+#[derive(Debug)]
+enum Sender {
+    Http1(SendRequest<Full<Bytes>>),
+    /// One carries many; each has its own all the same, so that a copy that hangs holds up no other.
+    Http2(h2::client::SendRequest<Bytes>, JoinHandle<()>),
+}
 
 /// Connections at rest, by target and address.
 type Idle = Arc<Mutex<HashMap<(u64, Spot), Vec<(Sender, Instant)>>>>;
@@ -157,23 +167,47 @@ async fn dial(copy: &Copy, chosen: &Chosen) -> Option<Sender> {
     let upstream = &copy.mirror.upstream.pool.upstream;
     let (target, within) = (chosen.target(), upstream.timeouts.connect);
     match &upstream.tls {
-        Some(tls) => begin(connect(tls, target, chosen.addr(), within, Protocol::Http1, &[]).await.ok()?).await,
-        None => begin(open(target, chosen.addr(), within, &[]).await.ok()?).await,
+        Some(tls) => {
+            let stream = connect(tls, target, chosen.addr(), within, upstream.protocol, &[]).await.ok()?;
+            let is_h2 = is_h2(&stream);
+            begin(stream, is_h2).await
+        }
+        None => begin(open(target, chosen.addr(), within, &[]).await.ok()?, upstream.protocol == Protocol::H2).await,
     }
 }
 
-async fn begin(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Option<Sender> {
+async fn begin(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, is_h2: bool) -> Option<Sender> {
+    if is_h2 {
+        let (sender, connection) = h2::client::handshake(stream).await.ok()?;
+        return Some(Sender::Http2(sender, tokio::spawn(async move { drop(connection.await) })));
+    }
     let (sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
     // Ends with the sender, or when the target closes.
     tokio::spawn(connection);
-    Some(sender)
+    Some(Sender::Http1(sender))
+}
+
+// === impl Sender ===
+
+impl Sender {
+    fn is_closed(&self) -> bool {
+        match self {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(_, connection) => connection.is_finished(),
+        }
+    }
 }
 
 /// The status, and whether the answer was read to its end.
 async fn exchange(sender: &mut Sender, copy: &Copy) -> Option<(u16, bool)> {
     let mut body = BytesMut::with_capacity(copy.size);
     copy.body.iter().for_each(|piece| body.extend_from_slice(piece));
-    let mut request = Request::new(Full::new(body.freeze()));
+    let body = body.freeze();
+    let sender = match sender {
+        Sender::Http1(sender) => sender,
+        Sender::Http2(sender, _) => return exchange_h2(sender.clone(), copy, body).await,
+    };
+    let mut request = Request::new(Full::new(body));
     request.method_mut().clone_from(&copy.method);
     request.uri_mut().clone_from(&copy.uri);
     request.headers_mut().clone_from(&copy.headers);
@@ -182,6 +216,39 @@ async fn exchange(sender: &mut Sender, copy: &Copy) -> Option<(u16, bool)> {
     let mut read = 0;
     while let Some(frame) = body.frame().await {
         read += frame.ok()?.data_ref().map_or(0, Bytes::len);
+        if read > ANSWER {
+            return Some((head.status.as_u16(), false));
+        }
+    }
+    Some((head.status.as_u16(), true))
+}
+
+async fn exchange_h2(sender: h2::client::SendRequest<Bytes>, copy: &Copy, mut rest: Bytes) -> Option<(u16, bool)> {
+    let upstream = &copy.mirror.upstream.pool.upstream;
+    let mut request = Request::new(());
+    request.method_mut().clone_from(&copy.method);
+    *request.version_mut() = http::Version::HTTP_2;
+    request.headers_mut().clone_from(&copy.headers);
+    // RFC 9113 section 8.3.1: the host goes before the fields.
+    let host = request.headers_mut().remove(HOST)?;
+    request.headers_mut().remove(CONNECTION);
+    let scheme = if upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+    let uri = Uri::builder().scheme(scheme).authority(host.as_bytes()).path_and_query(copy.uri.path_and_query()?.clone());
+    *request.uri_mut() = uri.build().ok()?;
+    let (answer, mut sending) = sender.ready().await.ok()?.send_request(request, rest.is_empty()).ok()?;
+    // As much at a time as the target takes.
+    while !rest.is_empty() {
+        sending.reserve_capacity(rest.len());
+        let room = poll_fn(|cx| sending.poll_capacity(cx)).await?.ok()?;
+        let piece = rest.split_to(room.min(rest.len()));
+        sending.send_data(piece, rest.is_empty()).ok()?;
+    }
+    let (head, mut body) = answer.await.ok()?.into_parts();
+    let mut read = 0;
+    while let Some(piece) = body.data().await {
+        let piece = piece.ok()?;
+        read += piece.len();
+        let _ = body.flow_control().release_capacity(piece.len());
         if read > ANSWER {
             return Some((head.status.as_u16(), false));
         }

@@ -47,12 +47,16 @@ impl Conduct {
     /// Counts an attempt. The reason to eject, where there is one.
     pub fn note(&self, rules: &OutlierDetection, outcome: Outcome) -> Option<String> {
         let (no_answer, status) = match outcome {
-            Outcome::Head { status, took } => {
-                self.all.fetch_add(1, Relaxed);
-                self.answers.fetch_add(1, Relaxed);
-                self.micros.fetch_add(took / 1_000, Relaxed);
+            Outcome::Head { status, took } | Outcome::Call { status: Some(status), took } => {
+                self.begun(took);
                 (false, status)
             }
+            Outcome::Call { status: None, took } => {
+                // A call is as its end is.
+                self.begun(took);
+                return None;
+            }
+            Outcome::CallEnded { status } => (false, status),
             Outcome::Failed { before_head, .. } => {
                 if before_head {
                     self.all.fetch_add(1, Relaxed);
@@ -86,6 +90,12 @@ impl Conduct {
             return Some(format!("{gateway_errors} gateway errors in a row"));
         }
         reached(server_errors, rules.server_errors).then(|| format!("{server_errors} server errors in a row"))
+    }
+
+    fn begun(&self, took: u64) {
+        self.all.fetch_add(1, Relaxed);
+        self.answers.fetch_add(1, Relaxed);
+        self.micros.fetch_add(took / 1_000, Relaxed);
     }
 
     /// Begins to count in a row anew: it has been ejected, or was spared.
@@ -208,7 +218,8 @@ mod tests {
         }
     }
 
-    /// `+` a whole 200, `5` a 500, `3` a 503, `-` no answer, `h` a 200 that breaks. Where it says to eject: how many of each came before.
+    /// `+` a whole 200, `5` a 500, `3` a 503, `-` no answer, `h` a 200 that breaks; calls of gRPC: `o` OK, `u` UNAVAILABLE, `U` in the head.
+    /// Where it says to eject: how many of each came before.
     fn run(outcomes: &str) -> Option<(usize, String)> {
         let (conduct, rules) = (Conduct::default(), rules());
         let head = |status| Outcome::Head { status, took: 1_000_000 };
@@ -217,6 +228,9 @@ mod tests {
                 '+' => &[head(200), Outcome::Whole],
                 '5' => &[head(500), Outcome::Whole],
                 '3' => &[head(503), Outcome::Whole],
+                'o' => &[Outcome::Call { status: None, took: 1 }, Outcome::CallEnded { status: 200 }, Outcome::Whole],
+                'u' => &[Outcome::Call { status: None, took: 1 }, Outcome::CallEnded { status: 503 }, Outcome::Whole],
+                'U' => &[Outcome::Call { status: Some(503), took: 1 }, Outcome::Whole],
                 'h' => &[head(200), Outcome::Failed { how: Failure::Broken, before_head: false }],
                 _ => &[Outcome::Failed { how: Failure::Connect, before_head: true }],
             };
@@ -240,6 +254,8 @@ mod tests {
         assert_eq!(run("5555+5555+"), None);
         assert_eq!(run("53535"), told(5, "5 server errors in a row"));
         assert_eq!(run("++++++++"), None);
+        assert_eq!(run("uUuouUuo"), None);
+        assert_eq!(run("uU3u"), told(4, "4 gateway errors in a row"), "the head of a call is no answer yet");
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct RetriesSettings {
     pub attempt_timeout: Option<At<Period>>,
     /// How long is waited before another attempt, but after `connect`: a random part of `base`, doubled with each attempt. Default: not at all.
     pub backoff: Option<At<BackoffSettings>>,
-    /// The longest `Retry-After` (or `grpc-retry-pushback-ms`) of an upstream that is waited for. After a longer one, or a date, its answer goes to the client. Default 1s.
+    /// The longest `Retry-After` (or `grpc-retry-pushback-ms`) of an upstream that is waited for. It may be a date. After a longer one its answer goes to the client. Default 1s.
     pub retry_after: Option<At<Period>>,
     /// The largest body that is kept to be sent again; a request with a larger one is sent once. Not more than 64KiB, which is the default.
     pub body: Option<At<Size>>,

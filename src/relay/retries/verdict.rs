@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, Method, header};
 use pingora_core::{Error, ErrorSource, ErrorType};
@@ -212,12 +212,18 @@ pub fn is_idempotent(route: Option<bool>, method: &Method, headers: &HeaderMap) 
     route.unwrap_or_else(|| method.is_idempotent() || headers.get(IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty()))
 }
 
-/// How long the upstream wants to be left alone. A date, and what is neither, is for ever.
-pub fn pushback(fields: &HeaderMap) -> Option<Duration> {
+/// How long the upstream wants to be left alone, from this moment on: seconds, or until a date (RFC 9110 section 10.2.3). What is neither is for ever.
+pub fn pushback(fields: &HeaderMap, unix_ms: u64) -> Option<Duration> {
     let (value, unit) = match fields.get(PUSHBACK) {
         Some(value) => (value, Duration::from_millis(1)),
         None => (fields.get(header::RETRY_AFTER)?, Duration::from_secs(1)),
     };
+    if unit == Duration::from_secs(1)
+        && let Some(until) = value.to_str().ok().and_then(|text| httpdate::parse_http_date(text).ok())
+    {
+        // One that is over asks for nothing.
+        return Some(until.duration_since(SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms)).unwrap_or_default());
+    }
     let count = value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).and_then(|text| text.parse::<u32>().ok());
     Some(count.map_or(Duration::MAX, |count| unit * count))
 }
@@ -307,13 +313,25 @@ mod tests {
 
     #[test]
     fn an_upstream_says_how_long_it_wants_to_be_left_alone() {
-        let of = |name: HeaderName, value: &str| pushback(&[(name, value.parse().unwrap())].into_iter().collect());
+        // Sun, 06 Nov 1994 08:49:37 GMT.
+        const NOW: u64 = 784_111_777_000;
+        let of = |name: HeaderName, value: &str| pushback(&[(name, value.parse().unwrap())].into_iter().collect(), NOW);
         assert_eq!(of(header::RETRY_AFTER, "2"), Some(Duration::from_secs(2)));
         assert_eq!(of(PUSHBACK, "250"), Some(Duration::from_millis(250)));
-        for (name, value) in [(header::RETRY_AFTER, "Fri, 31 Dec 1999 23:59:59 GMT"), (PUSHBACK, "-1"), (header::RETRY_AFTER, "")] {
+        // The date of RFC 9110, as it is written now and as it once was.
+        for date in ["Sun, 06 Nov 1994 08:49:40 GMT", "Sunday, 06-Nov-94 08:49:40 GMT", "Sun Nov  6 08:49:40 1994"] {
+            assert_eq!(of(header::RETRY_AFTER, date), Some(Duration::from_secs(3)), "{date}");
+        }
+        assert_eq!(of(header::RETRY_AFTER, "Sun, 06 Nov 1994 08:49:30 GMT"), Some(Duration::ZERO), "it is over");
+        for (name, value) in [
+            (header::RETRY_AFTER, "Sun, 06 Nov 1994"),
+            (PUSHBACK, "Sun, 06 Nov 1994 08:49:40 GMT"),
+            (PUSHBACK, "-1"),
+            (header::RETRY_AFTER, ""),
+        ] {
             assert_eq!(of(name, value), Some(Duration::MAX), "{value}");
         }
-        assert_eq!(pushback(&HeaderMap::new()), None);
+        assert_eq!(pushback(&HeaderMap::new(), NOW), None);
     }
 
     #[test]

@@ -78,6 +78,8 @@ families! { ALL:
     CONNECTION_DROPS = Counter "sluice_connections_dropped_total" ["listener", "reason"] "Connections of clients that the gateway closed without an answer.";
     TLS_HANDSHAKES = Counter "sluice_tls_handshakes_total" ["listener", "result"] "TLS handshakes with clients: full, resumed, or how they failed.";
     UPSTREAM_REQUESTS = Counter "sluice_upstream_requests_total" ["upstream", "result"] "Attempts at upstreams: the class of the answer, or how it failed.";
+    SHED = Counter "sluice_shed_total" ["full", "priority"]
+        "Requests refused, or sent to a fallback, because something is full: their upstream (`adaptive_concurrency`), the requests at once or the memory of the process. By priority; any: all are refused.";
     UPSTREAM_BYTES = Counter "sluice_upstream_bytes_total" ["upstream", "direction"] "Bytes of bodies to (out) and from (in) upstreams.";
     UPSTREAM_CONNECTIONS = Counter "sluice_upstream_connections_total" ["upstream", "connection"] "Connections taken for attempts: new, or reused from the pool.";
     RETRIES = Counter "sluice_upstream_retries_total" ["upstream", "reason"] "Requests sent again, by why the attempt before had failed.";
@@ -95,6 +97,10 @@ families! { ALL:
     CIRCUIT_OPENED = Counter "sluice_circuit_opened_total" ["upstream"] "How often the circuit of an upstream opened.";
     UPSTREAM_PANIC = Gauge "sluice_upstream_panic" ["upstream"] "Whether so many addresses are out that all are used (`panic_threshold`).";
     UPSTREAM_SPARED = Counter "sluice_upstream_spared_total" ["upstream"] "Ejections that were not made because enough was ejected (`max_ejected`) or nothing else would be left.";
+    UPSTREAM_CONNECTIONS_OPEN = Gauge "sluice_upstream_connections_open" ["upstream"] "Connections to an upstream that are open, those at rest included; where it has `max_connections`.";
+    UPSTREAM_CONNECTIONS_OVER = Counter "sluice_upstream_connections_over_total" ["upstream"] "Connections that were opened above `max_connections`, because a worker had none to the address.";
+    CONCURRENCY_LIMIT = Gauge "sluice_upstream_concurrency_limit" ["upstream"] "Requests at once that an upstream with `adaptive_concurrency` gets at this moment.";
+    CONCURRENCY = Gauge "sluice_upstream_concurrency_in_flight" ["upstream"] "Requests that it has.";
     UPSTREAM_WAITING = Gauge "sluice_upstream_waiting" ["upstream"] "Requests that wait in the `queue` of an upstream.";
     LIMITER_BUCKETS = Gauge "sluice_limiter_buckets" [] "Buckets of limits in use.";
     LIMITER_EVICTED = Counter "sluice_limiter_evicted_total" [] "Buckets at rest that gave way to new keys.";

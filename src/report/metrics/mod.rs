@@ -9,6 +9,7 @@ mod histogram;
 pub mod process;
 pub mod route;
 pub mod series;
+pub mod shed;
 pub mod tags;
 pub mod tunnels;
 pub mod upstream;
@@ -24,6 +25,7 @@ use self::family::{Family, Samples};
 use self::process::Process;
 use self::route::{ByKind, RouteSeries};
 use self::series::{LimitSeries, ListenerSeries};
+use self::shed::Shed;
 use self::tags::TagSeries;
 use self::tunnels::Tunnels;
 use self::upstream::UpstreamSeries;
@@ -39,6 +41,7 @@ pub struct Metrics {
     limits: Named<LimitSeries>,
     tags: Named<TagSeries>,
     refusals: ByKind,
+    pub shed: Shed,
     sources: RwLock<Vec<Source>>,
 }
 
@@ -90,6 +93,7 @@ static OWN: &[(&Family, Read)] = &[
     (&family::UPSTREAM_CONNECTIONS, |metrics, samples| metrics.upstreams.each(|upstream| upstream.connections(samples))),
     (&family::RETRIES, |metrics, samples| metrics.upstreams.each(|upstream| upstream.retries(samples))),
     (&family::RETRIES_GIVEN_UP, |metrics, samples| metrics.upstreams.each(|upstream| upstream.without_retry(samples))),
+    (&family::SHED, |metrics, samples| metrics.shed.put(samples)),
     (&family::BUILD_INFO, |_, samples| samples.put(&[env!("CARGO_PKG_VERSION")], 1.0)),
 ];
 

@@ -24,6 +24,7 @@ pub const KEYS: &[Row] = &[
     ("upstreams.*.targets_from.consul.address", Test("instances_in_consul_are_targets_and_an_outage_of_consul_changes_nothing")),
     ("upstreams.*.targets_from.consul.token", Test("instances_in_consul_are_targets_and_an_outage_of_consul_changes_nothing")),
     ("upstreams.*.targets_from.consul.ca", Test("consul_over_tls_is_believed_only_with_a_certificate_of_the_right_authority")),
+    ("upstreams.*.targets_from.drain", Test("an_operator_drains_targets_that_are_found_from_their_first_moment_on")),
     ("upstreams.*.targets_from.kubernetes.service", TestInstead(KUBERNETES, "others")),
     ("upstreams.*.targets_from.kubernetes.namespace", TestInstead(KUBERNETES, "others")),
     ("upstreams.*.targets_from.kubernetes.port", Test(KUBERNETES)),

@@ -1,4 +1,4 @@
-//! The keys of `retries`, and of a route that says whether its requests may be sent twice.
+//! The keys of `retries`, of what is refused under overload, and of a route that says whether its requests may be sent twice.
 
 use super::super::proof::Proof::{Differs, Test, TestInstead};
 use super::Row;
@@ -18,5 +18,9 @@ pub const KEYS: &[Row] = &[
     ("upstreams.*.retries.body", TestInstead("a_body_is_sent_again_byte_for_byte_up_to_what_is_kept", "64KiB")),
     ("upstreams.*.retries.budget.share", TestInstead("retries_add_no_more_than_their_share_to_an_outage_and_to_its_end", "100%")),
     ("upstreams.*.retries.budget.min_per_second", TestInstead("retries_add_no_more_than_their_share_to_an_outage_and_to_its_end", "1000")),
+    ("upstreams.*.adaptive_concurrency.min", TestInstead("a_full_upstream_refuses_those_who_matter_least_first", "1")),
+    ("upstreams.*.adaptive_concurrency.max", TestInstead("a_full_upstream_refuses_those_who_matter_least_first", "1000")),
+    ("plans.*.priority", Test("a_full_upstream_refuses_those_who_matter_least_first")),
+    ("routes.*.priority", Test("a_full_upstream_refuses_those_who_matter_least_first")),
     ("routes.*.idempotent", Test("only_what_may_be_sent_twice_is_sent_again")),
 ];

@@ -81,6 +81,10 @@ routes: { r: { match: { path: / }, auth: public, upstream: u } }",
         TestInstead("an_upstream_has_as_many_requests_as_configured_the_others_wait_their_turn_or_are_refused", "9"),
     ),
     (
+        "upstreams.*.max_connections",
+        TestInstead("an_upstream_has_as_many_connections_as_configured_the_others_wait_for_one_or_are_refused", "9"),
+    ),
+    (
         "upstreams.*.queue.length",
         TestInstead("an_upstream_has_as_many_requests_as_configured_the_others_wait_their_turn_or_are_refused", "9"),
     ),

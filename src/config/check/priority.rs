@@ -1,0 +1,16 @@
+//! Decides whether the priority of a plan can ever be asked for: only where something can be full. Of a route, its own compiling knows.
+
+use super::Index;
+use crate::config::diagnostic::Diagnostic;
+
+pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
+    let document = index.document;
+    let can_be_full = document.upstreams.iter().any(|(_, upstream)| upstream.adaptive_concurrency.is_some());
+    if can_be_full || index.broken.anything() {
+        return;
+    }
+    for priority in document.plans.iter().filter_map(|(_, plan)| plan.priority.as_ref()) {
+        let message = "`priority` has no effect here: nothing is ever full";
+        errors.push(Diagnostic::at(&priority.place, "inert", message).help("`adaptive_concurrency` of an upstream makes it so"));
+    }
+}
