@@ -231,5 +231,5 @@ fn may_have_plan(document: &Document, auth: &AuthSettings) -> bool {
         })
     };
     let has_some = document.consumers.iter().any(|(_, consumer)| consumer.plan.is_some()) || document.consumers_from.is_some();
-    (has_some && document.plans.iter().next().is_some()) || names.iter().any(by_claim)
+    (has_some && !document.plans.is_empty()) || names.iter().any(by_claim)
 }
