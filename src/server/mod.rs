@@ -9,6 +9,7 @@ mod kept_lists;
 mod keys;
 mod limits_store;
 mod lists;
+mod memory;
 mod passed;
 mod quotas;
 mod refusals;
