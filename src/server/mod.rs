@@ -8,6 +8,7 @@ mod handover;
 mod keys;
 mod limits_store;
 mod lists;
+mod memory;
 mod passed;
 mod quotas;
 mod refusals;
