@@ -79,7 +79,7 @@ pub struct ServerSettings {
     pub drain: Option<At<Period>>,
     /// Time between `/readyz` going false and the listeners closing. Default 1s.
     pub settle: Option<At<Period>>,
-    /// A directory for what the next process takes over, though this one is gone: the key sets of providers, and the counts of quotas. It is made where there is none;
+    /// A directory for what the next process takes over, though this one is gone: the key sets of providers, the counts of quotas, and consumers and revocations of the store, which are believed for a day. It is made where there is none;
     /// only this user may write to it. Default: nothing is kept.
     pub state: Option<At<String>>,
     /// Reload when the files change, those that the configuration names (`${file:}`, keys) included. SIGHUP always does.

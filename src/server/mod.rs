@@ -5,6 +5,7 @@
 mod figures;
 mod found;
 mod handover;
+mod kept_lists;
 mod keys;
 mod limits_store;
 mod lists;

@@ -145,7 +145,7 @@ impl Running {
             // Nobody else answers probes; this one says that it starts.
             running.answer_probes()?;
         }
-        tokio::join!(running.look_up(&snapshot), super::lists::first_of_heir(is_heir, &snapshot));
+        tokio::join!(running.look_up(&snapshot), super::lists::first_of_heir(is_heir, &snapshot, running.keys.store.as_ref()));
         Ok(running)
     }
 
