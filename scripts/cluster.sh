@@ -8,8 +8,7 @@ for pair in haproxy:haproxy redis-server:redis-server curl:curl; do command -v "
 [ ${#missing[@]} -eq 0 ] || { echo "please install: ${missing[*]} (Debian: apt-get install ${missing[*]})" >&2; exit 1; }
 mkdir -p target/cluster
 here=$PWD/target/cluster
-cp conf/cluster/revoked.jsonl "$here/revoked.jsonl"
-export REVOKED=$here/revoked.jsonl
+operator='redis-cli -p 6390 --user operator --pass operator-password-for-trying-out --no-auth-warning'
 pids=()
 stop() {
   trap - EXIT INT TERM
@@ -34,7 +33,7 @@ keep() { # NAME PORT ADMIN
   trap '[ -z "$child" ] || kill "$child" 2>/dev/null; wait; exit 0' TERM
   trap '' INT
   while true; do
-    SLUICE_NAME=$1 SLUICE_PORT=$2 SLUICE_ADMIN=$3 "$sluice" run conf/cluster >>"$here/$1.log" 2>&1 & child=$!
+    SLUICE_STATE=$here/state-$1 SLUICE_NAME=$1 SLUICE_PORT=$2 SLUICE_ADMIN=$3 "$sluice" run conf/cluster >>"$here/$1.log" 2>&1 & child=$!
     echo "$child" >"$here/$1.pid"
     wait "$child" || true
     child=
@@ -42,6 +41,8 @@ keep() { # NAME PORT ADMIN
   done
 }
 redis-server conf/cluster/redis.conf >"$here/redis.log" & pids+=($!)
+# A list is begun with a member that says nothing.
+for _ in $(seq 50); do $operator SADD cluster:revoked "" >/dev/null 2>&1 && break; read -rt 0.1 <> <(:) || true; done
 "$sluice" echo --address 127.0.0.1:3001 --name orders 2>"$here/orders.log" & pids+=($!)
 await 3001/healthz "$here/orders.log"
 "$sluice" test conf/cluster
@@ -65,7 +66,7 @@ for i in \$(seq 45); do curl -s -o /dev/null -w '%{http_code}\n' http://127.0.0.
 # a token means the same at each
 for i in 1 2 3; do curl -s -o /dev/null -w '%{http_code} %header{x-gateway}\n' http://127.0.0.1:8080/orders/1 -H 'authorization: Bearer $(cat conf/cluster/token)'; done
 # until whose it is is revoked; then try the line above again
-echo '{"sub": "ada", "before": "2099-01-01T00:00:00Z", "reason": "left"}' >> target/cluster/revoked.jsonl
+$operator SADD cluster:revoked '{"sub": "ada", "before": "2099-01-01T00:00:00Z", "reason": "left"}'; $operator PUBLISH cluster:revoked now
 # one is killed, and nobody notices but those whom it was answering; it is back two seconds later
 kill -9 \$(cat target/cluster/two.pid); for i in \$(seq 30); do curl -s -o /dev/null -w '%{http_code}\n' http://127.0.0.1:8080/open/1; done | sort | uniq -c
 

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::listen::tls::tickets::TicketKeys;
 use crate::policy::buckets::Buckets;
+use crate::policy::pressure::Pressure;
 use crate::relay::mirror::Mirrors;
 use crate::relay::pool::Pools;
 use crate::report::metrics::Metrics;
@@ -18,6 +19,8 @@ use crate::report::metrics::Metrics;
 pub struct State {
     pub pools: Pools,
     pub metrics: Arc<Metrics>,
+    /// Of the memory of the process, where that is bounded.
+    pub pressure: Arc<Pressure>,
     /// Copies of requests that wait.
     pub mirrors: Arc<Mirrors>,
     /// With which clients resume TLS sessions, on whatever listener.

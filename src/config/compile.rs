@@ -26,6 +26,7 @@ use crate::entry::route::{RouteMatch, Table};
 use crate::listen::Listener;
 use crate::policy::authenticators::{self, Sections};
 use crate::policy::limits::limit::{Limit, quota_name};
+use crate::policy::overload::Overload;
 use crate::policy::rate_limit::RateLimits;
 use crate::policy::tag_book::TagBook;
 use crate::relay::resolver::LookUps;
@@ -187,6 +188,8 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
     let mut wrong = Wrong::default();
     let fingerprint = fingerprint(&document);
     let server = server(document.server.as_ref(), &mut wrong);
+    let overload = document.server.as_ref().and_then(|server| server.overload.as_ref());
+    let overload = overload.and_then(|settings| wrong.keep(Overload::compile(settings, state.pressure.clone())));
     let access_log = match &document.access_log {
         Some(settings) => wrong.keep(settings.compile()),
         None => None,
@@ -247,6 +250,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
         fingerprint,
         buckets: state.buckets(server.limits_memory),
         server,
+        overload,
         access_log,
         admin: document.admin.as_ref().map(|admin| admin.address.value),
         listeners,
@@ -287,7 +291,7 @@ fn fingerprint(document: &Document) -> String {
 
 fn server(settings: Option<&ServerSettings>, wrong: &mut Wrong) -> Server {
     let absent = ServerSettings::default();
-    let ServerSettings { threads, pool, drain, settle, state, watch, limits_memory, limits_store, tokens_memory, zone: _ } =
+    let ServerSettings { threads, pool, drain, settle, state, watch, limits_memory, limits_store, tokens_memory, zone: _, overload: _ } =
         settings.unwrap_or(&absent);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Server {

@@ -23,6 +23,7 @@ use crate::policy::cors::CorsSettings;
 use crate::policy::fault::FaultSettings;
 use crate::policy::https::HttpsSettings;
 use crate::policy::ip_filter::IpFilterSettings;
+use crate::policy::overload::OverloadSettings;
 use crate::policy::priority::Priority;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
 use crate::policy::revocation::RevocationSettings;
@@ -78,7 +79,7 @@ pub struct ServerSettings {
     pub drain: Option<At<Period>>,
     /// Time between `/readyz` going false and the listeners closing. Default 1s.
     pub settle: Option<At<Period>>,
-    /// A directory for what the next process takes over, though this one is gone: the key sets of providers, and the counts of quotas. It is made where there is none;
+    /// A directory for what the next process takes over, though this one is gone: the key sets of providers, the counts of quotas, and consumers and revocations of the store, which are believed for a day. It is made where there is none;
     /// only this user may write to it. Default: nothing is kept.
     pub state: Option<At<String>>,
     /// Reload when the files change, those that the configuration names (`${file:}`, keys) included. SIGHUP always does.
@@ -88,6 +89,8 @@ pub struct ServerSettings {
     pub limits_store: Option<At<StoreSettings>>,
     /// Where this gateway is: targets in the same `zone` are preferred.
     pub zone: Option<At<String>>,
+    /// Bounds of the process, beyond which requests are refused with 503. Default: none.
+    pub overload: Option<At<OverloadSettings>>,
     /// Memory for the buckets of all limits together. Default 64MiB, which is about two million callers.
     pub limits_memory: Option<At<Size>>,
     /// Memory for remembered tokens. Default 16MiB.

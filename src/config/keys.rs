@@ -115,7 +115,6 @@ const NOT_BUILT: &[(&str, &str)] = &[
     ("forward_auth", "jwt"),
     ("basic", "jwt"),
     ("hedge", "attempts"),
-    ("overload", "threads"),
     ("tracing", "listeners"),
     ("audit", "listeners"),
 ];

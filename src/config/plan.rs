@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::diagnostic::Source;
@@ -22,6 +23,7 @@ use crate::policy::Policies;
 use crate::policy::authenticators::Authenticators;
 use crate::policy::buckets::Buckets;
 use crate::policy::limits::limit::Limit;
+use crate::policy::overload::Overload;
 use crate::policy::priority::Priority;
 use crate::policy::rate_limit::RateLimits;
 use crate::relay::balance::hash_by::HashKeys;
@@ -56,6 +58,8 @@ pub struct Gateway {
     /// The limits of `plans`, by their index.
     pub plans: Vec<Arc<Limit>>,
     pub buckets: Arc<Buckets>,
+    /// Bounds of the process.
+    pub overload: Option<Overload>,
     /// What clients may not say, on any route.
     pub strip: StripSet,
     /// Names of the query parameters that carry credentials.
@@ -152,6 +156,8 @@ pub struct Others {
 /// The way to an upstream.
 pub struct Relay {
     pub upstream: Arc<UpstreamPlan>,
+    /// Whether a request may be refused because others are there.
+    pub asks: bool,
     pub head: HeadPlan,
     /// What the route says, else the upstream.
     pub timeouts: Timeouts,
@@ -203,6 +209,12 @@ impl Route {
 // === impl Gateway ===
 
 impl Gateway {
+    /// Requests that have begun on any listener and not ended.
+    pub fn in_flight(&self) -> u64 {
+        let all: i64 = self.listeners.iter().map(|listener| listener.series.requests_in_flight.load(Relaxed)).sum();
+        u64::try_from(all).unwrap_or(0)
+    }
+
     /// The listener of a connection: the one at the address where it came in, whatever a reload has named it; or else, where a reload
     /// has moved it to another address, the one with its name. A name alone would let what came in from outside pass for internal,
     /// where two listeners exchange their names.

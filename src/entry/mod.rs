@@ -81,6 +81,12 @@ pub fn locate(
     }
 }
 
+/// Who asks for what, of a request that is refused before it is read; for the log and the answer.
+pub fn note_unread(clients: &Clients, head: &Parts, raw_target: &[u8], facts: &mut Facts) {
+    identify(clients, head, facts);
+    facts.as_sent = Some(Box::new(as_sent(head, raw_target)));
+}
+
 fn as_sent(head: &Parts, raw_target: &[u8]) -> AsSent {
     let until = |text: &[u8], end: u8| memchr::memchr(end, text).unwrap_or(text.len());
     // A name and a password may stand before a host (RFC 3986 section 3.2.1).

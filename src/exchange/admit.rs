@@ -1,26 +1,49 @@
-//! Asks an upstream whether it takes one more request, and waits in its queue. Who leaves meanwhile leaves the queue.
+//! Asks the process and an upstream whether they take one more request, and waits in its queue. Who leaves meanwhile leaves the queue.
 //!
-//! Decides nothing: see `relay/admit.rs`.
+//! Decides nothing: see `policy/overload.rs` and `relay/admit.rs`.
 
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::Ctx;
 use crate::clock;
+use crate::entry;
 use crate::policy::priority::Priority;
 use crate::relay::adaptive::UPSTREAM_SATURATED;
 use crate::relay::admit::{Admission, admit, overloaded, pass};
 use crate::reply::problem::Problem;
 use crate::report::metrics::shed::Full;
 
+/// Whether the process can take it at all, before anything of it is looked at.
+pub fn at_once(session: &Session, ctx: &mut Ctx) -> Option<Problem> {
+    let gateway = ctx.gateway.clone();
+    let excess = gateway.overload.as_ref()?.admit_any(gateway.in_flight()).err()?;
+    gateway.metrics.shed.count(excess.full, None);
+    let head = session.req_header();
+    entry::note_unread(&gateway.clients, head, head.raw_path(), &mut ctx.facts);
+    Some(excess.problem(None))
+}
+
 /// What stands in the way: none, and the request may go on.
 pub fn ask(ctx: &mut Ctx) -> Option<Admission> {
     let (route, relay) = ctx.relay()?;
-    let pool = &relay.upstream.pool;
-    if !pool.admits {
+    if !relay.asks {
         return None;
     }
-    let priority = pool.upstream.adaptive.map(|_| Priority::of(route.priority, &ctx.facts, &ctx.gateway.plans));
+    let (pool, overload) = (&relay.upstream.pool, ctx.gateway.overload.as_ref());
+    let is_asked = pool.upstream.adaptive.is_some() || overload.is_some();
+    let priority = is_asked.then(|| Priority::of(route.priority, &ctx.facts, &ctx.gateway.plans));
+    if let (Some(overload), Some(class)) = (overload, priority)
+        && let Err(excess) = overload.admit(ctx.gateway.in_flight(), class)
+    {
+        ctx.gateway.metrics.shed.count(excess.full, priority);
+        ctx.attempts.priority = priority;
+        return Some(Admission::Refused(Box::new(excess.problem(priority))));
+    }
+    if !pool.admits {
+        ctx.attempts.priority = priority;
+        return None;
+    }
     let admission = admit(pool, priority.unwrap_or(Priority::High), clock::mono());
     let rest = pool.least_rest();
     ctx.attempts.priority = priority;

@@ -116,6 +116,12 @@ pub async fn begin(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     let head = session.req_header();
     ctx.spoken = Some(stuck::Spoken { method: head.method.clone(), version: head.version, agent: None });
     ctx.enter();
+    if ctx.gateway.overload.is_some()
+        && let Some(problem) = admit::at_once(session, ctx)
+    {
+        Box::pin(write::refuse(session, ctx, &problem)).await?;
+        return Ok(true);
+    }
     if !ctx.conn.as_ref().is_none_or(|conn| conn.is_believed()) {
         Box::pin(write::refuse(session, ctx, &Problem::new(&CERTIFICATE_OUTDATED))).await?;
         return Ok(true);

@@ -5,6 +5,8 @@
 //! A list of the store that was never read is known to nobody: who asks it is told so. When to look is decided in `server/lists.rs` and
 //! `server/store_lists.rs`; what a line means where the list is.
 
+mod kept;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 
+pub use self::kept::Kept;
 use crate::clock;
 use crate::config::diagnostic::Place;
 use crate::config::files_read::Look;
@@ -204,7 +207,8 @@ impl<T: Lines> ListFile<T> {
         }
     }
 
-    fn use_lines(&self, lines: Arc<Vec<String>>, now: u64) {
+    /// What the store said at this time.
+    fn use_lines(&self, lines: Arc<Vec<String>>, at: u64) {
         let (mut list, mut unusable, mut first) = (T::begin(&self.around), 0, None);
         for line in lines.iter().filter(|line| !line.trim().is_empty()) {
             let taken = if line.len() > LONGEST_LINE { Err("is too long".to_owned()) } else { list.line(&self.around, line) };
@@ -217,8 +221,8 @@ impl<T: Lines> ListFile<T> {
             return self.failed(why);
         }
         self.counts.unusable.store(unusable, Relaxed);
-        *self.said.lock() = (lines, now);
-        self.put(Held::now(list), first.map(|why| format!("{unusable} entries {UNUSABLE}, the first: {why}")));
+        *self.said.lock() = (lines, at);
+        self.put(Held::at(list, at), first.map(|why| format!("{unusable} entries {UNUSABLE}, the first: {why}")));
     }
 
     fn put(&self, held: Held<T>, trouble: Option<String>) {
@@ -264,7 +268,11 @@ impl std::fmt::Display for Origin {
 
 impl<T> Held<T> {
     fn now(list: T) -> Self {
-        Held { list, read: clock::now().unix_ms, generation: GENERATIONS.fetch_add(1, Relaxed) }
+        Held::at(list, clock::now().unix_ms)
+    }
+
+    fn at(list: T, read: u64) -> Self {
+        Held { list, read, generation: GENERATIONS.fetch_add(1, Relaxed) }
     }
 }
 
@@ -280,6 +288,9 @@ pub trait Follow: Send + Sync {
     fn read_again(&self);
     fn shown(&self) -> Shown;
     fn counts(&self) -> &Counts;
+    /// For the next process, and from the one before.
+    fn kept(&self) -> Option<Kept>;
+    fn restore(&self, kept: Kept) -> bool;
 }
 
 impl<T> Follow for ListFile<T>
@@ -313,6 +324,12 @@ where
     }
     fn counts(&self) -> &Counts {
         &self.counts
+    }
+    fn kept(&self) -> Option<Kept> {
+        ListFile::kept(self)
+    }
+    fn restore(&self, kept: Kept) -> bool {
+        ListFile::restore(self, kept)
     }
 }
 
@@ -453,5 +470,26 @@ mod tests {
         let next = ListFile::<Words>::of_store("words", (), Some(&list));
         assert!(!next.is_unread() && next.held().list.0 == ["a"]);
         assert!(ListFile::<Words>::of_store("other", (), Some(&list)).is_unread());
+    }
+
+    #[test]
+    fn what_was_kept_is_used_of_the_same_list_and_not_once_the_store_has_said_more() {
+        let list = ListFile::<Words>::of_store("words", (), None);
+        assert!(list.kept().is_none(), "nothing is known");
+        list.take(vec!["b".to_owned(), "a\n\"".to_owned()]);
+        let kept = || {
+            let mut kept = serde_json::from_slice::<Kept>(&serde_json::to_vec(&list.kept().unwrap()).unwrap()).unwrap();
+            kept.read -= 5_000;
+            kept
+        };
+        let fresh = |key: &str| ListFile::<Words>::of_store(key, (), None);
+        let next = fresh("words");
+        assert!(next.restore(kept()));
+        assert_eq!((next.held().list.0.join(" "), next.shown().read), ("a\n\" b".to_owned(), kept().read), "as old as it is");
+        assert_eq!(next.kept().unwrap().read, kept().read, "keeping it again makes it no younger");
+        assert!(!fresh("other").restore(kept()), "another list");
+        let known = fresh("words");
+        known.take(vec!["c".to_owned()]);
+        assert!(!known.restore(kept()) && known.held().list.0 == ["c"]);
     }
 }

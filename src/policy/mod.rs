@@ -25,6 +25,8 @@ pub mod key_table;
 mod known;
 pub mod limits;
 pub mod list_file;
+pub mod overload;
+pub mod pressure;
 pub mod principal;
 pub mod priority;
 pub mod rate_limit;

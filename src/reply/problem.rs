@@ -88,6 +88,7 @@ static OTHERS: &[(&str, &Kind)] = &[
     ("relay", &relay::timeouts::TOTAL_TIMEOUT),
     ("relay", &relay::admit::UPSTREAM_OVERLOADED),
     ("relay", &relay::adaptive::UPSTREAM_SATURATED),
+    ("overload", &policy::overload::GATEWAY_OVERLOADED),
     ("head", &listen::head::VERSION_UNSUPPORTED),
     ("relay", &relay::tunnel::WEBSOCKET_EXPIRED),
     ("relay", &relay::tunnel::WEBSOCKET_REVOKED),

@@ -1,6 +1,6 @@
 //! Upgrades: what this process lends and tells the new one, and what it takes over from the one before.
 //!
-//! Decides what travels: listening sockets, what limits have counted, health of targets, key sets of providers, keys
+//! Decides what travels: listening sockets, what limits have counted, health of targets, key sets of providers, lists of the store, keys
 //! of TLS tickets. Not figures: a new process counts from
 //! 0, as Prometheus expects. The conversation itself is in `upgrade.rs`.
 
@@ -16,6 +16,7 @@ use super::signals::Signals;
 use crate::clock;
 use crate::config::plan::Gateway;
 use crate::policy::jwt::published::Kept;
+use crate::policy::list_file::Kept as KeptList;
 use crate::relay::finding::found::Kept as KeptTargets;
 use crate::relay::group::GroupReport;
 use crate::relay::target::TargetReport;
@@ -64,13 +65,14 @@ impl Running {
             log::warn!("limits start anew: {e}");
         }
         match serde_json::from_slice::<Rest>(rest) {
-            Ok(Rest { health, circuits, key_sets, tickets, found }) => {
+            Ok(Rest { health, circuits, key_sets, tickets, found, lists }) => {
                 // Before their health: that is told of targets which are there.
                 super::found::restore(&self.gateway(), &found);
                 self.state().tickets.restore(&tickets);
                 self.state().pools.restore(&health);
                 self.state().pools.restore_groups(&circuits);
                 self.restore_keys(&key_sets);
+                super::lists::restore(&self.gateway(), lists);
             }
             Err(e) => log::warn!("health and key sets start anew: {e}"),
         }
@@ -91,6 +93,9 @@ struct Rest {
     /// Targets that no configuration lists.
     #[serde(default)]
     found: Vec<KeptTargets>,
+    /// Of the store, which may be away.
+    #[serde(default)]
+    lists: Vec<KeptList>,
 }
 
 /// Length of the buckets, buckets, the rest.
@@ -101,7 +106,7 @@ fn dump(state: &State, gateway: &Gateway) -> Vec<u8> {
     let key_sets = gateway.authenticators.published().filter_map(|(_, published)| published.kept()).collect();
     let found = super::found::kept(gateway);
     let (health, circuits) = (state.pools.report(), state.pools.report_groups());
-    let rest = Rest { health, circuits, key_sets, tickets: state.tickets.dump(), found };
+    let rest = Rest { health, circuits, key_sets, tickets: state.tickets.dump(), found, lists: super::lists::kept(gateway) };
     dump.extend_from_slice(&serde_json::to_vec(&rest).unwrap_or_default());
     dump
 }

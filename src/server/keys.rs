@@ -54,7 +54,7 @@ impl KeySets {
     pub fn look_after(&mut self, gateway: &Gateway) {
         // The old ones first: two would ask at the same time.
         self.keepers.clear();
-        self.lists = Lists::follow(gateway);
+        self.lists = Lists::follow(gateway, self.store.as_ref());
         self.keepers = gateway.authenticators.published().map(|(_, published)| keep(published, self.store.clone())).collect();
     }
 
@@ -86,7 +86,7 @@ impl KeySets {
 pub async fn fetch_missing(gateway: &Gateway, store: Option<&Arc<Store>>) {
     let missing = missing(gateway);
     let _keepers: Vec<_> = missing.iter().map(|published| keep(published, store.cloned())).collect();
-    tokio::join!(first(&missing), lists::first(gateway));
+    tokio::join!(first(&missing), lists::first(gateway, store));
 }
 
 /// Those that have never been fetched.

@@ -5,9 +5,11 @@
 mod figures;
 mod found;
 mod handover;
+mod kept_lists;
 mod keys;
 mod limits_store;
 mod lists;
+mod memory;
 mod passed;
 mod quotas;
 mod refusals;

@@ -115,9 +115,9 @@ impl Running {
         let shown = Arc::new(Shown::new(state.clone(), gateway.clone()));
         state.metrics.access_log(sink.counts());
         register(&shown);
+        tokio::spawn(super::memory::watch(gateway.clone(), state.pressure.clone()));
         let resolver = Resolver::new(snapshot.look_ups.clone());
-        let (listeners, closed, watches) = (BTreeMap::new(), Vec::new(), Vec::new());
-        let is_heir = inherited.is_some();
+        let (listeners, closed, watches, is_heir) = (BTreeMap::new(), Vec::new(), Vec::new(), inherited.is_some());
         let mut keys = KeySets::default();
         keys.store = keys.open(&snapshot)?;
         if !is_heir {
@@ -145,7 +145,7 @@ impl Running {
             // Nobody else answers probes; this one says that it starts.
             running.answer_probes()?;
         }
-        tokio::join!(running.look_up(&snapshot), super::lists::first_of_heir(is_heir, &snapshot));
+        tokio::join!(running.look_up(&snapshot), super::lists::first_of_heir(is_heir, &snapshot, running.keys.store.as_ref()));
         Ok(running)
     }
 

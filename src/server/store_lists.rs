@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use redis::Msg;
 
+use super::kept_lists::KeptList;
 use crate::clock;
 use crate::policy::list_file::{Follow, LARGEST_OF_STORE};
 use crate::store::{Link, Store, link};
@@ -28,13 +29,19 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Entries that the store is asked for at once.
 const BATCH: usize = 1_000;
 
-/// Until it is aborted. Whoever goes by the list is told when it was read.
-pub async fn follow(key: String, list: Arc<dyn Follow>, store: Store, tell: impl Fn()) {
+/// Until it is aborted. Whoever goes by the list is told when it was read. Where nobody is reached, what was `kept` is used.
+pub async fn follow(key: String, list: Arc<dyn Follow>, store: Store, mut kept: Option<KeptList>, tell: impl Fn()) {
     let mut random = [0; 8];
     let _ = getrandom::fill(&mut random);
     let own = format!("{key}:ping:{:016x}", u64::from_ne_bytes(random));
     loop {
         if let Err(why) = follow_on(&key, &own, &list, &store, &tell).await {
+            if list.is_unread()
+                && let Some(kept) = kept.take()
+                && kept.restore(&list).await
+            {
+                tell();
+            }
             list.failed(why);
         }
         tokio::time::sleep(AGAIN).await;

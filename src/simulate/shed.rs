@@ -10,7 +10,9 @@ use crate::policy::priority::Priority;
 
 /// None: nothing can be full.
 pub fn tell(gateway: &Gateway, route: &Route, relay: &Relay, facts: &Facts) -> Option<Value> {
-    relay.upstream.pool.upstream.adaptive?;
+    if relay.upstream.pool.upstream.adaptive.is_none() && gateway.overload.is_none() {
+        return None;
+    }
     let (priority, because) = Priority::because(route.priority, facts, &gateway.plans);
     Some(json!({ "class": priority.as_str(), "because": because.told(), "share": format!("{}%", priority.percent()) }))
 }

@@ -20,6 +20,7 @@ use crate::policy::authenticators::{Authenticator, Method};
 use crate::policy::credential::{cut, hide};
 use crate::policy::fault::Met;
 use crate::policy::list_file::Origin;
+use crate::policy::overload::Overload;
 use crate::policy::websocket::is_handshake;
 use crate::relay::fallback::Fallback;
 use crate::relay::receive::make_answer;
@@ -129,7 +130,8 @@ fn tell_verdict(gateway: &Gateway, outcome: &Outcome, route: Option<&Route>, tol
                 if let Some(priority) = shed::tell(gateway, route, relay, facts) {
                     told["priority"] = priority;
                 }
-                let guards = guards(&relay.upstream.pool.upstream);
+                let mut guards = guards(&relay.upstream.pool.upstream);
+                guards.extend(gateway.overload.as_ref().map(Overload::told));
                 if !guards.is_empty() {
                     told["guards"] = json!(guards);
                 }

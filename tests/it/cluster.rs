@@ -49,7 +49,6 @@ fn quiet(command: &mut Command) -> Killed {
 impl Cluster {
     fn start(upstream: Upstream) -> Cluster {
         let folder = tempfile::tempdir().expect("a folder can be made");
-        std::fs::write(folder.path().join("revoked"), "").expect("a file can be written");
         let [public, redis, a, b, c, x, y, z] = ports();
         let ports = vec![(a, x), (b, y), (c, z)];
         // The last of two words on a port counts.
@@ -63,6 +62,7 @@ impl Cluster {
             gateways: Vec::new(),
             _others: vec![store],
         };
+        eventually("the list is begun", || (cluster.operator(&["SADD", "cluster:revoked", ""]) == "1").then_some(()));
         for index in 0..3 {
             let gateway = cluster.launch(index);
             cluster.gateways.push(gateway);
@@ -86,8 +86,16 @@ impl Cluster {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
         command.arg("run").arg(conf()).env("SLUICE_NAME", NAMES[index]).env("SLUICE_PORT", port.to_string());
         command.env("SLUICE_ADMIN", admin.to_string()).env("REDIS_PORT", self.redis.to_string());
-        command.env("UPSTREAM_PORT", self.upstream.address().port().to_string()).env("REVOKED", self.folder.path().join("revoked"));
+        command.env("UPSTREAM_PORT", self.upstream.address().port().to_string()).env("SLUICE_STATE", self.folder.path().join(NAMES[index]));
         quiet(&mut command)
+    }
+
+    /// What the store says to who looks after the list.
+    fn operator(&self, args: &[&str]) -> String {
+        let mut cli = Command::new("redis-cli");
+        cli.args(["-p", &self.redis.to_string(), "--user", "operator", "--pass", "operator-password-for-trying-out", "--no-auth-warning"]);
+        let told = cli.args(args).output().expect("`scripts/setup.sh test` installs redis-cli with redis-server");
+        String::from_utf8_lossy(&told.stdout).trim().to_owned()
     }
 
     fn admin(&self, index: usize) -> SocketAddr {
@@ -134,7 +142,7 @@ fn each(status: u16, code: &str) -> BTreeSet<(String, u16, String)> {
 
 #[test]
 fn a_token_a_limit_and_a_revocation_mean_the_same_at_each_gateway_and_the_client_is_the_client() {
-    let cluster = Cluster::start(Upstream::start());
+    let mut cluster = Cluster::start(Upstream::start());
     let token = format!("Bearer {}", std::fs::read_to_string(conf().join("token")).expect("it is there").trim());
     let person: &[(&str, &str)] = &[("authorization", &token)];
     assert_eq!(cluster.everywhere("/orders/1", person), each(200, ""));
@@ -161,11 +169,34 @@ fn a_token_a_limit_and_a_revocation_mean_the_same_at_each_gateway_and_the_client
     eventually("as many as there are", || (round() >= 30).then_some(()));
     eventually("each to refuse", || (cluster.everywhere("/orders/1", key) == each(429, "rate-limited")).then_some(()));
     assert!((30..=43).contains(&admitted), "{admitted} of 30");
-    // Revoked: each refuses, also the token that it remembers.
-    let revoked = cluster.folder.path().join("new");
-    std::fs::write(&revoked, "{\"sub\": \"ada\", \"before\": \"2099-01-01T00:00:00Z\"}\n").expect("a file can be written");
-    std::fs::rename(&revoked, cluster.folder.path().join("revoked")).expect("it can take its place");
-    eventually("each to know", || (cluster.everywhere("/orders/1", person) == each(401, "credential-revoked")).then_some(()));
+    // Revoked: each refuses, also the token that it remembers; and each accepts it again when that is taken back.
+    let entry = r#"{"sub": "ada", "before": "2099-01-01T00:00:00Z"}"#;
+    let says = |word: &str| {
+        assert_eq!(cluster.operator(&[word, "cluster:revoked", entry]), "1");
+        cluster.operator(&["PUBLISH", "cluster:revoked", "now"]);
+    };
+    let all_say = |what: &BTreeSet<_>| eventually("each to know", || (cluster.everywhere("/orders/1", person) == *what).then_some(()));
+    says("SADD");
+    all_say(&each(401, "credential-revoked"));
+    says("SREM");
+    // It has used up the limit of nobody else.
+    all_say(&each(200, ""));
+    says("SADD");
+    all_say(&each(401, "credential-revoked"));
+    // The list is not the gateways' to change.
+    let password = std::fs::read_to_string(conf().join("redis-password")).expect("it is there");
+    let mut cli = Command::new("redis-cli");
+    cli.args(["-p", &cluster.redis.to_string(), "--user", "sluice", "--pass", password.trim(), "--no-auth-warning"]);
+    let told = cli.args(["SREM", "cluster:revoked", entry]).output().expect("it is installed").stdout;
+    assert!(String::from_utf8_lossy(&told).contains("NOPERM"), "{}", String::from_utf8_lossy(&told));
+    // The store goes, and a gateway with it; who comes back knows what the others know.
+    drop(cluster._others.remove(0));
+    drop(cluster.gateways.remove(1));
+    let again = cluster.launch(1);
+    cluster.gateways.insert(1, again);
+    cluster.wait_ready(1);
+    eventually("all three", || (cluster.everywhere("/orders/1", person) == each(401, "credential-revoked")).then_some(()));
+    assert_eq!(cluster.everywhere("/orders/1", &[]), each(401, "credentials-missing"));
 }
 
 #[test]

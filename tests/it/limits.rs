@@ -302,6 +302,43 @@ routes:
 }
 
 #[test]
+fn metrics_tell_one_abuser_from_many_callers_whom_a_limit_does_not_fit() {
+    const MANY: usize = 60;
+    let text = r#"
+server: { threads: 2, settle: 0s }
+listeners: { public: { address: "127.0.0.1:{port}" } }
+admin: { address: "127.0.0.1:{admin}" }
+limits:
+  tight: { rate: 10/h, by: ["header:x-caller", client_ip] }
+  abused: { rate: 10/h, by: ["header:x-caller", client_ip] }
+  smooth: { rate: 100/s, burst: 1, throttle: { wait: 30s }, by: ["header:x-caller", client_ip] }
+routes:
+  tight: { match: { path: /tight }, auth: public, limits: [tight], respond: { status: 204 } }
+  abused: { match: { path: /abused }, auth: public, limits: [abused], respond: { status: 204 } }
+  smooth: { match: { path: /smooth }, auth: public, limits: [smooth], respond: { status: 204 } }
+"#;
+    let gateway = Gateway::start(text);
+    let mut client = gateway.client();
+    let mut refused =
+        |path: &str, caller: &str, count: usize| (0..count).filter(|_| client.get(path, &[("x-caller", caller)]).status == 429).count();
+    // Each a little above its limit; and one who asks for as much as all of them are refused.
+    let tight: usize = (0..MANY).map(|n| refused("/tight", &format!("good-{n}"), 12)).sum();
+    let abused: usize = (0..5).map(|n| refused("/abused", &format!("good-{n}"), 10)).sum::<usize>() + refused("/abused", "mallory", 130);
+    assert_eq!((tight, abused), (2 * MANY, 2 * MANY), "the same number of refusals");
+    let of = |name: &str, limit: &str| gateway.metric(&format!("{name}{{limit=\"{limit}\"}}"));
+    assert_eq!(gateway.metric("sluice_limited_total{limit=\"tight\",key=\"header\"}"), 2.0 * MANY as f64);
+    assert_eq!(gateway.metric("sluice_limited_total{limit=\"abused\",key=\"header\"}"), 2.0 * MANY as f64);
+    // About so many: it counts classes of callers.
+    let (many, one) = (of("sluice_limited_callers", "tight"), of("sluice_limited_callers", "abused"));
+    assert!((MANY as f64 * 0.9..=MANY as f64 * 1.1).contains(&many) && one == 1.0, "{many} and {one}");
+    // Who is only delayed is counted as that, and as nobody who was refused.
+    assert_eq!(refused("/smooth", "eager", 5), 0);
+    assert!(of("sluice_limit_delayed_total", "smooth") >= 1.0);
+    let metrics = gateway.metrics();
+    assert!(!metrics.contains("sluice_limited_callers{limit=\"smooth\"}"), "{metrics}");
+}
+
+#[test]
 fn the_log_of_a_gateway_is_what_a_new_limit_is_tried_on() {
     let text = "server: { settle: 0s }\nlisteners: { public: { address: \"127.0.0.1:{port}\" } }\n\
                 routes: { r: { match: { path: /r }, auth: public, respond: { status: 204 } } }\naccess_log: { to: \"{dir}/access.log\" }\n";

@@ -1,4 +1,4 @@
-//! Who is refused when not all can be served: at an upstream that is full or gets slower.
+//! Who is refused when not all can be served: at an upstream that is full or gets slower, and by a process that has too many requests or too little memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
@@ -188,6 +188,7 @@ routes: {{ r: {{ match: {{ path: /** }}, auth: public, upstream: u, priority: hi
     });
     assert!(gateway.metric("sluice_shed_total{full=\"upstream\",priority=\"high\"}") > 0.0);
     gateway.reload(&config(", timeouts: { idle: 30s }"));
+    gateway.stderr_line("reload: 1 routes");
     assert!(limit(&gateway) <= 5.0, "{}", limit(&gateway));
 }
 
@@ -241,4 +242,92 @@ upstreams: {{ u: {{ targets: [\"127.0.0.1:2\"], adaptive_concurrency: {{ max: 50
         let text = String::from_utf8(explain(request, &consumer)).unwrap();
         assert!(text.contains(&format!("priority   {class}, because {because}: may take {share} of what there is at once")), "{text}");
     }
+}
+
+/// An answer can be read before its request counts no more.
+fn in_flight(gateway: &Gateway, count: usize) {
+    eventually("so many are in flight", || (gateway.metric("sluice_requests_in_flight{listener=\"l\"}") == count as f64).then_some(()));
+}
+
+#[test]
+fn the_process_takes_as_many_at_once_as_it_may() {
+    let gate = Gate::default();
+    let upstream = waiting(&gate);
+    let config = format!(
+        "{CALLERS}server: {{ overload: {{ in_flight: 10 }} }}
+listeners: {{ l: {{ address: \"127.0.0.1:{{port}}\" }} }}
+upstreams: {{ u: {{ targets: [\"{{u}}\"] }} }}\n{}
+  fixed: {{ match: {{ path: /fixed }}, auth: public, respond: {{ status: 204 }} }}",
+        routes(", fallback: { status: 200, body: later }")
+    );
+    let gateway = Gateway::config(&config).var("u", upstream.address()).start();
+    let refused = |path: &str, headers: &[(&str, &str)], held: usize, reason: &str| {
+        in_flight(&gateway, held);
+        let answer = gateway.get(path, headers);
+        let told = (answer.status, answer.code(), answer.header("retry-after").map(str::to_owned));
+        assert_eq!(told, (503, "gateway-overloaded".to_owned(), Some("1".to_owned())), "{path}");
+        let line = gateway.log_line_where(|line| line["request_id"] == answer.header("x-request-id").unwrap_or_default());
+        assert_eq!((&line["reason"], &line["path"], &line["code"]), (&json!(reason), &json!(path), &json!("gateway-overloaded")), "{line}");
+        in_flight(&gateway, held);
+        line["priority"].as_str().unwrap_or("any").to_owned()
+    };
+    let mut held = hold(&gateway, &upstream, "/vital", 6);
+    // The request itself counts, and no fallback takes load off the gateway.
+    assert_eq!(refused("/", &[], 6, "7 of 6 requests at once with priority lowest"), "lowest");
+    assert_eq!(gateway.get("/fixed", &[]).status, 204, "what no upstream is asked for has no class");
+    in_flight(&gateway, 6);
+    held.extend(hold(&gateway, &upstream, "/idle", 1));
+    assert_eq!(refused("/known", &[SECOND], 7, "8 of 7 requests at once with priority low"), "low");
+    held.extend(hold(&gateway, &upstream, "/known", 3));
+    for path in ["/vital", "/fixed", "/nowhere"] {
+        assert_eq!(refused(path, &[], 10, "11 of 10 requests at once"), "any", "{path}");
+    }
+    for path in ["/livez", "/readyz", "/status"] {
+        assert_eq!(get(gateway.admin(), path, &[]).status, 200, "{path}");
+    }
+    for (priority, count) in [("lowest", 1.0), ("low", 1.0), ("normal", 0.0), ("any", 3.0)] {
+        assert_eq!(gateway.metric(&format!("sluice_shed_total{{full=\"in_flight\",priority=\"{priority}\"}}")), count, "{priority}");
+    }
+    assert_eq!(gateway.metric("sluice_refusals_total{policy=\"overload\",code=\"gateway-overloaded\"}"), 5.0);
+    gate.open();
+    assert!(held.iter_mut().all(|client| client.read().status == 200));
+    drop(held);
+    eventually("it has room again", || (gateway.get("/vital", &[]).status == 200).then_some(()));
+}
+
+#[test]
+fn with_its_memory_used_up_the_process_takes_fewer_requests_and_says_so() {
+    let gate = Gate::default();
+    let upstream = waiting(&gate);
+    let config = |overload: &str| {
+        format!(
+            "server: {{ overload: {{ {overload} }} }}
+listeners: {{ l: {{ address: \"127.0.0.1:{{port}}\" }} }}
+upstreams: {{ u: {{ targets: [\"{}\"] }} }}
+routes: {{ r: {{ match: {{ path: /** }}, auth: public, upstream: u }}, f: {{ match: {{ path: /fixed }}, auth: public, respond: {{ status: 204 }} }} }}",
+            upstream.address()
+        )
+    };
+    // Whatever it needs at rest, it is more than that.
+    let mut gateway = Gateway::start(&config("memory: 32MiB"));
+    let resident = gateway.metric("process_resident_memory_bytes");
+    assert!(resident > f64::from(32 << 20), "{resident} bytes resident, which this test goes by");
+    gateway.stderr_line("more than 32MiB: 1 requests at once are let in");
+    assert_eq!(gateway.get("/fixed", &[]).status, 204, "one at a time");
+    in_flight(&gateway, 0);
+    let mut held = hold(&gateway, &upstream, "/", 1);
+    let refused = gateway.get("/fixed", &[]);
+    assert_eq!((refused.status, refused.code().as_str(), refused.header("retry-after")), (503, "gateway-overloaded", Some("1")));
+    let line = gateway.log_line_where(|line| line["code"] == "gateway-overloaded");
+    let reason = line["reason"].as_str().unwrap();
+    assert!(reason.starts_with("2 of 1 requests at once, as ") && reason.ends_with(" bytes of memory are used"), "{line}");
+    assert_eq!(gateway.metric("sluice_shed_total{full=\"memory\",priority=\"any\"}"), 1.0);
+    for path in ["/livez", "/readyz", "/status"] {
+        assert_eq!(get(gateway.admin(), path, &[]).status, 200, "{path}");
+    }
+    gateway.reload(&config("memory: 100GiB"));
+    gateway.stderr_line("the memory is within its bound again");
+    assert_eq!(gateway.get("/fixed", &[]).status, 204, "a reload takes it back");
+    gate.open();
+    assert!(held.iter_mut().all(|client| client.read().status == 200));
 }

@@ -26,10 +26,32 @@ fn types(redis: &Redis, command: &str) {
 }
 
 fn gateway(redis: &Redis, lists: &str) -> Gateway {
-    let hash = sluice::policy::api_key::hash_key(b"fixed").iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    config(&over(redis), lists).start()
+}
+
+pub fn over(redis: &Redis) -> String {
+    format!("redis: \"{}\"", redis.address())
+}
+
+pub fn hash(key: &str) -> String {
+    sluice::policy::api_key::hash_key(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the store says of a consumer with this key.
+pub fn has(key: &str) -> String {
+    json!({ "keys": [{ "sha256": hash(key) }], "plan": "pro" }).to_string()
+}
+
+pub fn config(store: &str, lists: &str) -> Config {
+    keeping(store, "", lists)
+}
+
+/// `state`: more of `server`.
+fn keeping(store: &str, state: &str, lists: &str) -> Config {
+    let hash = hash("fixed");
     Gateway::config(&format!(
         r#"
-server: {{ threads: 1, settle: 0s, limits_store: {{ redis: "{}" }} }}
+server: {{ threads: 1, settle: 0s, limits_store: {{ {store} }}{state} }}
 listeners: {{ public: {{ address: "127.0.0.1:{{port}}" }} }}
 admin: {{ address: "127.0.0.1:{{admin}}" }}
 authenticators:
@@ -41,10 +63,8 @@ plans: {{ pro: {{ rate: 1000/s }}, free: {{ rate: 1/h }} }}
 routes:
   partners: {{ match: {{ path: /p }}, auth: [keys], respond: {{ status: 204 }} }}
   users: {{ match: {{ path: /u }}, auth: [idp], respond: {{ status: 204 }} }}
-"#,
-        redis.address()
+"#
     ))
-    .start()
 }
 
 /// `passed`, or the code of the refusal.
@@ -53,15 +73,15 @@ fn says(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> String {
     if answer.status == 204 { "passed".to_owned() } else { answer.code() }
 }
 
-fn partner(gateway: &Gateway, key: &str) -> String {
+pub fn partner(gateway: &Gateway, key: &str) -> String {
     says(gateway, "/p", &[("x-api-key", key)])
 }
 
-fn user(gateway: &Gateway, token: &str) -> String {
+pub fn user(gateway: &Gateway, token: &str) -> String {
     says(gateway, "/u", &[("authorization", &format!("Bearer {token}"))])
 }
 
-fn token(claims: Value) -> String {
+pub fn token(claims: Value) -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let mut all = json!({ "iss": "i", "aud": "a", "exp": now + 3600, "iat": now - 10 });
     all.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
@@ -69,7 +89,7 @@ fn token(claims: Value) -> String {
 }
 
 #[track_caller]
-fn becomes(what: &str, ask: impl Fn() -> String) {
+pub fn becomes(what: &str, ask: impl Fn() -> String) {
     eventually(&format!("{what}, not {}", ask()), || (ask() == what).then_some(()));
 }
 
@@ -80,7 +100,7 @@ fn revocations_of_the_store_hold_for_the_next_request_and_through_its_troubles()
     let [begin, revoke, tell, look, take_back, tell_again] = commands[..] else { panic!("{commands:?}") };
     let lists =
         format!("revocation: {{ redis: sluice:revoked }}\nconsumers_from: {{ file: keys.jsonl }}\n# {}", "a key whose hash the docs show");
-    let line = json!({ "consumer": "acme", "keys": [{ "sha256": sluice::policy::api_key::hash_key(KEY.as_bytes()).iter().map(|b| format!("{b:02x}")).collect::<String>() }] });
+    let line = json!({ "consumer": "acme", "keys": [{ "sha256": hash(KEY) }] });
     // A list that nobody has begun is not an empty one.
     let gateway = {
         let folder = tempfile::tempdir().unwrap();
@@ -174,4 +194,90 @@ fn consumers_of_the_store_are_rotated_by_the_commands_of_the_docs() {
     types(&redis, remove);
     types(&redis, tell_last);
     becomes("key-unknown", || partner(&gateway, KEY));
+}
+
+#[test]
+fn a_start_without_the_store_refuses_whom_the_store_named_last_for_a_day() {
+    let mut redis = Redis::start(&[]);
+    let state = tempfile::tempdir().unwrap();
+    let folder = state.path().join("state");
+    redis.cli(&["SADD", "sluice:revoked", "", r#"{"jti": "stolen"}"#]);
+    redis.cli(&["HSET", "sluice:consumers", "", "", "acme", &has(KEY)]);
+    let lists = "revocation: { redis: \"sluice:revoked\" }\nconsumers_from: { redis: \"sluice:consumers\" }";
+    let (store, kept) = (over(&redis), format!(", state: \"{}\"", folder.display()));
+    let begin = || keeping(&store, &kept, lists).start();
+    let of = |jti: &str| token(json!({ "sub": "ada", "jti": jti }));
+    let (good, stolen) = (of("fine"), of("stolen"));
+    let first = begin();
+    becomes("passed", || partner(&first, KEY));
+    let (revoked, consumers) = (folder.join("list-revocation.json"), folder.join("list-consumers.json"));
+    eventually("both are kept", || (revoked.exists() && consumers.exists()).then_some(()));
+    // What changes is kept, too, and nobody else may read it.
+    redis.cli(&["SADD", "sluice:revoked", r#"{"jti": "stolen-too"}"#]);
+    redis.cli(&["PUBLISH", "sluice:revoked", "now"]);
+    eventually("the change is kept", || std::fs::read_to_string(&revoked).unwrap().contains("stolen-too").then_some(()));
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&revoked).unwrap());
+    assert_eq!(mode & 0o077, 0, "{mode:o}");
+    drop(first);
+    redis.kill();
+
+    // Ready, and nobody is forgotten.
+    let second = begin();
+    becomes("passed", || user(&second, &good));
+    assert_eq!((user(&second, &stolen), user(&second, &of("stolen-too"))), ("credential-revoked".into(), "credential-revoked".into()));
+    becomes("passed", || partner(&second, KEY));
+    assert_eq!(partner(&second, "unknown"), "key-unknown");
+    second.stderr_line("`sluice:revoked` of the store: what the store said");
+    eventually("the status says what is wrong", || {
+        second.status()["lists"]["revocation"]["last_result"].as_str().unwrap().contains("refused").then_some(())
+    });
+    drop(second);
+
+    // Who was away for longer knows nothing that counts, and what is broken is not believed.
+    let mut old: Value = serde_json::from_slice(&std::fs::read(&revoked).unwrap()).unwrap();
+    old["read"] = json!(old["read"].as_u64().unwrap() - 24 * 3_600_000);
+    std::fs::write(&revoked, old.to_string()).unwrap();
+    std::fs::write(&consumers, "{\"key\":").unwrap();
+    let third = begin();
+    third.stderr_line("list-revocation.json is not used: the store said it more than a day ago");
+    third.stderr_line("list-consumers.json is not used");
+    assert_eq!((user(&third, &good), user(&third, &stolen)), ("revocation-unavailable".into(), "revocation-unavailable".into()));
+    assert_eq!(partner(&third, KEY), "consumers-unavailable");
+    // The store is back, and says otherwise.
+    redis.again();
+    redis.cli(&["SADD", "sluice:revoked", ""]);
+    redis.cli(&["HSET", "sluice:consumers", "", ""]);
+    becomes("passed", || user(&third, &stolen));
+    becomes("key-unknown", || partner(&third, KEY));
+}
+
+#[test]
+fn where_the_store_answers_what_was_kept_is_believed_at_no_moment() {
+    let redis = Redis::start(&[]);
+    let state = tempfile::tempdir().unwrap();
+    redis.cli(&["SADD", "sluice:revoked", "", r#"{"jti": "t1"}"#]);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let kept = json!({ "key": "sluice:revoked", "read": now, "lines": [""] });
+    std::fs::write(state.path().join("list-revocation.json"), kept.to_string()).unwrap();
+    let lists = "revocation: { redis: \"sluice:revoked\" }";
+    let gateway = keeping(&over(&redis), &format!(", state: \"{}\"", state.path().display()), lists).start();
+    let ada = token(json!({ "sub": "ada", "jti": "t1" }));
+    let said = eventually("the list", || Some(user(&gateway, &ada)).filter(|said| said != "revocation-unavailable"));
+    assert_eq!(said, "credential-revoked");
+    assert!(!gateway.stderr().contains("what the store said"), "{}", gateway.stderr());
+}
+
+#[test]
+fn an_upgrade_without_the_store_hands_on_what_it_said() {
+    let mut redis = Redis::start(&[]);
+    redis.cli(&["SADD", "sluice:revoked", "", r#"{"jti": "stolen"}"#]);
+    let gateway = gateway(&redis, "revocation: { redis: \"sluice:revoked\" }");
+    let (good, stolen) = (token(json!({ "sub": "ada", "jti": "fine" })), token(json!({ "sub": "ada", "jti": "stolen" })));
+    becomes("passed", || user(&gateway, &good));
+    redis.kill();
+    let before = gateway.serving_pid();
+    let upgraded = gateway.sluice(&["upgrade", "sluice.yaml"]);
+    assert!(upgraded.status.success(), "{}", String::from_utf8_lossy(&upgraded.stderr));
+    assert_ne!(gateway.serving_pid(), before);
+    assert_eq!((user(&gateway, &good), user(&gateway, &stolen)), ("passed".into(), "credential-revoked".into()));
 }

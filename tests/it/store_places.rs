@@ -5,7 +5,7 @@ use super::harness::*;
 use super::store::{admitted, asks, config, gateway, turns, waits_for};
 
 /// What a gateway's user needs, as docs/limits.md says it.
-fn acl() -> Vec<String> {
+pub fn acl() -> Vec<String> {
     let page = include_str!("../../docs/limits.md");
     let line = page.lines().find(|line| line.starts_with("user sluice ")).expect("the docs say what the user needs");
     line.replace('<', "")
@@ -15,8 +15,8 @@ fn acl() -> Vec<String> {
         .collect()
 }
 
-#[test]
-fn a_store_is_spoken_to_over_tls_as_the_user_of_the_docs_and_no_other_is_believed() {
+/// A store that speaks TLS as `store.test`, with one more user, and the authority of its certificate.
+pub fn behind_tls(user: &[String]) -> (Redis, Ca, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let ours = Ca::new("Store");
     let leaf = ours.server(&["store.test"]);
@@ -26,10 +26,51 @@ fn a_store_is_spoken_to_over_tls_as_the_user_of_the_docs_and_no_other_is_believe
     }
     let (chain, key, ca) = (path("chain.pem"), path("key.pem"), path("ca.pem"));
     let mut args = vec!["--tls-cert-file", &chain, "--tls-key-file", &key, "--tls-ca-cert-file", &ca, "--tls-auth-clients", "no"];
-    let user = acl();
     args.push("--user");
     args.extend(user.iter().map(String::as_str));
-    let redis = Redis::start(&args);
+    (Redis::start(&args), ours, folder)
+}
+
+/// A master, its replica, and a Sentinel that watches them; with how the store is written.
+pub fn watched() -> (Redis, Redis, Redis, String) {
+    let first = Redis::start(&[]);
+    let second = Redis::start(&["--replicaof", "127.0.0.1", &first.port.to_string()]);
+    eventually("the replica is in step", || first.cli(&["INFO", "replication"]).contains("state=online").then_some(()));
+    let sentinel = Redis::sentinel(&format!(
+        "sentinel monitor shop 127.0.0.1 {} 1\nsentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 4000\n\
+         user watcher on >w4tch +@all\n",
+        first.port
+    ));
+    eventually("the replica is known", || sentinel.cli(&["SENTINEL", "replicas", "shop"]).contains(&second.port.to_string()).then_some(()));
+    // One of them is not there.
+    let nobody = free_port();
+    let over = format!(
+        "sentinel: {{ master: shop, at: [\"127.0.0.1:{nobody}\", \"{}\"], username: watcher, password: w4tch }}",
+        sentinel.address()
+    );
+    (first, second, sentinel, over)
+}
+
+/// Three nodes of a cluster.
+pub fn cluster(more: &[&str]) -> [Redis; 3] {
+    let node = || {
+        let bus = free_port().to_string();
+        let args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
+        Redis::start(&[&args, more].concat())
+    };
+    let nodes = [node(), node(), node()];
+    let addresses = nodes.each_ref().map(Redis::address);
+    let told = nodes[0].cli(&["--cluster", "create", &addresses[0], &addresses[1], &addresses[2], "--cluster-yes"]);
+    assert!(told.contains("All 16384 slots covered"), "{told}");
+    for node in &nodes {
+        eventually("all agree", || node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(()));
+    }
+    nodes
+}
+
+#[test]
+fn a_store_is_spoken_to_over_tls_as_the_user_of_the_docs_and_no_other_is_believed() {
+    let (redis, ours, _folder) = behind_tls(&acl());
     let over = |tls: &str| format!("redis: \"{}\", username: sluice, password: s3cret, tls: {{ {tls} }}", redis.address());
     let good = config(&over("ca: ca.pem, server_name: store.test")).file("ca.pem", ours.pem.as_bytes()).start();
     waits_for(&good, "sluice_limit_store_up", 1.0);
@@ -51,21 +92,7 @@ fn a_store_is_spoken_to_over_tls_as_the_user_of_the_docs_and_no_other_is_believe
 
 #[test]
 fn sentinels_name_the_master_and_a_failover_is_followed() {
-    let mut first = Redis::start(&[]);
-    let second = Redis::start(&["--replicaof", "127.0.0.1", &first.port.to_string()]);
-    eventually("the replica is in step", || first.cli(&["INFO", "replication"]).contains("state=online").then_some(()));
-    let sentinel = Redis::sentinel(&format!(
-        "sentinel monitor shop 127.0.0.1 {} 1\nsentinel down-after-milliseconds shop 500\nsentinel failover-timeout shop 4000\n\
-         user watcher on >w4tch +@all\n",
-        first.port
-    ));
-    eventually("the replica is known", || sentinel.cli(&["SENTINEL", "replicas", "shop"]).contains(&second.port.to_string()).then_some(()));
-    // One of them is not there.
-    let nobody = free_port();
-    let over = format!(
-        "sentinel: {{ master: shop, at: [\"127.0.0.1:{nobody}\", \"{}\"], username: watcher, password: w4tch }}",
-        sentinel.address()
-    );
+    let (mut first, second, _sentinel, over) = watched();
     let gateway = gateway(&over);
     waits_for(&gateway, "sluice_limit_store_up", 1.0);
     assert!((24..=26).contains(&admitted(&[&gateway], "/month", "a")));
@@ -77,30 +104,26 @@ fn sentinels_name_the_master_and_a_failover_is_followed() {
     eventually("the other is the master", || second.cli(&["ROLE"]).starts_with("master").then_some(()));
     waits_for(&gateway, "sluice_limit_store_up", 1.0);
     assert!(!asks(&gateway, "/month", "a"), "so does the new master");
-    eventually("told", || (turns(&gateway) == (1, 2)).then_some(()));
+    // Once at each turn; on a busy machine there may have been one more.
+    eventually("told", || {
+        let (gone, there) = turns(&gateway);
+        (gone >= 1 && there == gone + 1).then_some(())
+    });
     assert_eq!(gateway.status()["limits_store"]["last_result"], "ok");
 }
 
 #[test]
 fn a_cluster_of_three_counts_as_one_while_its_slots_move_and_a_node_comes_and_goes() {
-    let node = || {
-        let bus = free_port().to_string();
-        let args = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
-        Redis::start(&args)
-    };
-    let mut nodes = [node(), node(), node()];
+    let mut nodes = cluster(&[]);
     let addresses = nodes.each_ref().map(Redis::address);
-    let told = nodes[0].cli(&["--cluster", "create", &addresses[0], &addresses[1], &addresses[2], "--cluster-yes"]);
-    assert!(told.contains("All 16384 slots covered"), "{told}");
-    for node in &nodes {
-        eventually("all agree", || node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok").then_some(()));
-    }
     let gateway = gateway(&format!("cluster: [\"{}\"]", addresses[0]));
     waits_for(&gateway, "sluice_limit_store_up", 1.0);
     // Callers whose keys are on different nodes, and a limit that looks at two keys.
     for caller in ["a", "b", "c", "d", "e", "f", "g", "h"] {
         assert!((24..=26).contains(&admitted(&[&gateway], "/sliding", caller)), "{caller}");
     }
+    // Where a key is, is chance: with eight callers a node may have none.
+    (0..40).for_each(|n| assert!(asks(&gateway, "/month", &format!("spread-{n}"))));
     let keys =
         |node: &Redis| node.cli(&["KEYS", "sluice:{*"]).lines().filter(|line| !line.is_empty()).map(str::to_owned).collect::<Vec<_>>();
     eventually("every node has some", || nodes.iter().all(|node| !keys(node).is_empty()).then_some(()));

@@ -4,8 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use super::Index;
 use crate::config::diagnostic::{Diagnostic, Place};
-use crate::config::document::{PolicySettings, RouteOwnSettings, RouteSettings};
+use crate::config::document::{Document, PolicySettings, RouteOwnSettings, RouteSettings};
 use crate::config::effective::{Effective, Giver};
+use crate::config::types::At;
 use crate::entry::route::pattern::Pattern;
 use crate::policy::authn::{AuthSettings, AuthenticatorSettings};
 use crate::policy::client_certificate::bad_fact;
@@ -37,7 +38,7 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
         }
         authorisation(index, name, route, effective, errors);
         duplicate_policies(index, route, errors);
-        shadowed.note(route, effective);
+        shadowed.note(document, route, effective);
     }
     duplicate_defaults(index, errors);
     shadowed.tell(errors);
@@ -178,7 +179,7 @@ struct Shadowed<'a> {
 // === impl Shadowed ===
 
 impl<'a> Shadowed<'a> {
-    fn note(&mut self, route: &RouteSettings, effective: &Effective<'a>) {
+    fn note(&mut self, document: &Document, route: &RouteSettings, effective: &Effective<'a>) {
         let Some(shadow) = effective.given(|all| &all.shadow) else { return };
         for entry in &shadow.settings.value {
             let word = entry.value.as_str();
@@ -186,6 +187,7 @@ impl<'a> Shadowed<'a> {
                 matches!(route.own.auth.value, AuthSettings::AnyOf(_))
             } else if entry.value == Shadow::Limits {
                 effective.given(|all| &all.limits).is_some_and(|limits| !limits.settings.is_empty())
+                    || may_have_plan(document, &route.own.auth)
             } else {
                 effective.has(word)
             };
@@ -204,6 +206,8 @@ impl<'a> Shadowed<'a> {
             if !self.effective.contains(&key(place)) && told.insert(key(place)) {
                 let message = if word == "auth" {
                     "`auth` has nothing to shadow: the route is public".to_owned()
+                } else if word == "limits" {
+                    "`limits` has nothing to shadow: the route has no `limits`, and its callers have no plan".to_owned()
                 } else {
                     format!("`{word}` has nothing to shadow: the route has no `{word}`")
                 };
@@ -215,4 +219,17 @@ impl<'a> Shadowed<'a> {
 
 fn key(place: &Place) -> (u32, u32, *const u8) {
     (place.line, place.column, std::sync::Arc::as_ptr(&place.source).cast())
+}
+
+/// Whether somebody whom the route lets in may be counted by a plan.
+fn may_have_plan(document: &Document, auth: &AuthSettings) -> bool {
+    let AuthSettings::AnyOf(names) = auth else { return false };
+    let by_claim = |name: &At<String>| {
+        let one = document.authenticators.iter().find(|(own, _)| own.value == name.value).map(|(_, one)| one);
+        one.is_some_and(|one| {
+            one.jwt.as_ref().is_some_and(|jwt| jwt.plan.is_some()) || one.introspection.as_ref().is_some_and(|issuer| issuer.plan.is_some())
+        })
+    };
+    let has_some = document.consumers.iter().any(|(_, consumer)| consumer.plan.is_some()) || document.consumers_from.is_some();
+    (has_some && !document.plans.is_empty()) || names.iter().any(by_claim)
 }

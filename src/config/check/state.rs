@@ -16,11 +16,12 @@ pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {
     let is_used = index.document.authenticators.iter().any(|(_, one)| one.jwt.as_ref().is_some_and(fetches));
     let document = index.document;
     let has_quotas = document.plans.iter().any(|(_, plan)| plan.quota.is_some()) || document.limits.iter().any(|(_, limit)| keeps(limit));
-    if !is_used && !has_quotas && !index.broken.anything() {
-        errors.push(
-            Diagnostic::at(&state.place, "inert", "`state` has no effect: nothing is kept there")
-                .help("it is for key sets that are fetched: `keys: { url: ... }` or `{ discovery: ... }`, and for quotas"),
-        );
+    let is_listed = document.revocation.as_ref().is_some_and(|list| list.redis.is_some())
+        || document.consumers_from.as_ref().is_some_and(|list| list.redis.is_some());
+    if !is_used && !has_quotas && !is_listed && !index.broken.anything() {
+        errors.push(Diagnostic::at(&state.place, "inert", "`state` has no effect: nothing is kept there").help(
+            "it is for key sets that are fetched: `keys: { url: ... }` or `{ discovery: ... }`, for quotas, and for lists in `redis`",
+        ));
     }
 }
 

@@ -83,7 +83,10 @@ impl Parts<'_> {
             && !self.can_be_full(&action, others.as_deref())
         {
             let message = "`priority` has no effect here: nothing of this route is ever full";
-            wrong.add(Diagnostic::at(&priority.place, "inert", message).help("`adaptive_concurrency` of its upstream makes it so"));
+            wrong.add(
+                Diagnostic::at(&priority.place, "inert", message)
+                    .help("`adaptive_concurrency` of its upstream or `overload` of `server` makes it so"),
+            );
         }
         let respond = match &action {
             Action::Respond(fixed) => fixed.code.as_deref().map(|code| (code, fixed.status)),
@@ -118,7 +121,11 @@ impl Parts<'_> {
     fn can_be_full(&self, action: &Action, others: Option<&Others>) -> bool {
         let Action::Upstream(first) = action else { return false };
         let others = others.iter().flat_map(|others| &others.relays);
-        std::iter::once(&**first).chain(others).any(|relay| relay.upstream.pool.upstream.adaptive.is_some())
+        std::iter::once(&**first).chain(others).any(|relay| relay.upstream.pool.upstream.adaptive.is_some()) || self.is_guarded()
+    }
+
+    fn is_guarded(&self) -> bool {
+        self.document.server.as_ref().is_some_and(|server| server.overload.is_some())
     }
 
     fn policies(&self, name: &str, own: &RouteOwnSettings, given: &Effective<'_>, wrong: &mut Wrong) -> Option<Policies> {
@@ -165,6 +172,7 @@ impl Parts<'_> {
             timeouts: own_timeouts.over(upstream.pool.upstream.timeouts),
             has_own_timeouts: given.given(|all| &all.timeouts).is_some(),
             grpc_web,
+            asks: upstream.pool.admits || self.is_guarded(),
             hash: HashKeys::compile(&upstream.pool.upstream.hash_by, names),
             upstream,
             head: HeadPlan {

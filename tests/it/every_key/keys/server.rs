@@ -48,5 +48,7 @@ pub const KEYS: &[Row] = &[
         "server.limits_store.cluster",
         TestInstead("a_cluster_of_three_counts_as_one_while_its_slots_move_and_a_node_comes_and_goes", "[127.0.0.1:1]"),
     ),
+    ("server.overload.in_flight", TestInstead("the_process_takes_as_many_at_once_as_it_may", "1000")),
+    ("server.overload.memory", TestInstead("with_its_memory_used_up_the_process_takes_fewer_requests_and_says_so", "100GiB")),
     ("server.pool", Test("no_more_connections_rest_than_the_server_keeps")),
 ];
