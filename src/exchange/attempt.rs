@@ -79,8 +79,9 @@ pub struct Attempts {
     pub(super) has_answer: bool,
     /// The last one that was tried; for the log.
     pub target: Option<Arc<Target>>,
-    /// When the last attempt began, and how long upstreams have taken in all.
+    /// When the last attempt began and ended, and how long upstreams have taken in all.
     pub(super) began: u64,
+    pub(super) ended: u64,
     pub upstream_ns: u64,
     /// The status that an upstream answered.
     pub status: Option<u16>,
@@ -105,7 +106,8 @@ impl Attempts {
     /// The time of an attempt that ends now, unless it has ended before.
     pub(super) fn stop_clock(&mut self) {
         if self.began > 0 {
-            self.upstream_ns += clock::mono().saturating_sub(self.began);
+            self.ended = clock::mono();
+            self.upstream_ns += self.ended.saturating_sub(self.began);
             self.began = 0;
         }
     }
@@ -124,10 +126,8 @@ pub fn choose(session: &Session, ctx: &mut Ctx) -> bool {
 
 /// Why there is none.
 pub fn no_target(ctx: &Ctx) -> Problem {
-    match ctx.relay() {
-        Some((_, relay)) => why_no_target(&relay.upstream.pool, clock::mono()),
-        None => Problem::new(&NO_HEALTHY_TARGET),
-    }
+    let pool = ctx.relay().map(|(_, relay)| &relay.upstream.pool);
+    pool.map_or_else(|| Problem::new(&NO_HEALTHY_TARGET), |pool| why_no_target(pool, clock::mono()))
 }
 
 /// Reports how the present attempt goes: the one place where a target learns of it.
