@@ -25,7 +25,7 @@ use super::tls::facts::{Proof, TlsFacts};
 use crate::clock;
 use crate::ctx::Scheme;
 use crate::policy::watched::Watched;
-use crate::relay::deadline::Deadline;
+use crate::relay::attempt::deadline::Deadline;
 use crate::reply::problem::Kind;
 
 /// A whole answer that no session can write any more.
