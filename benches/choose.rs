@@ -7,8 +7,8 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use sluice::config::compile::load_text;
 use sluice::config::plan::Gateway;
+use sluice::relay::attempt::outcome::{Outcome, Tried, report};
 use sluice::relay::balance::{Wanted, choose};
-use sluice::relay::outcome::{Outcome, Tried, report};
 use sluice::state::State;
 
 criterion_group!(choosing, ways);

@@ -11,7 +11,7 @@ use crate::listen::tls::tickets::TicketKeys;
 use crate::policy::buckets::Buckets;
 use crate::policy::pressure::Pressure;
 use crate::relay::mirror::Mirrors;
-use crate::relay::pool::Pools;
+use crate::relay::targets::pool::Pools;
 use crate::report::metrics::Metrics;
 
 /// Shared by all snapshots and all threads of a process.

@@ -15,8 +15,8 @@ use sluice::decide::{Decision, decide};
 use sluice::entry::canonical::raw_target;
 use sluice::listen::head::{Head, HeadBounds, Judged, judge};
 use sluice::policy::Stop;
-use sluice::relay::hop_by_hop::without_hop_by_hop;
-use sluice::relay::send::make_head;
+use sluice::relay::message::hop_by_hop::without_hop_by_hop;
+use sluice::relay::message::send::make_head;
 use sluice::report::access_log::Line;
 use sluice::simulate::own_headers;
 

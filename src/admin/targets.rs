@@ -9,10 +9,10 @@ use serde::Serialize;
 use super::Moment;
 use crate::policy::priority::Priority;
 use crate::relay::adaptive::Concurrency;
-use crate::relay::endpoint::EndpointReport;
-use crate::relay::group::GroupReport;
-use crate::relay::standing::Out;
-use crate::relay::target::TargetReport;
+use crate::relay::targets::endpoint::EndpointReport;
+use crate::relay::targets::group::GroupReport;
+use crate::relay::targets::standing::Out;
+use crate::relay::targets::target::TargetReport;
 
 /// An upstream as a whole.
 #[derive(Debug, Serialize)]

@@ -20,7 +20,7 @@ use super::read_error::{ReadError, What, address, in_words, short};
 use super::suggest;
 use super::types::{AT, TEXT_OR_LIST};
 use super::yaml::{Key, Node, Scalar, Value};
-use crate::relay::members::SHORT_OR_LONG;
+use crate::relay::targets::members::SHORT_OR_LONG;
 
 /// Enough to mend a file by; each costs another reading of the same entry.
 const MOST_ERRORS: usize = 50;

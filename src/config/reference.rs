@@ -18,7 +18,7 @@ use crate::policy::authn::{AuthenticatorSettings, ConsumerSettings};
 use crate::policy::consumers::ConsumersFromSettings;
 use crate::policy::rate_limit::{LimitSettings, PlanSettings};
 use crate::policy::revocation::RevocationSettings;
-use crate::relay::resolver::ResolverSettings;
+use crate::relay::targets::resolver::ResolverSettings;
 use crate::relay::upstream::UpstreamSettings;
 use crate::report::access_log::AccessLogSettings;
 

@@ -12,9 +12,9 @@ use super::attempt::{another, report};
 use super::fail::note_failure;
 use super::room;
 use crate::clock;
-use crate::relay::outcome::Outcome;
-use crate::relay::pool::AT_ONCE;
+use crate::relay::attempt::outcome::Outcome;
 use crate::relay::retries::verdict::{Attempt, Cause, Failed, GivenUp, is_idempotent, judge, pushback};
+use crate::relay::targets::pool::AT_ONCE;
 use crate::reply::grpc::Status;
 
 /// No connection could be made. True: another target is next.

@@ -20,23 +20,23 @@ use super::time::{bounded_by, idle, patience, tell_time};
 use super::{Ctx, again, beside, call, is_websocket, stuck, tunnel};
 use crate::clock;
 use crate::policy::priority::Priority;
-use crate::relay::address::Spot;
 use crate::relay::admit::{Pass, no_target as why_no_target};
+use crate::relay::attempt::connect::Link;
+use crate::relay::attempt::h2_fault::bounded;
+use crate::relay::attempt::outcome::{self, Outcome, Tried};
+use crate::relay::attempt::peer::{Want, peer as make_peer};
+use crate::relay::attempt::protocol::Protocol;
+use crate::relay::attempt::tunnel::ClosedBy;
 use crate::relay::balance::sticky::Stuck;
 use crate::relay::balance::{NO_HEALTHY_TARGET, Wanted, choose as choose_target};
-use crate::relay::connect::Link;
-use crate::relay::framing::make_plain;
-use crate::relay::h2_fault::bounded;
-use crate::relay::hop_by_hop::without_hop_by_hop;
-use crate::relay::outcome::{self, Outcome, Tried};
-use crate::relay::peer::{Want, peer as make_peer};
-use crate::relay::protocol::Protocol;
-use crate::relay::receive::make_answer;
+use crate::relay::message::framing::make_plain;
+use crate::relay::message::hop_by_hop::without_hop_by_hop;
+use crate::relay::message::receive::make_answer;
+use crate::relay::message::send::{make_head, say_https};
 use crate::relay::retries::verdict::{Failed, GivenUp};
 use crate::relay::room::Slot;
-use crate::relay::send::{make_head, say_https};
-use crate::relay::target::{Chosen, Target};
-use crate::relay::tunnel::ClosedBy;
+use crate::relay::targets::address::Spot;
+use crate::relay::targets::target::{Chosen, Target};
 use crate::relay::upstream::Balance;
 use crate::reply::problem::Problem;
 
@@ -79,8 +79,9 @@ pub struct Attempts {
     pub(super) has_answer: bool,
     /// The last one that was tried; for the log.
     pub target: Option<Arc<Target>>,
-    /// When the last attempt began, and how long upstreams have taken in all.
+    /// When the last attempt began and ended, and how long upstreams have taken in all.
     pub(super) began: u64,
+    pub(super) ended: u64,
     pub upstream_ns: u64,
     /// The status that an upstream answered.
     pub status: Option<u16>,
@@ -105,7 +106,8 @@ impl Attempts {
     /// The time of an attempt that ends now, unless it has ended before.
     pub(super) fn stop_clock(&mut self) {
         if self.began > 0 {
-            self.upstream_ns += clock::mono().saturating_sub(self.began);
+            self.ended = clock::mono();
+            self.upstream_ns += self.ended.saturating_sub(self.began);
             self.began = 0;
         }
     }
@@ -124,10 +126,8 @@ pub fn choose(session: &Session, ctx: &mut Ctx) -> bool {
 
 /// Why there is none.
 pub fn no_target(ctx: &Ctx) -> Problem {
-    match ctx.relay() {
-        Some((_, relay)) => why_no_target(&relay.upstream.pool, clock::mono()),
-        None => Problem::new(&NO_HEALTHY_TARGET),
-    }
+    let pool = ctx.relay().map(|(_, relay)| &relay.upstream.pool);
+    pool.map_or_else(|| Problem::new(&NO_HEALTHY_TARGET), |pool| why_no_target(pool, clock::mono()))
 }
 
 /// Reports how the present attempt goes: the one place where a target learns of it.

@@ -6,7 +6,7 @@ use pingora_proxy::Session;
 
 use crate::listen::address::LOCAL;
 use crate::listen::conn::ConnInfo;
-use crate::relay::proxied::OnBehalf;
+use crate::relay::attempt::proxied::OnBehalf;
 
 /// Who the upstream is told that the request is from. Nobody: a process of this machine that has no address.
 pub fn on_behalf(session: &Session, conn: Option<&ConnInfo>, client: IpAddr) -> Option<OnBehalf> {

@@ -14,7 +14,7 @@ use super::Ctx;
 use super::attempt::report;
 use crate::clock;
 use crate::config::plan::Route;
-use crate::relay::outcome::Outcome;
+use crate::relay::attempt::outcome::Outcome;
 use crate::relay::translate::grpc_timeout;
 use crate::relay::translate::grpc_web::Translation;
 use crate::reply::grpc::{self, Refusal, Speech, Status};

@@ -21,10 +21,10 @@ use crate::listen::front::Asked;
 use crate::policy::fault::Met;
 use crate::policy::priority::Priority;
 use crate::policy::rate_limit;
-use crate::relay::outcome::Outcome;
+use crate::relay::attempt::outcome::Outcome;
+use crate::relay::attempt::tunnel::ClosedBy;
 use crate::relay::retries::verdict::GivenUp;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
-use crate::relay::tunnel::ClosedBy;
 use crate::reply::grpc::Status;
 use crate::reply::problem::Kind;
 use crate::report::access_log::{Line, LogFormat};
@@ -49,7 +49,7 @@ pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
     // Where no body came, nothing has told that the answer is complete.
     ctx.attempts.stop_clock();
     if error.is_none() && ctx.attempts.has_answer && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.judges) {
-        report_attempt(ctx, Outcome::Whole, clock::mono());
+        report_attempt(ctx, Outcome::Whole, ctx.attempts.ended);
     }
     if ctx.facts.refused.is_none() && error.is_some() && !ctx.is_answered() {
         // Only the client can end a request without an answer of ours or a reason.

@@ -36,7 +36,7 @@ use crate::listen::conn::ConnInfo;
 use crate::listen::tls::misdirected::CERTIFICATE_OUTDATED;
 use crate::policy::Stop;
 use crate::policy::validate::BodyCount;
-use crate::relay::protocol::UPGRADE_UNSUPPORTED;
+use crate::relay::attempt::protocol::UPGRADE_UNSUPPORTED;
 use crate::reply::problem::Problem;
 
 pub use self::finish::{DRAIN_ENDED, Refusal, Refused, report_refusal};

@@ -10,7 +10,7 @@ use pingora_proxy::Session;
 use super::{Ctx, fallback};
 use crate::clock;
 use crate::relay::admit::{UPSTREAM_OVERLOADED, without_room};
-use crate::relay::peer::connection_key;
+use crate::relay::attempt::peer::connection_key;
 use crate::relay::room::{Entry, Local, Queued, Slot, enter};
 
 /// How it went.

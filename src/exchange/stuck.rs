@@ -10,9 +10,9 @@ use super::attempt::report;
 use super::time::idle;
 use super::{Ctx, write};
 use crate::clock;
-use crate::relay::outcome::Outcome;
+use crate::relay::attempt::outcome::Outcome;
+use crate::relay::attempt::tunnel::in_tunnel;
 use crate::relay::retry::{IDLE_TIMEOUT, RESPONSE_TIMEOUT};
-use crate::relay::tunnel::in_tunnel;
 use crate::reply::problem::{Kind, Problem};
 use crate::report::metrics::upstream::Failure;
 

@@ -1,4 +1,4 @@
-//! How long an attempt, and a request in all, may take. Decides nothing: `relay/timeouts.rs` and `retries` say the times, `relay/deadline.rs` keeps them.
+//! How long an attempt, and a request in all, may take. Decides nothing: `relay/attempt/timeouts.rs` and `retries` say the times, `relay/attempt/deadline.rs` keeps them.
 
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
-//! Begins a tunnel, and says where there can be none: what of the times of a request holds from then on. Decides nothing: see `policy/websocket.rs` and `relay/deadline.rs`.
+//! Begins a tunnel, and says where there can be none: what of the times of a request holds from then on. Decides nothing: see `policy/websocket.rs` and `relay/attempt/deadline.rs`.
 
 use pingora_proxy::Session;
 
 use super::time::idle;
 use super::{Ctx, is_websocket};
 use crate::clock;
-use crate::relay::protocol::Protocol;
+use crate::relay::attempt::protocol::Protocol;
 
 /// From here on both sides say what they like, until one of them, silence or the end of the token ends it.
 pub(super) fn begin(ctx: &mut Ctx) {

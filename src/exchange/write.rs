@@ -75,7 +75,7 @@ async fn write(session: &mut Session, ctx: &mut Ctx, status: u16, headers: &[(He
     keep_or_close(session, ctx);
     if let Some(conn) = &ctx.conn {
         // Of an upstream's answer that never came to be written.
-        conn.tell_beside(Vec::new());
+        conn.tell_beside(|_| {});
     }
     // Before the client has the answer, and may ask again.
     ctx.facts.places.clear();

@@ -25,7 +25,7 @@ use super::tls::facts::{Proof, TlsFacts};
 use crate::clock;
 use crate::ctx::Scheme;
 use crate::policy::watched::Watched;
-use crate::relay::deadline::Deadline;
+use crate::relay::attempt::deadline::Deadline;
 use crate::reply::problem::Kind;
 
 /// A whole answer that no session can write any more.
@@ -290,12 +290,22 @@ impl ConnInfo {
     }
 
     /// The head of the next answer has these lines, too: for HTTP/1.1, and in place of any that were told before.
-    pub fn tell_beside(&self, lines: Vec<u8>) {
-        *self.beside.lock() = lines;
+    pub fn tell_beside(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut lines = self.beside.lock();
+        lines.clear();
+        write(&mut lines);
     }
 
     pub(super) fn take_beside(&self) -> Vec<u8> {
         std::mem::take(&mut self.beside.lock())
+    }
+
+    /// Its room is used again: memory that comes and goes with each request costs more than these few bytes.
+    pub(super) fn return_beside(&self, mut lines: Vec<u8>) {
+        if lines.capacity() > 0 {
+            lines.clear();
+            *self.beside.lock() = lines;
+        }
     }
 
     /// The exchange is being given up, and nothing of an answer has been written.

@@ -1,6 +1,6 @@
 //! Runs an exchange, and gives it up where its upstream takes nothing more of the request, or its listener is cut.
 //!
-//! Decides when it looks. Does not decide how long that may take (`relay/deadline.rs`, `server/stop.rs`), nor what the client and the log are
+//! Decides when it looks. Does not decide how long that may take (`relay/attempt/deadline.rs`, `server/stop.rs`), nor what the client and the log are
 //! told (`exchange/stuck.rs`, `exchange/finish.rs`). From outside, because Pingora polls neither side of such an exchange but the one that says nothing.
 
 use std::future::{Future, poll_fn};
@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use super::alarm::Alarm;
 use crate::clock;
-use crate::relay::deadline::Deadline;
+use crate::relay::attempt::deadline::Deadline;
 
 /// What `exchange` gives; none where it was given up. It is dropped by then. `poll_cut` is ready where nothing may go on any more.
 pub(super) async fn unless_stuck<F: Future>(

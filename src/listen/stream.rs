@@ -52,7 +52,7 @@ pub struct ClientStream<S: Socket> {
     demands: Demands,
     reading: Pace,
     writing: Pace,
-    /// Rings when the upstream's answer is overdue (see `relay/deadline.rs`), or the client too slow.
+    /// Rings when the upstream's answer is overdue (see `relay/attempt/deadline.rs`), or the client too slow.
     overdue: Alarm,
     /// Since the upstream agreed to it.
     tunnel: Option<Box<Tunnel>>,

@@ -66,7 +66,9 @@ use crate::config::document::PolicySettings;
 use crate::config::effective::{Effective, Giver};
 use crate::config::types::At;
 use crate::ctx::Facts;
-use crate::relay::{fallback, mirror, rewrite};
+use crate::relay::fallback;
+use crate::relay::message::rewrite;
+use crate::relay::mirror;
 use crate::reply::problem::{Kind, Problem};
 
 /// Why a request goes no further.

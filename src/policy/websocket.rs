@@ -1,6 +1,6 @@
 //! Decides which pages may open a WebSocket, how long a tunnel may be silent, and whether it outlives the token that opened it.
 //!
-//! Looks at the handshake only, never into messages. Does not close anything: see `relay/tunnel.rs`.
+//! Looks at the handshake only, never into messages. Does not close anything: see `relay/attempt/tunnel.rs`.
 
 use std::fmt;
 use std::time::Duration;

@@ -13,13 +13,13 @@ use super::adaptive::{Full, Held, Limiter, UPSTREAM_SATURATED};
 use super::balance::NO_HEALTHY_TARGET;
 use super::circuit::{CIRCUIT_OPEN, Phase};
 use super::gate::{Entry, Gate, Place, Waiting};
-use super::group::Group;
-use super::pool::Pool;
-use super::standing::Cause;
 use super::upstream::{in_range, whole};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
 use crate::policy::priority::Priority;
+use crate::relay::targets::group::Group;
+use crate::relay::targets::pool::Pool;
+use crate::relay::targets::standing::Cause;
 use crate::reply::problem::{Kind, Problem};
 
 pub static UPSTREAM_OVERLOADED: Kind = Kind {

@@ -21,10 +21,10 @@ use self::maglev::Maglev;
 use self::sticky::Stuck;
 use self::turns::Turns;
 use self::warmth::Warming;
-use super::address::Spot;
-use super::pool::Pool;
-use super::target::{Chosen, Target};
 use super::upstream::Balance;
+use crate::relay::targets::address::Spot;
+use crate::relay::targets::pool::Pool;
+use crate::relay::targets::target::{Chosen, Target};
 use crate::reply::problem::Kind;
 
 /// Every target is out.
@@ -285,8 +285,8 @@ mod quality;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::pool::Pools;
-    use crate::relay::pool::tests::{take_out, upstream};
+    use crate::relay::targets::pool::Pools;
+    use crate::relay::targets::pool::tests::{take_out, upstream};
 
     const ALL: [Balance; 5] = [Balance::RoundRobin, Balance::LeastRequests, Balance::PeakEwma, Balance::Random, Balance::Hash];
 

@@ -14,13 +14,13 @@ use super::adaptive::UPSTREAM_SATURATED;
 use super::admit::UPSTREAM_OVERLOADED;
 use super::balance::NO_HEALTHY_TARGET;
 use super::circuit::CIRCUIT_OPEN;
-use super::connect::TLS_FAILED;
 use super::retry::{CONNECT_FAILED, CONNECT_TIMEOUT};
 use crate::config::check::headers::changeable;
 use crate::config::check::values::one_of;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 use crate::policy::Answer;
+use crate::relay::attempt::connect::TLS_FAILED;
 use crate::reply::problem::Kind;
 
 /// What a route does where its upstream cannot be reached: no target works, none accepts a connection, its circuit is open, or it has as many requests as

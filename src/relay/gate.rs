@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::group::Group;
+use crate::relay::targets::group::Group;
 
 /// Who is in, and who waits.
 #[derive(Debug)]

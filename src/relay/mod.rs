@@ -1,51 +1,26 @@
-//! From a decision to an answer of an upstream: rewrite and headers, target, attempt, retry.
+//! From a decision to an answer of an upstream.
+//!
+//! In order: `choice` says which upstream, `admit` whether it takes the request now (`circuit`, `adaptive`, `gate`), `balance` which of its
+//! `targets`; `message` makes the head that goes there; `attempt` opens (where there is `room`), sends and bounds; `retry` (by the rules of
+//! `retries`) and `fallback` say what follows a failure; `message` makes the head that the client gets. Beside a request's way: `finding` (where
+//! targets come from), `health` and `outliers` (which are out), `mirror` (copies), `translate` (gRPC-Web).
 
 pub mod adaptive;
-pub mod address;
 pub mod admit;
+pub mod attempt;
 pub mod balance;
 pub mod choice;
 pub mod circuit;
-pub mod connect;
-pub mod deadline;
-pub mod discovery;
-mod drain;
-pub mod edits;
-pub mod endpoint;
 pub mod fallback;
-pub mod figures;
 pub mod finding;
-pub mod framing;
 pub mod gate;
-pub mod group;
-pub mod h2_fault;
-pub mod head;
 pub mod health;
-pub mod hop_by_hop;
-pub mod members;
+pub mod message;
 pub mod mirror;
-pub mod open;
-pub mod outcome;
 pub mod outliers;
-pub mod peer;
-pub mod pool;
-pub mod protocol;
-pub mod proxied;
-pub mod receive;
-pub mod resolver;
 pub mod retries;
 pub mod retry;
-pub mod reuse;
-pub mod rewrite;
 pub mod room;
-pub mod send;
-pub mod standing;
-pub mod strip;
-pub mod target;
-pub mod template;
-pub mod timeouts;
-pub mod tls;
+pub mod targets;
 pub mod translate;
-pub mod tunnel;
-mod turns;
 pub mod upstream;

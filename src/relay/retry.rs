@@ -4,8 +4,8 @@
 
 use pingora_core::{Error, ErrorSource, ErrorType};
 
-use super::connect::{OTHER_PROTOCOL, TLS_FAILED};
-use super::h2_fault;
+use crate::relay::attempt::connect::{OTHER_PROTOCOL, TLS_FAILED};
+use crate::relay::attempt::h2_fault;
 use crate::reply::problem::Kind;
 
 /// How far a request had come when it failed.
@@ -104,7 +104,7 @@ pub fn kind_of(error: &Error, phase: Phase) -> &'static Kind {
     };
     match kind.code {
         // A deadline of ours speaks through the client's connection; see `deadline.rs`.
-        "client-gone" => super::deadline::kind_in(error).unwrap_or(kind),
+        "client-gone" => crate::relay::attempt::deadline::kind_in(error).unwrap_or(kind),
         _ => kind,
     }
 }

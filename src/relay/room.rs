@@ -12,8 +12,8 @@ use std::sync::{Arc, Weak};
 use pingora_core::upstreams::peer::{Tracer, Tracing};
 use tokio::sync::Notify;
 
-use super::address::Spot;
-use super::group::Group;
+use crate::relay::targets::address::Spot;
+use crate::relay::targets::group::Group;
 
 /// Of one upstream, over all workers.
 #[derive(Debug, Default)]

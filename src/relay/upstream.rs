@@ -15,19 +15,19 @@ use super::admit::{Queue, QueueSettings};
 use super::balance::hash_by::HashBy;
 use super::balance::sticky::{Sticky, StickySettings};
 use super::circuit::settings::{CircuitBreaker, CircuitBreakerSettings};
-use super::drain;
 use super::finding::{Source, TargetsFromSettings};
 use super::health::settings::{Health, HealthSettings};
-use super::members::{Member, TargetSettings, compile_targets};
 use super::outliers::settings::{OutlierDetection, OutlierDetectionSettings};
-use super::protocol::{Http2, Protocol, UpstreamHttp2Settings};
-use super::proxied::ProxyVersion;
 use super::retries::{Retries, RetriesSettings};
-use super::reuse::{PoolSettings, Reuse};
-use super::timeouts::{Timeouts, TimeoutsSettings, told_in};
-use super::tls::{UpstreamTls, UpstreamTlsSettings};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Percent, Period};
+use crate::relay::attempt::protocol::{Http2, Protocol, UpstreamHttp2Settings};
+use crate::relay::attempt::proxied::ProxyVersion;
+use crate::relay::attempt::reuse::{PoolSettings, Reuse};
+use crate::relay::attempt::timeouts::{Timeouts, TimeoutsSettings, told_in};
+use crate::relay::attempt::tls::{UpstreamTls, UpstreamTlsSettings};
+use crate::relay::targets::drain;
+use crate::relay::targets::members::{Member, TargetSettings, compile_targets};
 
 /// A service behind the gateway.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

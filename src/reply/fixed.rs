@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, header};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::document::{RedirectSettings, RespondSettings};
 use crate::policy::{Answer, Stop};
-use crate::relay::template::{Leads, Template};
+use crate::relay::message::template::{Leads, Template};
 use crate::reply::problem::{Kind, Problem};
 use crate::reply::render;
 

@@ -20,8 +20,8 @@ use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 use crate::ctx::Scheme;
 use crate::policy::limits::headers::is_own;
-use crate::relay::edits::{Head, HeaderEdits, with_response_fields};
-use crate::relay::head::X_REQUEST_ID;
+use crate::relay::message::edits::{Head, HeaderEdits, with_response_fields};
+use crate::relay::message::head::X_REQUEST_ID;
 
 /// Headers of the response set, added and removed, and the security headers.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -224,8 +224,8 @@ fn put_if_absent(fields: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::address::Address;
-    use crate::relay::target::Target;
+    use crate::relay::targets::address::Address;
+    use crate::relay::targets::target::Target;
 
     fn incoming<'a>() -> Incoming<'a> {
         static TARGETS: std::sync::LazyLock<[std::sync::Arc<Target>; 1]> = std::sync::LazyLock::new(|| {

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use crate::ctx::Scheme;
-use crate::relay::address::Spot;
-use crate::relay::rewrite::{HostRewrite, Rewrite};
-use crate::relay::target::Target;
+use crate::relay::message::rewrite::{HostRewrite, Rewrite};
+use crate::relay::targets::address::Spot;
+use crate::relay::targets::target::Target;
 
 /// What leads from the upstream's view of its addresses to the client's.
 #[derive(Clone, Copy, Debug)]
@@ -99,8 +99,8 @@ mod tests {
     use super::*;
     use std::sync::LazyLock;
 
-    use crate::relay::address::Address;
-    use crate::relay::rewrite::PathRewrite;
+    use crate::relay::message::rewrite::PathRewrite;
+    use crate::relay::targets::address::Address;
 
     fn rewrite(from: &str, to: &str, host: HostRewrite) -> Rewrite {
         Rewrite { path: PathRewrite::Prefix { from: from.into(), to: to.into() }, host }

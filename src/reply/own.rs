@@ -11,7 +11,7 @@ use super::render::{PROBLEM_JSON, REQUEST_ID};
 use crate::config::plan::Route;
 use crate::ctx::Facts;
 use crate::policy::limits;
-use crate::relay::edits::{Head, with_response_fields};
+use crate::relay::message::edits::{Head, with_response_fields};
 
 /// The head of an answer of the gateway's own, but for what only the wire needs: its own headers, those of the policies that were
 /// asked, the request id, and what the route does to all its answers.

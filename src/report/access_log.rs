@@ -396,9 +396,9 @@ mod tests {
     use crate::config::diagnostic::{Place, Source};
     use crate::config::types::At;
     use crate::policy::principal::Tag;
-    use crate::relay::address::Address;
     use crate::relay::retries::verdict::Cause;
-    use crate::relay::target::Target;
+    use crate::relay::targets::address::Address;
+    use crate::relay::targets::target::Target;
     use crate::report::writer::To;
     use serde_json::Value;
     use std::sync::Arc;

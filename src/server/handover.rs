@@ -18,8 +18,8 @@ use crate::config::plan::Gateway;
 use crate::policy::jwt::published::Kept;
 use crate::policy::list_file::Kept as KeptList;
 use crate::relay::finding::found::Kept as KeptTargets;
-use crate::relay::group::GroupReport;
-use crate::relay::target::TargetReport;
+use crate::relay::targets::group::GroupReport;
+use crate::relay::targets::target::TargetReport;
 use crate::state::State;
 use crate::upgrade::{Limits, PATIENCE, hand_over};
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::relay::adaptive::Concurrency;
 use crate::relay::circuit::Phase;
-use crate::relay::group::GroupReport;
-use crate::relay::standing::Cause;
-use crate::relay::target::TargetReport;
+use crate::relay::targets::group::GroupReport;
+use crate::relay::targets::standing::Cause;
+use crate::relay::targets::target::TargetReport;
 use crate::report::metrics::family;
 use crate::report::metrics::family::Family;
 use crate::state::State;
@@ -30,7 +30,8 @@ pub fn register(state: &Arc<State>) {
     state.metrics.source(&family::TARGET_OUT, move |samples| {
         for target in me.pools.report() {
             for cause in Cause::ALL {
-                let is_so = |endpoint: &&crate::relay::endpoint::EndpointReport| endpoint.outs.iter().any(|out| out.cause == cause);
+                let is_so =
+                    |endpoint: &&crate::relay::targets::endpoint::EndpointReport| endpoint.outs.iter().any(|out| out.cause == cause);
                 let count = target.endpoints.iter().filter(is_so).count();
                 if count > 0 {
                     samples.put(&[&target.upstream, &target.target, cause.as_str()], count as f64);

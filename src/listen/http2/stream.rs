@@ -25,7 +25,7 @@ use super::super::conn::ConnInfo;
 use super::super::pace::{BODY_TOO_SLOW, Pace, READER_TOO_SLOW};
 use super::super::stream::Demands;
 use crate::clock;
-use crate::relay::deadline::Overdue;
+use crate::relay::attempt::deadline::Overdue;
 
 /// As much of a request's body as is kept for another attempt; what Pingora keeps of HTTP/1.
 pub(super) const RETRY_BYTES: usize = 64 << 10;
@@ -48,7 +48,7 @@ pub struct Stream {
     conn: Arc<ConnInfo>,
     pub(super) demands: Demands,
     pub(super) drain_timeout: Option<Duration>,
-    /// Rings when the upstream's answer is overdue: see `relay/deadline.rs`.
+    /// Rings when the upstream's answer is overdue: see `relay/attempt/deadline.rs`.
     overdue: Alarm,
     reading: Pace,
     writing: Pace,

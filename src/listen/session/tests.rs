@@ -244,8 +244,8 @@ async fn hooks_find_the_connection_through_the_session() {
 #[tokio::test]
 async fn lines_beside_a_head_are_written_once_and_with_a_final_one() {
     let (mut session, mut client, _) = session(GET);
-    session.conn.tell_beside(b"x-gone: 1\r\n".to_vec());
-    session.conn.tell_beside(b"x-told: 1\r\n".to_vec());
+    session.conn.tell_beside(|lines| lines.extend_from_slice(b"x-gone: 1\r\n"));
+    session.conn.tell_beside(|lines| lines.extend_from_slice(b"x-told: 1\r\n"));
     let last = head(200, &[("content-length", "0")]);
     session.response_duplex_vec(vec![HttpTask::Header(head(103, &[]), false), HttpTask::Header(last, true)]).await.unwrap();
     assert!(session.conn.take_beside().is_empty());

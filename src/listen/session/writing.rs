@@ -126,6 +126,7 @@ impl<S: Socket> Http1<S> {
             }
             false => put_head(&head, connection, &beside, stream.gathered()),
         }
+        self.conn.return_beside(beside);
         self.writing.head = Some(head);
         Ok(())
     }

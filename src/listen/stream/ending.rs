@@ -1,7 +1,7 @@
 //! How a client's connection ends, so that the client learns what it can.
 //!
 //! Decides what is read and thrown away before a socket is closed, and that a tunnel that the gateway ends says goodbye. Does not
-//! decide when: see `relay/deadline.rs`.
+//! decide when: see `relay/attempt/deadline.rs`.
 
 use std::future::poll_fn;
 use std::io::{Error, IoSlice};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::tunnel::Tunnel;
 use super::{ClientStream, Rest, SCRATCH_BYTES, Socket};
-use crate::relay::deadline::Overdue;
+use crate::relay::attempt::deadline::Overdue;
 
 impl<S: Socket> ClientStream<S> {
     /// Writes a last answer. Dropped afterwards, it reads on for a while, so that the client sees the answer.

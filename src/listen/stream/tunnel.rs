@@ -1,6 +1,6 @@
 //! A client's connection once it is a tunnel: how it ends where the gateway ends it.
 //!
-//! Decides which goodbye a WebSocket is said, between two frames or not at all. Does not decide when: see `relay/deadline.rs`.
+//! Decides which goodbye a WebSocket is said, between two frames or not at all. Does not decide when: see `relay/attempt/deadline.rs`.
 
 use std::fmt;
 use std::future::Future;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use super::super::conn::ConnInfo;
 use super::super::frames::{Frames, close_frame};
-use crate::relay::deadline::Overdue;
+use crate::relay::attempt::deadline::Overdue;
 
 /// What a tunnel needs beside the stream; made when the upstream agrees to it.
 pub(super) struct Tunnel {

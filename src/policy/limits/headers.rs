@@ -22,8 +22,8 @@ const FIELDS: usize = 5;
 
 /// Gives `out` the headers for these charges, tightest first; none where there is no charge.
 pub fn headers(charges: &[Charge], out: &mut impl FnMut(HeaderName, HeaderValue)) {
-    let mut ends = [0; FIELDS];
-    let text = write(charges, [""; FIELDS], "", &mut ends);
+    let (mut text, mut ends) = (Vec::new(), [0; FIELDS]);
+    write(charges, [""; FIELDS], "", &mut ends, &mut text);
     if text.is_empty() {
         return;
     }
@@ -38,10 +38,10 @@ pub fn headers(charges: &[Charge], out: &mut impl FnMut(HeaderName, HeaderValue)
     }
 }
 
-/// The same as lines of an HTTP/1.1 head.
-pub fn lines(charges: &[Charge]) -> Vec<u8> {
+/// Appends the same as lines of an HTTP/1.1 head.
+pub fn lines(charges: &[Charge], out: &mut Vec<u8>) {
     let names = ["x-ratelimit-limit: ", "x-ratelimit-remaining: ", "x-ratelimit-reset: ", "ratelimit-policy: ", "ratelimit: "];
-    write(charges, names, "\r\n", &mut [0; FIELDS])
+    write(charges, names, "\r\n", &mut [0; FIELDS], out);
 }
 
 /// Whether it is one of these fields, by its name in lower case.
@@ -50,22 +50,21 @@ pub fn is_own(name: &str) -> bool {
 }
 
 /// Each field with what stands before and behind it, and where each ends.
-fn write(charges: &[Charge], before: [&str; FIELDS], behind: &str, ends: &mut [usize; FIELDS]) -> Vec<u8> {
-    let Some(tightest) = charges.first() else { return Vec::new() };
-    let mut text = Vec::with_capacity(160 + charges.iter().map(|charge| 2 * charge.limit.state().len() + 60).sum::<usize>());
+fn write(charges: &[Charge], before: [&str; FIELDS], behind: &str, ends: &mut [usize; FIELDS], text: &mut Vec<u8>) {
+    let Some(tightest) = charges.first() else { return };
+    text.reserve(160 + charges.iter().map(|charge| 2 * charge.limit.state().len() + 60).sum::<usize>());
     for (index, name) in before.into_iter().enumerate() {
         text.extend_from_slice(name.as_bytes());
         match index {
-            0 => number(&mut text, u64::from(tightest.size)),
-            1 => number(&mut text, u64::from(tightest.remaining)),
-            2 => number(&mut text, tightest.reset),
-            3 => policies(&mut text, charges),
-            _ => states(&mut text, charges),
+            0 => number(text, u64::from(tightest.size)),
+            1 => number(text, u64::from(tightest.remaining)),
+            2 => number(text, tightest.reset),
+            3 => policies(text, charges),
+            _ => states(text, charges),
         }
         text.extend_from_slice(behind.as_bytes());
         ends[index] = text.len();
     }
-    text
 }
 
 fn number(text: &mut Vec<u8>, number: u64) {
@@ -145,10 +144,13 @@ mod tests {
     #[test]
     fn lines_of_a_head_say_the_same() {
         let charges = [charge("browse", 87), charge("a\"b", 99)];
-        let lines = String::from_utf8(super::lines(&charges)).unwrap();
+        let mut lines = Vec::new();
+        super::lines(&[], &mut lines);
+        super::lines(&charges, &mut lines);
+        let lines = String::from_utf8(lines).unwrap();
         assert_eq!(lines.split_terminator("\r\n").collect::<Vec<_>>(), told(&charges));
         assert!(told(&charges).iter().all(|line| is_own(line.split(':').next().unwrap())));
-        assert!(super::lines(&[]).is_empty() && !is_own("retry-after"));
+        assert!(!is_own("retry-after"));
     }
 
     #[test]

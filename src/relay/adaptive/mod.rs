@@ -14,12 +14,12 @@ use serde::Deserialize;
 
 use self::gradient::{Gradient, Window};
 use super::circuit::nanos;
-use super::group::Group;
-use super::outcome::Outcome;
 use super::upstream::whole;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
 use crate::policy::priority::Priority;
+use crate::relay::attempt::outcome::Outcome;
+use crate::relay::targets::group::Group;
 use crate::reply::problem::Kind;
 use crate::report::metrics::series::Failure;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use smallvec::SmallVec;
 
 use super::Picker;
-use crate::relay::members::Member;
+use crate::relay::targets::members::Member;
 
 /// Targets that are as good as each other: a range of those of the upstream.
 #[derive(Debug)]

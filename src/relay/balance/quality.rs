@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::*;
 use crate::config::types::{Period, Secret};
 use crate::relay::balance::sticky::StickySettings;
-use crate::relay::pool::Pools;
-use crate::relay::pool::tests::take_out;
+use crate::relay::targets::pool::Pools;
+use crate::relay::targets::pool::tests::take_out;
 use crate::relay::upstream::Upstream;
 use crate::relay::upstream::UpstreamSettings;
 use crate::relay::upstream::tests::{at, settings};
@@ -237,7 +237,7 @@ fn a_client_comes_back_to_the_target_of_its_cookie_while_that_works() {
 #[test]
 fn choosing_waits_for_no_update_of_a_thousand_targets() {
     let pools = Pools::default();
-    let pool = crate::relay::pool::tests::found(&pools, 1000);
+    let pool = crate::relay::targets::pool::tests::found(&pools, 1000);
     // Everything that an update locks, held by somebody else: a request that waited for any of it would never end.
     let chosen = pools.holding_all_locks(|| {
         let mut random = seeded(3);

@@ -19,7 +19,7 @@ use super::hash_by::cookie;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period, Secret};
 use crate::ctx::Scheme;
-use crate::relay::target::Target;
+use crate::relay::targets::target::Target;
 
 /// A cookie that keeps clients where they are.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn target() -> Target {
-        Target::new("orders".into(), crate::relay::address::Address::parse("10.0.0.1:80").unwrap(), Default::default())
+        Target::new("orders".into(), crate::relay::targets::address::Address::parse("10.0.0.1:80").unwrap(), Default::default())
     }
 
     fn set(sticky: &Sticky, had: Option<Stuck>, scheme: Scheme) -> Option<String> {

@@ -12,7 +12,7 @@ use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::types::{At, TEXT_OR_LIST};
 use crate::policy::principal::is_tag_name;
 use crate::relay::balance::hash_by::HashBy;
-use crate::relay::members::SHORT_OR_LONG;
+use crate::relay::targets::members::SHORT_OR_LONG;
 
 /// The upstream of a route, or how it is chosen among several.
 #[derive(Clone, Debug)]

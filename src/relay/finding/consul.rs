@@ -18,8 +18,8 @@ use super::server::{Server, is_plain_word};
 use crate::ask::{Question, Reply, ask};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Secret};
-use crate::relay::address::Address;
-use crate::relay::members::Member;
+use crate::relay::targets::address::Address;
+use crate::relay::targets::members::Member;
 
 /// A service in Consul's catalogue.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

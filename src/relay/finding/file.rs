@@ -16,7 +16,7 @@ use crate::config::interpolate::why;
 use crate::config::read::read;
 use crate::config::types::At;
 use crate::config::yaml;
-use crate::relay::members::{Member, TargetSettings, compile_targets};
+use crate::relay::targets::members::{Member, TargetSettings, compile_targets};
 
 /// A file of targets.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 
 use super::Source;
 use super::found::{Found, Resume};
-use crate::relay::discovery::Resolver;
 use crate::relay::health::look_after;
-use crate::relay::members::Member;
-use crate::relay::pool::{Change, Pool};
+use crate::relay::targets::discovery::Resolver;
+use crate::relay::targets::members::Member;
+use crate::relay::targets::pool::{Change, Pool};
 
 /// What follows a source on behalf of one pool; what it started ends when it is dropped.
 pub struct Follower {

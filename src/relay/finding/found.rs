@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::Source;
 use super::kubernetes::Slices;
 use crate::clock;
-use crate::relay::address::Address;
-use crate::relay::members::Member;
+use crate::relay::targets::address::Address;
+use crate::relay::targets::members::Member;
 
 /// The last good answer of a source.
 #[derive(Debug)]

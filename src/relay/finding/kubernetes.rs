@@ -23,8 +23,8 @@ use super::server::{Server, is_plain_word};
 use crate::ask::{Lines, Question, ask, follow_lines};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
-use crate::relay::address::Address;
-use crate::relay::members::Member;
+use crate::relay::targets::address::Address;
+use crate::relay::targets::members::Member;
 
 /// A service of Kubernetes.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -20,9 +20,9 @@ use self::consul::{Consul, ConsulSettings};
 use self::file::TargetsFile;
 use self::kubernetes::{Kubernetes, KubernetesSettings};
 use self::srv::Srv;
-use super::members::Member;
 use crate::config::diagnostic::{Diagnostic, Place};
 use crate::config::types::At;
+use crate::relay::targets::members::Member;
 
 /// Where targets are found. Exactly one of `file`, `srv`, `consul` and `kubernetes`.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

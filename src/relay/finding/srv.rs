@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::follow::Follower;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
-use crate::relay::address::{Address, is_host_name};
-use crate::relay::discovery::{Resolver, Service};
-use crate::relay::members::Member;
+use crate::relay::targets::address::{Address, is_host_name};
+use crate::relay::targets::discovery::{Resolver, Service};
+use crate::relay::targets::members::Member;
 
 /// The name of SRV records.
 #[derive(Clone, Debug, PartialEq, Eq)]

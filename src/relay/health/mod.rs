@@ -18,15 +18,15 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use self::probe::{Kept, probe};
 use self::settings::Health;
 pub use self::tracker::{Thresholds, Tracker, Turn};
-use super::address::Host;
-use super::discovery::{self, Resolver};
-use super::endpoint::Endpoint;
 use super::finding::follow::follow;
-use super::pool::Pool;
-use super::standing::Cause;
-use super::target::Target;
 use super::upstream::Upstream;
 use crate::clock;
+use crate::relay::targets::address::Host;
+use crate::relay::targets::discovery::{self, Resolver};
+use crate::relay::targets::endpoint::Endpoint;
+use crate::relay::targets::pool::Pool;
+use crate::relay::targets::standing::Cause;
+use crate::relay::targets::target::Target;
 
 /// The checks and look-ups of one upstream; they end when this is dropped.
 #[derive(Debug)]
@@ -161,7 +161,7 @@ mod tests {
     use super::settings::HealthSettings;
     use super::*;
     use crate::config::types::Period;
-    use crate::relay::pool::Pools;
+    use crate::relay::targets::pool::Pools;
     use crate::relay::upstream::tests::{at, settings};
 
     #[test]
@@ -199,7 +199,7 @@ mod tests {
     #[tokio::test]
     async fn an_upstream_without_checks_trusts_its_targets() {
         let pool = Pools::default().adopt(&Arc::new(Upstream::compile("orders", &settings(&[("127.0.0.1:9", 1)])).unwrap()));
-        crate::relay::pool::tests::take_out(&pool, 0);
+        crate::relay::targets::pool::tests::take_out(&pool, 0);
         let _watch = watch(&pool, &Resolver::system());
         assert!(pool.targets()[0].is_usable());
     }

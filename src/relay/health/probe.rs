@@ -19,11 +19,11 @@ use tokio::time::timeout;
 use super::expect::Expect;
 use super::grpc;
 use super::settings::{Check, Health};
-use crate::relay::address::Spot;
-use crate::relay::connect::{connect, is_h2};
-use crate::relay::open::open;
-use crate::relay::protocol::Protocol;
-use crate::relay::target::Target;
+use crate::relay::attempt::connect::{connect, is_h2};
+use crate::relay::attempt::open::open;
+use crate::relay::attempt::protocol::Protocol;
+use crate::relay::targets::address::Spot;
+use crate::relay::targets::target::Target;
 use crate::relay::upstream::Upstream;
 
 /// What a target answered, as far as it matters.

@@ -24,12 +24,12 @@ use tokio::time::timeout;
 
 use super::{Copy, Mirrored};
 use crate::clock;
-use crate::relay::address::Spot;
+use crate::relay::attempt::connect::{connect, is_h2};
+use crate::relay::attempt::open::open;
+use crate::relay::attempt::protocol::Protocol;
 use crate::relay::balance::{Wanted, choose};
-use crate::relay::connect::{connect, is_h2};
-use crate::relay::open::open;
-use crate::relay::protocol::Protocol;
-use crate::relay::target::Chosen;
+use crate::relay::targets::address::Spot;
+use crate::relay::targets::target::Chosen;
 use crate::report::metrics::series::Failure;
 
 /// The one queue of the process. Its thread begins with the first copy.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use self::settings::{OutlierDetection, Slowness, SuccessRate};
-use super::outcome::Outcome;
+use crate::relay::attempt::outcome::Outcome;
 
 /// What is counted for one address.
 #[derive(Debug, Default)]

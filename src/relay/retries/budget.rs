@@ -9,9 +9,9 @@ use parking_lot::Mutex;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use super::super::members::SHORT_OR_LONG;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Percent};
+use crate::relay::targets::members::SHORT_OR_LONG;
 
 /// `none`, or `{ share: 20%, min_per_second: 10 }`.
 #[derive(Clone, Debug)]

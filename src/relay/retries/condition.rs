@@ -6,10 +6,10 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use super::super::protocol::Protocol;
 use super::verdict::Cause;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
+use crate::relay::attempt::protocol::Protocol;
 use crate::reply::grpc::Status;
 
 /// One condition as it is written.

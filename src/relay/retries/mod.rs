@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use self::backoff::{Backoff, BackoffSettings};
 use self::budget::{Budget, BudgetSettings, Share};
 use self::condition::{Condition, Conditions};
-use super::protocol::Protocol;
 use super::upstream::in_range;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period, Size};
+use crate::relay::attempt::protocol::Protocol;
 
 /// Whether a request is sent again, after what, and how often.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]

@@ -11,9 +11,9 @@ use pingora_core::{Error, ErrorSource, ErrorType};
 
 use super::Retries;
 use super::condition::Condition;
-use crate::relay::h2_fault;
+use crate::relay::attempt::h2_fault;
 use crate::relay::retry::RESPONSE_TIMEOUT;
-use crate::relay::target::Target;
+use crate::relay::targets::target::Target;
 use crate::reply::grpc::Status;
 use crate::reply::problem::Kind;
 
@@ -232,7 +232,7 @@ pub fn pushback(fields: &HeaderMap, unix_ms: u64) -> Option<Duration> {
 mod tests {
     use super::*;
     use crate::config::types::Period;
-    use crate::relay::protocol::Protocol;
+    use crate::relay::attempt::protocol::Protocol;
     use crate::relay::retries::RetriesSettings;
     use crate::relay::retries::backoff::BackoffSettings;
     use crate::relay::retries::condition::Condition;

@@ -1,4 +1,4 @@
-//! Reads and writes how long a caller of gRPC is willing to wait (`grpc-timeout`). Does not keep the time: see `relay/deadline.rs`.
+//! Reads and writes how long a caller of gRPC is willing to wait (`grpc-timeout`). Does not keep the time: see `relay/attempt/deadline.rs`.
 
 use std::time::Duration;
 

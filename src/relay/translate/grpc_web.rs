@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
-use crate::relay::protocol::Protocol;
+use crate::relay::attempt::protocol::Protocol;
 use crate::reply::grpc::{Speech, base64, trailer_frame};
 use crate::reply::problem::Kind;
 

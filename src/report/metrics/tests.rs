@@ -11,8 +11,8 @@ use super::*;
 use crate::admin::NOT_READY;
 use crate::policy::fault::Met;
 use crate::policy::ip_filter::ADDRESS_REFUSED;
+use crate::relay::attempt::tunnel::ClosedBy;
 use crate::relay::mirror::Mirrored;
-use crate::relay::tunnel::ClosedBy;
 use crate::reply::grpc::Status;
 
 /// Series with their values, without comments.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use super::family::Samples;
 use super::histogram::Histogram;
-use crate::relay::tunnel::ClosedBy;
+use crate::relay::attempt::tunnel::ClosedBy;
 
 /// Upper bounds in microseconds: a second, ten, a minute, five, half an hour, an hour, six, a day.
 static DURATION_US: [u64; 8] =

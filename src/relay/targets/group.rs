@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::adaptive::{Concurrency, Limiter};
-use super::circuit::{Circuit, Phase};
-use super::gate::Gate;
-use super::room::Room;
 use crate::ctx::Now;
+use crate::relay::adaptive::{Concurrency, Limiter};
+use crate::relay::circuit::{Circuit, Phase};
+use crate::relay::gate::Gate;
+use crate::relay::room::Room;
 
 /// Of one upstream.
 #[derive(Debug, Default)]
@@ -24,9 +24,9 @@ pub struct Group {
     /// How many requests it can take, where that is found out.
     pub limiter: Limiter,
     /// Held while addresses turn, so that no more are ejected than may be.
-    pub(super) changing: Mutex<()>,
+    pub(in crate::relay) changing: Mutex<()>,
     /// Wakes who brings back what has a time.
-    pub(super) woken: Notify,
+    pub(in crate::relay) woken: Notify,
     panic: AtomicBool,
     /// The snapshot that judges: what requests of another one meet turns nothing.
     judge: AtomicU64,
@@ -68,11 +68,11 @@ pub struct GroupReport {
 // === impl Group ===
 
 impl Group {
-    pub(super) fn now_judged_by(&self, pool: u64) {
+    pub(in crate::relay) fn now_judged_by(&self, pool: u64) {
         self.judge.store(pool, Relaxed);
     }
 
-    pub(super) fn is_judged_by(&self, pool: u64) -> bool {
+    pub(in crate::relay) fn is_judged_by(&self, pool: u64) -> bool {
         self.judge.load(Relaxed) == pool
     }
 
@@ -80,19 +80,19 @@ impl Group {
         self.panic.load(Relaxed)
     }
 
-    pub(super) fn set_panic(&self, panic: bool) -> bool {
+    pub(in crate::relay) fn set_panic(&self, panic: bool) -> bool {
         self.panic.swap(panic, Relaxed)
     }
 
     /// Counts one that is not ejected because too many are. True: it is time to tell.
-    pub(super) fn spares(&self, now: u64, every: u64) -> bool {
+    pub(in crate::relay) fn spares(&self, now: u64, every: u64) -> bool {
         let is_first = self.spared.fetch_add(1, Relaxed) == 0;
         let told = self.spared_told.load(Relaxed);
         let is_due = is_first || now.saturating_sub(told) >= every;
         is_due && self.spared_told.compare_exchange(told, now, Relaxed, Relaxed).is_ok()
     }
 
-    pub(super) fn told(&self, why: String, unix_ms: u64) {
+    pub(in crate::relay) fn told(&self, why: String, unix_ms: u64) {
         *self.last.lock() = (why, unix_ms);
     }
 

@@ -121,7 +121,7 @@ impl fmt::Display for Address {
 }
 
 /// RFC 1123 section 2.1, and `_`, which container networks use. A name whose last label is a number would be read as an address by some.
-pub(super) fn is_host_name(name: &str) -> bool {
+pub(in crate::relay) fn is_host_name(name: &str) -> bool {
     let whole = name.strip_suffix('.').unwrap_or(name);
     let label_is_good = |label: &str| {
         (1..=63).contains(&label.len())

@@ -26,11 +26,11 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::address::Spot;
 use super::open::{Raw, open};
 use super::protocol::Protocol;
-use super::target::Target;
 use super::tls::UpstreamTls;
+use crate::relay::targets::address::Spot;
+use crate::relay::targets::target::Target;
 use crate::reply::problem::Kind;
 
 pub static TLS_FAILED: Kind = Kind {

@@ -15,9 +15,9 @@ use hickory_resolver::proto::rr::RData;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::upstream::in_range;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
+use crate::relay::upstream::in_range;
 
 /// How names of targets are looked up.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]

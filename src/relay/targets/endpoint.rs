@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::address::Spot;
-use super::circuit::Circuit;
-use super::health::Tracker;
-use super::outliers::Conduct;
 use super::standing::{Cause, May, Out, Standing};
+use crate::relay::circuit::Circuit;
+use crate::relay::health::Tracker;
+use crate::relay::outliers::Conduct;
 
 /// One address of a target.
 #[derive(Debug)]
@@ -20,18 +20,18 @@ pub struct Endpoint {
     pub addr: Spot,
     /// Another number for each: an address that went and came back may have been somebody else's meanwhile, so its connections are not
     /// found again.
-    pub(super) era: u64,
-    pub(super) standing: Standing,
+    pub(in crate::relay) era: u64,
+    pub(in crate::relay) standing: Standing,
     /// Of requests that were sent here, where they are judged by.
-    pub(super) conduct: Conduct,
+    pub(in crate::relay) conduct: Conduct,
     /// Made where there is a circuit.
     circuit: OnceLock<Box<Circuit>>,
-    pub(super) checked: Mutex<Checked>,
+    pub(in crate::relay) checked: Mutex<Checked>,
 }
 
 /// What checks have found.
 #[derive(Debug, Default)]
-pub(super) struct Checked {
+pub(in crate::relay) struct Checked {
     pub tracker: Tracker,
     /// Milliseconds since 1970 when it last went out or came back, for whatever cause; 0 where it never did.
     pub since: u64,
@@ -64,7 +64,7 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 // === impl Endpoint ===
 
 impl Endpoint {
-    pub(super) fn new(addr: Spot) -> Endpoint {
+    pub(in crate::relay) fn new(addr: Spot) -> Endpoint {
         let era = ERAS.fetch_add(1, Relaxed).wrapping_mul(SPREAD);
         Endpoint {
             addr,
@@ -85,16 +85,16 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn circuit(&self) -> &Circuit {
+    pub(in crate::relay) fn circuit(&self) -> &Circuit {
         self.circuit.get_or_init(Box::default)
     }
 
     /// Its circuit, if it ever had one.
-    pub(super) fn known_circuit(&self) -> Option<&Circuit> {
+    pub(in crate::relay) fn known_circuit(&self) -> Option<&Circuit> {
         self.circuit.get().map(|circuit| &**circuit)
     }
 
-    pub(super) fn report(&self, shown: String) -> EndpointReport {
+    pub(in crate::relay) fn report(&self, shown: String) -> EndpointReport {
         let checked = self.checked.lock();
         EndpointReport {
             address: shown,
@@ -107,7 +107,7 @@ impl Endpoint {
     }
 
     /// Takes over what another process knew. What ends by itself ends as it would have there.
-    pub(super) fn restore(&self, known: &EndpointReport, now: crate::ctx::Now) {
+    pub(in crate::relay) fn restore(&self, known: &EndpointReport, now: crate::ctx::Now) {
         let mut outs = known.outs.clone();
         if !known.healthy && outs.is_empty() {
             // From a process that knew of checks only.

@@ -8,10 +8,10 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::edits::compile_name;
-use super::upstream::in_range;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
+use crate::relay::message::edits::compile_name;
+use crate::relay::upstream::in_range;
 use crate::reply::problem::Kind;
 
 /// How long an upstream may take. Never infinite.

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::outcome::Outcome;
+use crate::relay::attempt::outcome::Outcome;
 use crate::report::metrics::series::Failure;
 
 /// Of one target.

@@ -17,13 +17,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use super::address::{Address, Host, Spot};
-use super::balance::latency::Latency;
-use super::balance::warmth::Warmth;
-use super::connect::Learnt;
 use super::endpoint::{Endpoint, EndpointReport};
 use super::figures::{Figures, Recent};
 use super::standing::{Cause, May, Out};
 use crate::clock;
+use crate::relay::attempt::connect::Learnt;
+use crate::relay::balance::latency::Latency;
+use crate::relay::balance::warmth::Warmth;
 
 /// One place where an upstream runs, as it is now.
 #[derive(Debug)]
@@ -41,9 +41,9 @@ pub struct Target {
     pub socket: Option<SocketPath>,
     endpoints: Endpoints,
     /// Whether any endpoint takes requests; kept beside them so that choosing reads one word.
-    pub(super) usable: AtomicU8,
+    pub(in crate::relay) usable: AtomicU8,
     /// By the operator: addresses that are found later are out, too.
-    pub(super) drained: AtomicBool,
+    pub(in crate::relay) drained: AtomicBool,
     in_flight: AtomicU32,
     /// The same of all targets of the upstream.
     load: Arc<AtomicU32>,
@@ -54,14 +54,14 @@ pub struct Target {
     pub figures: Figures,
     next: AtomicUsize,
     chosen: AtomicU64,
-    pub(super) turns_down: AtomicU64,
-    pub(super) turns_up: AtomicU64,
+    pub(in crate::relay) turns_down: AtomicU64,
+    pub(in crate::relay) turns_up: AtomicU64,
     /// Part of the key of connections; see [`Target::abandon_connections`].
     generation: AtomicU64,
     /// Held while addresses or verdicts change, so that `usable` never lags behind them.
-    pub(super) changing: Mutex<()>,
+    pub(in crate::relay) changing: Mutex<()>,
     /// Wakes the checks when there are new addresses.
-    pub(super) renewed: Notify,
+    pub(in crate::relay) renewed: Notify,
 }
 
 /// A literal address never changes, which saves a load per request.
@@ -105,9 +105,9 @@ pub struct Chosen {
 }
 
 /// Some address takes requests, none does, or one may: its circuit is half open.
-pub(super) const UNUSABLE: u8 = 0;
-pub(super) const USABLE: u8 = 1;
-pub(super) const ASK: u8 = 2;
+pub(in crate::relay) const UNUSABLE: u8 = 0;
+pub(in crate::relay) const USABLE: u8 = 1;
+pub(in crate::relay) const ASK: u8 = 2;
 
 // === impl TargetReport ===
 
@@ -198,7 +198,7 @@ impl Target {
         self.with_endpoints(|endpoints| endpoints.to_vec())
     }
 
-    pub(super) fn with_endpoints<R>(&self, look: impl FnOnce(&[Arc<Endpoint>]) -> R) -> R {
+    pub(in crate::relay) fn with_endpoints<R>(&self, look: impl FnOnce(&[Arc<Endpoint>]) -> R) -> R {
         match &self.endpoints {
             Endpoints::Fixed(one) => look(one),
             Endpoints::Resolved(many) => look(&many.load()),
@@ -206,7 +206,7 @@ impl Target {
     }
 
     /// Whether a request that has failed at the addresses in `tried` can be sent here.
-    pub(super) fn can_take(&self, tried: &[Spot]) -> bool {
+    pub(in crate::relay) fn can_take(&self, tried: &[Spot]) -> bool {
         if tried.is_empty() {
             return self.is_usable();
         }
@@ -214,7 +214,7 @@ impl Target {
     }
 
     /// Takes the next address that takes requests and is not in `tried`, and counts the request as in flight.
-    pub(super) fn take(self: &Arc<Self>, tried: &[Spot]) -> Option<Chosen> {
+    pub(in crate::relay) fn take(self: &Arc<Self>, tried: &[Spot]) -> Option<Chosen> {
         let take = |e: &Arc<Endpoint>| match e.standing.may() {
             _ if tried.contains(&e.addr) => None,
             May::Take => Some((e.addr, e.era, None)),
@@ -236,7 +236,7 @@ impl Target {
     }
 
     /// Its address at this place.
-    pub(super) fn endpoint(&self, spot: Spot) -> Option<Arc<Endpoint>> {
+    pub(in crate::relay) fn endpoint(&self, spot: Spot) -> Option<Arc<Endpoint>> {
         self.with_endpoints(|endpoints| endpoints.iter().find(|e| e.addr == spot).cloned())
     }
 
@@ -319,7 +319,7 @@ impl Chosen {
     }
 
     /// What connections to it are known by at present.
-    pub(super) fn present_key(&self) -> u64 {
+    pub(in crate::relay) fn present_key(&self) -> u64 {
         self.target.group_key ^ self.target.generation.load(Relaxed) ^ self.era
     }
 

@@ -52,7 +52,7 @@ pub struct Outgoing<'a> {
     pub captures: &'a [&'a str],
     /// As the client named it, canonical, with the port if there was one.
     pub host: &'a str,
-    /// [`super::target::Target::host_header`] of the chosen target.
+    /// [`crate::relay::targets::target::Target::host_header`] of the chosen target.
     pub target_host: &'a HeaderValue,
     /// As was decided.
     pub scheme: Scheme,
@@ -255,7 +255,7 @@ impl std::fmt::Write for Text {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::rewrite::PathRewrite;
+    use crate::relay::message::rewrite::PathRewrite;
 
     fn out<'a>() -> Outgoing<'a> {
         static TARGET: HeaderValue = HeaderValue::from_static("10.0.0.7:8080");

@@ -19,12 +19,12 @@ use std::time::Duration;
 
 use pingora_core::Error;
 
-use super::retry::{IDLE_TIMEOUT, RESPONSE_TIMEOUT};
 use super::timeouts::TOTAL_TIMEOUT;
-use super::translate::grpc_timeout::GRPC_DEADLINE;
 use super::tunnel::{WEBSOCKET_EXPIRED, WEBSOCKET_REVOKED};
 use crate::clock;
 use crate::exchange::DRAIN_ENDED;
+use crate::relay::retry::{IDLE_TIMEOUT, RESPONSE_TIMEOUT};
+use crate::relay::translate::grpc_timeout::GRPC_DEADLINE;
 use crate::reply::problem::Kind;
 
 /// One per connection of a client: shared by what reads the connection and the request that is on it.
@@ -213,7 +213,7 @@ impl fmt::Display for Overdue {
 impl StdError for Overdue {}
 
 /// The kind of an error that began as an [`Overdue`] read; None for all others.
-pub(super) fn kind_in(error: &Error) -> Option<&'static Kind> {
+pub(in crate::relay) fn kind_in(error: &Error) -> Option<&'static Kind> {
     let mut cause: Option<&(dyn StdError + 'static)> = error.cause.as_deref().map(|e| e as _);
     while let Some(error) = cause {
         // Pingora boxes its own errors as causes, and an `io::Error` does not name what it wraps as its source.
@@ -318,10 +318,10 @@ mod tests {
     /// awaits an answer, and that an answer can still be written after such a read failed.
     mod in_pingora {
         use super::*;
+        use crate::relay::attempt::peer::{Want, peer};
+        use crate::relay::attempt::protocol::Protocol;
         use crate::relay::balance::choose;
-        use crate::relay::peer::{Want, peer};
-        use crate::relay::pool::{Pool, Pools};
-        use crate::relay::protocol::Protocol;
+        use crate::relay::targets::pool::{Pool, Pools};
         use crate::relay::upstream::Upstream;
         use crate::relay::upstream::tests::settings;
         use async_trait::async_trait;

@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::address::Host;
-use super::finding::follow::find_first;
 use super::pool::Pool;
 pub use super::resolver::{Resolver, Service};
 use super::target::Target;
+use crate::relay::finding::follow::find_first;
 
 /// The first pause after a failure, and the longest.
 const SOONEST: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ fn back_off(failures: u32) -> Duration {
 }
 
 /// Asks again and again, for ever.
-pub(super) async fn keep_resolved(target: Arc<Target>, name: Arc<str>, resolver: Resolver) {
+pub(in crate::relay) async fn keep_resolved(target: Arc<Target>, name: Arc<str>, resolver: Resolver) {
     let mut failures = 0;
     loop {
         let pause = match resolver.addresses(&name).await {
@@ -80,9 +80,9 @@ pub async fn resolve_first(pools: &[Arc<Pool>], resolver: &Resolver) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relay::address::Spot;
     use crate::relay::health::watch;
-    use crate::relay::pool::Pools;
+    use crate::relay::targets::address::Spot;
+    use crate::relay::targets::pool::Pools;
     use crate::relay::upstream::Upstream;
     use crate::relay::upstream::tests::settings;
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::upstream::in_range;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
+use crate::relay::upstream::in_range;
 
 /// How connections to the targets are kept for later requests.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -37,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(55);
 // === impl Reuse ===
 
 impl Reuse {
-    pub(super) fn compile(settings: Option<&At<PoolSettings>>, names_clients: bool, wrong: &mut Vec<Diagnostic>) -> Reuse {
+    pub(in crate::relay) fn compile(settings: Option<&At<PoolSettings>>, names_clients: bool, wrong: &mut Vec<Diagnostic>) -> Reuse {
         let Some(At { value: PoolSettings { idle, age }, place }) = settings else { return Reuse::default() };
         if names_clients {
             let message = "this does nothing: with `proxy_protocol` each request has a connection of its own";
@@ -54,7 +54,7 @@ impl Reuse {
     }
 
     /// What changes each time that connections have become too old; those of targets with other keys at other times. `now` is monotonic.
-    pub(super) fn generation(&self, key: u64, now: u64) -> u64 {
+    pub(in crate::relay) fn generation(&self, key: u64, now: u64) -> u64 {
         let Some(age) = self.age.and_then(|age| u64::try_from(age.as_nanos()).ok()) else { return 0 };
         now.wrapping_add(key % age) / age
     }

@@ -19,11 +19,11 @@ use serde::Deserialize;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::address::{Address, Host};
 use super::protocol::Protocol;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::interpolate::read_beside;
 use crate::config::types::At;
+use crate::relay::targets::address::{Address, Host};
 
 /// TLS towards an upstream. `{}` verifies the targets by the roots of the system and the hosts in their addresses.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -2,10 +2,10 @@
 //!
 //! The one place where an attempt is reported. Does not decide what follows for the request (`retry.rs`).
 
-use super::address::Spot;
-use super::circuit::Seen;
-use super::pool::Pool;
-use super::target::{Chosen, Target};
+use crate::relay::circuit::Seen;
+use crate::relay::targets::address::Spot;
+use crate::relay::targets::pool::Pool;
+use crate::relay::targets::target::{Chosen, Target};
 use crate::reply::grpc::Status;
 use crate::report::metrics::series::Failure;
 

@@ -11,14 +11,14 @@ use pingora_core::protocols::TcpKeepalive;
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
-use super::address::Spot;
 use super::connect::{Plain, Tls};
-use super::pool::Pool;
 use super::protocol::Protocol;
 use super::proxied::OnBehalf;
-use super::room::Key;
-use super::target::Chosen;
-use super::upstream::Upstream;
+use crate::relay::room::Key;
+use crate::relay::targets::address::Spot;
+use crate::relay::targets::pool::Pool;
+use crate::relay::targets::target::Chosen;
+use crate::relay::upstream::Upstream;
 
 /// What one attempt wants of its connection.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ const NO_REST: Duration = Duration::from_millis(1);
 static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// What all connections of an upstream have in common. The address is a placeholder.
-pub(super) fn template(upstream: &Upstream) -> HttpPeer {
+pub(in crate::relay) fn template(upstream: &Upstream) -> HttpPeer {
     let mut peer = HttpPeer::new(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), false, String::new());
     let timeouts = upstream.timeouts;
     let options = &mut peer.options;
@@ -121,9 +121,9 @@ pub fn peer(pool: &Pool, chosen: &Chosen, want: Want) -> Box<HttpPeer> {
 mod tests {
     use super::*;
     use crate::config::types::Period;
+    use crate::relay::attempt::timeouts::TimeoutsSettings;
     use crate::relay::balance::{Wanted, choose};
-    use crate::relay::pool::Pools;
-    use crate::relay::timeouts::TimeoutsSettings;
+    use crate::relay::targets::pool::Pools;
     use crate::relay::upstream::tests::{at, settings};
     use pingora_core::upstreams::peer::Peer;
 
@@ -193,8 +193,8 @@ mod tests {
 
     #[test]
     fn a_connection_that_names_a_client_or_may_not_rest_is_nobody_elses() {
-        use crate::relay::proxied::ProxyVersion;
-        use crate::relay::reuse::PoolSettings;
+        use crate::relay::attempt::proxied::ProxyVersion;
+        use crate::relay::attempt::reuse::PoolSettings;
         let named = with(|written| written.proxy_protocol = Some(at(ProxyVersion::V2)));
         let hasty = with(|written| written.pool = Some(at(PoolSettings { idle: Some(at(Period::seconds(0))), age: None })));
         for (pool, is_opened_here) in [(named, true), (hasty, false)] {
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_found_until_it_is_too_old() {
-        use crate::relay::reuse::PoolSettings;
+        use crate::relay::attempt::reuse::PoolSettings;
         let pool = with(|written| written.pool = Some(at(PoolSettings { idle: None, age: Some(at(Period::seconds(10))) })));
         let at = |seconds: u64| first(&pool, Want { now: seconds * 1_000_000_000, ..WANT }).reuse_hash();
         let changes = (0..40).filter(|second| at(*second) != at(second + 1)).count();

@@ -13,8 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use super::address::Spot;
-use super::target::Target;
+use crate::relay::targets::address::Spot;
+use crate::relay::targets::target::Target;
 
 /// A connection on which nothing of HTTP or TLS has been said.
 #[derive(Debug)]

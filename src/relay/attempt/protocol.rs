@@ -9,9 +9,9 @@ use pingora_core::upstreams::peer::{ALPN, PeerOptions};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::upstream::in_range;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period, Size};
+use crate::relay::upstream::in_range;
 use crate::reply::problem::Kind;
 
 /// What is spoken to an upstream.
@@ -116,7 +116,7 @@ impl Http2 {
     }
 
     /// Says it to Pingora.
-    pub(super) fn apply(self, options: &mut PeerOptions) {
+    pub(in crate::relay) fn apply(self, options: &mut PeerOptions) {
         options.alpn = ALPN::H2;
         // Pingora's own default is one: each request a connection.
         options.max_h2_streams = usize::from(self.streams);

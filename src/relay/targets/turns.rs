@@ -5,18 +5,18 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::circuit::settings::CircuitBreaker;
-use super::circuit::{self, Phase};
 use super::endpoint::{Checked, Endpoint};
-use super::health::{Thresholds, Turn};
-use super::outliers::settings::OutlierDetection;
-use super::outliers::{length, may_eject, odd_ones};
 use super::pool::Pool;
 use super::standing::{Cause, May, Out};
 use super::target::{ASK, Target, UNUSABLE, USABLE};
 use crate::clock;
 use crate::config::types::Percent;
 use crate::ctx::Now;
+use crate::relay::circuit::settings::CircuitBreaker;
+use crate::relay::circuit::{self, Phase};
+use crate::relay::health::{Thresholds, Turn};
+use crate::relay::outliers::settings::OutlierDetection;
+use crate::relay::outliers::{length, may_eject, odd_ones};
 
 /// That nothing more may be ejected is told so often at most, in nanoseconds.
 const SPARED_EVERY: u64 = 10_000_000_000;
@@ -51,7 +51,7 @@ impl Target {
     }
 
     /// Takes an address out. False: it was out for this cause already.
-    pub(super) fn take_out(&self, endpoint: &Endpoint, out: Out) -> bool {
+    pub(in crate::relay) fn take_out(&self, endpoint: &Endpoint, out: Out) -> bool {
         let _changing = self.changing.lock();
         let (was, unix_ms) = (endpoint.standing.may(), out.since_unix_ms);
         if !endpoint.standing.out(out) {
@@ -62,7 +62,7 @@ impl Target {
     }
 
     /// A cause is gone; what was told of it.
-    pub(super) fn bring_back(&self, endpoint: &Endpoint, cause: Cause, unix_ms: u64) -> Option<Out> {
+    pub(in crate::relay) fn bring_back(&self, endpoint: &Endpoint, cause: Cause, unix_ms: u64) -> Option<Out> {
         let _changing = self.changing.lock();
         let was = endpoint.standing.may();
         let out = endpoint.standing.back(cause);
@@ -115,20 +115,20 @@ impl Target {
     }
 
     /// Whether too many addresses of the upstream are out to hear what speaks against any.
-    pub(super) fn set_panic(&self, panic: bool) {
+    pub(in crate::relay) fn set_panic(&self, panic: bool) {
         let _changing = self.changing.lock();
         self.with_endpoints(|endpoints| endpoints.iter().for_each(|e| e.standing.set_panic(panic)));
         self.refresh();
     }
 
     /// The circuit of an address is half open, or no longer.
-    pub(super) fn set_probed(&self, endpoint: &Endpoint, probed: bool) {
+    pub(in crate::relay) fn set_probed(&self, endpoint: &Endpoint, probed: bool) {
         let _changing = self.changing.lock();
         endpoint.standing.set_probed(probed);
         self.refresh();
     }
 
-    pub(super) fn refresh(&self) {
+    pub(in crate::relay) fn refresh(&self) {
         let usable = self.with_endpoints(|endpoints| {
             let may = |wanted: May| endpoints.iter().any(|e| e.standing.may() == wanted);
             match (may(May::Take), may(May::Probe)) {
@@ -145,7 +145,7 @@ impl Target {
 
 impl Pool {
     /// This snapshot's rules hold from now on; what is configured no more has no hold on any address.
-    pub(super) fn begin(&self) {
+    pub(in crate::relay) fn begin(&self) {
         let _changing = self.group.changing.lock();
         self.group.now_judged_by(self.id);
         let upstream = &self.upstream;
@@ -176,7 +176,7 @@ impl Pool {
     }
 
     /// Takes out an address at which requests fare badly, if so many may be out.
-    pub(super) fn eject(&self, rules: &OutlierDetection, target: &Target, endpoint: &Endpoint, why: String, now: u64) {
+    pub(in crate::relay) fn eject(&self, rules: &OutlierDetection, target: &Target, endpoint: &Endpoint, why: String, now: u64) {
         let _changing = self.group.changing.lock();
         if !self.group.is_judged_by(self.id) || endpoint.standing.is_out_by(Cause::Ejected) {
             return;
@@ -207,7 +207,14 @@ impl Pool {
     }
 
     /// The circuit of one address turns.
-    pub(super) fn turn_target(&self, rules: &CircuitBreaker, target: &Target, endpoint: &Endpoint, turn: circuit::Turn, now: u64) {
+    pub(in crate::relay) fn turn_target(
+        &self,
+        rules: &CircuitBreaker,
+        target: &Target,
+        endpoint: &Endpoint,
+        turn: circuit::Turn,
+        now: u64,
+    ) {
         let _changing = self.group.changing.lock();
         if !self.group.is_judged_by(self.id) {
             return endpoint.circuit().forget();
@@ -231,7 +238,7 @@ impl Pool {
     }
 
     /// The circuit of the upstream turns.
-    pub(super) fn turn_upstream(&self, rules: &CircuitBreaker, turn: circuit::Turn) {
+    pub(in crate::relay) fn turn_upstream(&self, rules: &CircuitBreaker, turn: circuit::Turn) {
         let _changing = self.group.changing.lock();
         if !self.group.is_judged_by(self.id) {
             return self.group.circuit.forget();
@@ -250,7 +257,7 @@ impl Pool {
     }
 
     /// What checks have turned is done: whether there are enough to go by it.
-    pub(super) fn settled(&self) {
+    pub(in crate::relay) fn settled(&self) {
         let _changing = self.group.changing.lock();
         if self.group.is_judged_by(self.id) {
             self.settle();
@@ -283,7 +290,7 @@ impl Pool {
     }
 
     /// Brings back whose time is over, and turns circuits half open. When there is something to do again, in monotonic nanoseconds.
-    pub(super) fn tidy(&self, now: Now) -> Option<u64> {
+    pub(in crate::relay) fn tidy(&self, now: Now) -> Option<u64> {
         let _changing = self.group.changing.lock();
         let mut next = None::<u64>;
         let mut later = |at: u64| next = Some(next.map_or(at, |next| next.min(at)));
@@ -321,7 +328,7 @@ impl Pool {
     }
 
     /// Compares all addresses with each other, and ejects those that are worse. One good stretch makes up for one ejection.
-    pub(super) fn compare(&self, rules: &OutlierDetection, now: u64) {
+    pub(in crate::relay) fn compare(&self, rules: &OutlierDetection, now: u64) {
         let mut endpoints = Vec::new();
         for target in self.targets() {
             endpoints.extend(target.endpoints().into_iter().map(|endpoint| (target.clone(), endpoint)));
@@ -337,7 +344,7 @@ impl Pool {
     }
 
     /// Where nothing is compared, a stretch without an ejection is a good one.
-    pub(super) fn forgive(&self) {
+    pub(in crate::relay) fn forgive(&self) {
         self.each_endpoint(|_, endpoint| {
             if !endpoint.standing.is_out_by(Cause::Ejected) {
                 endpoint.conduct.forgive();

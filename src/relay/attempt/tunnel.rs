@@ -2,7 +2,7 @@
 //!
 //! Decides names only. When a tunnel is too silent or too old is kept in `deadline.rs`; how its connection ends is in `listen/stream.rs`.
 
-use super::retry::{CLIENT_GONE, CLOSED, IDLE_TIMEOUT};
+use crate::relay::retry::{CLIENT_GONE, CLOSED, IDLE_TIMEOUT};
 use crate::reply::problem::Kind;
 
 pub static WEBSOCKET_IDLE: Kind = Kind {

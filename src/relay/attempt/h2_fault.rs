@@ -6,14 +6,14 @@ use h2::Reason;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
-use super::retry::{CLOSED, PROTOCOL_ERROR};
+use crate::relay::retry::{CLOSED, PROTOCOL_ERROR};
 use crate::reply::problem::Kind;
 
 /// Pingora closes a connection that does not answer pings; its streams end with this.
 const PING_TIMED_OUT: &str = "PingTimedout";
 
 /// What an error of the `h2` crate, or Pingora's word for one, is called. None for all other errors.
-pub(super) fn kind_of(error: &Error) -> Option<&'static Kind> {
+pub(in crate::relay) fn kind_of(error: &Error) -> Option<&'static Kind> {
     if matches!(error.etype(), ErrorType::Custom(PING_TIMED_OUT)) {
         return Some(&CLOSED);
     }
@@ -26,7 +26,7 @@ pub(super) fn kind_of(error: &Error) -> Option<&'static Kind> {
 /// the stream was refused, or lies beyond the last one that a GOAWAY names.
 ///
 /// `h2` ends only such streams with a GOAWAY of the peer's; those that the peer still works on end with the connection.
-pub(super) fn is_unprocessed(error: &Error) -> bool {
+pub(in crate::relay) fn is_unprocessed(error: &Error) -> bool {
     fault_in(error).is_some_and(|fault| {
         let is_refused = fault.is_reset() && fault.reason() == Some(Reason::REFUSED_STREAM);
         fault.is_remote() && (is_refused || fault.is_go_away())
@@ -34,7 +34,7 @@ pub(super) fn is_unprocessed(error: &Error) -> bool {
 }
 
 /// The connection is gone: an idempotent request on one from the pool may be sent again on another.
-pub(super) fn is_dead(error: &Error) -> bool {
+pub(in crate::relay) fn is_dead(error: &Error) -> bool {
     matches!(error.etype(), ErrorType::Custom(PING_TIMED_OUT)) || fault_in(error).is_some_and(h2::Error::is_io)
 }
 

@@ -13,17 +13,17 @@ use parking_lot::Mutex;
 use pingora_core::upstreams::peer::HttpPeer;
 use smallvec::SmallVec;
 
-use super::balance::Picker;
-use super::balance::levels::{Level, Spread, rank};
-use super::balance::sticky::Stuck;
-use super::finding::Source;
-use super::finding::found::Found;
 use super::group::{Group, GroupReport};
 use super::members::Member;
-use super::peer;
 use super::target::{Target, TargetReport};
-use super::upstream::Upstream;
 use crate::clock;
+use crate::relay::attempt::peer;
+use crate::relay::balance::Picker;
+use crate::relay::balance::levels::{Level, Spread, rank};
+use crate::relay::balance::sticky::Stuck;
+use crate::relay::finding::Source;
+use crate::relay::finding::found::Found;
+use crate::relay::upstream::Upstream;
 
 /// The targets of one upstream in one snapshot.
 #[derive(Debug)]
@@ -31,13 +31,13 @@ pub struct Pool {
     pub upstream: Arc<Upstream>,
     set: Set,
     /// Requests in flight at all targets of this upstream.
-    pub(super) load: Arc<AtomicU32>,
+    pub(in crate::relay) load: Arc<AtomicU32>,
     /// What every connection of this upstream has in common; copied for each attempt.
-    pub(super) template: HttpPeer,
+    pub(in crate::relay) template: HttpPeer,
     /// What changes about the upstream as a whole.
     pub group: Arc<Group>,
     /// Tells snapshots apart.
-    pub(super) id: u64,
+    pub(in crate::relay) id: u64,
     /// Whether what requests meet takes targets out, or tells how many there may be.
     pub judges: bool,
     /// Whether it may refuse a request.
@@ -57,7 +57,7 @@ pub struct TargetSet {
     /// Where who works has to be counted.
     pub spread: Option<Spread>,
     /// Where clients come back to the target that they had.
-    pub(super) stuck: Option<HashMap<Stuck, u32>>,
+    pub(in crate::relay) stuck: Option<HashMap<Stuck, u32>>,
 }
 
 /// What a configuration lists never changes, which saves a load per request.
@@ -174,7 +174,7 @@ impl Pool {
 
 impl TargetSet {
     /// Counts who works, and notes who has come back.
-    pub(super) fn count(&self, spread: &Spread, now: u64) {
+    pub(in crate::relay) fn count(&self, spread: &Spread, now: u64) {
         let health: SmallVec<[f64; 8]> = self.levels.iter().map(|level| self.health(level, now)).collect();
         spread.counted(&health);
     }
@@ -212,7 +212,7 @@ impl Deref for Present<'_> {
 impl Pools {
     /// The pool of an upstream: targets that are known already are shared, others start healthy.
     ///
-    /// Changes nothing that the running snapshot can see; what a commit changes is done by [`super::health::watch`].
+    /// Changes nothing that the running snapshot can see; what a commit changes is done by [`crate::relay::health::watch`].
     pub fn adopt(&self, upstream: &Arc<Upstream>) -> Arc<Pool> {
         let load = self.0.load_of(&upstream.name);
         let set = match &upstream.source {
@@ -367,7 +367,7 @@ impl Known {
 #[cfg(test)]
 impl Pools {
     /// While somebody else holds everything that an update locks.
-    pub(super) fn holding_all_locks<T>(&self, run: impl FnOnce() -> T) -> T {
+    pub(in crate::relay) fn holding_all_locks<T>(&self, run: impl FnOnce() -> T) -> T {
         let Known { targets, loads, found, groups } = &*self.0;
         let _held = (targets.lock(), loads.lock(), found.lock(), groups.lock());
         run()
@@ -375,11 +375,11 @@ impl Pools {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::relay) mod tests {
     use super::*;
-    use crate::relay::address::Address;
     use crate::relay::finding::TargetsFromSettings;
     use crate::relay::health::Thresholds;
+    use crate::relay::targets::address::Address;
     use crate::relay::upstream::Balance;
     use crate::relay::upstream::tests::{at, settings};
     use std::num::NonZeroU16;

@@ -9,11 +9,11 @@ use smallvec::SmallVec;
 
 use super::head::{Outgoing, upstream_head};
 use super::rewrite::cut_parameters;
-use super::translate::grpc_web;
 use crate::config::plan::{Gateway, Relay, Route};
 use crate::ctx::Facts;
 use crate::decide::captures;
 use crate::policy::Shadow;
+use crate::relay::translate::grpc_web;
 use crate::reply::grpc::Speech;
 
 /// Changes `head` into what the target with this `Host` gets. `call`: how it speaks gRPC, where it does and its upstream may.

@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use super::address::Address;
-use super::finding::TargetsFromSettings;
 use super::pool::{Pool, TargetSet};
 use crate::clock;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::At;
+use crate::relay::finding::TargetsFromSettings;
 
 /// Which of the targets that will be found are drained. All mistakes at once.
-pub(super) fn compile(from: &At<TargetsFromSettings>, wrong: &mut Vec<Diagnostic>) -> Box<[Arc<str>]> {
+pub(in crate::relay) fn compile(from: &At<TargetsFromSettings>, wrong: &mut Vec<Diagnostic>) -> Box<[Arc<str>]> {
     let Some(written) = &from.value.drain else { return Box::default() };
     if from.value.file.is_some() {
         let message = "`drain` has no effect: a file says `drain: true` of a target itself";
@@ -37,12 +37,12 @@ pub(super) fn compile(from: &At<TargetsFromSettings>, wrong: &mut Vec<Diagnostic
 
 impl Pool {
     /// Takes out what is drained, and brings back what is drained no more.
-    pub(super) fn drain_as_written(&self) {
+    pub(in crate::relay) fn drain_as_written(&self) {
         self.drain_of(&self.present());
     }
 
     /// The same in a set before any request sees it.
-    pub(super) fn drain_of(&self, set: &TargetSet) {
+    pub(in crate::relay) fn drain_of(&self, set: &TargetSet) {
         let unix_ms = clock::now().unix_ms;
         for (target, member) in set.targets.iter().zip(&set.members) {
             let (is_drained, reason) = match self.upstream.drained.contains(&member.address.text) {

@@ -111,7 +111,7 @@ pub fn with_response_fields<T>(head: &mut ResponseHeader, change: impl FnOnce(&m
     done
 }
 
-pub(super) fn compile_name<T>(written: &str, place: &At<T>, wrong: &mut Vec<Diagnostic>) -> Option<HeaderName> {
+pub(in crate::relay) fn compile_name<T>(written: &str, place: &At<T>, wrong: &mut Vec<Diagnostic>) -> Option<HeaderName> {
     // `HeaderName` takes more than a token (RFC 9110 section 5.6.2) only in its length, which is bounded here.
     let name = written.parse::<HeaderName>().ok().filter(|name| name.as_str().len() <= 256);
     let Some(name) = name else {

@@ -43,7 +43,7 @@ pub struct Member {
 // === impl Member ===
 
 /// The targets that were written, without duplicates. All mistakes at once.
-pub(super) fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mut Vec<Diagnostic>) -> Vec<Member> {
+pub(in crate::relay) fn compile_targets(settings: &At<Vec<At<TargetSettings>>>, wrong: &mut Vec<Diagnostic>) -> Vec<Member> {
     if settings.value.is_empty() {
         wrong.push(Diagnostic::at(&settings.place, "no-targets", "no target: expected at least one, such as `10.0.0.7:8080`"));
     }
