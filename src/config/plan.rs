@@ -197,6 +197,7 @@ impl Route {
     }
 
     /// The way to the upstream that was chosen (see [`Facts::chosen`](crate::ctx::Facts::chosen)), where it has one.
+    #[inline]
     pub fn relay(&self, chosen: usize) -> Option<&Relay> {
         match &self.action {
             Action::Upstream(relay) if chosen == 0 => Some(relay),

@@ -44,7 +44,7 @@ pub fn ask(ctx: &mut Ctx) -> Option<Admission> {
         ctx.attempts.priority = priority;
         return None;
     }
-    let admission = admit(pool, priority.unwrap_or(Priority::High), clock::mono());
+    let admission = admit(pool, priority.unwrap_or(Priority::High), clock::mono);
     let rest = pool.least_rest();
     ctx.attempts.priority = priority;
     ctx.attempts.rest = rest;
@@ -86,7 +86,7 @@ pub async fn wait(session: &mut Session, ctx: &mut Ctx, admission: Admission) ->
             let now = clock::mono();
             ctx.facts.delay = ctx.facts.delay.saturating_add(now.saturating_sub(began));
             match turn {
-                Some(Ok(place)) => pass(&pool, Some(place), held, now),
+                Some(Ok(place)) => pass(&pool, Some(place), held, || now),
                 Some(Err(_)) => Admission::Refused(Box::new(overloaded(&pool, &format!("waited {most:?}")))),
                 None => return Err(Error::explain(ErrorType::ConnectionClosed, "while it waited for an upstream").into_down()),
             }

@@ -13,6 +13,7 @@ use super::fail::note_failure;
 use super::room;
 use crate::clock;
 use crate::relay::attempt::outcome::Outcome;
+use crate::relay::retries::condition::LEAST_STATUS;
 use crate::relay::retries::verdict::{Attempt, Cause, Failed, GivenUp, is_idempotent, judge, pushback};
 use crate::relay::targets::pool::AT_ONCE;
 use crate::reply::grpc::Status;
@@ -40,6 +41,9 @@ pub(super) fn broken(session: &mut Session, ctx: &mut Ctx, cause: Cause) -> bool
 /// The one that makes Pingora begin another attempt: nothing of this answer goes to the client.
 pub(super) fn answered(session: &mut Session, ctx: &mut Ctx, head: &ResponseHeader) -> Result<()> {
     let status = head.status.as_u16();
+    if status < LEAST_STATUS && ctx.call.is_none() {
+        return Ok(());
+    }
     // In the head of an answer, it is the end of a call that has no other.
     let cause = match ctx.call.as_ref().and_then(|_| Status::told(&head.headers)) {
         Some(grpc) => Cause::Grpc(grpc),

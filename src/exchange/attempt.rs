@@ -337,7 +337,7 @@ pub async fn answer_head(session: &mut Session, ctx: &mut Ctx, head: &mut Respon
         let outcome = if ctx.call.is_some() { call::outcome(head, took) } else { Outcome::Head { status, took } };
         report(ctx, outcome, now);
         if relay.upstream.pool.upstream.balance == Balance::PeakEwma {
-            note_latency(ctx, Duration::from_nanos(took), now);
+            target.latency.observe(took, now);
         }
     }
     if status == 101 {

@@ -73,7 +73,7 @@ pub fn elsewhere(session: &Session, ctx: &mut Ctx, kind: &'static Kind, reason: 
     let series = route.series.clone();
     let pool = other.upstream.pool.clone();
     let priority = Priority::of(route.priority, &ctx.facts, &ctx.gateway.plans);
-    let pass = match pool.admits.then(|| admit(&pool, priority, clock::mono())) {
+    let pass = match pool.admits.then(|| admit(&pool, priority, clock::mono)) {
         None => None,
         Some(Admission::In(pass)) => Some(pass),
         // What is a way out for the one must not crowd the other.

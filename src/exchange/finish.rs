@@ -8,7 +8,6 @@ use http::{HeaderValue, header};
 use pingora_core::Error;
 use pingora_proxy::Session;
 
-use super::attempt::report as report_attempt;
 use super::fallback::Fell;
 use super::stuck::{self, Spoken};
 use super::{Ctx, answered};
@@ -21,7 +20,7 @@ use crate::listen::front::Asked;
 use crate::policy::fault::Met;
 use crate::policy::priority::Priority;
 use crate::policy::rate_limit;
-use crate::relay::attempt::outcome::Outcome;
+use crate::relay::attempt::outcome::report_whole;
 use crate::relay::attempt::tunnel::ClosedBy;
 use crate::relay::retries::verdict::GivenUp;
 use crate::relay::retry::{CLIENT_GONE, INTERNAL_ERROR};
@@ -48,8 +47,12 @@ pub fn finish(session: &mut Session, ctx: &mut Ctx, error: Option<&Error>) {
     }
     // Where no body came, nothing has told that the answer is complete.
     ctx.attempts.stop_clock();
-    if error.is_none() && ctx.attempts.has_answer && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.judges) {
-        report_attempt(ctx, Outcome::Whole, ctx.attempts.ended);
+    if error.is_none()
+        && ctx.attempts.has_answer
+        && let (Some((_, relay)), Some(chosen)) = (ctx.relay(), &ctx.attempts.chosen)
+        && relay.upstream.pool.judges
+    {
+        report_whole(&relay.upstream.pool, chosen);
     }
     if ctx.facts.refused.is_none() && error.is_some() && !ctx.is_answered() {
         // Only the client can end a request without an answer of ours or a reason.

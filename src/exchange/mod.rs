@@ -91,10 +91,12 @@ impl Ctx {
         self.conn.as_ref().is_some_and(|conn| conn.is_answered())
     }
 
+    #[inline]
     fn route(&self) -> Option<&Route> {
         self.gateway.routes.get(self.facts.route?)
     }
 
+    #[inline]
     fn relay(&self) -> Option<(&Route, &Relay)> {
         let route = self.route()?;
         Some((route, route.relay(self.facts.chosen)?))

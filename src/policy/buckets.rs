@@ -23,8 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::limits::hash::caller_under;
-pub use super::limits::hash::{bucket_of, identity, key_under};
+pub use super::limits::hash::{bucket_of, caller_under, identity};
 use super::limits::level::Level;
 use super::limits::pace::{Pace, Reading};
 use super::limits::places::Places;
@@ -154,12 +153,7 @@ impl Buckets {
 
     /// Whose bucket: a limit, a kind of key, and what the key is made of.
     pub fn key(&self, identity: u128, kind: u8, parts: &[&[u8]]) -> u128 {
-        bucket_of(self.caller(kind, parts), identity)
-    }
-
-    /// Who is counted; see [`bucket_of`].
-    pub fn caller(&self, kind: u8, parts: &[&[u8]]) -> u128 {
-        caller_under(self.seed(), kind, parts)
+        bucket_of(caller_under(self.seed(), kind, parts), identity)
     }
 
     /// Charges one token to each bucket, or none to any where one of them lacks it. `now` is on the monotonic clock, in nanoseconds.
@@ -284,6 +278,7 @@ impl Buckets {
         }
     }
 
+    /// Under which callers are hashed in this process.
     pub(super) fn seed(&self) -> [u64; 2] {
         [self.seed[0].load(Relaxed), self.seed[1].load(Relaxed)]
     }

@@ -250,7 +250,7 @@ impl RateLimits {
         let mut counted: SmallVec<[(&Limit, Option<&Used>, &'static str); 8]> = SmallVec::new();
         let mut askings: SmallVec<[Asking<'_>; 8]> = SmallVec::new();
         let mut waiting: SmallVec<[(usize, Waiting); 1]> = SmallVec::new();
-        let mut hashes = Hashes::new(buckets);
+        let mut hashes = Hashes::new(buckets.seed());
         for (limit, used) in applying(&self.limits, facts, plan) {
             let identity = sharing::identity_of(limit, used, facts);
             let key = Key::choose(limit.by(), request, facts);

@@ -101,12 +101,12 @@ impl Drop for Pass {
     }
 }
 
-/// Asks for one request. `now` is monotonic.
-pub fn admit(pool: &Pool, priority: Priority, now: u64) -> Admission {
+/// Asks for one request. `now` is monotonic, and asked only where it refuses.
+pub fn admit(pool: &Pool, priority: Priority, now: impl FnOnce() -> u64) -> Admission {
     let circuit = &pool.group.circuit;
     if circuit.phase() == Phase::Open {
         // Waiting for it would be in vain.
-        return Admission::Refused(Box::new(open(circuit.until(), now)));
+        return Admission::Refused(Box::new(open(circuit.until(), now())));
     }
     let held = match pool.upstream.adaptive.is_some().then(|| Limiter::take(&pool.group, priority)).transpose() {
         Ok(held) => held,
@@ -124,13 +124,13 @@ pub fn admit(pool: &Pool, priority: Priority, now: u64) -> Admission {
 }
 
 /// Its turn has come; the circuit may have opened meanwhile.
-pub fn pass(pool: &Pool, place: Option<Place>, held: Option<Held>, now: u64) -> Admission {
+pub fn pass(pool: &Pool, place: Option<Place>, held: Option<Held>, now: impl FnOnce() -> u64) -> Admission {
     let circuit = &pool.group.circuit;
     let probes = match circuit.phase() {
         Phase::Closed => None,
         Phase::HalfOpen if circuit.probe() => Some(pool.group.clone()),
-        Phase::HalfOpen => return Admission::Refused(Box::new(open(now, now))),
-        Phase::Open => return Admission::Refused(Box::new(open(circuit.until(), now))),
+        Phase::HalfOpen => return Admission::Refused(Box::new(open(0, now()))),
+        Phase::Open => return Admission::Refused(Box::new(open(circuit.until(), now()))),
     };
     Admission::In(Pass { _place: place, _held: held, probes })
 }

@@ -239,11 +239,13 @@ fn mixed(key: u64, with: usize) -> u64 {
 // === impl Candidates ===
 
 impl Candidates<'_> {
+    #[inline]
     fn can(&self, index: usize) -> bool {
         self.targets[index].can_take(self.tried)
     }
 
     /// Whether it can, and may have this one of those that would be its.
+    #[inline]
     fn takes(&self, index: usize, chance: impl FnOnce() -> u64) -> bool {
         self.can(index) && self.warming.is_none_or(|warming| self.targets[index].warmth.takes(warming, chance()))
     }

@@ -72,6 +72,7 @@ impl Gate {
         inside.call();
     }
 
+    #[inline]
     pub fn enter(group: &Arc<Group>, queue: usize) -> Entry {
         let mut inside = group.gate.0.lock();
         if inside.taken < inside.most && inside.queue.is_empty() {
@@ -98,6 +99,9 @@ impl Gate {
 impl Inside {
     /// Lets in who has waited longest, as long as there is room.
     fn call(&mut self) {
+        if self.queue.is_empty() {
+            return;
+        }
         while self.taken < self.most {
             let Some((_, next)) = self.queue.pop_front() else { return };
             // One that has left takes no place.

@@ -94,6 +94,32 @@ fn a_target_that_nobody_listens_at_is_ejected_after_as_many_failures_as_configur
 }
 
 #[test]
+fn an_answer_that_comes_to_its_end_ends_a_row_of_those_that_broke() {
+    let start_one = || {
+        Upstream::script(|request| match request.target.as_str() {
+            "/cut" => vec![Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab".to_vec()), Step::Close],
+            _ => Answer::new(200).steps(),
+        })
+    };
+    let upstreams = [start_one(), start_one()];
+    let gateway = start(&upstreams.each_ref().map(Upstream::address), "outlier_detection: { connection_failures: 2, eject_for: 1h }");
+    let causes = || [causes(&gateway, 0), causes(&gateway, 1)].concat();
+    // The targets take turns. On one connection, what was learnt from an answer is known before the next request.
+    for whole in [2, 2, 2, 2, 2, 2, 0, 0, 0] {
+        let mut client = gateway.client();
+        for _ in 0..whole {
+            assert_eq!(client.get("/", &[]).status, 200);
+        }
+        client.try_request("GET", "/cut", &[], b"").expect_err("it breaks off");
+        if whole > 0 {
+            assert!(causes().is_empty(), "{:?}", causes());
+        }
+    }
+    gateway.stderr_line("2 attempts in a row without an answer");
+    eventually("one is out", || (causes() == ["ejected"]).then_some(()));
+}
+
+#[test]
 fn a_target_that_answers_502_to_504_or_500_is_ejected_as_configured() {
     for (status, keys, most) in [(503, "gateway_errors: 2", 2), (500, "server_errors: 4, gateway_errors: 0", 4)] {
         let (bad, good) = (Upstream::answering(Answer::new(status)), Upstream::start());

@@ -6,10 +6,9 @@ use std::net::IpAddr;
 use http::HeaderName;
 use smallvec::SmallVec;
 
-use super::shared::Shared;
 use crate::ctx::Facts;
 use crate::policy::Request;
-use crate::policy::buckets::{Buckets, bucket_of, key_under};
+use crate::policy::buckets::{Buckets, bucket_of, caller_under};
 use crate::policy::rate_limit::By;
 
 /// What a request is counted by.
@@ -97,13 +96,8 @@ impl<'a> Key<'a> {
         self.hash(|kind, parts| buckets.key(identity, kind, parts))
     }
 
-    fn caller(&self, buckets: &Buckets) -> u128 {
-        self.hash(|kind, parts| buckets.caller(kind, parts))
-    }
-
-    /// The same in every gateway that shares the limit.
-    pub fn shared(&self, shared: &Shared, identity: u128) -> u128 {
-        self.hash(|kind, parts| key_under(shared.seed(), identity, kind, parts))
+    fn caller(&self, seed: [u64; 2]) -> u128 {
+        self.hash(|kind, parts| caller_under(seed, kind, parts))
     }
 
     fn hash(&self, hash: impl Fn(u8, &[&[u8]]) -> u128) -> u128 {
@@ -127,22 +121,23 @@ impl<'a> Key<'a> {
 
 /// The callers that one request is counted by: several limits often count by the same, whose hash is made once.
 pub struct Hashes<'a> {
-    buckets: &'a Buckets,
+    seed: [u64; 2],
     known: SmallVec<[(Key<'a>, u128); 3]>,
 }
 
 // === impl Hashes ===
 
 impl<'a> Hashes<'a> {
-    pub fn new(buckets: &'a Buckets) -> Self {
-        Hashes { buckets, known: SmallVec::new() }
+    /// Under the seed of this process, or under that of all gateways which share limits: then they are the same in all of them.
+    pub fn new(seed: [u64; 2]) -> Self {
+        Hashes { seed, known: SmallVec::new() }
     }
 
     /// The hash of the bucket that a limit has for the one with this key.
     pub fn bucket(&mut self, key: Key<'a>, identity: u128) -> u128 {
         let known = self.known.iter().find(|(known, _)| *known == key).map(|(_, caller)| *caller);
         let caller = known.unwrap_or_else(|| {
-            let caller = key.caller(self.buckets);
+            let caller = key.caller(self.seed);
             self.known.push((key, caller));
             caller
         });

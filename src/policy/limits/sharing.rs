@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 
 use smallvec::SmallVec;
 
-use super::key::Key;
+use super::key::{Hashes, Key};
 use super::limit::Limit;
 use super::pace::Pace;
 use super::refusal::refusal;
@@ -58,13 +58,18 @@ pub fn take<'a>(
     let mut taken = Taken::default();
     let now = buckets.shared.now(facts.now);
     let plans = plan.into_iter().chain(plan.and_then(|plan| plan.beside()).map(|quota| &**quota));
+    let mut asked: SmallVec<[_; 4]> = SmallVec::new();
+    let mut hashes = Hashes::new(buckets.shared.seed());
     for (limit, used) in limits.iter().map(|used| (&*used.limit, Some(used))).chain(plans.map(|plan| (plan, None))) {
         if used.is_some_and(|used| !used.admits(facts.identity.as_deref())) {
             continue;
         }
         let identity = identity_of(limit, used, facts);
         let key = Key::choose(limit.by(), request, facts);
-        let (key_kind, bucket) = (key.kind(), key.shared(&buckets.shared, identity));
+        asked.push((limit, used, identity, key.kind(), hashes.bucket(key, identity)));
+    }
+    drop(hashes);
+    for (limit, used, identity, key_kind, bucket) in asked {
         let bounds = limit.bounds(now);
         let place =
             limit.throttle().and_then(|throttle| Some((throttle.wait, throttle.queue_shared(limit.series(), bucket, limit.pace())?)));

@@ -4,6 +4,7 @@
 
 use crate::relay::circuit::Seen;
 use crate::relay::targets::address::Spot;
+use crate::relay::targets::endpoint::Endpoint;
 use crate::relay::targets::pool::Pool;
 use crate::relay::targets::target::{Chosen, Target};
 use crate::reply::grpc::Status;
@@ -75,7 +76,13 @@ pub fn report(pool: &Pool, tried: Tried<'_>, outcome: Outcome, now: u64) {
     }
 }
 
-#[cold]
+/// Reports that an answer came to its end, of an upstream that judges: nothing but a row of those that did not ends with it.
+pub fn report_whole(pool: &Pool, chosen: &Chosen) {
+    if let Some(rules) = &pool.upstream.outlier_detection {
+        chosen.target().with_endpoint(chosen.addr(), |endpoint| _ = endpoint.conduct.note(rules, Outcome::Whole));
+    }
+}
+
 fn judge(pool: &Pool, tried: Tried<'_>, outcome: Outcome, now: u64) {
     if matches!(outcome, Outcome::Failed { how: Failure::ClientGone, .. }) {
         return;
@@ -85,11 +92,14 @@ fn judge(pool: &Pool, tried: Tried<'_>, outcome: Outcome, now: u64) {
         let patience = pool.upstream.retries.attempt_timeout.map_or(own, |attempt| attempt.min(own));
         pool.group.limiter.note(outcome, patience, now);
     }
-    let Some(endpoint) = tried.target.endpoint(tried.spot) else { return };
+    tried.target.with_endpoint(tried.spot, |endpoint| judge_endpoint(pool, tried, endpoint, outcome, now));
+}
+
+fn judge_endpoint(pool: &Pool, tried: Tried<'_>, endpoint: &Endpoint, outcome: Outcome, now: u64) {
     if let Some(rules) = &pool.upstream.outlier_detection
         && let Some(why) = endpoint.conduct.note(rules, outcome)
     {
-        pool.eject(rules, tried.target, &endpoint, why, now);
+        pool.eject(rules, tried.target, endpoint, why, now);
     }
     let Some(rules) = &pool.upstream.circuit_breaker else { return };
     let seen = match outcome {
@@ -105,7 +115,7 @@ fn judge(pool: &Pool, tried: Tried<'_>, outcome: Outcome, now: u64) {
     if rules.is_of_target()
         && let Some(turn) = endpoint.circuit().note(rules, seen, tried.probes_target, now)
     {
-        pool.turn_target(rules, tried.target, &endpoint, turn, now);
+        pool.turn_target(rules, tried.target, endpoint, turn, now);
     }
     if rules.is_of_upstream()
         && let Some(turn) = pool.group.circuit.note(rules, seen, tried.probes_upstream, now)

@@ -27,6 +27,7 @@ impl Draw {
     }
 
     /// The upper half of the bits picks a column, the lower half a side of it.
+    #[inline]
     pub(super) fn index(&self, random: u64) -> usize {
         let column = (((random >> 32) * self.columns.len() as u64) >> 32) as usize;
         let (share, other) = self.columns[column];

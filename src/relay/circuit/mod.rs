@@ -69,6 +69,7 @@ pub enum Turn {
 // === impl Seen ===
 
 impl Seen {
+    pub const WELL: Seen = Seen { failed: false, slow: false, is_late: false };
     /// Its answer had begun well and came to a bad end.
     pub const FAILED_LATE: Seen = Seen { failed: true, slow: false, is_late: true };
 }
@@ -88,6 +89,7 @@ impl Phase {
 // === impl Circuit ===
 
 impl Circuit {
+    #[inline]
     pub fn phase(&self) -> Phase {
         match self.phase.load(Relaxed) {
             0 => Phase::Closed,
@@ -102,7 +104,18 @@ impl Circuit {
     }
 
     /// Counts an attempt. `is_probe`: it was let through by [`Circuit::probe`].
+    #[inline]
     pub fn note(&self, rules: &CircuitBreaker, seen: Seen, is_probe: bool, now: u64) -> Option<Turn> {
+        if seen == Seen::WELL && self.phase() == Phase::Closed {
+            self.window.note(rules.slice, seen, now);
+            return None;
+        }
+        self.note_odd(rules, seen, is_probe, now)
+    }
+
+    /// The same of one that did not go well, or through a circuit that is not closed.
+    #[inline(never)]
+    fn note_odd(&self, rules: &CircuitBreaker, seen: Seen, is_probe: bool, now: u64) -> Option<Turn> {
         let Seen { failed, slow, is_late } = seen;
         match self.phase() {
             // Its head had closed the circuit a moment ago.
@@ -110,11 +123,11 @@ impl Circuit {
                 self.open(rules, Phase::Closed, "a probe failed".to_owned(), now)
             }
             Phase::Closed => {
-                self.window.note(rules.window, seen, now);
+                self.window.note(rules.slice, seen, now);
                 if !failed && !slow {
                     return None;
                 }
-                let why = too_much(rules, self.window.sum(rules.window, now))?;
+                let why = too_much(rules, self.window.sum(rules.slice, now))?;
                 self.open(rules, Phase::Closed, why, now)
             }
             Phase::HalfOpen if is_probe => {
@@ -220,7 +233,7 @@ mod tests {
     use std::time::Duration;
 
     const S: u64 = 1_000_000_000;
-    const GOOD: Seen = Seen { failed: false, slow: false, is_late: false };
+    const GOOD: Seen = Seen::WELL;
     const BAD: Seen = Seen { failed: true, ..GOOD };
     const SLOW: Seen = Seen { slow: true, ..GOOD };
 
@@ -228,6 +241,7 @@ mod tests {
         CircuitBreaker {
             of: settings::Scope::Both,
             window: Duration::from_secs(10),
+            slice: window::slice(Duration::from_secs(10)),
             min_requests: 10,
             failures: Percent(5_000),
             slow: Some((Duration::from_secs(1), Percent(8_000))),

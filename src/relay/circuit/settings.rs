@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::window::slice;
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Percent, Period};
 use crate::relay::upstream::{in_range, share as part, whole};
@@ -53,6 +54,8 @@ pub enum Scope {
 pub struct CircuitBreaker {
     pub of: Scope,
     pub window: Duration,
+    /// Nanoseconds of a part of it: see [`slice`].
+    pub slice: u64,
     pub min_requests: u32,
     pub failures: Percent,
     pub slow: Option<(Duration, Percent)>,
@@ -70,9 +73,11 @@ impl CircuitBreaker {
             let limit = in_range(Some(after), after.value, Period(Duration::from_millis(1)), Period::seconds(3600), wrong);
             (limit, part(share.as_ref(), Percent(8_000), wrong))
         });
+        let window = in_range(window.as_ref(), Period::seconds(10), Period::seconds(1), Period::seconds(600), wrong);
         CircuitBreaker {
             of: of.as_ref().map_or(Scope::Both, |of| of.value),
-            window: in_range(window.as_ref(), Period::seconds(10), Period::seconds(1), Period::seconds(600), wrong),
+            window,
+            slice: slice(window),
             min_requests: whole(min_requests.as_ref(), 20, 1..=1_000_000, wrong),
             failures: part(failures.as_ref(), Percent(5_000), wrong),
             slow,

@@ -29,21 +29,29 @@ pub(super) struct Sum {
     pub slow: u32,
 }
 
+/// The nanoseconds of one slice of a window, never none.
+pub(super) fn slice(window: Duration) -> u64 {
+    (u64::try_from(window.as_nanos()).unwrap_or(u64::MAX) / SLICES).max(1)
+}
+
 /// Counted from 1.
-fn stretch(window: Duration, now: u64) -> u64 {
-    now / (u64::try_from(window.as_nanos()).unwrap_or(u64::MAX) / SLICES).max(1) + 1
+#[inline]
+fn stretch(slice: u64, now: u64) -> u64 {
+    now / slice.max(1) + 1
 }
 
 // === impl Window ===
 
 impl Window {
-    pub fn note(&self, window: Duration, seen: Seen, now: u64) {
+    /// `length`: of a [`slice`].
+    #[inline]
+    pub fn note(&self, length: u64, seen: Seen, now: u64) {
         let Seen { failed, slow, is_late } = seen;
-        let stretch = stretch(window, now);
+        let stretch = stretch(length, now);
         let slice = &self.0[(stretch % SLICES) as usize];
         let known = slice.stretch.load(Relaxed);
-        if known != stretch && slice.stretch.compare_exchange(known, stretch, Relaxed, Relaxed).is_ok() {
-            [&slice.all, &slice.failed, &slice.slow].into_iter().for_each(|count| count.store(0, Relaxed));
+        if known != stretch {
+            slice.begin(known, stretch);
         }
         if !is_late {
             slice.all.fetch_add(1, Relaxed);
@@ -56,8 +64,8 @@ impl Window {
         }
     }
 
-    pub fn sum(&self, window: Duration, now: u64) -> Sum {
-        let stretch = stretch(window, now);
+    pub fn sum(&self, length: u64, now: u64) -> Sum {
+        let stretch = stretch(length, now);
         let recent =
             self.0.iter().filter(|slice| (stretch.saturating_sub(SLICES - 1).max(1)..=stretch).contains(&slice.stretch.load(Relaxed)));
         recent.fold(Sum::default(), |sum, slice| Sum {
@@ -72,13 +80,24 @@ impl Window {
     }
 }
 
+// === impl Slice ===
+
+impl Slice {
+    #[cold]
+    fn begin(&self, known: u64, stretch: u64) {
+        if self.stretch.compare_exchange(known, stretch, Relaxed, Relaxed).is_ok() {
+            [&self.all, &self.failed, &self.slow].into_iter().for_each(|count| count.store(0, Relaxed));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn it_holds_the_last_ten_slices() {
-        let (window, ten) = (Window::default(), Duration::from_secs(10));
+        let (window, ten) = (Window::default(), slice(Duration::from_secs(10)));
         const S: u64 = 1_000_000_000;
         (0..25).for_each(|second| window.note(ten, Seen { failed: second % 2 == 0, slow: second == 24, is_late: false }, second * S));
         assert_eq!(window.sum(ten, 24 * S), Sum { all: 10, failed: 5, slow: 1 });

@@ -45,7 +45,28 @@ const COMPARED: usize = 3;
 
 impl Conduct {
     /// Counts an attempt. The reason to eject, where there is one.
+    #[inline]
     pub fn note(&self, rules: &OutlierDetection, outcome: Outcome) -> Option<String> {
+        match outcome {
+            Outcome::Head { status, took } if status < 500 => {
+                self.begun(took);
+                clear(&self.gateway_errors);
+                clear(&self.server_errors);
+                None
+            }
+            Outcome::Whole => {
+                clear(&self.no_answers);
+                None
+            }
+            Outcome::Head { .. } | Outcome::Call { .. } | Outcome::CallEnded { .. } | Outcome::Failed { .. } => {
+                self.note_odd(rules, outcome)
+            }
+        }
+    }
+
+    /// The same of what is no answer that went well.
+    #[inline(never)]
+    fn note_odd(&self, rules: &OutlierDetection, outcome: Outcome) -> Option<String> {
         let (no_answer, status) = match outcome {
             Outcome::Head { status, took } | Outcome::Call { status: Some(status), took } => {
                 self.begun(took);
@@ -63,10 +84,7 @@ impl Conduct {
                 }
                 (true, 0)
             }
-            Outcome::Whole => {
-                clear(&self.no_answers);
-                return None;
-            }
+            Outcome::Whole => return None,
         };
         if outcome.is_bad() {
             self.bad.fetch_add(1, Relaxed);
@@ -92,6 +110,7 @@ impl Conduct {
         reached(server_errors, rules.server_errors).then(|| format!("{server_errors} server errors in a row"))
     }
 
+    #[inline]
     fn begun(&self, took: u64) {
         self.all.fetch_add(1, Relaxed);
         self.answers.fetch_add(1, Relaxed);
@@ -128,6 +147,7 @@ impl Conduct {
 }
 
 /// Without a write where there is nothing to change: other threads read it, too.
+#[inline]
 fn clear(counter: &AtomicU32) {
     if counter.load(Relaxed) != 0 {
         counter.store(0, Relaxed);

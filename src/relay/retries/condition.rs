@@ -35,6 +35,8 @@ pub struct Conditions {
     grpc: u32,
 }
 
+/// No answer below this is one to try again after, but for calls of gRPC.
+pub const LEAST_STATUS: u16 = 400;
 const WHAT: &str = "`connect`, `reset`, `timeout`, a status from 400 to 599 or one of gRPC such as `grpc-unavailable`";
 
 // === impl Condition ===
@@ -48,7 +50,7 @@ impl Condition {
             _ => match text.strip_prefix("grpc-") {
                 // An answer that is OK has nothing to be tried again for.
                 Some(name) => Status::named(name).filter(|status| status.number() != 0).map(Condition::Grpc),
-                None if text.len() == 3 => text.parse().ok().filter(|status| (400..=599).contains(status)).map(Condition::Status),
+                None if text.len() == 3 => text.parse().ok().filter(|status| (LEAST_STATUS..=599).contains(status)).map(Condition::Status),
                 None => None,
             },
         }

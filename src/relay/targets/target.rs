@@ -161,15 +161,23 @@ impl Target {
     }
 
     /// Whether any of its addresses takes requests.
+    #[inline]
     pub fn is_usable(&self) -> bool {
         match self.usable.load(Relaxed) {
             USABLE => true,
             UNUSABLE => false,
-            _ => self.with_endpoints(|endpoints| endpoints.iter().any(|e| e.is_healthy())),
+            _ => self.has_other(&[]),
         }
     }
 
+    /// Looks at each address.
+    #[inline(never)]
+    fn has_other(&self, tried: &[Spot]) -> bool {
+        self.with_endpoints(|endpoints| endpoints.iter().any(|e| e.is_healthy() && !tried.contains(&e.addr)))
+    }
+
     /// Requests that were sent and are not done.
+    #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
     }
@@ -206,11 +214,9 @@ impl Target {
     }
 
     /// Whether a request that has failed at the addresses in `tried` can be sent here.
+    #[inline]
     pub(in crate::relay) fn can_take(&self, tried: &[Spot]) -> bool {
-        if tried.is_empty() {
-            return self.is_usable();
-        }
-        self.with_endpoints(|endpoints| endpoints.iter().any(|e| e.is_healthy() && !tried.contains(&e.addr)))
+        if tried.is_empty() { self.is_usable() } else { self.has_other(tried) }
     }
 
     /// Takes the next address that takes requests and is not in `tried`, and counts the request as in flight.
@@ -235,9 +241,18 @@ impl Target {
         Some(Chosen { target: self.clone(), addr, era, probes })
     }
 
-    /// Its address at this place.
-    pub(in crate::relay) fn endpoint(&self, spot: Spot) -> Option<Arc<Endpoint>> {
-        self.with_endpoints(|endpoints| endpoints.iter().find(|e| e.addr == spot).cloned())
+    /// Looks at its address at this place, if it still is one of its.
+    #[inline]
+    pub(in crate::relay) fn with_endpoint(&self, spot: Spot, look: impl FnOnce(&Endpoint)) {
+        match &self.endpoints {
+            // It never had another.
+            Endpoints::Fixed([only]) => look(only),
+            Endpoints::Resolved(many) => {
+                if let Some(found) = many.load().iter().find(|e| e.addr == spot) {
+                    look(found);
+                }
+            }
+        }
     }
 
     /// Puts newly resolved addresses in place. What is known of those that stay is kept; new ones start healthy. A literal address
