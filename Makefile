@@ -60,7 +60,7 @@ instructions: setup-test ## instructions a request under callgrind, against a ba
 	python3 benches/instructions/run.py --check 1.15 1.4 --check-caller 12000 1000 --check-upstream 2000
 
 memory: build            ## idle start, idle connections, reloads, callers in the table of limits; fails beyond a bound
-	python3 benches/memory/idle.py target/release/sluice --connections 9400
+	python3 benches/memory/idle.py target/release/sluice --connections 9950
 	python3 benches/memory/reloads.py target/release/sluice
 	$(CARGO) run --release --locked --example limiter-memory
 

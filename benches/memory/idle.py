@@ -32,7 +32,7 @@ def main():
     parser.add_argument("--idle-below", type=float, default=200)
     args = parser.parse_args()
     # The gateway inherits the bound, and takes half of them for clients.
-    needed = 2 * (args.connections + 500)
+    needed = 2 * (args.connections + 50)
     if most_descriptors(needed) < needed:
         raise SystemExit(f"{args.connections} connections need `ulimit -n {needed}` at least")
     port = free_port()

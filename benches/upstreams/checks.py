@@ -3,8 +3,9 @@
 
     benches/upstreams/checks.py PROGRAM [--targets 10000] [--every 10] [--seconds 60] [--fresh]
 
-With --fresh each check opens a connection, else each goes over that of the one before. The targets are addresses of 127/8 at which one echo listens, a thousand an upstream. Prints the share of one core and the microseconds a
-check; exits with 1 where a target is out. Needs nothing but Python.
+With --fresh each check opens a connection, else each goes over that of the one before. The targets are addresses of 127/8 at which two echoes
+listen (each takes half of its descriptors for clients), a thousand an upstream. Prints the share of one core and the microseconds a check; exits
+with 1 where a target is out. Needs nothing but Python.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from gateway import Gateway, free_port, mib, most_descriptors
 TICK = os.sysconf("SC_CLK_TCK")
 
 
-def configuration(targets, every, port, fresh):
+def configuration(targets, every, ports, fresh):
     text = [
         "server: { threads: 2, settle: 0s }",
         'listeners: { public: { address: "127.0.0.1:{port}" } }',
@@ -32,6 +33,7 @@ def configuration(targets, every, port, fresh):
     upstreams = range(0, targets, 1000)
     pool = ", pool: { idle: 0s }" if fresh else ""
     for first in upstreams:
+        port = ports[first // 1000 % len(ports)]
         addresses = ", ".join(f'"127.{1 + n // 65536}.{n // 256 % 256}.{n % 256}:{port}"' for n in range(first + 1, min(first + 1000, targets) + 1))
         text.append(f"  u{first}: {{ targets: [{addresses}], health: {{ path: /healthz, every: {every}s }}{pool} }}")
     text.append("routes:")
@@ -53,12 +55,13 @@ def main():
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--fresh", action="store_true")
     args = parser.parse_args()
-    most_descriptors(2 * args.targets + 1000)
-    port = free_port()
-    echo = subprocess.Popen([args.program, "echo", "--address", f"0.0.0.0:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    most_descriptors(args.targets + 2000)
+    ports = [free_port(), free_port()]
+    command = lambda port: [args.program, "echo", "--address", f"0.0.0.0:{port}"]
+    echoes = [subprocess.Popen(command(port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for port in ports]
     try:
         time.sleep(1)
-        gateway = Gateway(args.program, configuration(args.targets, args.every, port, args.fresh))
+        gateway = Gateway(args.program, configuration(args.targets, args.every, ports, args.fresh))
         # The first round finds everything out.
         time.sleep(2 * args.every)
         before, since = cpu(gateway.process), time.monotonic()
@@ -73,8 +76,9 @@ def main():
         )
         gateway.stop()
     finally:
-        echo.terminate()
-        echo.wait(60)
+        for echo in echoes:
+            echo.terminate()
+            echo.wait(60)
     sys.exit(out > 0)
 
 

@@ -240,7 +240,11 @@ impl<T: Lines> ListFile<T> {
     pub fn failed(&self, why: String) {
         self.counts.failed.fetch_add(1, Relaxed);
         if self.trouble.lock().replace(why.clone()).as_ref() != Some(&why) {
-            log::error!("{} {why}; what was read last stays in use", self.origin);
+            let now = match self.shown().read {
+                0 => "nothing was read yet, and who needs it gets 503",
+                _ => "what was read last stays in use",
+            };
+            log::error!("{} {why}; {now}", self.origin);
         }
     }
 
