@@ -7,6 +7,7 @@ use super::harness::*;
 use super::keys::{hs256, now};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const OTHER: &str = "fedcba9876543210fedcba9876543210";
 
 const CONFIG: &str = "server: { threads: 1, settle: 0s }
 listeners: { l: { address: \"127.0.0.1:{port}\" } }
@@ -202,4 +203,45 @@ fn the_user_of_a_token_has_the_plan_and_the_tags_of_its_claims() {
     assert_eq!((&line["limit"], &line["tags"], &line["plan"]), (&json!("agents"), &json!({ "kind": "agent" }), &json!("pro")));
     let refused = |kind: &str| gateway.metric(&format!("sluice_tagged_requests_total{{tag=\"kind\",value=\"{kind}\",result=\"refused\"}}"));
     assert_eq!((refused("agent"), refused("human")), (1.0, 2.0));
+}
+
+#[test]
+fn tokens_of_two_providers_and_a_key_are_one_consumer_with_one_plan() {
+    let text = format!(
+        "server: {{ threads: 1, settle: 0s }}
+listeners: {{ l: {{ address: \"127.0.0.1:{{port}}\" }} }}
+authenticators:
+  keys: {{ api_key: {{ header: x-api-key }} }}
+  first: {{ jwt: {{ issuer: one, audiences: [a], algorithms: [HS256], keys: {{ secret: {SECRET} }} }} }}
+  second: {{ jwt: {{ issuer: two, audiences: [a], algorithms: [HS256], keys: {{ secret: {OTHER} }} }} }}
+consumers:
+  acme:
+    keys: [{{ sha256: \"{}\" }}]
+    identities: [{{ authenticator: first, claim: client_id, is: acme-app }}, {{ authenticator: second, claim: tenant, is: t-7 }}]
+    plan: small
+plans: {{ small: {{ rate: 3/h }} }}
+routes:
+  one: {{ match: {{ path: /one }}, auth: [keys, first], respond: {{ status: 204 }} }}
+  two: {{ match: {{ path: /two }}, auth: [second], respond: {{ status: 204 }} }}
+",
+        hex("acme-key")
+    );
+    let gateway = Gateway::start(&text);
+    let asks = |path: &str, field: &str, credential: &str| {
+        let answer = gateway.get(path, &[(field, credential)]);
+        if answer.status == 204 { "passed".to_owned() } else { answer.code() }
+    };
+    let with = |path: &str, secret: &str, issuer: &str, claim: &str, is: &str| {
+        let token = hs256(secret, &json!({ "iss": issuer, "aud": "a", "exp": now() + 600, "sub": "s", claim: is }));
+        asks(path, "authorization", &format!("Bearer {token}"))
+    };
+    assert_eq!(with("/one", SECRET, "one", "client_id", "acme-app"), "passed");
+    assert_eq!(with("/two", OTHER, "two", "tenant", "t-7"), "passed");
+    assert_eq!(asks("/one", "x-api-key", "acme-key"), "passed");
+    // All three have used the one plan up; whom a provider does not call so has none.
+    assert_eq!(with("/two", OTHER, "two", "tenant", "t-7"), "rate-limited");
+    assert_eq!(with("/one", SECRET, "one", "client_id", "acme-app"), "rate-limited");
+    assert_eq!(with("/two", OTHER, "two", "client_id", "acme-app"), "passed", "what the other provider would say is nothing here");
+    let consumers = gateway.log_lines(6).iter().map(|line| line["consumer"].as_str().unwrap_or("nobody").to_owned()).collect::<Vec<_>>();
+    assert_eq!(consumers, ["acme", "acme", "acme", "acme", "acme", "nobody"]);
 }
