@@ -120,8 +120,13 @@ impl KeySet {
     /// Whether another key could have this token's name: there is one that names keys, and none has it.
     pub fn lacks<'t>(&self, token: &'t Token<'_>) -> Option<&'t str> {
         let kid = token.kid.as_deref()?;
-        let is_there = !self.named || self.keys.iter().any(|key| key.kid.as_deref() == Some(kid));
+        let is_there = !self.named || self.has(kid);
         (!is_there).then_some(kid)
+    }
+
+    /// Whether one has this name.
+    pub fn has(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
     /// The one key that this token may be signed with.
@@ -132,7 +137,7 @@ impl KeySet {
     fn find(&self, algorithm: JwtAlgorithm, kid: Option<&str>) -> Result<&Key, Stop> {
         let kid = kid.filter(|_| self.named);
         if let Some(kid) = kid
-            && !self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
+            && !self.has(kid)
         {
             return Err(KEY_UNKNOWN.because(format!("no key has `kid` `{}`; there are {}", shown(kid), self.keys.len())));
         }

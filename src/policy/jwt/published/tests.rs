@@ -170,6 +170,20 @@ async fn where_nobody_fetches_nobody_waits() {
     assert_eq!(jwt.published().unwrap().wish_for("a", 1).await, Wished::HeldBack);
 }
 
+#[tokio::test]
+async fn who_looked_for_a_key_just_before_it_came_looks_again() {
+    let jwt = compile(&settings(url())).unwrap();
+    let published = jwt.published().unwrap();
+    published.is_kept.store(true, Relaxed);
+    let jwk = |kid| Signer::new(JwtAlgorithm::ES256).jwk(kid);
+    take(&jwt, &[jwk("a")], 0).unwrap();
+    // Another has asked for it, and the answer has come.
+    published.wishes.lock().ask_for("b");
+    take(&jwt, &[jwk("a"), jwk("b")], 1).unwrap();
+    assert_eq!(published.wish_for("b", 1_000_000_000).await, Wished::Answered);
+    assert_eq!(published.wish_for("c", 1_000_000_000).await, Wished::HeldBack, "a pause after the last");
+}
+
 #[test]
 fn urls_times_and_certificates_that_make_no_sense_are_mistakes() {
     use crate::config::types::Period;

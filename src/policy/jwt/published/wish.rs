@@ -110,6 +110,8 @@ impl Published {
             turn
         };
         let patience = match turn {
+            // A fetch may have ended since it was looked for.
+            Turn::HeldBack if self.held.load().as_ref().is_some_and(|held| held.keys.has(kid)) => return Wished::Answered,
             Turn::HeldBack => {
                 self.counts.held_back.fetch_add(1, Relaxed);
                 return Wished::HeldBack;
@@ -144,6 +146,15 @@ fn hash(kid: &str) -> u64 {
     use std::hash::BuildHasher;
     static SEED: std::sync::LazyLock<std::hash::RandomState> = std::sync::LazyLock::new(std::hash::RandomState::new);
     SEED.hash_one(kid)
+}
+
+#[cfg(test)]
+impl Wishes {
+    /// As a request at the beginning of time that was answered.
+    pub(super) fn ask_for(&mut self, kid: &str) {
+        assert_eq!(self.turn(hash(kid), Duration::ZERO), Turn::Ask(PATIENCE));
+        self.is_pending = false;
+    }
 }
 
 #[cfg(test)]
