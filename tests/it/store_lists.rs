@@ -271,7 +271,7 @@ fn where_the_store_answers_what_was_kept_is_believed_at_no_moment() {
 fn an_upgrade_without_the_store_hands_on_what_it_said() {
     let mut redis = Redis::start(&[]);
     redis.cli(&["SADD", "sluice:revoked", "", r#"{"jti": "stolen"}"#]);
-    let gateway = gateway(&redis, "revocation: { redis: \"sluice:revoked\" }");
+    let gateway = config(&over(&redis), "revocation: { redis: \"sluice:revoked\" }").own_program().start();
     let (good, stolen) = (token(json!({ "sub": "ada", "jti": "fine" })), token(json!({ "sub": "ada", "jti": "stolen" })));
     becomes("passed", || user(&gateway, &good));
     redis.kill();
