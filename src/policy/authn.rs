@@ -235,8 +235,7 @@ impl Auth {
         match &authenticator.method {
             Method::Jwt(jwt) => jwt.end(&identity.claims),
             Method::Introspection(issuer) => issuer.end(&identity.claims),
-            Method::ApiKey(_) => identity.expires,
-            Method::ClientCertificate(by) => by.end(&identity.claims),
+            Method::ApiKey(_) | Method::ClientCertificate(_) => identity.expires,
         }
     }
 

@@ -34,7 +34,7 @@ pub struct WebSocketSettings {
     /// Origins of the pages that may open one, such as `https://shop.example`, and `none` for clients that say no origin, which are no
     /// browsers. Others get 403, code `origin-refused`. Default: anybody whom the route admits.
     pub origins: Option<At<Vec<At<String>>>>,
-    /// Whether the tunnel is closed when the token or the certificate that opened it expires.
+    /// Whether the tunnel is closed when the token that opened it expires, or the first certificate of the chain.
     #[serde(default)]
     pub close_at_expiry: bool,
 }

@@ -316,6 +316,37 @@ fn the_certificate_itself_reaches_the_upstream_and_nobody_elses() {
 }
 
 #[test]
+fn a_tunnel_ends_with_the_first_certificate_of_its_chain_that_does() {
+    let (ca, clients) = (Ca::new("Test"), Ca::new("Clients"));
+    let main = ca.server(&["main.example"]);
+    let upgraded = Answer::new(101).header("connection", "Upgrade").header("upgrade", "websocket").header("sec-websocket-accept", "any");
+    let upstream = Upstream::script(move |_| [upgraded.clone().steps(), vec![Step::Hang]].concat());
+    let text = r#"
+server: { threads: 1, settle: 0s }
+listeners: { l: { address: "127.0.0.1:{port}", tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: clients.pem } } } }
+authenticators: { mesh: { client_certificate: { any_certificate: true } } }
+upstreams: { up: { targets: ["{up}"] } }
+routes: { socket: { match: { path: /socket }, auth: [mesh], websocket: { close_at_expiry: true }, upstream: up } }
+"#;
+    let config = Gateway::config(text).var("up", upstream.address()).file("clients.pem", clients.pem.clone());
+    let gateway = config.file("main.pem", main.chain).file("main.key", main.key).start();
+    // The client's own certificate is good for long.
+    let between = clients.below("Between", std::time::Duration::from_secs(5));
+    let leaf = between.client("x", 1, &[]);
+    let leaf = Leaf { chain: leaf.chain + &between.pem, key: leaf.key };
+    let mut client = TlsClient::connect(gateway.address(), "main.example", &ca, Some(&leaf)).unwrap();
+    let handshake = "GET /socket HTTP/1.1\r\nHost: main.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let read = client.send_and_read_to_end(handshake.as_bytes()).unwrap();
+    let read = String::from_utf8_lossy(&read).into_owned();
+    assert!(read.starts_with("HTTP/1.1 101 ") && read.ends_with("expired"), "{read:?}");
+    let line = gateway.log_line_where(|line| line["route"] == "socket");
+    assert_eq!(
+        (&line["code"], &line["closed_by"], &line["authenticator"]),
+        (&"websocket-expired".into(), &"gateway".into(), &"mesh".into())
+    );
+}
+
+#[test]
 fn a_chain_is_over_when_the_first_of_it_expires_that_was_in_force() {
     let root = Ca::new("Root");
     let leaf = root.client("x", 1, &[]);

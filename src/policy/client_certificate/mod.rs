@@ -186,13 +186,9 @@ impl ByCertificate {
             consumer,
             claims,
             headers,
+            expires: u64::try_from(certificate.holds_until).ok().and_then(|end| end.checked_mul(1_000)),
             ..Identity::default()
         })
-    }
-
-    /// When a certificate is no longer in force, in milliseconds since 1970.
-    pub fn end(&self, claims: &Value) -> Option<u64> {
-        u64::try_from(claims.get("not_after")?.as_i64()?).ok()?.checked_mul(1_000)
     }
 
     pub fn forward(&self) -> &Forward {
@@ -365,10 +361,13 @@ mod tests {
         let first = identify(&mesh, &tls).unwrap();
         assert!(Arc::ptr_eq(&first, &identify(&mesh, &tls).unwrap()));
         assert!(identify(&other, &tls).unwrap().consumer.is_none(), "each authenticator has its own opinion");
-        assert_eq!(mesh.end(&first.claims), Some((NOW + 5) * 1_000));
+        assert_eq!(first.expires, Some((NOW + 5) * 1_000));
         let late = |seconds: u64| mesh.identify(Some(&tls), (NOW + seconds) * 1_000).map(|_| ()).is_ok();
         assert!(late(5) && !late(6));
         let now = i64::try_from(NOW).unwrap();
+        let shorter = ClientCertificate { holds_until: now + 2, not_after: now + 5, ..described(&json!({ "uri": ["a:b"] })).unwrap() };
+        let shorter = identify(&mesh, &TlsFacts { client: Some(Arc::new(shorter)), ..TlsFacts::default() }).unwrap();
+        assert_eq!(shorter.expires, Some((NOW + 2) * 1_000), "that of an issuer in its chain");
         let over = ClientCertificate { holds_until: now - 3, not_after: now + 3, ..described(&json!({ "uri": ["a:b"] })).unwrap() };
         let over = TlsFacts { client: Some(Arc::new(over)), ..TlsFacts::default() };
         let refused = identify(&mesh, &over).unwrap_err();
