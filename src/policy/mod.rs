@@ -20,6 +20,7 @@ pub mod forward;
 pub mod https;
 pub mod introspection;
 pub mod ip_filter;
+pub mod issuers;
 pub mod jwt;
 pub mod key_table;
 mod known;
