@@ -201,7 +201,9 @@ impl<'a> Loader<'a> {
             "bundles" => self.named("bundles", key, node, |d| &mut d.bundles),
             "defaults" => self.defaults(key, node),
             "routes" => {
-                for (name, node) in self.entries("routes", key, node) {
+                let entries = self.entries("routes", key, node);
+                self.document.routes.reserve(entries.len());
+                for (name, node) in entries {
                     let route = self.route(&name, node);
                     self.keep("routes", name, route, |d| &mut d.routes);
                 }
@@ -249,7 +251,9 @@ impl<'a> Loader<'a> {
         node: Node,
         slot: fn(&mut Document) -> &mut Named<T>,
     ) {
-        for (name, node) in self.entries(section, key, node) {
+        let entries = self.entries(section, key, node);
+        slot(&mut self.document).reserve(entries.len());
+        for (name, node) in entries {
             let value = read(&name.text, &name.place, &node, &mut self.errors);
             self.keep(section, name, value, slot);
         }
@@ -262,7 +266,8 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The entries of a section whose names may stand there.
+    /// The entries of a section whose names may stand there; how many there are is to be told to whoever keeps them: growing copies
+    /// settings of some kilobytes each, and the freed places would be cleared, and so take memory, when the table of limits gets them.
     fn entries(&mut self, section: &'static str, key: &Key, node: Node) -> Vec<(Key, Node)> {
         let (null, kind) = (node.is_null(), node.kind());
         let Value::Map(entries) = node.value else {
