@@ -31,6 +31,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("bad-target", "A target is not a host and a port."),
     ("bad-template", "A `{` in a template has no `}`."),
     ("bad-value", "A value is not written as its key expects it."),
+    ("certificate-chain", "A chain is forwarded without the certificate that it stands behind."),
     ("certificate-unreachable", "Every name of a certificate is in another one of the same listener."),
     ("choose-one", "Of several keys that exclude each other, none or more than one is written."),
     ("clients-header-invalid", "The client's address cannot come in this header."),

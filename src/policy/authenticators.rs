@@ -224,7 +224,7 @@ impl Authenticators {
                 }
             }
             Method::Introspection(issuer) => issuer.forward().names().for_each(|name| self.identity_headers.add(name)),
-            Method::ClientCertificate(by) => by.forward().names().for_each(|name| self.identity_headers.add(name)),
+            Method::ClientCertificate(by) => by.forward().names().chain(by.reserved()).for_each(|name| self.identity_headers.add(name)),
         }
         self.list.push(Arc::new(authenticator));
     }
@@ -334,6 +334,7 @@ mod tests {
     use super::*;
     use crate::policy::api_key::{ApiKeySettings, hash_key};
     use crate::policy::authn::{ConsumerIdentitySettings, ConsumerKeySettings};
+    use crate::policy::client_certificate::ClientCertificateSettings;
     use crate::policy::fixtures::{NOW, at_text, codes};
     use crate::policy::jwt::JwtAlgorithm;
     use crate::policy::jwt::fixtures::{Signer, jwt_settings};
@@ -392,6 +393,19 @@ mod tests {
     fn a_header_cannot_carry_keys_and_identities() {
         let authenticators = [("a", keys("x-api-key", "x-client")), ("b", keys("X_Client", "x-other"))];
         assert_eq!(codes(compiled(&authenticators, &[])), ["reserved-header"]);
+    }
+
+    #[test]
+    fn who_forwards_certificates_is_the_only_one_to_say_what_stands_behind_them() {
+        let reserved = |from: &str| {
+            let forward = [("x-cert".to_owned(), at_text(from))].into();
+            let by = ClientCertificateSettings { any_certificate: true, forward };
+            let mesh = AuthenticatorSettings { jwt: None, api_key: None, client_certificate: Some(by), introspection: None };
+            let all = compiled(&[("mesh", mesh)], &[]).unwrap();
+            all.forwarded_headers().names().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(reserved("certificate"), ["x-cert", "client-cert", "client-cert-chain"]);
+        assert_eq!(reserved("certificate_pem"), ["x-cert"]);
     }
 
     #[test]

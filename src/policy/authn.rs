@@ -229,6 +229,14 @@ impl Auth {
         self.authenticators().iter().any(|one| matches!(one.method, Method::ApiKey(_)))
     }
 
+    /// Whether what opens the route can expire.
+    pub fn can_expire(&self) -> bool {
+        self.authenticators().iter().any(|one| match &one.method {
+            Method::Jwt(_) | Method::Introspection(_) | Method::ClientCertificate(_) => true,
+            Method::ApiKey(keys) => keys.can_expire(),
+        })
+    }
+
     /// When what this caller showed is no longer accepted, in milliseconds since 1970; none where that is never.
     pub fn end(&self, identity: &Identity) -> Option<u64> {
         let authenticator = self.authenticators().iter().find(|one| *one.name == *identity.authenticator)?;

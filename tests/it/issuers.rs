@@ -37,7 +37,7 @@ authenticators:
     jwt: { issuer: "{new}", audiences: [orders], algorithms: [ES256], keys: { discovery: "{new}/.well-known/openid-configuration", ca: new.pem }, forward: { x-issuer: iss }, plan: { claim: tier, default: free } }
   opaque: { introspection: { url: "{old}/token/introspection", client_id: gateway, client_secret: gateway-secret, issuer: "{old}", audiences: [orders], ca: old.pem, forward: { x-issuer: iss } } }
 plans: { legacy: { rate: 1000/s }, free: { rate: 1000/s } }
-consumers: { acme: { identities: [{ authenticator: old, claim: client_id, is: app }] } }
+consumers: { acme: { identities: [{ authenticator: old, claim: client_id, is: app }, { authenticator: new, claim: client_id, is: app }] } }
 upstreams: { u: { targets: ["{up}"] } }
 routes:
   orders: { match: { path: /orders }, auth: [old, new, opaque], allow: { scopes: ["orders:read"] }, upstream: u }
@@ -53,8 +53,8 @@ routes:
     }
     let line = |by: &str| gateway.log_line_where(|line| line["authenticator"] == by);
     assert_eq!((&line("old")["plan"], &line("old")["consumer"]), (&json!("legacy"), &json!("acme")));
-    assert_eq!((&line("new")["plan"], line("new").get("consumer")), (&json!("free"), None));
-    assert_eq!(line("opaque").get("plan"), None);
+    assert_eq!((&line("new")["plan"], &line("new")["consumer"]), (&json!("free"), &json!("acme")));
+    assert_eq!((line("opaque").get("plan"), line("opaque").get("consumer")), (None, None));
     for (by, verified) in [("old", 1.0), ("new", 1.0)] {
         let of = |what: &str| gateway.metric(&format!("sluice_token_memory_{what}_total{{authenticator=\"{by}\"}}"));
         assert_eq!((of("misses"), of("hits")), (verified, 1.0), "{by}");
