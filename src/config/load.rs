@@ -17,6 +17,7 @@ use super::files::{files, text};
 use super::files_read::FilesRead;
 use super::interpolate::{Env, interpolate};
 use super::keys::{keys_of, unknown_key};
+use super::names;
 use super::read::read;
 use super::types::{At, Named};
 use super::yaml::{self, Key, Node, Value};
@@ -200,14 +201,7 @@ impl<'a> Loader<'a> {
             "upstreams" => self.named("upstreams", key, node, |d| &mut d.upstreams),
             "bundles" => self.named("bundles", key, node, |d| &mut d.bundles),
             "defaults" => self.defaults(key, node),
-            "routes" => {
-                let entries = self.entries("routes", key, node);
-                self.document.routes.reserve(entries.len());
-                for (name, node) in entries {
-                    let route = self.route(&name, node);
-                    self.keep("routes", name, route, |d| &mut d.routes);
-                }
-            }
+            "routes" => self.each("routes", key, node, |d| &mut d.routes, |loader, name, node| loader.route(name, node)),
             "tests" => self.named("tests", key, node, |d| &mut d.tests),
             other => self.errors.push(unknown_key(&key.place, other, SECTIONS.iter().copied())),
         }
@@ -251,10 +245,22 @@ impl<'a> Loader<'a> {
         node: Node,
         slot: fn(&mut Document) -> &mut Named<T>,
     ) {
+        self.each(section, key, node, slot, |loader, name, node| read(&name.text, &name.place, &node, &mut loader.errors));
+    }
+
+    /// Makes room for all at once: growing copies settings of some kilobytes each, and the table of limits would clear what they leave.
+    fn each<T>(
+        &mut self,
+        section: &'static str,
+        key: &Key,
+        node: Node,
+        slot: fn(&mut Document) -> &mut Named<T>,
+        read: impl Fn(&mut Self, &Key, Node) -> Option<T>,
+    ) {
         let entries = self.entries(section, key, node);
         slot(&mut self.document).reserve(entries.len());
         for (name, node) in entries {
-            let value = read(&name.text, &name.place, &node, &mut self.errors);
+            let value = read(self, &name, node);
             self.keep(section, name, value, slot);
         }
     }
@@ -266,8 +272,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The entries of a section whose names may stand there; how many there are is to be told to whoever keeps them: growing copies
-    /// settings of some kilobytes each, and the freed places would be cleared, and so take memory, when the table of limits gets them.
+    /// The entries of a section whose names may stand there.
     fn entries(&mut self, section: &'static str, key: &Key, node: Node) -> Vec<(Key, Node)> {
         let (null, kind) = (node.is_null(), node.kind());
         let Value::Map(entries) = node.value else {
@@ -283,7 +288,7 @@ impl<'a> Loader<'a> {
         };
         let mut good = Vec::with_capacity(entries.len());
         for (name, node) in entries {
-            if let Some(error) = bad_name(section, &name) {
+            if let Some(error) = names::bad_name(section, &name) {
                 self.errors.push(error);
                 self.broken.add(section, &name.text);
                 continue;
@@ -369,38 +374,6 @@ impl<'a> Loader<'a> {
         }
         Some((Node { place: place.clone(), value: Value::Map(mine) }, Node { place, value: Value::Map(policies) }))
     }
-}
-
-/// Names are short words, so that they can be metric labels and parts of log lines; those of tests are sentences.
-fn bad_name(section: &'static str, name: &Key) -> Option<Diagnostic> {
-    let text = name.text.as_str();
-    if section == "tests" {
-        return text.trim().is_empty().then(|| Diagnostic::at(&name.place, "bad-name", "a test without a name").help("say what it shows"));
-    }
-    let reserved = match (section, text) {
-        ("authenticators", "public") => Some("`auth: public` means that anybody may call"),
-        ("routes", "none") => Some("in tests, `route: none` means that no route is taken"),
-        _ => None,
-    };
-    if let Some(why) = reserved {
-        return Some(Diagnostic::at(&name.place, "bad-name", format!("`{text}` cannot be a name here: {why}")).help("choose another name"));
-    }
-    let good = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
-    if good {
-        return None;
-    }
-    let diagnostic = Diagnostic::at(
-        &name.place,
-        "bad-name",
-        format!("`{text}` is not a name: expected small letters, digits, `-` and `_`, beginning with a letter or digit"),
-    );
-    let lower: String = text.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    Some(if lower.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        diagnostic.help(format!("did you mean `{lower}`?"))
-    } else {
-        diagnostic
-    })
 }
 
 #[cfg(test)]

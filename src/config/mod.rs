@@ -12,6 +12,7 @@ pub mod files_read;
 pub mod interpolate;
 pub mod keys;
 pub mod load;
+mod names;
 pub mod plan;
 pub mod read;
 pub mod read_error;

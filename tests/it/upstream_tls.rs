@@ -259,8 +259,8 @@ fn checks_over_tls_use_one_connection() {
         let target = format!("127.0.0.1:{port}");
         let gateway = Gateway::config(&config).var("up", target).var("protocol", protocol).var("tls", "");
         let gateway = gateway.file("ca.pem", setup.authority.pem.clone()).start();
-        let line = gateway.stderr_line("is out");
-        assert!(line.contains("503"), "{protocol}: {line}");
+        // On a busy machine one may take too long, and the next begins anew.
+        assert!(gateway.stderr_line("503").contains("is out"), "{protocol}");
     }
 }
 
