@@ -84,6 +84,8 @@ listeners:
   s: { address: 127.0.0.1:3, limits: [address], tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: main.pem, required: false } } }
 authenticators:
   idp: { jwt: { issuer: i, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef }, forward: { x-user: sub, x-roles: roles } } }
+  old: { jwt: { issuer: o, audiences: [a], algorithms: [HS256], keys: { secret: 0123456789abcdef0123456789abcdef } } }
+  opaque: { introspection: { url: \"http://127.0.0.1:1/\", client_id: g, client_secret: s } }
   keys: { api_key: { header: x-api-key, forward: { x-client: consumer } } }
   mesh: { client_certificate: { forward: { x-mesh-user: uri, x-mesh-client: consumer } } }
 consumers:
@@ -111,6 +113,7 @@ routes:
     request_headers: { set: { x-a: b }, remove: [x-c] }
     response_headers: { security: strict }
     upstream: u
+  either: { listeners: [l], match: { path: /either }, auth: [old, idp, opaque], allow: { scopes: [read] }, limits: [browse], upstream: u }
   open: { listeners: [l], match: { path: /open }, auth: public, limits: [address], upstream: u }
   mesh: { listeners: [s], match: { path: /mesh }, auth: [mesh], allow: { scopes: [read], claims: { uri: \"spiffe://example/acme\" } }, limits: [browse, write], upstream: u }
 ";
@@ -173,6 +176,8 @@ fn an_accepted_request_costs_no_allocation_until_its_heads_are_written() {
     let mut by_token = head("/api/v1/orders/17?full=1", "api.example.com", &usual);
     by_token.insert_header("authorization", authorization.as_str()).expect("it is a header");
     let by_key = head("/api/v1/orders/17?full=1", "api.example.com", &with(("x-api-key", "test")));
+    let mut by_either = head("/either", "api.example.com", &usual);
+    by_either.insert_header("authorization", authorization.as_str()).expect("it is a header");
     let public = head("/open", "any.example", &usual);
     let by_certificate = head("/mesh", "api.example.com", &usual);
     let certificate = described(&serde_json::json!({ "uri": "spiffe://example/acme" })).expect("it describes one");
@@ -180,6 +185,7 @@ fn an_accepted_request_costs_no_allocation_until_its_heads_are_written() {
     let tls = Arc::new(tls);
     for (what, head, target, tls) in [
         ("a remembered token", &by_token, "/api/v1/orders/17?full=1", None),
+        ("a remembered token of the second of two issuers", &by_either, "/either", None),
         ("an API key", &by_key, "/api/v1/orders/17?full=1", None),
         ("a public route", &public, "/open", None),
         ("a certificate of the connection", &by_certificate, "/mesh", Some(&tls)),

@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use serde_json::Value;
 use sluice::policy::authenticators::Method;
+use sluice::policy::jwt::named::by_issuer;
 use sluice::policy::jwt::token::{LONGEST, Token};
 use sluice::policy::jwt::{Jwt, JwtAlgorithm, json};
 
@@ -22,6 +23,17 @@ pub fn hold(data: &[u8]) {
     let header = format!("{}.{}.c2ln", BASE64.encode(data), BASE64.encode("{}"));
     as_token(jwt, header.as_bytes());
     as_claims(jwt, data);
+    as_choice(data);
+}
+
+/// Who is chosen to judge claims is who they name to a reader that reads all of them.
+fn as_choice(claims: &[u8]) {
+    let named = by_issuer(format!("e30.{}.c2ln", BASE64.encode(claims)).as_bytes(), str::to_owned).ok();
+    match json::object(claims) {
+        Ok(members) => assert_eq!(named.as_deref(), members.get("iss").and_then(Value::as_str)),
+        // Something else stands twice, or is no text: whoever is chosen finds out.
+        Err(_) => assert!(named.is_none() || claims.trim_ascii_start().starts_with(b"{")),
+    }
 }
 
 fn as_token(jwt: &Jwt, token: &[u8]) {

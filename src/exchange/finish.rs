@@ -135,6 +135,7 @@ fn report(ctx: &mut Ctx, said: Said<'_>, status: Option<u16>, bytes_in: u64, byt
         credentials: &ctx.gateway.credential_parameters,
         upstream_path: attempts.rewritten.as_deref().unwrap_or_default().as_bytes(),
         route: route.map_or("", |route| &route.name),
+        authenticator: identity.map_or("", |identity| &identity.authenticator),
         consumer: identity.and_then(|identity| identity.consumer.as_ref()).map_or("", |consumer| &consumer.name),
         plan: identity.and_then(|identity| identity.plan()).map_or("", |(name, _)| name),
         tags_of: identity,

@@ -188,6 +188,11 @@ impl ApiKey {
         Ok(ApiKey { carrier, format, name: name_text, keys, listed: listed.cloned(), headers, pass: *pass, challenge })
     }
 
+    /// Whether a key may have an end; those of a list may, whatever stands in it now.
+    pub fn can_expire(&self) -> bool {
+        self.listed.is_some() || self.keys.iter().any(|(_, identity)| identity.expires.is_some())
+    }
+
     /// Whose key the request carries at `now`, in milliseconds since 1970; `Missing` where it carries none.
     pub fn identify(&self, headers: &HeaderMap, query: Option<&str>, now: u64) -> Result<Found<Arc<Identity>>, Stop> {
         match &self.carrier {

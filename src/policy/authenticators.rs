@@ -11,18 +11,21 @@ use super::api_key::{ApiKey, Carrier};
 use super::authn::{AuthenticatorSettings, ConsumerSettings};
 use super::client_certificate::ByCertificate;
 use super::consumers::{ConsumersFromSettings, ListedConsumers};
+use super::credential::{self, Found};
 use super::forward::{Forward, IdentityHeaders};
 use super::introspection::Introspection;
 use super::jwt::published::Published;
 use super::jwt::{Jwt, Who};
 use super::known::{Known, bad_list, list_place};
 use super::list_file::Follow;
-use super::principal::Consumer;
+use super::principal::{Consumer, Identity};
 use super::revocation::{self, RevocationSettings, Revocations};
 use super::tag_book::TagBook;
 use super::watched::Newest;
+use super::{Request, Stop};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Named};
+use crate::ctx::{Asking, Facts};
 
 /// All ways to find out who calls, and all who are known by name.
 #[derive(Debug, Default)]
@@ -206,10 +209,7 @@ impl Authenticators {
     }
 
     fn find_jwt(&self, name: &str) -> Option<&Jwt> {
-        match &self.find(name)?.method {
-            Method::Jwt(jwt) => Some(jwt),
-            Method::Introspection(_) | Method::ApiKey(_) | Method::ClientCertificate(_) => None,
-        }
+        self.find(name)?.jwt()
     }
 
     fn add(&mut self, authenticator: Authenticator) {
@@ -224,7 +224,7 @@ impl Authenticators {
                 }
             }
             Method::Introspection(issuer) => issuer.forward().names().for_each(|name| self.identity_headers.add(name)),
-            Method::ClientCertificate(by) => by.forward().names().for_each(|name| self.identity_headers.add(name)),
+            Method::ClientCertificate(by) => by.forward().names().chain(by.reserved()).for_each(|name| self.identity_headers.add(name)),
         }
         self.list.push(Arc::new(authenticator));
     }
@@ -233,12 +233,59 @@ impl Authenticators {
 // === impl Authenticator ===
 
 impl Authenticator {
-    /// The key set that it fetches from a provider.
-    pub fn published(&self) -> Option<&Arc<Published>> {
+    /// Who calls by its credential, where the request carries one.
+    pub async fn find(&self, request: &Request<'_>, facts: &Facts) -> Result<Found<Arc<Identity>>, Stop> {
+        let headers = &request.head.headers;
         match &self.method {
-            Method::Jwt(jwt) => jwt.published(),
+            Method::Jwt(jwt) => match &facts.assumed {
+                Some(claims) => jwt.assume(claims, facts.now.unix_ms).map(Found::One),
+                None => match credential::bearer(headers) {
+                    Found::One(token) => match facts.asking {
+                        Asking::Really => jwt.identify_asking(token, facts.now).await.map(Found::One),
+                        Asking::Nobody => jwt.identify(token, facts.now.unix_ms).map(Found::One),
+                    },
+                    Found::Missing => Ok(Found::Missing),
+                    Found::Ambiguous => Ok(Found::Ambiguous),
+                },
+            },
+            Method::Introspection(issuer) => match &facts.assumed {
+                Some(claims) => issuer.assume(claims, facts.now.unix_ms).map(Found::One),
+                None => match credential::bearer(headers) {
+                    Found::One(token) => match facts.asking {
+                        Asking::Really => issuer.identify(token, facts.now).await.map(Found::One),
+                        Asking::Nobody => issuer.identify_offline(token, facts.now.unix_ms).map(Found::One),
+                    },
+                    Found::Missing => Ok(Found::Missing),
+                    Found::Ambiguous => Ok(Found::Ambiguous),
+                },
+            },
+            Method::ApiKey(keys) => match &facts.assumed_consumer {
+                Some(consumer) => keys.assume(consumer, facts.now.unix_ms).map(Found::One),
+                None => keys.identify(headers, request.head.uri.query(), facts.now.unix_ms),
+            },
+            Method::ClientCertificate(by) => by.identify(facts.tls.as_deref(), facts.now.unix_ms),
+        }
+    }
+
+    /// What verifies tokens by keys of their issuer.
+    pub fn jwt(&self) -> Option<&Jwt> {
+        match &self.method {
+            Method::Jwt(jwt) => Some(jwt),
             Method::Introspection(_) | Method::ApiKey(_) | Method::ClientCertificate(_) => None,
         }
+    }
+
+    /// Whether it reads `Authorization: Bearer`.
+    pub fn reads_tokens(&self) -> bool {
+        match &self.method {
+            Method::Jwt(_) | Method::Introspection(_) => true,
+            Method::ApiKey(_) | Method::ClientCertificate(_) => false,
+        }
+    }
+
+    /// The key set that it fetches from a provider.
+    pub fn published(&self) -> Option<&Arc<Published>> {
+        self.jwt()?.published()
     }
 
     /// The header that carries the credential, or the parameter; none where it was shown when the connection began.
@@ -247,6 +294,14 @@ impl Authenticator {
             Method::Jwt(_) | Method::Introspection(_) => Some(Carrier::Header(AUTHORIZATION)),
             Method::ApiKey(keys) => Some(keys.carrier().clone()),
             Method::ClientCertificate(_) => None,
+        }
+    }
+
+    /// The header that carries the credential.
+    pub fn header(&self) -> Option<HeaderName> {
+        match self.carrier()? {
+            Carrier::Header(name) => Some(name),
+            Carrier::Parameter(_) => None,
         }
     }
 
@@ -279,6 +334,7 @@ mod tests {
     use super::*;
     use crate::policy::api_key::{ApiKeySettings, hash_key};
     use crate::policy::authn::{ConsumerIdentitySettings, ConsumerKeySettings};
+    use crate::policy::client_certificate::ClientCertificateSettings;
     use crate::policy::fixtures::{NOW, at_text, codes};
     use crate::policy::jwt::JwtAlgorithm;
     use crate::policy::jwt::fixtures::{Signer, jwt_settings};
@@ -337,6 +393,19 @@ mod tests {
     fn a_header_cannot_carry_keys_and_identities() {
         let authenticators = [("a", keys("x-api-key", "x-client")), ("b", keys("X_Client", "x-other"))];
         assert_eq!(codes(compiled(&authenticators, &[])), ["reserved-header"]);
+    }
+
+    #[test]
+    fn who_forwards_certificates_is_the_only_one_to_say_what_stands_behind_them() {
+        let reserved = |from: &str| {
+            let forward = [("x-cert".to_owned(), at_text(from))].into();
+            let by = ClientCertificateSettings { any_certificate: true, forward };
+            let mesh = AuthenticatorSettings { jwt: None, api_key: None, client_certificate: Some(by), introspection: None };
+            let all = compiled(&[("mesh", mesh)], &[]).unwrap();
+            all.forwarded_headers().names().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(reserved("certificate"), ["x-cert", "client-cert", "client-cert-chain"]);
+        assert_eq!(reserved("certificate_pem"), ["x-cert"]);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Decides who calls: the first of a route's authenticators whose credential is present decides. Does not verify: see `jwt/`, `api_key.rs` and
-//! `client_certificate/`.
+//! `client_certificate/`. Which of several that read tokens it is, is decided in `issuers.rs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +12,9 @@ use serde::{Deserialize, Deserializer, de};
 use super::api_key::{ApiKeySettings, Carrier};
 use super::authenticators::{Authenticator, Authenticators, Method};
 use super::client_certificate::{self, ClientCertificateSettings};
-use super::credential::{self, Found};
+use super::credential::Found;
 use super::introspection::IntrospectionSettings;
+use super::issuers::{Issuers, apart_from, never_decides};
 use super::jwt::JwtSettings;
 use super::principal::Identity;
 use super::revocation::Revocations;
@@ -107,8 +108,12 @@ pub enum AuthSettings {
 pub struct Auth {
     /// In order; `None` where the route is public.
     any_of: Option<Box<[Arc<Authenticator>]>>,
+    /// Where several read tokens.
+    issuers: Option<Box<Issuers>>,
     challenges: Vec<HeaderValue>,
     headers: Vec<HeaderName>,
+    /// Whose callers' header goes on although it is among those.
+    passing: Option<Box<[Arc<Authenticator>]>>,
     parameters: Vec<Box<str>>,
     revocations: Option<Arc<Revocations>>,
     newest: Newest,
@@ -134,16 +139,14 @@ impl Auth {
                 wrong.push(Diagnostic::at(&name.place, "unknown-name", format!("`{}` is not an authenticator", name.value)).help(help));
                 continue;
             };
-            match list.iter().find(|earlier| leaves_nothing(earlier, found)) {
-                Some(earlier) => {
+            match (list.iter().find_map(|earlier| never_decides(earlier, found)), apart_from(&list, found)) {
+                (Some((message, help)), _) => wrong.push(Diagnostic::at(&name.place, "auth-never-decides", message).help(help)),
+                (None, Some(other)) => {
                     let message =
-                        format!("`{}` never decides: `{}` before it takes every credential from the same place", found.name, earlier.name);
-                    wrong.push(
-                        Diagnostic::at(&name.place, "auth-never-decides", message)
-                            .help("the first whose credential is present decides; give them different headers or routes"),
-                    );
+                        format!("`{}` stands apart from `{}`: both read tokens, and are one step of the order", found.name, other.name);
+                    wrong.push(Diagnostic::at(&name.place, "auth-apart", message).help("write them side by side"));
                 }
-                None => list.push(found.clone()),
+                (None, None) => list.push(found.clone()),
             }
         }
         if !wrong.is_empty() {
@@ -157,8 +160,10 @@ impl Auth {
     pub fn public() -> Self {
         Auth {
             any_of: None,
+            issuers: None,
             challenges: Vec::new(),
             headers: Vec::new(),
+            passing: None,
             parameters: Vec::new(),
             revocations: None,
             newest: Newest::default(),
@@ -181,18 +186,26 @@ impl Auth {
     fn any_of(list: Vec<Arc<Authenticator>>) -> Self {
         let mut auth = Auth::public();
         for authenticator in &list {
-            auth.challenges.push(match &authenticator.method {
+            let challenge = match &authenticator.method {
                 Method::Jwt(_) | Method::Introspection(_) => BEARER,
                 Method::ApiKey(keys) => keys.challenge().clone(),
                 Method::ClientCertificate(_) => client_certificate::CHALLENGE,
-            });
+            };
+            if !auth.challenges.contains(&challenge) {
+                auth.challenges.push(challenge);
+            }
             match authenticator.carrier() {
                 _ if authenticator.passes_credential() => {}
+                Some(Carrier::Header(name)) if auth.headers.contains(&name) => {}
                 Some(Carrier::Header(name)) => auth.headers.push(name),
                 Some(Carrier::Parameter(_)) => {} // see `cutting`
                 None => {}
             }
         }
+        let passes = |one: &&Arc<Authenticator>| one.passes_credential() && one.header().is_some_and(|name| auth.headers.contains(&name));
+        let passing: Box<[_]> = list.iter().filter(passes).cloned().collect();
+        auth.passing = (!passing.is_empty()).then_some(passing);
+        auth.issuers = Issuers::of(&list).map(Box::new);
         auth.any_of = Some(list.into());
         auth
     }
@@ -216,14 +229,21 @@ impl Auth {
         self.authenticators().iter().any(|one| matches!(one.method, Method::ApiKey(_)))
     }
 
+    /// Whether what opens the route can expire.
+    pub fn can_expire(&self) -> bool {
+        self.authenticators().iter().any(|one| match &one.method {
+            Method::Jwt(_) | Method::Introspection(_) | Method::ClientCertificate(_) => true,
+            Method::ApiKey(keys) => keys.can_expire(),
+        })
+    }
+
     /// When what this caller showed is no longer accepted, in milliseconds since 1970; none where that is never.
     pub fn end(&self, identity: &Identity) -> Option<u64> {
         let authenticator = self.authenticators().iter().find(|one| *one.name == *identity.authenticator)?;
         match &authenticator.method {
             Method::Jwt(jwt) => jwt.end(&identity.claims),
             Method::Introspection(issuer) => issuer.end(&identity.claims),
-            Method::ApiKey(_) => identity.expires,
-            Method::ClientCertificate(by) => by.end(&identity.claims),
+            Method::ApiKey(_) | Method::ClientCertificate(_) => identity.expires,
         }
     }
 
@@ -242,9 +262,14 @@ impl Auth {
         self.any_of.as_deref().unwrap_or_default()
     }
 
-    /// Headers that carry a credential and do not go to the upstream.
+    /// Headers that carry a credential and do not go to the upstream, but for the one that is [`kept`](Auth::kept).
     pub fn removed_headers(&self) -> &[HeaderName] {
         &self.headers
+    }
+
+    /// The header with this caller's credential, where its authenticator passes it on and another one of the route does not.
+    pub fn kept(&self, identity: &Identity) -> Option<HeaderName> {
+        self.passing.as_ref()?.iter().find(|one| *one.name == *identity.authenticator)?.header()
     }
 
     /// Query parameters that carry a credential of any authenticator and do not go to the upstream: see [`credential::cut`].
@@ -256,7 +281,11 @@ impl Auth {
     pub async fn decide(&self, request: &Request<'_>, facts: &mut Facts) -> Result<(), Stop> {
         let Some(list) = &self.any_of else { return Ok(()) };
         for authenticator in list {
-            match find(authenticator, request, facts).await? {
+            let authenticator = match &self.issuers {
+                Some(issuers) => issuers.choose(authenticator, request, facts)?,
+                None => authenticator,
+            };
+            match authenticator.find(request, facts).await.map_err(|stop| self.told_by(authenticator, stop))? {
                 Found::One(identity) => {
                     // What is in a store is not known to who simulates.
                     let is_known = |list: &Revocations| matches!(facts.asking, Asking::Really) || !list.is_unread();
@@ -267,7 +296,7 @@ impl Auth {
                             Method::ClientCertificate(_) => Some(&certificate),
                             Method::Jwt(_) | Method::Introspection(_) => None,
                         };
-                        revocations.judge(&identity, challenge)?;
+                        revocations.judge(&identity, challenge).map_err(|stop| self.told_by(authenticator, stop))?;
                     }
                     facts.identity = Some(identity);
                     return Ok(());
@@ -285,6 +314,18 @@ impl Auth {
             }
         }
         Err(self.missing(request))
+    }
+
+    /// Where one of several was chosen, the log says which one refuses.
+    fn told_by(&self, authenticator: &Authenticator, stop: Stop) -> Stop {
+        match stop {
+            Stop::Refuse(mut problem) if self.issuers.is_some() && authenticator.reads_tokens() => {
+                let reason = problem.reason.take().map(|reason| format!(": {reason}")).unwrap_or_default();
+                problem.reason = Some(format!("by `{}`{reason}", authenticator.name));
+                Stop::Refuse(problem)
+            }
+            Stop::Refuse(_) | Stop::Answer(_) => stop,
+        }
     }
 
     fn missing(&self, request: &Request<'_>) -> Stop {
@@ -308,53 +349,6 @@ impl Auth {
 impl Policy for Auth {
     async fn judge(&self, request: &Request<'_>, facts: &mut Facts) -> Result<(), Stop> {
         self.decide(request, facts).await
-    }
-}
-
-async fn find(authenticator: &Authenticator, request: &Request<'_>, facts: &Facts) -> Result<Found<Arc<Identity>>, Stop> {
-    let headers = &request.head.headers;
-    match &authenticator.method {
-        Method::Jwt(jwt) => match &facts.assumed {
-            Some(claims) => jwt.assume(claims, facts.now.unix_ms).map(Found::One),
-            None => match credential::bearer(headers) {
-                Found::One(token) => match facts.asking {
-                    Asking::Really => jwt.identify_asking(token, facts.now).await.map(Found::One),
-                    Asking::Nobody => jwt.identify(token, facts.now.unix_ms).map(Found::One),
-                },
-                Found::Missing => Ok(Found::Missing),
-                Found::Ambiguous => Ok(Found::Ambiguous),
-            },
-        },
-        Method::Introspection(issuer) => match &facts.assumed {
-            Some(claims) => issuer.assume(claims, facts.now.unix_ms).map(Found::One),
-            None => match credential::bearer(headers) {
-                Found::One(token) => match facts.asking {
-                    Asking::Really => issuer.identify(token, facts.now).await.map(Found::One),
-                    Asking::Nobody => issuer.identify_offline(token, facts.now.unix_ms).map(Found::One),
-                },
-                Found::Missing => Ok(Found::Missing),
-                Found::Ambiguous => Ok(Found::Ambiguous),
-            },
-        },
-        Method::ApiKey(keys) => match &facts.assumed_consumer {
-            Some(consumer) => keys.assume(consumer, facts.now.unix_ms).map(Found::One),
-            None => keys.identify(headers, request.head.uri.query(), facts.now.unix_ms),
-        },
-        Method::ClientCertificate(by) => by.identify(facts.tls.as_deref(), facts.now.unix_ms),
-    }
-}
-
-/// Whether every credential that `later` could take is taken by `earlier`.
-fn leaves_nothing(earlier: &Authenticator, later: &Authenticator) -> bool {
-    match (&earlier.method, &later.method) {
-        // Other schemes than Bearer are left.
-        (Method::Jwt(_) | Method::Introspection(_), Method::ApiKey(_)) => false,
-        (Method::Jwt(_) | Method::Introspection(_), Method::Jwt(_) | Method::Introspection(_)) => true,
-        (Method::ApiKey(_), Method::Jwt(_) | Method::Introspection(_) | Method::ApiKey(_)) => earlier.carrier() == later.carrier(),
-        // Whether clients must have one is the listener's to say: see `config/check/certificates.rs`.
-        (Method::ClientCertificate(_), Method::ClientCertificate(_)) => true,
-        (Method::ClientCertificate(_), Method::Jwt(_) | Method::Introspection(_) | Method::ApiKey(_)) => false,
-        (Method::Jwt(_) | Method::Introspection(_) | Method::ApiKey(_), Method::ClientCertificate(_)) => false,
     }
 }
 

@@ -20,6 +20,7 @@ pub mod forward;
 pub mod https;
 pub mod introspection;
 pub mod ip_filter;
+pub mod issuers;
 pub mod jwt;
 pub mod key_table;
 mod known;
@@ -283,7 +284,7 @@ impl Policies {
         let auth = auth?;
         let websocket = given.given(|all| &all.websocket).and_then(|given| {
             // What bundles and defaults say need not concern every route.
-            wrong.keep(WebSocket::compile(given.settings, auth.takes_tokens() || auth.takes_certificates() || given.by != Giver::Route))
+            wrong.keep(WebSocket::compile(given.settings, auth.can_expire() || given.by != Giver::Route))
         });
         let allow = wrong.compile(given.given(|all| &all.allow), |allow| Allow::compile(allow, &auth));
         Some(Policies {

@@ -74,7 +74,7 @@ pub struct Identity {
     /// The plan and tags that a token brings by its claims; see [`plan`](Identity::plan) and [`tag`](Identity::tag).
     pub claimed_plan: Option<PlanRef>,
     pub claimed_tags: Tags,
-    /// When an API key is no longer accepted, in milliseconds since 1970; tokens know by their claims.
+    /// When an API key, or a certificate with its chain, is no longer accepted, in milliseconds since 1970; tokens know by their claims.
     pub expires: Option<u64>,
     /// The revocation list that it was last looked for in; see [`Revocations`](super::revocation::Revocations).
     pub cleared: AtomicU64,

@@ -2,11 +2,12 @@
 //!
 //! Decides how many are kept (by bytes) and how long. Does not verify: what is put in was verified; whether it is still in force is checked on every use.
 
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use quick_cache::sync::Cache;
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use quick_cache::{DefaultHashBuilder, Equivalent, OptionsBuilder, Weighter};
 
 use super::claims::footprint;
 use super::jwt::times::Times;
@@ -20,7 +21,7 @@ const OVERHEAD: usize = 256;
 
 /// Verified tokens of one authenticator. Found by a seeded hash, then compared byte for byte: two tokens are never taken for one another.
 pub struct TokenMemory {
-    tokens: Cache<Box<[u8]>, Remembered, ByBytes>,
+    tokens: Cache<Token, Remembered, ByBytes, Hashed>,
     capacity: u64,
     signatures: AtomicU64,
 }
@@ -40,6 +41,82 @@ pub struct Remembered {
 #[derive(Clone)]
 struct ByBytes;
 
+/// A token and its hash, made once however many memories are asked for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'t> {
+    hash: u64,
+    token: &'t [u8],
+}
+
+struct Token {
+    hash: u64,
+    token: Box<[u8]>,
+}
+
+/// What it is given is a hash already.
+#[derive(Clone, Default)]
+struct Hashed(u64);
+
+// === impl Asked ===
+
+impl<'t> Asked<'t> {
+    /// Seeded anew in each process: nobody can make two tokens one on purpose.
+    pub fn new(token: &'t [u8]) -> Self {
+        static SEED: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
+        Asked { hash: SEED.hash_one(token), token }
+    }
+}
+
+impl Hash for Asked<'_> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.hash);
+    }
+}
+
+impl Equivalent<Token> for Asked<'_> {
+    fn equivalent(&self, known: &Token) -> bool {
+        self.hash == known.hash && *self.token == *known.token
+    }
+}
+
+// === impl Token ===
+
+impl Hash for Token {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_u64(self.hash);
+    }
+}
+
+impl PartialEq for Token {
+    fn eq(&self, other: &Token) -> bool {
+        self.hash == other.hash && self.token == other.token
+    }
+}
+
+impl Eq for Token {}
+
+// === impl Hashed ===
+
+impl BuildHasher for Hashed {
+    type Hasher = Hashed;
+    fn build_hasher(&self) -> Hashed {
+        Hashed(0)
+    }
+}
+
+impl Hasher for Hashed {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+    /// Not called: both keys write one number.
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+    }
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 // === impl TokenMemory ===
 
 impl TokenMemory {
@@ -48,7 +125,7 @@ impl TokenMemory {
         let items = usize::try_from(capacity / 4096).unwrap_or(usize::MAX).clamp(16, 65_536);
         let options =
             OptionsBuilder::new().estimated_items_capacity(items).weight_capacity(capacity).build().expect("both capacities are given");
-        let tokens = Cache::with_options(options, ByBytes, DefaultHashBuilder::default(), Default::default());
+        let tokens = Cache::with_options(options, ByBytes, Hashed::default(), Default::default());
         TokenMemory { tokens, capacity, signatures: AtomicU64::new(0) }
     }
 
@@ -58,13 +135,19 @@ impl TokenMemory {
 
     /// What is known of this very token, in force or not.
     pub fn recall(&self, token: &[u8]) -> Option<Remembered> {
-        self.tokens.get(token)
+        self.tokens.get(&Asked::new(token))
+    }
+
+    /// Whether anything is known of this very token.
+    pub fn knows(&self, asked: &Asked<'_>) -> bool {
+        self.tokens.contains_key(asked)
     }
 
     /// Remembers a token that was verified at `now`. It may be forgotten at any time.
     pub fn remember(&self, token: &[u8], identity: &Arc<Identity>, times: Times, now: u64, epoch: u64) {
         let bytes = u32::try_from(token.len() + weigh(identity) + OVERHEAD).unwrap_or(u32::MAX);
-        self.tokens.insert(token.into(), Remembered { identity: identity.clone(), times, verified: now, epoch, bytes });
+        let key = Token { hash: Asked::new(token).hash, token: token.into() };
+        self.tokens.insert(key, Remembered { identity: identity.clone(), times, verified: now, epoch, bytes });
     }
 
     /// Counts a signature that had to be checked.
@@ -103,8 +186,8 @@ impl Remembered {
     }
 }
 
-impl Weighter<Box<[u8]>, Remembered> for ByBytes {
-    fn weight(&self, _: &Box<[u8]>, known: &Remembered) -> u64 {
+impl Weighter<Token, Remembered> for ByBytes {
+    fn weight(&self, _: &Token, known: &Remembered) -> u64 {
         u64::from(known.bytes)
     }
 }
@@ -168,7 +251,11 @@ mod tests {
         assert_eq!(memory.recall(b"a.b.c").unwrap().identity.subject.as_deref(), Some("u1"));
         for other in [&b"a.b.d"[..], b"a.b.", b"a.b.cc", b"A.b.c", b""] {
             assert!(memory.recall(other).is_none());
+            assert!(!memory.knows(&Asked::new(other)));
         }
+        assert!(memory.knows(&Asked::new(b"a.b.c")));
+        // Two tokens of one hash are two all the same.
+        assert!(!memory.knows(&Asked { hash: Asked::new(b"a.b.c").hash, token: b"a.b.d" }));
     }
 
     #[test]

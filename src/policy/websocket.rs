@@ -34,7 +34,7 @@ pub struct WebSocketSettings {
     /// Origins of the pages that may open one, such as `https://shop.example`, and `none` for clients that say no origin, which are no
     /// browsers. Others get 403, code `origin-refused`. Default: anybody whom the route admits.
     pub origins: Option<At<Vec<At<String>>>>,
-    /// Whether the tunnel is closed when the token or the certificate that opened it expires.
+    /// Whether the tunnel is closed when the token or key that opened it expires, or the first certificate of the chain.
     #[serde(default)]
     pub close_at_expiry: bool,
 }
@@ -75,11 +75,11 @@ impl WebSocket {
             wrong.push(Diagnostic::at(&idle.place, "out-of-range", message));
         }
         if *close_at_expiry && !expires {
-            let message = "`close_at_expiry` has no effect here: the route takes neither tokens nor certificates, and nothing else expires";
-            wrong.push(
-                Diagnostic::at(&settings.place, "inert", message)
-                    .help("remove it, or name an authenticator of kind `jwt` or `client_certificate` in `auth`"),
-            );
+            let message =
+                "`close_at_expiry` has no effect here: the route takes neither tokens nor certificates, and no key has an `expires`";
+            wrong.push(Diagnostic::at(&settings.place, "inert", message).help(
+                "remove it, give a consumer's key an `expires`, or name an authenticator of kind `jwt` or `client_certificate` in `auth`",
+            ));
         }
         let origins = origins.as_ref().map(|origins| Origins::compile(origins, &mut wrong));
         if !wrong.is_empty() {

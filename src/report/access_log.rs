@@ -47,6 +47,8 @@ pub struct Line<'a> {
     /// Path and query that went upstream, where a `rewrite` made them differ.
     pub upstream_path: &'a [u8],
     pub route: &'a str,
+    /// The authenticator that has accepted the caller's credential.
+    pub authenticator: &'a str,
     pub consumer: &'a str,
     pub plan: &'a str,
     pub subject: &'a str,
@@ -138,6 +140,7 @@ impl Line<'_> {
             credentials,
             upstream_path,
             route,
+            authenticator,
             consumer,
             plan,
             subject,
@@ -192,6 +195,7 @@ impl Line<'_> {
             None => fields.long(r#","upstream_path":"#, upstream_path),
         }
         fields.short(r#","route":"#, route.as_bytes());
+        fields.clean(r#","authenticator":"#, authenticator.as_bytes());
         fields.short(r#","consumer":"#, consumer.as_bytes());
         fields.short(r#","plan":"#, plan.as_bytes());
         fields.short(r#","subject":"#, subject.as_bytes());
@@ -461,6 +465,7 @@ mod tests {
             credentials: &["api_key".to_owned()],
             upstream_path: b"/orders/1?a=b",
             route: "orders",
+            authenticator: "idp",
             consumer: "acme",
             plan: "gold",
             subject: "u1",
@@ -497,7 +502,7 @@ mod tests {
                 r#""protocol":"HTTP/1.1","client":"2001:db8::1","#,
                 r#""tls_version":"1.3","tls_cipher":"TLS_AES_128_GCM_SHA256","server_name":"api.example.com","client_subject":"CN=orders","#,
                 r#""host":"api.example.com","method":"GET","path":"/api/orders/1","query":"a=b","#,
-                r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","consumer":"acme","plan":"gold","subject":"u1","tags":{"tier":"pro","version":"v2"},"status":429,"#,
+                r#""upstream_path":"/orders/1","upstream_query":"a=b","route":"orders","authenticator":"idp","consumer":"acme","plan":"gold","subject":"u1","tags":{"tier":"pro","version":"v2"},"status":429,"#,
                 r#""code":"rate-limited","reason":"100 of 100 used","limit":"browse","key":"consumer","priority":"low","fallback":"answer","fault":"delay","upstream":"orders","target":"10.0.0.7:8080","#,
                 r#""attempts":2,"failed":["10.0.0.6:8080 503","10.0.0.6:8080 reset"],"no_retry":"budget","bytes_in":1,"bytes_out":2,"total_us":30,"upstream_us":20,"gateway_us":10,"waited_us":7,"user_agent":"curl/8","grpc_status":"RESOURCE_EXHAUSTED","closed_by":"client","#,
                 r#""would_refuse":["scope-missing","address-refused"]}"#,

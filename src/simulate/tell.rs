@@ -68,6 +68,7 @@ pub fn tell(gateway: &Gateway, outcome: &Outcome) -> Value {
             }
         }),
         "key_sets": route.map(key_sets).unwrap_or_default(),
+        "authenticator": identity.map(|identity| identity.authenticator.to_string()),
         "consumer": identity.and_then(|identity| identity.consumer.as_ref()).map(|consumer| consumer.name.clone()),
         "plan": identity.and_then(|identity| identity.plan()).map(|(name, _)| name.to_string()),
         "tags": identity.map(|identity| identity.tags().map(|tag| (tag.name.to_string(), json!(*tag.value))).collect::<serde_json::Map<_, _>>()),

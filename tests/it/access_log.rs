@@ -69,6 +69,7 @@ fn a_line_has_exactly_the_fields_that_are_documented_and_they_are_true() {
         "upstream_path",
         "upstream_query",
         "route",
+        "authenticator",
         "consumer",
         "plan",
         "subject",
@@ -88,7 +89,7 @@ fn a_line_has_exactly_the_fields_that_are_documented_and_they_are_true() {
     let expected = json!({
         "request_id": "from-the-proxy-before", "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736", "listener": "public",
         "protocol": "HTTP/1.1", "client": "203.0.113.7", "host": "api.example.com", "method": "POST", "path": "/api/orders/~1",
-        "query": "b=2&a=1", "upstream_path": "/orders/~1", "upstream_query": "b=2&a=1", "route": "orders", "consumer": "acme",
+        "query": "b=2&a=1", "upstream_path": "/orders/~1", "upstream_query": "b=2&a=1", "route": "orders", "authenticator": "idp", "consumer": "acme",
         "plan": "gold", "subject": "u1", "tags": { "version": "v2" }, "status": 200, "upstream": "orders", "target": upstream.address().to_string(), "attempts": 1, "bytes_in": 10,
         "bytes_out": answer.body.len(), "user_agent": "tester/1.0 \"quoted\"",
     });

@@ -3,6 +3,8 @@
 use std::process::{Command, Output};
 
 use rcgen::SanType;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use sluice::listen::tls::clients::describe;
 
 use super::harness::*;
@@ -18,7 +20,7 @@ listeners:
 authenticators:
   mesh:
     client_certificate:
-      forward: { x-consumer: consumer, x-client-uri: uri, x-client-dns: dns, x-client-subject: subject, x-client-cert: fingerprint, x-client-serial: serial, client-cert: certificate, x-client-pem: certificate_pem }
+      forward: { x-consumer: consumer, x-client-uri: uri, x-client-dns: dns, x-client-subject: subject, x-client-cert: fingerprint, x-client-serial: serial, client-cert: certificate, client-cert-chain: certificate_chain, x-client-pem: certificate_pem }
   keys: { api_key: { header: x-api-key } }
 consumers:
   acme:
@@ -77,6 +79,9 @@ fn setup_with(more: &str) -> Setup {
     let beta = clients.client("beta", 2, &[]);
     let gone = clients.client("gone", 3, &[uri("spiffe://example/acme")]);
     let nobody = clients.client("acme", 4, &[uri("spiffe://example/nobody"), dns("spiffe://example/acme")]);
+    let between = clients.below("Between", std::time::Duration::from_secs(24 * 3600));
+    let chained = between.client("chained", 5, &[uri("spiffe://example/acme")]);
+    let chained = Leaf { chain: chained.chain + &between.pem, key: chained.key };
     let foreign = others.client("acme", 1, &[uri("spiffe://example/acme")]);
     let fingerprint = fingerprint(&beta);
     let upstream = Upstream::start();
@@ -88,8 +93,8 @@ fn setup_with(more: &str) -> Setup {
         .file("ca.pem", ca.pem.clone())
         .file("clients.pem", clients.pem.clone())
         .file("clients.pem.revoked", "")
-        .file("clients.crl", clients.revoke(&[3]));
-    for (name, leaf) in [("acme", acme), ("beta", beta), ("gone", gone), ("nobody", nobody), ("foreign", foreign)] {
+        .file("clients.crl", clients.revoke(&[3]) + &between.revoke(&[]));
+    for (name, leaf) in [("acme", acme), ("beta", beta), ("gone", gone), ("nobody", nobody), ("foreign", foreign), ("chained", chained)] {
         config = config.file(&format!("{name}.pem"), leaf.chain).file(&format!("{name}.key"), leaf.key);
     }
     Setup { gateway: config.start(), upstream, ca }
@@ -301,18 +306,75 @@ fn the_certificate_itself_reaches_the_upstream_and_nobody_elses() {
     let setup = setup();
     let pem = std::fs::read_to_string(setup.gateway.dir().join("acme.pem")).unwrap().replace("\r\n", "\n");
     let base64: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-    let lie = ["-H", "Client-Cert: :ZXZpbA==:", "-H", "Client_Cert: :ZXZpbA==:", "-H", "X-Client-Pem: evil"];
+    let lie = [
+        "-H",
+        "Client-Cert: :ZXZpbA==:",
+        "-H",
+        "Client_Cert: :ZXZpbA==:",
+        "-H",
+        "X-Client-Pem: evil",
+        "-H",
+        "Client-Cert-Chain: :ZXZpbA==:",
+        "-H",
+        "Client_Cert_Chain: :ZXZpbA==:",
+    ];
     assert_eq!(setup.ask("/mesh/a", Some("acme"), &lie).0, 200);
     let sent = setup.upstream.last();
     assert_eq!(sent.all("client-cert"), [format!(":{base64}:")]);
+    assert!(sent.all("client-cert-chain").is_empty() && sent.all("client_cert_chain").is_empty(), "{sent:?}");
     let escaped = sent.header("x-client-pem").unwrap().to_owned();
     let plain = [("%20", " "), ("%0A", "\n"), ("%2B", "+"), ("%2F", "/"), ("%3D", "=")];
     assert_eq!(plain.iter().fold(escaped, |text, (from, to)| text.replace(from, to)), pem);
     assert!(sent.header("client_cert").is_none());
+    // What was shown behind it, where something was.
+    assert_eq!(setup.ask("/mesh/a", Some("chained"), &lie).0, 200);
+    let sent = setup.upstream.last();
+    let shown = std::fs::read_to_string(setup.gateway.dir().join("chained.pem")).unwrap();
+    let [own, behind] = &CertificateDer::pem_slice_iter(shown.as_bytes()).map(Result::unwrap).collect::<Vec<_>>()[..] else {
+        panic!("{shown}")
+    };
+    let sequence = |one: &CertificateDer<'_>| format!(":{}:", base64::Engine::encode(&base64::prelude::BASE64_STANDARD, one));
+    assert_eq!((sent.all("client-cert"), sent.all("client-cert-chain")), (vec![&*sequence(own)], vec![&*sequence(behind)]));
     // Where nobody is asked, nobody is believed.
     assert_eq!(setup.ask("/open", Some("acme"), &lie).0, 200);
     let sent = setup.upstream.last();
-    assert!(["client-cert", "client_cert", "x-client-pem"].iter().all(|name| sent.header(name).is_none()), "{sent:?}");
+    assert!(
+        ["client-cert", "client_cert", "client-cert-chain", "client_cert_chain", "x-client-pem"]
+            .iter()
+            .all(|name| sent.header(name).is_none()),
+        "{sent:?}"
+    );
+}
+
+#[test]
+fn a_tunnel_ends_with_the_first_certificate_of_its_chain_that_does() {
+    let (ca, clients) = (Ca::new("Test"), Ca::new("Clients"));
+    let main = ca.server(&["main.example"]);
+    let upgraded = Answer::new(101).header("connection", "Upgrade").header("upgrade", "websocket").header("sec-websocket-accept", "any");
+    let upstream = Upstream::script(move |_| [upgraded.clone().steps(), vec![Step::Hang]].concat());
+    let text = r#"
+server: { threads: 1, settle: 0s }
+listeners: { l: { address: "127.0.0.1:{port}", tls: { certificates: { main: { chain: main.pem, key: main.key } }, client_certificates: { ca: clients.pem } } } }
+authenticators: { mesh: { client_certificate: { any_certificate: true } } }
+upstreams: { up: { targets: ["{up}"] } }
+routes: { socket: { match: { path: /socket }, auth: [mesh], websocket: { close_at_expiry: true }, upstream: up } }
+"#;
+    let config = Gateway::config(text).var("up", upstream.address()).file("clients.pem", clients.pem.clone());
+    let gateway = config.file("main.pem", main.chain).file("main.key", main.key).start();
+    // The client's own certificate is good for long.
+    let between = clients.below("Between", std::time::Duration::from_secs(5));
+    let leaf = between.client("x", 1, &[]);
+    let leaf = Leaf { chain: leaf.chain + &between.pem, key: leaf.key };
+    let mut client = TlsClient::connect(gateway.address(), "main.example", &ca, Some(&leaf)).unwrap();
+    let handshake = "GET /socket HTTP/1.1\r\nHost: main.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let read = client.send_and_read_to_end(handshake.as_bytes()).unwrap();
+    let read = String::from_utf8_lossy(&read).into_owned();
+    assert!(read.starts_with("HTTP/1.1 101 ") && read.ends_with("expired"), "{read:?}");
+    let line = gateway.log_line_where(|line| line["route"] == "socket");
+    assert_eq!(
+        (&line["code"], &line["closed_by"], &line["authenticator"]),
+        (&"websocket-expired".into(), &"gateway".into(), &"mesh".into())
+    );
 }
 
 #[test]

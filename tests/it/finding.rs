@@ -306,6 +306,8 @@ fn an_operator_drains_targets_that_are_found_from_their_first_moment_on() {
     assert_eq!(who(&gateway), "b");
     let line = gateway.stderr_line("is out: drained: `targets_from.drain` in the configuration");
     assert!(line.contains(&all[0].address().to_string()), "{line}");
+    let line = gateway.stderr_line("not among the targets that are found");
+    assert!(line.contains(&format!("`drain` names {}, which", all[2].address())), "{line}");
     // One that comes later, and one that goes and comes again.
     consul.set(&[&all[1], &all[2]]);
     eventually("the third is found", || {

@@ -31,6 +31,7 @@ mod hostile;
 mod http2;
 mod https;
 mod introspection;
+mod issuers;
 mod keys;
 mod limits;
 mod listen;

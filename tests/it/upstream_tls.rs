@@ -249,6 +249,22 @@ fn a_target_is_checked_over_tls_too() {
 }
 
 #[test]
+fn checks_over_tls_use_one_connection() {
+    let setup = Setup::new();
+    // Only a connection that is kept ever comes to its fourth request.
+    let checked = "location = /healthz { if ($connection_requests = 4) { return 503; } return 200; }";
+    let (_nginx, port) = setup.nginx(&setup.authority.issue(&["127.0.0.1"]), checked);
+    for protocol in ["http1", "h2"] {
+        let config = CONFIG.replace("{more}", ", health: { path: /healthz, every: 100ms, timeout: 100ms, unhealthy_after: 1 }");
+        let target = format!("127.0.0.1:{port}");
+        let gateway = Gateway::config(&config).var("up", target).var("protocol", protocol).var("tls", "");
+        let gateway = gateway.file("ca.pem", setup.authority.pem.clone()).start();
+        let line = gateway.stderr_line("is out");
+        assert!(line.contains("503"), "{protocol}: {line}");
+    }
+}
+
+#[test]
 fn an_answer_over_tls_that_was_cut_is_not_taken_for_whole() {
     // Python's server, without HTTP/2: an answer whose end only the end of the connection tells, and TLS that ends without a word.
     let setup = Setup::new();

@@ -213,6 +213,32 @@ fn a_tunnel_ends_with_its_token_however_busy_it_is() {
 }
 
 #[test]
+fn a_tunnel_ends_with_its_key_where_keys_end() {
+    let server = PythonServer::start("websocket_server.py", &[]);
+    let date = std::process::Command::new("date").args(["-u", "-d", &format!("@{}", now() + 5), "+%FT%TZ"]).output().unwrap();
+    let key = "{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"MORE }";
+    let text = format!(
+        r#"
+server: {{ threads: 1, settle: 0s }}
+listeners: {{ l: {{ address: "127.0.0.1:{{port}}" }} }}
+admin: {{ address: "127.0.0.1:{{admin}}" }}
+authenticators: {{ keys: {{ api_key: {{ header: x-api-key }} }} }}
+consumers: {{ acme: {{ keys: [{key}] }} }}
+upstreams: {{ chat: {{ targets: ["{{chat}}"] }} }}
+routes: {{ until: {{ match: {{ path: /until/** }}, auth: [keys], upstream: chat, websocket: {{ close_at_expiry: true }} }} }}
+"#
+    );
+    let ends = text.replace("MORE", &format!(", expires: {}", String::from_utf8(date.stdout).unwrap().trim()));
+    let gateway = Gateway::config(&ends).var("chat", server.address()).start();
+    let setup = Setup { gateway, _server: server, signer: Signer::generate("none") };
+    assert_eq!(setup.ask("stay", "/until/echo", json!({ "x-api-key": "test" }))["close"], json!([1008, "token expired"]));
+    assert_eq!(setup.line("until")["code"], "websocket-expired");
+    // Where none ends, it would be a key without effect.
+    let refused = Gateway::config(&text.replace("MORE", "")).var("chat", "127.0.0.1:1").try_start().err().unwrap();
+    assert!(refused.stderr.contains("no key has an `expires`"), "{}", refused.stderr);
+}
+
+#[test]
 fn a_tunnel_ends_when_its_caller_is_revoked_and_no_other_does() {
     let server = PythonServer::start("websocket_server.py", &[]);
     let signer = Signer::generate("one");

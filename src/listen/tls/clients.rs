@@ -128,7 +128,7 @@ pub fn describe(chain: &[CertificateDer<'_>]) -> Option<ClientCertificate> {
         fingerprint: Some(fingerprint),
         not_after,
         holds_until: ends.fold(not_after, i64::min),
-        der: leaf.as_ref().into(),
+        chain: chain.iter().map(|one| one.clone().into_owned()).collect(),
         is_told: false,
         callers: Callers::default(),
     })

@@ -47,8 +47,8 @@ pub struct ClientCertificate {
     pub not_after: i64,
     /// The same of the whole chain that was shown: where an issuer's certificate ends first, the end of that.
     pub holds_until: i64,
-    /// The certificate itself; empty where it is only described.
-    pub der: Box<[u8]>,
+    /// The certificate itself, and behind it whatever else the client has shown; empty where it is only described.
+    pub chain: Arc<[CertificateDer<'static>]>,
     /// A load balancer has told of it: it was not verified here.
     pub is_told: bool,
     /// Who its bearer is to those authenticators that have looked at it.
@@ -58,7 +58,7 @@ pub struct ClientCertificate {
 /// What a client has shown of itself, for when other CAs are believed than when it did.
 #[derive(Debug)]
 pub struct Proof {
-    chain: Vec<CertificateDer<'static>>,
+    chain: Arc<[CertificateDer<'static>]>,
     /// Under which the chain was believed last: see [`Clients::digest`].
     under: Mutex<[u8; 32]>,
 }
@@ -66,7 +66,7 @@ pub struct Proof {
 // === impl Proof ===
 
 impl Proof {
-    pub(super) fn new(chain: Vec<CertificateDer<'static>>, digest: [u8; 32]) -> Self {
+    pub(super) fn new(chain: Arc<[CertificateDer<'static>]>, digest: [u8; 32]) -> Self {
         Proof { chain, under: Mutex::new(digest) }
     }
 

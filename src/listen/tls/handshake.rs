@@ -13,7 +13,7 @@ use tokio::io::ReadBuf;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::clients::describe;
-use super::facts::{Proof, TlsFacts};
+use super::facts::{ClientCertificate, Proof, TlsFacts};
 use super::stream::TlsStream;
 use super::{Handshakes, Tls};
 use crate::listen::stream::Socket;
@@ -85,7 +85,8 @@ pub(in crate::listen) async fn shake<S: Socket>(socket: S, tls: &Tls, may_begin:
             [] => None,
             [..] => Some(Arc::new(describe(chain).ok_or(Handshake::ClientCertificate)?)),
         };
-        proof = Some(Arc::new(Proof::new(chain.iter().map(|one| one.clone().into_owned()).collect(), clients.digest)));
+        let shown = client.as_ref().map(|client: &Arc<ClientCertificate>| client.chain.clone());
+        proof = Some(Arc::new(Proof::new(shown.unwrap_or_default(), clients.digest)));
     }
     let facts = TlsFacts {
         version: Cow::Borrowed(match session.protocol_version() {

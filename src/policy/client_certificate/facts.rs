@@ -5,6 +5,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -14,19 +15,20 @@ use crate::listen::tls::facts::ClientCertificate;
 /// The facts, by the names of their claims.
 pub const FACTS: [&str; 9] = ["subject", "common_name", "issuer", "serial", "fingerprint", "dns", "uri", "email", "not_after"];
 
-/// The certificate itself, for `forward` alone: as RFC 9440 writes `Client-Cert`, and as PEM in percent-encoding.
-pub const WHOLE: [&str; 2] = ["certificate", "certificate_pem"];
+/// The certificate itself, for `forward` alone: as RFC 9440 writes `Client-Cert`, as PEM in percent-encoding, and what was shown behind
+/// it as RFC 9440 writes `Client-Cert-Chain`.
+pub const WHOLE: [&str; 3] = ["certificate", "certificate_pem", "certificate_chain"];
 
-/// One of [`WHOLE`]; none where the certificate is only described.
+/// One of [`WHOLE`]; none where the certificate is only described, or nothing was shown behind it.
 pub fn whole(name: &str, certificate: &ClientCertificate) -> Option<String> {
-    if certificate.der.is_empty() {
-        return None;
-    }
-    let base64 = BASE64_STANDARD.encode(&certificate.der);
+    let (own, behind) = certificate.chain.split_first()?;
+    // RFC 8941 section 3.3.5: a byte sequence stands between colons.
+    let sequence = |one: &CertificateDer<'_>| format!(":{}:", BASE64_STANDARD.encode(one));
     match name {
-        // RFC 8941 section 3.3.5: a byte sequence stands between colons.
-        "certificate" => Some(format!(":{base64}:")),
-        "certificate_pem" => Some(percent_encoded_pem(&base64)),
+        "certificate" => Some(sequence(own)),
+        "certificate_pem" => Some(percent_encoded_pem(&BASE64_STANDARD.encode(own))),
+        // RFC 9440 section 2.3: a list of them, in the order of the handshake. An empty list is no field (RFC 8941 section 3.1).
+        "certificate_chain" if !behind.is_empty() => Some(behind.iter().map(sequence).collect::<Vec<_>>().join(", ")),
         _ => None,
     }
 }
@@ -92,7 +94,7 @@ pub fn claims(certificate: &ClientCertificate) -> Value {
         fingerprint,
         not_after,
         holds_until: _,
-        der: _,
+        chain: _,
         is_told: _,
         callers: _,
     } = certificate;
@@ -227,9 +229,23 @@ mod tests {
         assert_eq!(names, FACTS);
     }
 
+    fn shown(lengths: &[usize]) -> ClientCertificate {
+        let chain = lengths.iter().map(|length| CertificateDer::from(vec![0xfb; *length])).collect();
+        ClientCertificate { chain, ..ClientCertificate::default() }
+    }
+
+    #[test]
+    fn what_was_shown_behind_it_is_a_list_of_byte_sequences() {
+        assert_eq!(whole("certificate_chain", &shown(&[9, 3, 1])).as_deref(), Some(":+/v7:, :+w==:"));
+        assert_eq!(whole("certificate", &shown(&[3, 9])).as_deref(), Some(":+/v7:"));
+        for nothing in [shown(&[9]), shown(&[])] {
+            assert_eq!(whole("certificate_chain", &nothing), None);
+        }
+    }
+
     #[test]
     fn the_certificate_itself_fits_into_a_header_in_two_spellings() {
-        let certificate = ClientCertificate { der: vec![0xfb; 50].into(), ..ClientCertificate::default() };
+        let certificate = shown(&[50]);
         let base64 = "+/v7".repeat(16) + "+/s=";
         assert_eq!(whole("certificate", &certificate), Some(format!(":{base64}:")));
         let lines = ["%2B%2Fv7".repeat(16), "%2B%2Fs%3D".to_owned()].join("%0A");

@@ -11,8 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::HeaderValue;
 use http::header::WWW_AUTHENTICATE;
+use http::{HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -50,7 +50,7 @@ pub static CERTIFICATE_UNUSABLE: Kind = Kind {
     code: "certificate-unusable",
     status: 401,
     error: "Unauthorized",
-    about: "The client's certificate says something that cannot become the header that `forward` makes of it, such as a control character.",
+    about: "The client's certificate says something that cannot become the header that `forward` makes of it, such as a control character, or its chain is too long for one.",
 };
 
 /// Certificates of clients, which their listener asks for and verifies: see `client_certificates` there.
@@ -62,7 +62,9 @@ pub struct ClientCertificateSettings {
     pub any_certificate: bool,
     /// Headers set for the upstream, each from `consumer` or a fact of the certificate: `subject`, `common_name`, `issuer`, `serial`,
     /// `fingerprint` (its SHA-256), `dns`, `uri`, `email`, `not_after`; or from the whole certificate: `certificate` as RFC 9440 has it in
-    /// `Client-Cert` (base64 of its DER between colons), `certificate_pem` as PEM in percent-encoding. They are removed from what clients send, on every route.
+    /// `Client-Cert` (base64 of its DER between colons), `certificate_pem` as PEM in percent-encoding; and beside `certificate`
+    /// `certificate_chain`, what the client has shown behind it, as RFC 9440 has it in `Client-Cert-Chain`, 16 KiB at most. They are
+    /// removed from what clients send, on every route.
     #[serde(default)]
     pub forward: BTreeMap<String, At<String>>,
 }
@@ -91,6 +93,9 @@ type Caller = (u64, Arc<Identity>);
 /// As many authenticators as one connection is likely to meet, and two snapshots of them.
 const REMEMBERED: usize = 4;
 
+/// A header with a longer chain is more than most services take; nobody gets in with half of one.
+const LONGEST_CHAIN: usize = 16 * 1024;
+
 /// No scheme is registered for certificates; this says what is missing.
 pub const CHALLENGE: HeaderValue = HeaderValue::from_static("ClientCertificate realm=\"gateway\"");
 
@@ -114,8 +119,13 @@ impl ByCertificate {
         let mut wrong: Vec<_> = forward
             .values()
             .filter(|from| from.value != "consumer" && !FACTS.iter().chain(&WHOLE).any(|known| *known == from.value))
-            .map(|from| bad_fact(from, &from.place, &["consumer", WHOLE[0], WHOLE[1]]))
+            .map(|from| bad_fact(from, &from.place, &["consumer", WHOLE[0], WHOLE[1], WHOLE[2]]))
             .collect();
+        let asks_for = |whole: &str| forward.values().find(|from| from.value == whole);
+        if let Some(chain) = asks_for("certificate_chain").filter(|_| asks_for("certificate").is_none()) {
+            let message = "`certificate_chain` is what stands behind the certificate, which is not forwarded as `certificate`";
+            wrong.push(Diagnostic::at(&chain.place, "certificate-chain", message).help("add `client-cert: certificate`"));
+        }
         let whole = WHOLE.into_iter().filter(|whole| forward.values().any(|from| from.value == *whole)).collect();
         if bearers.is_empty() && !any_certificate {
             let message = format!("nobody can be let in by `{}`: no consumer has an identity of it", name.value);
@@ -170,9 +180,12 @@ impl ByCertificate {
             told["consumer"] = (*consumer.name).into();
         }
         for name in &self.whole {
-            if let Some(text) = whole(name, certificate) {
-                told[*name] = text.into();
+            let Some(text) = whole(name, certificate) else { continue };
+            if *name == "certificate_chain" && text.len() > LONGEST_CHAIN {
+                let why = format!("its chain makes a header of {} bytes, at most {LONGEST_CHAIN}", text.len());
+                return Err(refuse(&CERTIFICATE_UNUSABLE, "The client's certificate cannot be used here.", why));
             }
+            told[*name] = text.into();
         }
         let headers = self
             .forward
@@ -186,17 +199,19 @@ impl ByCertificate {
             consumer,
             claims,
             headers,
+            expires: u64::try_from(certificate.holds_until).ok().and_then(|end| end.checked_mul(1_000)),
             ..Identity::default()
         })
     }
 
-    /// When a certificate is no longer in force, in milliseconds since 1970.
-    pub fn end(&self, claims: &Value) -> Option<u64> {
-        u64::try_from(claims.get("not_after")?.as_i64()?).ok()?.checked_mul(1_000)
-    }
-
     pub fn forward(&self) -> &Forward {
         &self.forward
+    }
+
+    /// Fields that only the gateway says, beside those of `forward`: a service that reads the one of RFC 9440 may read the other.
+    pub fn reserved(&self) -> &'static [HeaderName] {
+        static FIELDS: [HeaderName; 2] = [HeaderName::from_static("client-cert"), HeaderName::from_static("client-cert-chain")];
+        if self.whole.contains(&"certificate") { &FIELDS } else { &[] }
     }
 }
 
@@ -275,6 +290,7 @@ impl fmt::Debug for Callers {
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::CertificateDer;
     use serde_json::json;
 
     use super::facts::described;
@@ -365,10 +381,13 @@ mod tests {
         let first = identify(&mesh, &tls).unwrap();
         assert!(Arc::ptr_eq(&first, &identify(&mesh, &tls).unwrap()));
         assert!(identify(&other, &tls).unwrap().consumer.is_none(), "each authenticator has its own opinion");
-        assert_eq!(mesh.end(&first.claims), Some((NOW + 5) * 1_000));
+        assert_eq!(first.expires, Some((NOW + 5) * 1_000));
         let late = |seconds: u64| mesh.identify(Some(&tls), (NOW + seconds) * 1_000).map(|_| ()).is_ok();
         assert!(late(5) && !late(6));
         let now = i64::try_from(NOW).unwrap();
+        let shorter = ClientCertificate { holds_until: now + 2, not_after: now + 5, ..described(&json!({ "uri": ["a:b"] })).unwrap() };
+        let shorter = identify(&mesh, &TlsFacts { client: Some(Arc::new(shorter)), ..TlsFacts::default() }).unwrap();
+        assert_eq!(shorter.expires, Some((NOW + 2) * 1_000), "that of an issuer in its chain");
         let over = ClientCertificate { holds_until: now - 3, not_after: now + 3, ..described(&json!({ "uri": ["a:b"] })).unwrap() };
         let over = TlsFacts { client: Some(Arc::new(over)), ..TlsFacts::default() };
         let refused = identify(&mesh, &over).unwrap_err();
@@ -402,6 +421,14 @@ mod tests {
             let (code, reason) = identify(&mesh, &connection(&json!({ "uri": ["a:b", uri] }))).unwrap_err();
             assert_eq!(code, "certificate-unusable", "{reason}");
         }
+        let chain = [100, 12_300].map(|length| CertificateDer::from(vec![1; length]));
+        let long = ClientCertificate { chain: chain.into(), ..described(&json!({ "uri": ["a:b"] })).unwrap() };
+        let long = TlsFacts { client: Some(Arc::new(long)), ..TlsFacts::default() };
+        let whole = [("client-cert", "certificate"), ("client-cert-chain", "certificate_chain")];
+        let refused = identify(&by(true, &whole, Vec::new()).unwrap(), &long).unwrap_err();
+        assert_eq!(refused, ("certificate-unusable", "its chain makes a header of 16402 bytes, at most 16384".to_owned()));
+        assert!(identify(&by(true, &whole[..1], Vec::new()).unwrap(), &long).is_ok());
+        assert_eq!(codes(by(true, &whole[1..], Vec::new())), ["certificate-chain"]);
         assert_eq!(codes(by(true, &[("x-a", "uris"), ("host", "uri")], Vec::new())), ["bad-claim", "reserved-header"]);
     }
 }

@@ -69,7 +69,12 @@ refusal!(
     "The token is for another audience.",
     "None of the token's `aud` is in the authenticator's `audiences`."
 );
-refusal!(ISSUER, "token-issuer", "The token is from another issuer.", "The token's `iss` is not the authenticator's `issuer`.");
+refusal!(
+    ISSUER,
+    "token-issuer",
+    "The token is from another issuer.",
+    "The token's `iss` is not the authenticator's `issuer`, or none of those of the route's authenticators. The log names them."
+);
 refusal!(
     INACTIVE,
     "token-inactive",

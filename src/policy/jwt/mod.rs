@@ -8,6 +8,7 @@ pub mod json;
 mod jwks;
 pub(super) mod keys;
 pub mod kinds;
+pub mod named;
 pub mod published;
 pub(super) mod times;
 pub mod token;
@@ -33,7 +34,7 @@ use super::Stop;
 use super::claimed::{ClaimedPlanSettings, ClaimedTagSettings};
 use super::forward::Forward;
 use super::principal::Identity;
-use super::token_memory::TokenMemory;
+use super::token_memory::{Asked, TokenMemory};
 use crate::config::diagnostic::Diagnostic;
 use crate::config::types::{At, Period};
 use crate::ctx::Now;
@@ -42,7 +43,7 @@ use crate::ctx::Now;
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JwtSettings {
-    /// The value that `iss` must have.
+    /// The value that `iss` must have. Where several authenticators of a route read tokens, it chooses among them.
     pub issuer: At<String>,
     /// Values of which `aud` must contain one.
     pub audiences: At<Vec<String>>,
@@ -267,6 +268,15 @@ impl Jwt {
     /// When a token with these claims is no longer accepted, in milliseconds since 1970.
     pub fn end(&self, claims: &Value) -> Option<u64> {
         Times::read(claims.as_object()?, &self.rules, Demand::Optional).ok()?.end(&self.rules)
+    }
+
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// Whether it has verified this very token, which then named its issuer; in force or not.
+    pub fn remembers(&self, asked: &Asked<'_>) -> bool {
+        self.memory.knows(asked)
     }
 
     /// Whether the token goes to the upstream too.

@@ -33,22 +33,30 @@ pub fn check_size(token: &[u8]) -> Result<(), Stop> {
     if token.len() > LONGEST { Err(TOO_LARGE.because(format!("{} bytes, at most {LONGEST}", token.len()))) } else { Ok(()) }
 }
 
+/// The three parts of a signed token (RFC 7515 section 3.1), still encoded.
+pub(super) fn segments(token: &[u8]) -> Result<[&str; 3], Stop> {
+    let malformed = |reason: &str| MALFORMED.because(reason);
+    if token.is_empty() {
+        return Err(malformed("is empty"));
+    }
+    let text = std::str::from_utf8(token).ok().filter(|text| text.is_ascii()).ok_or_else(|| malformed("is not ASCII"))?;
+    let mut parts = text.splitn(6, '.');
+    match (parts.next(), parts.next(), parts.next(), parts.count()) {
+        (Some(header), Some(payload), Some(signature), 0) => Ok([header, payload, signature]),
+        (Some(_), Some(_), Some(_), 2) => Err(malformed("has five segments: encrypted tokens are not accepted")),
+        (_, second, third, more) => {
+            let count = 1 + usize::from(second.is_some()) + usize::from(third.is_some()) + more;
+            Err(malformed(&format!("has {count} segments, expected 3")))
+        }
+    }
+}
+
 // === impl Token ===
 
 impl<'a> Token<'a> {
     /// Reads the header; `accepted` are the algorithms of the configuration.
     pub fn read(token: &'a [u8], accepted: &[JwtAlgorithm]) -> Result<Self, Stop> {
-        let malformed = |reason: &str| MALFORMED.because(reason);
-        if token.is_empty() {
-            return Err(malformed("is empty"));
-        }
-        let text = std::str::from_utf8(token).ok().filter(|text| text.is_ascii()).ok_or_else(|| malformed("is not ASCII"))?;
-        let segments: [&str; 3] = match text.splitn(6, '.').collect::<Vec<_>>().as_slice() {
-            [header, payload, signature] => [header, payload, signature],
-            [_, _, _, _, _] => return Err(malformed("has five segments: encrypted tokens are not accepted")),
-            others => return Err(malformed(&format!("has {} segments, expected 3", others.len()))),
-        };
-        let [header, payload, signature] = segments;
+        let [header, payload, signature] = segments(token)?;
         let decode = |what: &str, segment: &str| {
             URL_SAFE_NO_PAD.decode(segment).map_err(|_| MALFORMED.because(format!("{what} is not base64url without padding")))
         };

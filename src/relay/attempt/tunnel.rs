@@ -16,7 +16,7 @@ pub static WEBSOCKET_EXPIRED: Kind = Kind {
     code: "websocket-expired",
     status: 101,
     error: "Switching protocols",
-    about: "The token that had opened a WebSocket expired, and the route says `websocket.close_at_expiry`: it was closed (close code 1008). In the log only.",
+    about: "The token or key that had opened a WebSocket expired, or the first certificate of the chain, and the route says `websocket.close_at_expiry`: it was closed (close code 1008). In the log only.",
 };
 
 pub static WEBSOCKET_REVOKED: Kind = Kind {

@@ -22,7 +22,7 @@ use crate::text::AddressText;
 pub struct HeadPlan {
     pub rewrite: Option<Rewrite>,
     pub edits: HeaderEdits,
-    /// Headers in which the route's authenticators look for credentials, unless `pass: true`.
+    /// Headers in which the route's authenticators look for credentials, unless all of them have `pass: true`.
     pub credentials: Vec<HeaderName>,
     /// What trusted peers are asked about clients with.
     pub told_by: Told,
@@ -42,7 +42,7 @@ pub enum Told {
 }
 
 /// What is known of one request when it goes upstream.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Outgoing<'a> {
     /// Canonical.
     pub path: &'a str,
@@ -68,6 +68,8 @@ pub struct Outgoing<'a> {
     pub keep_tracestate: bool,
     /// Headers that name the caller; none where nobody was identified.
     pub identity: &'a [(HeaderName, HeaderValue)],
+    /// The one of the plan's `credentials` that goes on all the same: this caller's authenticator passes it on, another one of the route does not.
+    pub kept: Option<HeaderName>,
 }
 
 /// How many fields every request gets.
@@ -98,7 +100,7 @@ pub fn upstream_head(plan: &HeadPlan, strip: &StripSet, out: &Outgoing<'_>, head
         set_host(plan.rewrite.as_ref(), out, fields);
         // First everything goes that clients may not say, in whatever spelling; then the gateway says it.
         strip.clean(fields, out.peer_is_trusted);
-        for name in &plan.credentials {
+        for name in plan.credentials.iter().filter(|name| out.kept.as_ref() != Some(*name)) {
             fields.remove(name);
         }
         set_forwarded(plan, out, fields);
@@ -273,6 +275,7 @@ mod tests {
             traceparent: b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             keep_tracestate: false,
             identity: &[],
+            kept: None,
         }
     }
 

@@ -49,6 +49,7 @@ pub fn make_head(
         traceparent: traceparent.as_bytes(),
         keep_tracestate: facts.trace.is_continued(),
         identity,
+        kept: facts.identity.as_deref().and_then(|identity| route.policies.auth.kept(identity)),
     };
     upstream_head(&relay.head, &gateway.strip, &outgoing, head);
     if let Some(speech) = call {

@@ -1,6 +1,6 @@
 //! Decides which targets the operator has taken out: those that are marked where they are listed, and those that `targets_from.drain` names.
 //!
-//! Does not decide what that means for a request: see `standing.rs`. A name that nobody has found yet waits for its target.
+//! Does not decide what that means for a request: see `standing.rs`. A name that nobody has found yet waits for its target, and is told.
 
 use std::sync::Arc;
 
@@ -50,6 +50,27 @@ impl Pool {
                 false => (member.drain, "`drain: true` where it is listed"),
             };
             target.drain(is_drained, reason, unix_ms);
+        }
+        self.tell_unfound(set);
+    }
+
+    /// A name may be misspelt: those that fit no target are told, once until they are others. Before anything was found all of them would be.
+    fn tell_unfound(&self, set: &TargetSet) {
+        if self.upstream.drained.is_empty() || set.members.is_empty() {
+            return;
+        }
+        let is_found = |name: &Arc<str>| set.members.iter().any(|member| member.address.text == *name);
+        let unfound: Vec<_> = self.upstream.drained.iter().filter(|name| !is_found(name)).cloned().collect();
+        let mut told = self.unfound.lock();
+        if *told != unfound {
+            if !unfound.is_empty() {
+                log::warn!(
+                    "upstream {}: `drain` names {}, which is not among the targets that are found",
+                    self.upstream.name,
+                    unfound.join(", ")
+                );
+            }
+            *told = unfound;
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct Pool {
     pub judges: bool,
     /// Whether it may refuse a request.
     pub admits: bool,
+    /// Names that are drained and not among the targets, as they were told last.
+    pub(super) unfound: Mutex<Vec<Arc<str>>>,
     known: Arc<Known>,
 }
 
@@ -239,6 +241,7 @@ impl Pools {
                 || upstream.max_connections.is_some()
                 || upstream.adaptive.is_some()
                 || upstream.circuit_breaker.as_ref().is_some_and(|rules| rules.is_of_upstream()),
+            unfound: Mutex::default(),
             known: self.0.clone(),
         })
     }

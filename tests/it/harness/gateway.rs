@@ -306,10 +306,13 @@ impl Gateway {
         super::get(self.address(), target, headers)
     }
 
-    /// The text of `/metrics`.
+    /// The text of `/metrics`, as soon as nothing is in flight.
     #[track_caller]
     pub fn metrics(&self) -> String {
-        super::get(self.admin(), "/metrics", &[]).text().to_owned()
+        at_rest(
+            || super::get(self.admin(), "/metrics", &[]).text().to_owned(),
+            |text| text.lines().all(|line| !line.starts_with("sluice_requests_in_flight{") || line.ends_with(" 0")),
+        )
     }
 
     /// The value of one series as `/metrics` writes it, such as `name{a="b"}`; 0 where it is not there.
@@ -320,10 +323,15 @@ impl Gateway {
         line.map_or(0.0, |value| value.trim().parse().expect("a series has a number"))
     }
 
-    /// `/status`.
+    /// `/status`, as soon as no target has a request.
     #[track_caller]
     pub fn status(&self) -> Value {
-        super::get(self.admin(), "/status", &[]).json()
+        const OF_TARGET: &str = "\"requests_in_flight\":";
+        let text = at_rest(
+            || super::get(self.admin(), "/status", &[]).text().to_owned(),
+            |text| text.match_indices(OF_TARGET).all(|(at, name)| text[at + name.len()..].trim_start().starts_with('0')),
+        );
+        serde_json::from_str(&text).expect("a status is JSON")
     }
 
     /// The process that was started first; another may serve since an upgrade.
@@ -486,6 +494,19 @@ fn put_program(place: &Path) -> PathBuf {
 }
 
 #[track_caller]
+/// Asks again for a while until this is at rest: a request is counted, and ends, just after its client has the answer.
+/// Requests that a test holds on purpose are in flight for longer than this waits.
+fn at_rest<T>(ask: impl Fn() -> T, is_at_rest: impl Fn(&T) -> bool) -> T {
+    let begin = Instant::now();
+    loop {
+        let told = ask();
+        if is_at_rest(&told) || begin.elapsed() > Duration::from_millis(200) {
+            return told;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 fn parse(line: &str) -> Value {
     match serde_json::from_str(line) {
         Ok(value) => value,

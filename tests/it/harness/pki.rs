@@ -50,6 +50,18 @@ impl Ca {
         Ca { issuer: Issuer::new(params, key), pem, key: text }
     }
 
+    /// An authority that this one has signed, and that ends so soon.
+    pub fn below(&self, name: &str, lives: Duration) -> Ca {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = date_time_ymd(1970, 1, 1) + SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() + lives;
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let (pem, text) = (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem());
+        Ca { issuer: Issuer::new(params, key), pem, key: text }
+    }
+
     /// For these hosts.
     pub fn server(&self, names: &[&str]) -> Leaf {
         let mut params = params(names, ExtendedKeyUsagePurpose::ServerAuth);
