@@ -128,6 +128,7 @@ authenticators:
       keys: { file: jwks.json }
       max_lifetime: 1h
       forward: { x-user-id: sub, x-user-role: roles }
+  other: { jwt: { issuer: "https://other.example", audiences: [orders], algorithms: [ES256], keys: { file: jwks.json }, forward: { x-user-id: sub } } }
   partners: { api_key: { header: x-api-key, forward: { x-client-id: consumer } } }
 consumers: { acme: { keys: [{ sha256: "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b" }] } } # `secret`
 upstreams: { up: { targets: ["{up}"] } }
@@ -140,6 +141,7 @@ routes:
   semicolon: { listeners: [public], match: { path: /semicolon/** }, auth: public, accept: [semicolon] }
   backslash: { listeners: [public], match: { path: /backslash/** }, auth: public, accept: [backslash] }
   token: { listeners: [public], match: { path: /token }, auth: [idp] }
+  among: { listeners: [public], match: { path: /among }, auth: [other, idp] }
   key: { listeners: [public], match: { path: /key }, auth: [partners] }
   small: { listeners: [public], match: { path: /small }, auth: public, body: { limit: 10B } }
   get: { listeners: [tight], match: { path: /get, methods: [GET] }, auth: public }

@@ -211,8 +211,12 @@ pub fn rows(idp: &Idp) -> Vec<Row> {
         refused("7519 7.2", "a.b.c.d", "token-malformed"),
         refused("7516 9", "a.b.c.d.e", "token-malformed"),
         refused("7515 2", &format!("{signed}=.{signature}"), "token-malformed"),
-        refused("7519 7.2", &format!("{}.{}.{signature}", encode(b"{"), encode(b"{}")), "token-malformed"),
-        refused("8259 4", &format!("{}.e30.{signature}", encode(br#"{"alg":"ES256","alg":"none"}"#)), "token-malformed"),
+        refused("7519 7.2", &format!("{}.{}.{signature}", encode(b"{"), encode(plain_claims.as_bytes())), "token-malformed"),
+        refused(
+            "8259 4",
+            &format!("{}.{}.{signature}", encode(br#"{"alg":"ES256","alg":"none"}"#), encode(plain_claims.as_bytes())),
+            "token-malformed",
+        ),
         refused("8725 2.1", &"a".repeat(100 << 10), "token-too-large"),
         refused("8725 2.1", &format!("{signed}.{}", "A".repeat(100 << 10)), "token-too-large"),
         Row::new("6750 2.1", authorised(b"Bearer caf\xc3\xa9.b.c"), no(401, "token-malformed")),
@@ -248,4 +252,33 @@ fn forwarded() -> String {
 fn a_token_that_does_not_hold_opens_nothing() {
     let idp = Idp::new();
     run_with(rows(&idp), idp.jwks());
+}
+
+/// The same request to the route that believes another issuer too.
+fn among(row: Row) -> Row {
+    let moved = |bytes: Vec<u8>| bytes.strip_prefix(b"GET /token").map(|rest| [b"GET /among", rest].concat()).expect("all begin so");
+    let expect = match row.expect {
+        Expect::ForwardedExactly(bytes) => Expect::ForwardedExactly(moved(bytes)),
+        Expect::Forwarded(bytes) => Expect::Forwarded(moved(bytes)),
+        Expect::Refused(..) | Expect::Cut(_) => row.expect,
+    };
+    let reason = if row.reason == "expected issuer" { "accepted are `https://other.example`, `https://idp.example`" } else { row.reason };
+    Row { bytes: moved(row.bytes), expect, reason, ..row }
+}
+
+#[test]
+fn a_second_issuer_opens_nothing_to_a_token_that_does_not_hold() {
+    let idp = Idp::new();
+    let mut rows: Vec<_> = rows(&idp).into_iter().map(among).collect();
+    // Its own rules are the other's: one key serves both here, but neither RS256 nor anybody's roles.
+    let of_other = |header: Value, sign: fn(&Idp, &Value, &Value) -> String| {
+        let token = sign(&idp, &header, &with("iss", "https://other.example"));
+        format!("GET /among HTTP/1.1\r\nHost: a.example\r\nAuthorization: Bearer {token}\r\n\r\n")
+    };
+    let forwarded = forwarded().replace("/token", "/among").replace("x-user-role: a,b\r\n", "");
+    let passes = Expect::ForwardedExactly(forwarded.into_bytes());
+    rows.push(Row::new("8725 3.8", of_other(json!({ "alg": "ES256", "kid": "ec" }), Idp::ec), passes));
+    let refused = Row::new("8725 3.1", of_other(json!({ "alg": "RS256", "kid": "rsa" }), Idp::rsa), no(401, "token-algorithm"));
+    rows.push(refused.because("by `other`: `alg` is `RS256`, accepted are ES256"));
+    run_with(rows, idp.jwks());
 }
