@@ -10,6 +10,7 @@ connections, one request at a time. It repeats within about 1 % on a machine tha
   caller  as bearer, and the tokens are verified (they were seen before), two limits, a quota and a plan are counted, and told in headers
   shared  as caller, with the limits and the quota shared over a Redis; of the worker alone, for what it costs a request
   guarded as plain, over four targets by their latency, with ejection, circuits, a cap on requests and retries within a budget; of the worker alone
+  tls     as plain, over TLS 1.3
 
 Both binaries are built with the release profile where they are not given by SLUICE and BARE. `--check PLAIN FULL` exits with 1 where a ratio is larger; `--check-caller LIMITS SHARED` where `caller` costs
 more instructions than `bearer` by that many, or `shared` more than `caller`; `--check-upstream N` where `guarded` costs more than `plain` by that many.
@@ -33,13 +34,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent / "compare"))
 import peers
+import tls
 import tokens
 
 CONNECTIONS = 4
 ROUTES = 1000
 # Of the guarded job.
 TARGETS = 4
-JOBS = ["bare", "plain", "full", "bearer", "caller", "shared", "guarded"]
+JOBS = ["bare", "plain", "full", "bearer", "caller", "shared", "guarded", "tls"]
 # As many requests are not counted, and every token is among them.
 TOKENS = 100
 LIMIT = 1000000
@@ -125,6 +127,7 @@ def count(job, commands, key, upstreams, options):
     dir.mkdir(parents=True)
     port, admin, redis = peers.free_port(), peers.free_port(), None
     values = {"port": port, "admin": admin, "upstream": upstream.port, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks, "store": "", "shared": ""}
+    values["chain"], values["key"], _ = tls.certificate(dir) if job == "tls" else ("", "", "")
     values["targets"] = ", ".join(f'"127.0.0.1:{one.port}"' for one in upstreams)
     if job == "shared":
         store = peers.free_port()
@@ -145,7 +148,7 @@ def count(job, commands, key, upstreams, options):
             stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=dir,
         )
     try:
-        with Load(job, port, key, upstream.body, options.routes, lambda: process.poll() is None) as load:
+        with Load(job, port, key, upstream.body, options.routes, values["chain"], lambda: process.poll() is None) as load:
             load.send(TOKENS)
             counting("on", process)
             load.send(options.requests)
@@ -175,7 +178,7 @@ def counting(state, process):
 class Load:
     """Sends requests one after the other, over each connection in turn; every answer must be right."""
 
-    def __init__(self, job, port, key, body, routes, is_alive):
+    def __init__(self, job, port, key, body, routes, chain, is_alive):
         self.job, self.body, self.sent = job, body, 0
         kept = key.tokens(TOKENS)
         if job in ("bearer", "caller", "shared"):
@@ -185,7 +188,7 @@ class Load:
             places = [i * 7919 % routes for i in range(1000)]
             self.texts = [request(f"/service-{place:04}/items/{place}", kept[i % TOKENS]) for i, place in enumerate(places)]
         else:
-            self.texts = [request("/plain", None)]
+            self.texts = [request("/plain", None, "localhost" if chain else "api.test")]
         begin = time.time()
         while True:
             try:
@@ -197,6 +200,8 @@ class Load:
                 time.sleep(0.1)
         for one in self.connections:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if chain:
+            self.connections = [tls.context(chain).wrap_socket(one, server_hostname="localhost") for one in self.connections]
 
     def __enter__(self):
         return self
@@ -218,9 +223,9 @@ class Load:
         self.sent += requests
 
 
-def request(path, token):
+def request(path, token, host="api.test"):
     bearer = f"Authorization: Bearer {token}\r\n" if token else ""
-    return f"GET {path} HTTP/1.1\r\nHost: api.test\r\nUser-Agent: count\r\n{bearer}X-Debug: 1\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: count\r\n{bearer}X-Debug: 1\r\n\r\n".encode()
 
 
 class Upstream:

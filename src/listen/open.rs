@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use pingora_proxy::ProxyHttp;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::server::TlsStream;
 
 use super::caps::Permit;
 use super::conn::ConnInfo;
@@ -20,6 +19,7 @@ use super::proxy_protocol::spoken_for;
 use super::running::RunningListener;
 use super::stream::{ClientStream, Socket};
 use super::tls::handshake::{Shaken, TLS_EXPECTED, shake};
+use super::tls::stream::TlsStream;
 use crate::ctx::Scheme;
 use crate::reply::problem::Kind;
 use crate::report::metrics::series::{Dropped, Handshake};

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::caps::Permit;
 use super::proxy_protocol::Peek;
+use super::tls::stream::TlsStream;
 
 /// What a client's connection may be under HTTP: a TCP socket, or TLS over one.
 pub trait Socket: Peek + AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug + 'static {
@@ -28,6 +29,11 @@ pub trait Socket: Peek + AsyncRead + AsyncWrite + Unpin + Send + Sync + Debug + 
     /// What comes first, without taking it; nothing where that cannot be known.
     fn poll_peek(&self, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
         Poll::Ready(Ok(0))
+    }
+
+    /// Pending where a read would be for certain. Costs less than a read.
+    fn poll_readable(&self, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -84,15 +90,19 @@ impl Socket for tokio::net::TcpStream {
     fn poll_peek(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<Result<usize>> {
         tokio::net::TcpStream::poll_peek(self, cx, buf)
     }
+
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.poll_read_ready(cx)
+    }
 }
 
-impl<S: Socket> Socket for tokio_rustls::server::TlsStream<S> {
+impl<S: Socket> Socket for TlsStream<S> {
     fn fd(&self) -> UniqueIDType {
-        self.get_ref().0.fd()
+        self.socket().fd()
     }
 
     fn reset_on_close(&self) {
-        self.get_ref().0.reset_on_close();
+        self.socket().reset_on_close();
     }
 }
 

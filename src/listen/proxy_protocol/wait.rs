@@ -10,6 +10,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::{MOST_BYTES, ProxyProtocol, Read, Said, read};
+use crate::listen::tls::stream::TlsStream;
 use crate::report::metrics::series::Dropped;
 
 /// A socket in which one can look ahead.
@@ -81,7 +82,7 @@ impl Peek for TcpStream {
 }
 
 /// Nobody speaks the PROXY protocol inside of TLS.
-impl<S: Sync> Peek for tokio_rustls::server::TlsStream<S> {
+impl<S: Sync> Peek for TlsStream<S> {
     async fn readable(&self, _: bool) -> Result<bool> {
         Err(ErrorKind::Unsupported.into())
     }

@@ -67,14 +67,18 @@ impl<S: Socket> ClientStream<S> {
         loop {
             let Some(wire) = &mut self.wire else { return Poll::Ready(Err(ErrorKind::NotConnected.into())) };
             let socket = Pin::new(&mut wire.socket);
-            let written = if self.out.is_empty() {
-                socket.poll_write_vectored(cx, more)
-            } else {
-                let mut all = [IoSlice::new(&[]); 8];
-                all[0] = IoSlice::new(&self.out);
-                let count = more.len().min(all.len() - 1);
-                all[1..=count].copy_from_slice(&more[..count]);
-                socket.poll_write_vectored(cx, &all[..=count])
+            // The kernel has less to do where there is one piece.
+            let written = match (self.out.is_empty(), more) {
+                (true, [one]) => socket.poll_write(cx, one),
+                (false, []) => socket.poll_write(cx, &self.out),
+                (true, _) => socket.poll_write_vectored(cx, more),
+                (false, _) => {
+                    let mut all = [IoSlice::new(&[]); 8];
+                    all[0] = IoSlice::new(&self.out);
+                    let count = more.len().min(all.len() - 1);
+                    all[1..=count].copy_from_slice(&more[..count]);
+                    socket.poll_write_vectored(cx, &all[..=count])
+                }
             };
             let n = match written {
                 Poll::Ready(n) => {

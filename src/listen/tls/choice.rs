@@ -118,6 +118,9 @@ impl Choice {
     /// Whether a request for this host belongs on a connection that asked for this name (RFC 9110 section 15.5.20).
     pub fn covers(&self, server_name: Option<&str>, host: &str) -> bool {
         // The name itself was found when the connection began; a reload may have taken its certificate away since.
+        if server_name == Some(host) {
+            return self.of(host).is_some();
+        }
         let shown = self.shown(server_name);
         shown.is_some() && shown == self.of(host)
     }

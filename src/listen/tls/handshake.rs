@@ -10,11 +10,11 @@ use std::sync::Arc;
 use rustls::server::Acceptor;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tokio::io::ReadBuf;
-use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::clients::describe;
 use super::facts::{ClientCertificate, Proof, TlsFacts};
+use super::stream::TlsStream;
 use super::{Handshakes, Tls};
 use crate::listen::stream::Socket;
 use crate::reply::problem::Kind;
@@ -102,7 +102,8 @@ pub(in crate::listen) async fn shake<S: Socket>(socket: S, tls: &Tls, may_begin:
         is_resumed,
         client,
     };
-    Ok(Shaken::Tls(stream, facts, proof))
+    let (socket, session) = stream.into_inner();
+    Ok(Shaken::Tls(TlsStream::new(socket, session), facts, proof))
 }
 
 fn reason(error: &io::Error) -> Handshake {

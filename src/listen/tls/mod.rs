@@ -1,7 +1,7 @@
 //! TLS towards clients, ended here by rustls with aws-lc-rs.
 //!
 //! Decides what a listener's `tls:` means: certificates, versions, client certificates, tickets. Who gets which certificate is in
-//! `choice.rs`, how a handshake goes in `handshake.rs`, what of clients' certificates is believed in `clients.rs`.
+//! `choice.rs`, how a handshake goes in `handshake.rs` and what follows it in `stream.rs`, what of clients' certificates is believed in `clients.rs`.
 
 pub mod certificate;
 pub mod choice;
@@ -10,6 +10,7 @@ pub mod facts;
 pub mod handshake;
 pub mod misdirected;
 pub mod names;
+pub mod stream;
 pub mod tickets;
 
 use std::collections::BTreeMap;
