@@ -9,6 +9,8 @@ One core for the contestant, the other for the load and the upstream; rounds alt
   bytes     answers of 1 MiB over 8 connections: CPU a MiB
   idle      memory of each of 2,000 connections that have had an answer
 
+As at nginx and HAProxy, there is no access log; with `--logged` Sluice alone writes a line a request, to nowhere.
+
 Writes target/compare/tls.md. Needs what run.py needs.
 """
 
@@ -69,14 +71,14 @@ def await_port(running, port):
 
 
 class Contestant(peers.Running):
-    def __init__(self, name, upstream, files):
+    def __init__(self, name, upstream, files, is_logged):
         peer = next(peer for peer in peers.PEERS if peer.name == name)
         self.port = peers.free_port()
         dir = peers.WORK / "run" / f"{name}-tls"
         shutil.rmtree(dir, ignore_errors=True)
         dir.mkdir(parents=True)
         chain, key, pem = files
-        values = {"port": self.port, "admin": peers.free_port(), "upstream": upstream, "dir": dir, "chain": chain, "key": key, "pem": pem}
+        values = {"port": self.port, "admin": peers.free_port(), "upstream": upstream, "dir": dir, "chain": chain, "key": key, "pem": pem, "sample": "" if is_logged else ", sample: 0%"}
         file = dir / pathlib.Path(TEMPLATES[name]).name
         file.write_text(peers.render(TEMPLATES[name], values, []))
         super().__init__(name, peer.command(str(file), str(dir)), peers.PROXY_CORE, dir)
@@ -146,6 +148,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s")
     parser.add_argument("--only", default=",".join(NAMES))
     parser.add_argument("--jobs", default="full,resumed,requests,bytes,idle")
+    parser.add_argument("--logged", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
     options = parser.parse_args()
@@ -166,7 +169,7 @@ def main():
     lines = ["| | what | cost | ratio to nginx |", "|---|---|---|---|"]
     try:
         there = {peer.name for peer in peers.PEERS if peer.is_there()}
-        contestants = [Contestant(name, port, files) for name in options.only.split(",") if name in there]
+        contestants = [Contestant(name, port, files, options.logged) for name in options.only.split(",") if name in there]
         for job in options.jobs.split(","):
             what, unit, measure = jobs[job]
             rounds = []
