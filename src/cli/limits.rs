@@ -95,6 +95,15 @@ fn simulate(args: &SimulateArgs) -> Result<Value, (String, u8)> {
         };
         read.map_err(|e| (format!("{}: {e}", path.display()), 1))?;
     }
+    if log.sampled > 0 {
+        return Err((
+            format!(
+                "{} lines stand for others that `access_log.sample` left out: what a limit would refuse cannot be told from them",
+                log.sampled
+            ),
+            1,
+        ));
+    }
     let told = log.simulate(&limit, &args.limit, MEMORY, args.top);
     // "Nobody would have been refused" is no answer where nobody was looked at.
     if told["requests"] == 0 && log.unusable > 0 {

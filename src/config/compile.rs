@@ -194,7 +194,7 @@ fn compile(document: Document, path: &Path, state: &State, earlier: Option<&Gate
         Some(settings) => wrong.keep(settings.compile()),
         None => None,
     };
-    let access_log = access_log.unwrap_or(AccessLog { to: To::Stdout, format: LogFormat::default() });
+    let access_log = access_log.unwrap_or(AccessLog { to: To::Stdout, format: LogFormat::default(), sample: None });
     let clients = wrong.keep(Clients::compile(document.clients.as_ref()));
     let series = |name: &str| state.metrics.limit(name);
     let plans: Vec<Arc<Limit>> = document

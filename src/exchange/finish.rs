@@ -172,8 +172,9 @@ fn report(ctx: &mut Ctx, said: Said<'_>, status: Option<u16>, bytes_in: u64, byt
         grpc_status: grpc_status.map_or("", Status::name),
         closed_by: closed_by.map_or("", ClosedBy::as_str),
         would_refuse: &facts.would_refuse,
+        sample: ctx.gateway.access_log.sample,
     }
-    .send(&ctx.sink, ctx.gateway.access_log.format);
+    .send(&ctx.sink, &ctx.gateway.access_log);
 
     if let Some(listener) = listener {
         listener.series.bytes_in.fetch_add(bytes_in, Relaxed);
@@ -286,7 +287,7 @@ pub fn report_refusal(gateway: &Gateway, sink: &Arc<Sink>, refusal: &Refusal<'_>
         total_us: Some(u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
         ..Line::default()
     }
-    .send(sink, gateway.access_log.format);
+    .send(sink, &gateway.access_log);
     if let Some((_, listener)) = slot {
         listener.series.refused(kind);
         listener.series.bytes_out.fetch_add(sent as u64, Relaxed);

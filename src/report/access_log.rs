@@ -1,15 +1,16 @@
 //! Decides what an access-log line holds and how it is spelt in JSON (see `access_log/combined.rs` for the other way). Does not bring it to its file: see `writer.rs`.
 
-use std::cell::RefCell;
+use std::io::Write;
 use std::net::IpAddr;
 
 mod combined;
+mod send;
 mod settings;
 
 pub use self::settings::{AccessLog, AccessLogSettings, LogFormat};
 use super::civil::rfc3339;
 use super::json::{push_escaped_bounded, push_string_bounded};
-use super::writer::Sink;
+use crate::config::types::Percent;
 use crate::policy::principal::Identity;
 use crate::relay::retries::verdict::Failed;
 use crate::text::AddressText;
@@ -94,6 +95,8 @@ pub struct Line<'a> {
     pub closed_by: &'a str,
     /// Codes with which shadowed policies would have refused.
     pub would_refuse: &'a [&'a str],
+    /// The share of its like that have a line, where not all have.
+    pub sample: Option<Percent>,
 }
 
 /// Appends `"name":` and values to a line.
@@ -103,23 +106,7 @@ struct Fields<'v> {
 
 // === impl Line ===
 
-thread_local! {
-    static BUFFER: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(4096));
-}
-
 impl Line<'_> {
-    /// Formats the line into this thread's buffer and hands it to `sink`. Allocates nothing once the buffer has grown.
-    pub fn send(&self, sink: &Sink, format: LogFormat) {
-        BUFFER.with_borrow_mut(|buffer| {
-            buffer.clear();
-            match format {
-                LogFormat::Json => self.append_to(buffer),
-                LogFormat::Combined => combined::append(self, buffer),
-            }
-            sink.append(buffer);
-        });
-    }
-
     /// Appends the line as one JSON object and a newline.
     pub fn append_to(&self, out: &mut Vec<u8>) {
         let Line {
@@ -169,6 +156,7 @@ impl Line<'_> {
             grpc_status,
             closed_by,
             would_refuse,
+            sample,
         } = *self;
         out.extend_from_slice(b"{\"time\":\"");
         out.extend_from_slice(&rfc3339(unix_ms));
@@ -223,6 +211,7 @@ impl Line<'_> {
         fields.short(r#","grpc_status":"#, grpc_status.as_bytes());
         fields.short(r#","closed_by":"#, closed_by.as_bytes());
         fields.list(r#","would_refuse":"#, would_refuse);
+        fields.share(r#","sample":"#, sample.filter(|_| self.went_well()));
         out.extend_from_slice(b"}\n");
     }
 }
@@ -291,6 +280,14 @@ impl Fields<'_> {
         if let Some(number) = number {
             self.name(name);
             self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+        }
+    }
+
+    /// As a part of one: `0.01`.
+    fn share(&mut self, name: &str, share: Option<Percent>) {
+        if let Some(Percent(hundredths)) = share {
+            self.name(name);
+            let _ = write!(self.out, "{}", f64::from(hundredths) / 10_000.0);
         }
     }
 
@@ -423,12 +420,12 @@ mod tests {
     fn settings(to: Option<&str>) -> AccessLogSettings {
         let source = Arc::new(Source::new("/etc/sluice/shop.yaml", ""));
         let to = to.map(|to| At { value: to.to_owned(), place: Place { source, line: 1, column: 1, width: 1 } });
-        AccessLogSettings { to, format: Some(LogFormat::Json) }
+        AccessLogSettings { to, format: Some(LogFormat::Json), sample: None }
     }
 
     #[test]
     fn lines_go_to_stdout_or_to_a_file_beside_the_configuration() {
-        assert_eq!(settings(None).compile(), Ok(AccessLog { to: To::Stdout, format: LogFormat::Json }));
+        assert_eq!(settings(None).compile(), Ok(AccessLog { to: To::Stdout, format: LogFormat::Json, sample: None }));
         assert_eq!(settings(Some("stdout")).compile().unwrap().to, To::Stdout);
         assert_eq!(settings(Some("logs/access.log")).compile().unwrap().to, To::File("/etc/sluice/logs/access.log".into()));
         assert_eq!(settings(Some("/var/log/access.log")).compile().unwrap().to, To::File("/var/log/access.log".into()));
@@ -494,6 +491,7 @@ mod tests {
             grpc_status: "RESOURCE_EXHAUSTED",
             closed_by: "client",
             would_refuse: &["scope-missing", "address-refused"],
+            sample: None,
         };
         assert_eq!(
             text(&line),

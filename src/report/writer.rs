@@ -48,6 +48,8 @@ pub struct Counts {
     pub lines: AtomicU64,
     /// Lines lost: no room in the buffer, or the write failed.
     pub dropped: AtomicU64,
+    /// Lines that a sample left out.
+    pub left_out: AtomicU64,
     /// Bytes written.
     pub bytes: AtomicU64,
     /// Writes and reopenings that failed.
@@ -157,6 +159,11 @@ impl Sink {
         if must_wake {
             self.shared.wake.notify_one();
         }
+    }
+
+    /// Notes a line that is not to be written.
+    pub fn leave_out(&self) {
+        self.shared.counts.left_out.fetch_add(1, Relaxed);
     }
 
     /// Opens the file anew by its name, after it was renamed by logrotate. Returns at once; nothing for standard output.

@@ -29,6 +29,8 @@ pub struct Log {
     pub unseen: u64,
     /// No line of an access log, or without what is counted by.
     pub unusable: u64,
+    /// Lines that stand for others, which were left out.
+    pub sampled: u64,
 }
 
 #[derive(Debug)]
@@ -63,6 +65,7 @@ struct Line<'a> {
     route: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow)]
     code: Option<std::borrow::Cow<'a, str>>,
+    sample: Option<f64>,
 }
 
 /// A caller who needs more than so many times what the one in the middle does is not who the limit is for.
@@ -96,6 +99,7 @@ impl Log {
                 self.unusable += 1;
                 continue;
             };
+            self.sampled += u64::from(line.sample.is_some());
             if !routes.is_empty() && !line.route.as_deref().is_some_and(|route| routes.iter().any(|wanted| wanted == route)) {
                 continue;
             }

@@ -178,7 +178,13 @@ upstreams: { nobody: { targets: ["127.0.0.1:1"], adaptive_concurrency: {} } }
     let mut client = TlsClient::connect(encrypted.address(), "main.example", &ca, Some(&own)).unwrap();
     (0..2).for_each(|_| _ = client.get("main.example", "/").unwrap());
     client.get("main.example", "/fallen").unwrap();
-    let lines = [lines, encrypted.log_lines(3)].concat();
+    let some = format!("{}access_log: {{ sample: 50% }}\n", CONFIG);
+    let sampled = Gateway::config(&some).var("upstream", upstream.address()).var("jwks", signer.jwks()).start();
+    let of_sample = eventually("one falls into the sample", || {
+        sampled.get("/plain/one", &[]);
+        sampled.log().into_iter().next()
+    });
+    let lines = [lines, encrypted.log_lines(3), vec![of_sample]].concat();
     let written: BTreeSet<&str> = lines.iter().flat_map(|line| fields(line)).collect();
     let page = include_str!("../../docs/observability.md").split("## ").find(|part| part.starts_with("Access log\n")).unwrap();
     let documented: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
@@ -280,6 +286,36 @@ fn the_process_log_is_one_line_an_event_and_json_on_request() {
     assert!(said.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{said}");
     assert!(!said.contains("/plain/x"), "requests are in the access log only");
     assert_eq!(Client::connect(gateway.address()).get("/plain/x", &[]).status, 200);
+}
+
+#[test]
+fn of_what_goes_well_a_sample_has_lines_and_all_else_always() {
+    let (upstream, signer) = (Upstream::start(), Signer::generate("k1"));
+    let text = format!("{CONFIG}access_log: {{ sample: 0% }}\n");
+    let mut gateway = Gateway::config(&text).var("upstream", upstream.address()).var("jwks", signer.jwks()).start();
+    for _ in 0..50 {
+        assert_eq!(gateway.get("/plain/good", &[]).status, 200);
+    }
+    assert_eq!(gateway.get("/api/orders/1", &[]).status, 401);
+    assert_eq!(gateway.get("/nowhere", &[]).status, 404);
+    gateway.log_line_where(|line| line["path"] == "/nowhere");
+    let statuses: Vec<_> = gateway.log().iter().map(|line| line["status"].clone()).collect();
+    assert_eq!(statuses, [401, 404]);
+    assert_eq!(gateway.metric("sluice_access_log_left_out_total"), 50.0);
+    assert_eq!(gateway.metric("sluice_access_log_dropped_total"), 0.0, "left out is not lost");
+    assert_eq!(gateway.metric("sluice_requests_total{route=\"plain\",status_class=\"2xx\",code=\"\"}"), 50.0, "metrics count all");
+
+    gateway.reload(&text.replace("0%", "99.99%"));
+    let line = eventually("one falls into it", || {
+        assert_eq!(gateway.get("/plain/one", &[]).status, 200);
+        gateway.log().into_iter().find(|line| line["path"] == "/plain/one")
+    });
+    assert_eq!(line["sample"], 0.9999);
+    // Whoever asks what a limit would have done must not count these.
+    std::fs::write(gateway.dir().join("some.log"), format!("{line}\n")).unwrap();
+    let told = gateway.sluice(&["limits", "simulate", "--log", "some.log", "--limit", "10/m", "--by", "client_ip"]);
+    assert_eq!(told.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&told.stderr).contains("`access_log.sample` left out"), "{told:?}");
 }
 
 #[test]

@@ -110,9 +110,9 @@ impl<'a> Pen<'a> {
 #[inline(always)]
 fn digits(number: u32) -> (u64, usize) {
     let halves = u64::from(number / 10_000) | u64::from(number % 10_000) << 32;
-    let hundreds = (halves * 10_486 >> 20) & 0x0000_007f_0000_007f;
+    let hundreds = ((halves * 10_486) >> 20) & 0x0000_007f_0000_007f;
     let quarters = hundreds | (halves - hundreds * 100) << 16;
-    let tens = (quarters * 103 >> 10) & 0x000f_000f_000f_000f;
+    let tens = ((quarters * 103) >> 10) & 0x000f_000f_000f_000f;
     let digits = tens | (quarters - tens * 10) << 8;
     // The last is one, whatever it is.
     let zeroes = (digits | 1 << 63).trailing_zeros() & !7;

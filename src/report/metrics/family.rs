@@ -125,6 +125,7 @@ families! { ALL:
     CONFIG_INFO = Gauge "sluice_config_info" ["hash"] "The configuration that runs.";
     LOG_LINES = Counter "sluice_access_log_lines_total" [] "Access-log lines written.";
     LOG_DROPPED = Counter "sluice_access_log_dropped_total" [] "Access-log lines lost: the reader was too slow or the disk full.";
+    LOG_LEFT_OUT = Counter "sluice_access_log_left_out_total" [] "Access-log lines of requests that went well that access_log.sample left out.";
     LOG_BYTES = Counter "sluice_access_log_bytes_total" [] "Bytes of access log written.";
     LOG_ERRORS = Counter "sluice_access_log_errors_total" [] "Writes and reopenings of the access log that failed.";
     // The process.

@@ -160,6 +160,7 @@ impl Metrics {
         };
         show(&family::LOG_LINES, |counts| &counts.lines);
         show(&family::LOG_DROPPED, |counts| &counts.dropped);
+        show(&family::LOG_LEFT_OUT, |counts| &counts.left_out);
         show(&family::LOG_BYTES, |counts| &counts.bytes);
         show(&family::LOG_ERRORS, |counts| &counts.errors);
     }

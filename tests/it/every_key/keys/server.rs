@@ -18,6 +18,7 @@ pub const KEYS: &[Row] = &[
     ("server.limits_memory", Test("more_callers_than_the_memory_of_limits_holds_are_counted")),
     ("server.tokens_memory", Test("the_memory_of_tokens_is_as_large_as_configured")),
     ("access_log.to", Test("logrotate_moves_the_file_and_a_signal_begins_a_new_one")),
+    ("access_log.sample", Test("of_what_goes_well_a_sample_has_lines_and_all_else_always")),
     ("access_log.format", Test("the_combined_format_is_what_readers_of_other_logs_expect_and_a_reload_changes_it")),
     ("admin.address", Test("each_listener_listens_where_it_is_told_to_and_so_does_admin")),
     (
