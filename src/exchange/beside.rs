@@ -16,6 +16,7 @@ pub fn tell(session: &Session, ctx: &Ctx, route: &Route, head: &ResponseHeader) 
     if session.req_header().version == http::Version::HTTP_2 || head.status.is_informational() || route.response.edits_limits {
         return false;
     }
-    conn.tell_beside(|lines| limits::headers::lines(&ctx.facts.charges, lines));
+    let charges = &ctx.facts.charges;
+    conn.tell_beside(|lines| lines.write(limits::headers::room(charges), |room| limits::headers::lines(charges, room)));
     true
 }

@@ -18,6 +18,7 @@ use pingora_http::ResponseHeader;
 use tokio::time::Instant;
 
 use super::ConnectionBounds;
+use super::beside::Beside;
 use super::head::Head;
 use super::proxy_protocol::Said;
 use super::running::RunningListener;
@@ -64,7 +65,7 @@ pub struct ConnInfo {
     sent_before: AtomicU64,
     fault: OnceLock<&'static Kind>,
     /// Lines of the head of the answer that is written next, behind its fields.
-    beside: Mutex<Vec<u8>>,
+    beside: Mutex<Beside>,
     /// What the client is told in place of an answer, where its exchange was given up from outside.
     last_words: Mutex<Option<Box<LastWords>>>,
     /// The last byte of the answer has been handed over: what its client does afterwards takes nothing from it.
@@ -290,19 +291,19 @@ impl ConnInfo {
     }
 
     /// The head of the next answer has these lines, too: for HTTP/1.1, and in place of any that were told before.
-    pub fn tell_beside(&self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn tell_beside(&self, tell: impl FnOnce(&mut Beside)) {
         let mut lines = self.beside.lock();
         lines.clear();
-        write(&mut lines);
+        tell(&mut lines);
     }
 
-    pub(super) fn take_beside(&self) -> Vec<u8> {
+    pub(super) fn take_beside(&self) -> Beside {
         std::mem::take(&mut self.beside.lock())
     }
 
     /// Its room is used again: memory that comes and goes with each request costs more than these few bytes.
-    pub(super) fn return_beside(&self, mut lines: Vec<u8>) {
-        if lines.capacity() > 0 {
+    pub(super) fn return_beside(&self, mut lines: Beside) {
+        if lines.has_room() {
             lines.clear();
             *self.beside.lock() = lines;
         }

@@ -11,6 +11,7 @@
 pub mod accept;
 pub mod address;
 pub mod alarm;
+pub mod beside;
 pub mod caps;
 pub mod chunks;
 pub mod conn;

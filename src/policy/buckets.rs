@@ -23,9 +23,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-pub use super::limits::hash::{bucket_of, caller_under, identity};
-use super::limits::level::Level;
-use super::limits::pace::{Pace, Reading};
+pub use super::limits::hash::{bucket_of, caller_of, caller_under, identity};
+use super::limits::level::{Fits, Level};
+use super::limits::pace::{Kind, Pace, Reading};
 use super::limits::places::Places;
 use super::limits::shared::Shared;
 use super::limits::table::{SHARDS, ShardSet, State, Table, sets_per_shard, shard_of};
@@ -43,6 +43,15 @@ pub struct Asking<'a> {
     pub bounds: Bounds,
     /// How many nanoseconds the request may wait for a token; 0 where it may not.
     pub patience: u64,
+}
+
+/// An asking with what it is of, for who is told; and where it is to be written.
+#[derive(Debug)]
+pub struct Asked<'a, T> {
+    pub asking: Asking<'a>,
+    pub of: T,
+    /// Which of the locks, the set, the way, and the state.
+    slot: (usize, usize, usize, State),
 }
 
 /// What all limits together said.
@@ -158,9 +167,54 @@ impl Buckets {
 
     /// Charges one token to each bucket, or none to any where one of them lacks it. `now` is on the monotonic clock, in nanoseconds.
     pub fn charge(&self, now: u64, askings: &[Asking<'_>]) -> Outcome {
-        if let [asking] = askings {
-            return self.charge_one(now, asking);
+        let mut asked: SmallVec<[_; 8]> = askings.iter().map(|asking| Asked::new(*asking, ())).collect();
+        let mut verdicts = SmallVec::new();
+        if self.admit(now, &mut asked, |_, verdict| verdicts.push(verdict)) {
+            return Outcome { is_admitted: true, verdicts };
         }
+        self.judge(now, askings)
+    }
+
+    /// Charges nearly all requests: those of which each bucket has its slot, and one more fits into all of them. Judges, tells `told` of each,
+    /// and then writes, under the locks of all of them. False: one has no slot, or is full, or is asked for twice. Then nothing was
+    /// written, what was told is void, and [`judge`](Buckets::judge) decides.
+    #[inline]
+    pub fn admit<T>(&self, now: u64, asked: &mut [Asked<'_, T>], mut told: impl FnMut(&Asked<'_, T>, Verdict)) -> bool {
+        let all = asked.iter().fold(ShardSet::default(), |all, one| all.with(shard_of(one.asking.key)));
+        let mut guards: SmallVec<[MutexGuard<'_, Table>; 8]> = SmallVec::new();
+        for shard in all.ascending() {
+            guards.push(self.shards[shard].lock(now));
+        }
+        let guards = guards.as_mut_slice();
+        let mut windows = 0;
+        for index in 0..asked.len() {
+            let (earlier, rest) = asked.split_at_mut(index);
+            let Some(one) = rest.first_mut() else { return false };
+            let asking = &one.asking;
+            let guard = all.place(shard_of(asking.key));
+            let table = &*guards[guard];
+            let Some((set, way, state)) = table.find(asking.key) else { return false };
+            let Some(fits) = Fits::of(&state, table.latest, asking.pace, asking.bounds, asking.patience) else { return false };
+            if earlier.iter().any(|earlier| earlier.asking.key == asking.key) {
+                return false;
+            }
+            windows += u64::from(asking.pace.kind() != Kind::Bucket);
+            one.slot = (guard, set, way, fits.state);
+            told(one, Verdict { reading: fits.reading, retry_after: 0, wait: fits.wait, is_overflow: false });
+        }
+        for one in asked {
+            let (guard, set, way, state) = one.slot;
+            guards[guard].set_state(set, way, state);
+        }
+        if windows > 0 {
+            self.windows_charged.fetch_add(windows, Relaxed);
+        }
+        true
+    }
+
+    /// Any request: judges all it asks for, and charges it where all of that fits.
+    #[inline(never)]
+    pub fn judge(&self, now: u64, askings: &[Asking<'_>]) -> Outcome {
         let all = askings.iter().fold(ShardSet::default(), |all, asking| all.with(shard_of(asking.key)));
         let mut guards: SmallVec<[MutexGuard<'_, Table>; 8]> = all.ascending().map(|shard| self.shards[shard].lock(now)).collect();
         let mut overflow = None;
@@ -190,7 +244,9 @@ impl Buckets {
                 continue;
             }
             let state = one.state(asking.pace);
-            self.note(&one.level);
+            if one.level.is_window() {
+                self.windows_charged.fetch_add(1, Relaxed);
+            }
             match one.place {
                 Place::Slot { guard, set, way } => self.shards[shard_of(asking.key)].write(&mut guards[guard], set, way, asking.key, state),
                 Place::Overflow => {
@@ -200,38 +256,6 @@ impl Buckets {
                 }
             }
         }
-        Outcome { is_admitted, verdicts }
-    }
-
-    /// The same for the many requests to which only one limit applies, at a fraction of the instructions.
-    fn charge_one(&self, now: u64, asking: &Asking<'_>) -> Outcome {
-        let shard = &self.shards[shard_of(asking.key)];
-        let mut table = shard.lock(now);
-        let one = match table.claim(asking.key, |_, _| false) {
-            Some((set, way, state)) => {
-                let one = Judged::new(Place::Slot { guard: 0, set, way }, table.latest, state, asking);
-                if one.level.fits() {
-                    shard.write(&mut table, set, way, asking.key, one.state(asking.pace));
-                }
-                one
-            }
-            None => {
-                let mut overflow = self.overflow.lock();
-                let one = self.overflowing(&mut overflow, now, asking);
-                if one.level.fits() {
-                    overflow.write(asking.identity, one.state(asking.pace));
-                }
-                one
-            }
-        };
-        // Figures for the answer need no lock.
-        drop(table);
-        let is_admitted = one.level.fits();
-        if is_admitted {
-            self.note(&one.level);
-        }
-        let mut verdicts = SmallVec::new();
-        verdicts.push(one.verdict(is_admitted, asking.pace));
         Outcome { is_admitted, verdicts }
     }
 
@@ -271,14 +295,8 @@ impl Buckets {
         self.windows_charged.load(Relaxed).saturating_add(1)
     }
 
-    fn note(&self, level: &Level) {
-        match level {
-            Level::Bucket { .. } => {}
-            Level::Window { .. } => _ = self.windows_charged.fetch_add(1, Relaxed),
-        }
-    }
-
     /// Under which callers are hashed in this process.
+    #[inline]
     pub(super) fn seed(&self) -> [u64; 2] {
         [self.seed[0].load(Relaxed), self.seed[1].load(Relaxed)]
     }
@@ -295,6 +313,15 @@ impl Default for Buckets {
     /// 64 MiB: about two million callers.
     fn default() -> Self {
         Buckets::new(64 << 20)
+    }
+}
+
+// === impl Asked ===
+
+impl<'a, T> Asked<'a, T> {
+    #[inline(always)]
+    pub fn new(asking: Asking<'a>, of: T) -> Self {
+        Asked { asking, of, slot: Default::default() }
     }
 }
 
@@ -361,6 +388,7 @@ impl Overflow {
 mod tests {
     use std::sync::Barrier;
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     use super::super::limits::pace::tests::{Dice, pace};
     use super::*;
@@ -482,6 +510,63 @@ mod tests {
         for left in [9, 8] {
             let outcome = buckets.charge(0, &[asking, asking]);
             assert_eq!(outcome.verdicts.iter().map(|v| v.reading.remaining).collect::<Vec<_>>(), [left, left]);
+        }
+    }
+
+    /// Two tables of the same seed, one of which judges every request with [`Buckets::judge`] alone.
+    #[test]
+    fn what_is_admitted_at_once_is_what_would_have_been_judged() {
+        let paces = [
+            pace("10/s", 5),
+            pace("7/s", 70),
+            pace("1000000000/s", 1_000_000_000),
+            Pace::of_windows(Kind::Fixed, 6, Duration::from_secs(2)).unwrap(),
+            Pace::of_windows(Kind::Sliding, 9, Duration::from_secs(2)).unwrap(),
+            Pace::of_windows(Kind::Sliding, 200_000, Duration::from_secs(2)).unwrap(),
+        ];
+        // One of so few sets that it overflows.
+        for bytes in [0, 1 << 20] {
+            let (quick, slow) = (Buckets::new(bytes), Buckets::new(bytes));
+            slow.set_seed(quick.seed());
+            let (mut dice, mut now, mut at_once) = (Dice(7), SECOND, 0);
+            for step in 0..30_000 {
+                now += dice.roll(SECOND / 100);
+                let count = 1 + dice.roll(5) as usize;
+                let askings: Vec<Asking<'_>> = (0..count)
+                    .map(|_| {
+                        let identity = dice.roll(8);
+                        // Each limit has one at a time, and another one later.
+                        let pace = &paces[(identity as usize + step / 2_000) % paces.len()];
+                        let length = 2 * SECOND;
+                        let is_bucket = pace.kind() == Kind::Bucket;
+                        let bounds = if is_bucket { Bounds::default() } else { Bounds { end: (now / length + 1) * length, length } };
+                        let identity = u128::from(identity);
+                        let caller = dice.roll(if step % 3 == 0 { 1_000 } else { 10 });
+                        let patience = if dice.roll(4) == 0 { dice.roll(SECOND) } else { 0 };
+                        Asking { identity, key: quick.key(identity, 0, &[&caller.to_le_bytes()]), pace, bounds, patience }
+                    })
+                    .collect();
+                // Threads read the clock before they get there.
+                let late = now - dice.roll(SECOND / 10);
+                let mut told = Vec::new();
+                let mut asked: Vec<_> = askings.iter().enumerate().map(|(index, asking)| Asked::new(*asking, index)).collect();
+                let is_admitted = quick.admit(late, &mut asked, |one, verdict| {
+                    assert_eq!(one.of, told.len());
+                    told.push(verdict);
+                });
+                let judged = slow.judge(late, &askings);
+                if is_admitted {
+                    at_once += 1;
+                    assert!(judged.is_admitted, "step {step}");
+                } else {
+                    let outcome = quick.judge(late, &askings);
+                    assert_eq!(outcome.is_admitted, judged.is_admitted, "step {step}");
+                    told = outcome.verdicts.to_vec();
+                }
+                assert_eq!(told, judged.verdicts.to_vec(), "step {step}");
+            }
+            assert_eq!((quick.figures(), quick.windows_charged()), (slow.figures(), slow.windows_charged()));
+            assert!(at_once > 1_000, "{at_once}");
         }
     }
 

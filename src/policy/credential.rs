@@ -20,6 +20,8 @@ pub enum Found<T> {
 /// The decoded value of a parameter; keys are short, so this rarely leaves the stack.
 pub type Decoded = SmallVec<[u8; 128]>;
 
+const SCHEME: &[u8] = b"bearer";
+
 /// The token of `Authorization: Bearer` (RFC 6750 section 2.1); the scheme in any case (RFC 9110 section 11.1).
 /// Another scheme is no token, a scheme without a token is an empty one.
 pub fn bearer(headers: &HeaderMap) -> Found<&[u8]> {
@@ -28,8 +30,10 @@ pub fn bearer(headers: &HeaderMap) -> Found<&[u8]> {
         Found::Missing => return Found::Missing,
         Found::Ambiguous => return Found::Ambiguous,
     };
-    let (scheme, token) = value.split_at(value.iter().position(|byte| *byte == b' ').unwrap_or(value.len()));
-    if scheme.eq_ignore_ascii_case(b"bearer") { Found::One(token.trim_ascii()) } else { Found::Missing }
+    // A scheme ends where the first space is.
+    let (scheme, token) = value.split_at(value.len().min(SCHEME.len()));
+    let is_whole = token.first().is_none_or(|byte| *byte == b' ');
+    if is_whole && scheme.eq_ignore_ascii_case(SCHEME) { Found::One(token.trim_ascii()) } else { Found::Missing }
 }
 
 /// The value of a header that may be sent once.

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 
 use http::{HeaderName, HeaderValue};
 
+use super::limits::hash::Kept;
 use crate::report::metrics::tags::TagSeries;
 
 /// The name of a plan and the index of its limit in the snapshot's plans.
@@ -78,6 +79,15 @@ pub struct Identity {
     pub expires: Option<u64>,
     /// The revocation list that it was last looked for in; see [`Revocations`](super::revocation::Revocations).
     pub cleared: AtomicU64,
+    /// What its buckets are found by.
+    pub hashes: CallerHashes,
+}
+
+/// The hashes of a caller as limits count it: nothing of an [`Identity`] that goes into them ever changes.
+#[derive(Debug, Default)]
+pub struct CallerHashes {
+    pub subject: Kept,
+    pub consumer: Kept,
 }
 
 // === impl Identity ===

@@ -3,7 +3,6 @@
 //! Of the limits of one stage all are charged or none. Does not decide which limits a route or listener has, nor whether a
 //! refusal is enforced or shadowed. What a limit is made of: `limits/`.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,19 +12,19 @@ use serde::Deserialize;
 use smallvec::SmallVec;
 
 use super::authz::OneOrMany;
-use super::buckets::{Asking, Buckets};
+use super::buckets::Buckets;
+use super::limits::asks::Asks;
 pub use super::limits::by::{By, Per};
+pub use super::limits::charge::Charge;
 use super::limits::key::{Hashes, Key};
-use super::limits::label::Label;
 pub use super::limits::limit::{Callers, Limit, What};
 use super::limits::pace::Pace;
 use super::limits::places::{self, Place};
 use super::limits::quota::Quota;
-use super::limits::refusal::refusal;
 pub use super::limits::refusal::{KIND, is_own};
 use super::limits::shared::exactness;
 use super::limits::sharing;
-use super::limits::throttle::{ThrottleSettings, Waiting};
+use super::limits::throttle::ThrottleSettings;
 use super::limits::used::Used;
 use super::priority::Priority;
 use super::{Request, Stop};
@@ -97,29 +96,6 @@ pub enum Stage {
     BeforeAuth,
 }
 
-/// What one limit said of one request.
-#[derive(Clone, Debug)]
-pub struct Charge {
-    /// The name of the limit or plan.
-    pub limit: Arc<Label>,
-    /// Such as `consumer` or `client_ip`.
-    pub key_kind: &'static str,
-    /// The size of the bucket.
-    pub size: u32,
-    /// Whole seconds in which an empty bucket fills, rounded up; at least 1.
-    pub window: u64,
-    /// Whole tokens left.
-    pub remaining: u32,
-    /// Whole seconds until the bucket is full again, rounded up.
-    pub reset: u64,
-    /// Whole seconds until there is one more token, rounded up; 0 where the bucket is full.
-    pub next: u64,
-    /// Whole seconds until the next request passes, rounded up; 0 where this one did.
-    pub retry_after: u64,
-    /// Milliseconds that the request has to wait, rounded up.
-    pub wait_ms: u64,
-}
-
 /// A limit on requests at once that had no place.
 #[derive(Clone, Debug)]
 pub struct Full {
@@ -186,6 +162,7 @@ impl RateLimits {
     }
 
     /// Whether nothing is counted here, whoever calls.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.limits.is_empty() && self.shared.is_empty() && self.places.is_empty() && !self.with_plan
     }
@@ -197,7 +174,12 @@ impl RateLimits {
 
     /// Charges all limits and the caller's plan, or none and refuses with 429 `rate-limited` or `quota-exceeded`. Either way `facts.charges` says
     /// where each stands, tightest first. `plans` are the snapshot's, which consumers name by index.
+    #[inline]
     pub fn judge(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets, plans: &[Arc<Limit>]) -> Result<(), Stop> {
+        if self.is_empty() { Ok(()) } else { self.judge_each(request, facts, buckets, plans) }
+    }
+
+    fn judge_each(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets, plans: &[Arc<Limit>]) -> Result<(), Stop> {
         // Before what is used up: a place comes back where the rest refuses.
         let places = match self.places.is_empty() {
             true => SmallVec::new(),
@@ -212,7 +194,9 @@ impl RateLimits {
             self.charge(request, facts, buckets, plan, &taken.alone).inspect_err(|_| taken.give_back(buckets))?;
             taken.keep(facts);
         }
-        facts.places.extend(places);
+        if !places.is_empty() {
+            facts.places.extend(places);
+        }
         Ok(())
     }
 
@@ -247,71 +231,35 @@ impl RateLimits {
         if self.limits.is_empty() && alone.is_empty() && plan.is_none() {
             return Ok(());
         }
-        let mut counted: SmallVec<[(&Limit, Option<&Used>, &'static str); 8]> = SmallVec::new();
-        let mut askings: SmallVec<[Asking<'_>; 8]> = SmallVec::new();
-        let mut waiting: SmallVec<[(usize, Waiting); 1]> = SmallVec::new();
-        let mut hashes = Hashes::new(buckets.seed());
-        for (limit, used) in applying(&self.limits, facts, plan) {
-            let identity = sharing::identity_of(limit, used, facts);
-            let key = Key::choose(limit.by(), request, facts);
-            counted.push((limit, used, key.kind()));
-            let (bucket, pace) = (hashes.bucket(key, identity), limit.pace());
-            let mut patience = 0;
-            if let Some(throttle) = limit.throttle()
-                && let Some(place) = throttle.queue(limit.series(), bucket, pace)
-            {
-                patience = throttle.wait;
-                waiting.push((askings.len(), place));
-            }
-            askings.push(Asking { identity, key: bucket, pace, bounds: limit.bounds(facts.now), patience });
-        }
-        for (limit, used, pace) in alone {
-            let (limit, identity) = (*limit, sharing::identity_of(limit, *used, facts));
-            let key = Key::choose(limit.by(), request, facts);
-            counted.push((limit, *used, key.kind()));
-            let key = hashes.bucket(key, identity);
-            askings.push(Asking { identity, key, pace, bounds: limit.bounds(facts.now), patience: 0 });
-        }
-        drop(hashes);
-        if askings.is_empty() {
-            return Ok(());
-        }
-        let outcome = buckets.charge(facts.now.mono, &askings);
-        for (((limit, _, key_kind), verdict), asking) in counted.iter().zip(&outcome.verdicts).zip(&askings) {
-            facts.charges.push(Charge {
-                limit: limit.label().clone(),
-                key_kind,
-                size: asking.pace.size(),
-                window: if asking.bounds.length == 0 { limit.pace().window() } else { asking.bounds.seconds() },
-                remaining: verdict.reading.remaining,
-                reset: verdict.reading.reset,
-                next: if verdict.retry_after > 0 { verdict.retry_after } else { verdict.reading.next },
-                retry_after: verdict.retry_after,
-                wait_ms: if outcome.is_admitted { verdict.wait.div_ceil(1_000_000) } else { 0 },
-            });
-        }
-        facts.charges.sort_by_key(|charge| (Reverse(charge.retry_after), charge.remaining, Reverse(charge.reset)));
-        if outcome.is_admitted {
-            for (index, place) in waiting {
-                let wait = outcome.verdicts.get(index).map_or(0, |verdict| verdict.wait);
-                if wait > 0 {
-                    place.note();
-                    facts.delay = facts.delay.max(wait);
-                    facts.waiting.push(place);
-                }
-            }
-            return Ok(());
-        }
-        for (((limit, _, _), verdict), asking) in counted.iter().zip(&outcome.verdicts).zip(&askings) {
-            if verdict.retry_after > 0 {
-                limit.note_refused(asking.key, facts);
+        let mut asks = Asks::default();
+        {
+            let mut hashes = Hashes::new(buckets.seed(), request, facts);
+            let identity = facts.identity.as_deref();
+            let own = self.limits.len();
+            // In one loop, whose body is here once: the limits of the stage, the plan and its quota, what is counted alone.
+            for index in 0..own + 2 + alone.len() {
+                let (limit, used, pace, may_wait) = match index.checked_sub(own) {
+                    None => match &self.limits[index] {
+                        used if used.admits(identity) => (&*used.limit, Some(used), used.limit.pace(), true),
+                        _ => continue,
+                    },
+                    Some(0) => match plan {
+                        Some(plan) => (plan, None, plan.pace(), true),
+                        None => continue,
+                    },
+                    Some(1) => match plan.and_then(|plan| plan.beside()) {
+                        Some(quota) => (&**quota, None, quota.pace(), true),
+                        None => continue,
+                    },
+                    Some(rest) => {
+                        let (limit, used, part) = &alone[rest - 2];
+                        (*limit, *used, part, false)
+                    }
+                };
+                asks.ask(limit, used, pace, may_wait, &mut hashes);
             }
         }
-        let refusing =
-            counted.iter().zip(&outcome.verdicts).min_by_key(|(_, told)| (Reverse(told.retry_after), Reverse(told.reading.reset)));
-        let ((limit, used, key_kind), verdict) = refusing.expect("what was refused was asked");
-        let at = used.and_then(|used| used.at(facts.chosen)).map(|at| &**at);
-        Err(refusal(limit, at, key_kind, verdict.retry_after, verdict.is_overflow).into())
+        asks.charge(facts, buckets)
     }
 
     /// What each limit and the caller's plan would count a request by. Charges nothing.
@@ -349,6 +297,7 @@ mod tests {
     use http::header::RETRY_AFTER;
 
     use super::super::limits::limit::tests::{at, limit, settings};
+    use super::super::limits::pace::tests::Dice;
     use super::*;
     use crate::ctx::{Now, Scheme};
     use crate::policy::principal::{Consumer, Identity};
@@ -439,6 +388,52 @@ mod tests {
         let (limits, buckets) = (route(&[limit("x", "1/h", by)]), Buckets::new(0));
         assert!(passes(&limits, one, &buckets) && !passes(&limits, one, &buckets));
         !passes(&limits, other, &buckets)
+    }
+
+    /// What is kept with a caller that was remembered decides nothing: the same requests of callers who were never seen before fare the same,
+    /// through limits that change, buckets that are given away, an overflow, and a table with another seed.
+    #[test]
+    fn who_is_remembered_is_counted_as_who_is_not() {
+        let by = [By::Consumer, By::Subject, By::ClientIp];
+        let sets = ["3/s", "9/s"]
+            .map(|rate| route(&[limit("a", rate, &by), limit("b", "20/s", &[By::Subject]), limit("c", "100/s", &[By::ClientIp])]));
+        let plans = [plan("gold", "15/s"), plan("free", "4/s")];
+        let consumer =
+            |name: &str, plan: (&str, usize)| Consumer { name: name.into(), plan: Some((plan.0.into(), plan.1)), ..Consumer::default() };
+        // The same name as a subject, as a consumer, and at another authenticator.
+        let caller = |which: usize| match which % 4 {
+            0 => token("idp", &format!("u{}", which / 4)),
+            1 => token("other", &format!("u{}", which / 4)),
+            2 => Identity { claimed_plan: Some(("free".into(), 1)), ..token("idp", &format!("p{}", which / 4)) },
+            _ => Identity {
+                consumer: Some(Arc::new(consumer(&format!("u{}", which / 4), ("gold", 0)))),
+                ..token("idp", &format!("u{}", which / 4))
+            },
+        };
+        let known: Vec<Arc<Identity>> = (0..400).map(|which| Arc::new(caller(which))).collect();
+        let tables = [Buckets::new(0), Buckets::new(0)];
+        tables[1].set_seed(tables[0].seed());
+        let (mut dice, mut now, mut refused) = (Dice(3), SECOND, 0);
+        for step in 0..10_000 {
+            now += dice.roll(SECOND / 20);
+            if step % 4_000 == 3_999 {
+                // As after a restart that found the buckets of another process.
+                let (dump, seed) = (Buckets::new(0).dump(now), tables[0].seed());
+                tables.iter().for_each(|table| _ = table.restore(&dump, now).unwrap());
+                assert_ne!(tables[0].seed(), seed);
+            }
+            let which = dice.roll(if step % 2 == 0 { 8 } else { 400 }) as usize;
+            let limits = &sets[usize::from(step % 2_000 > 1_000)];
+            let seen = |identity: Arc<Identity>| Call { identity: Some(identity), now, ..Call::from("192.0.2.7") };
+            let (remembered, kept) = judge(limits, &seen(known[which].clone()), &tables[0], &plans);
+            let (stranger, fresh) = judge(limits, &seen(Arc::new(caller(which))), &tables[1], &plans);
+            assert_eq!(remembered.is_some(), stranger.is_some(), "step {step}");
+            refused += usize::from(remembered.is_some());
+            assert_eq!(format!("{:?}", kept.charges), format!("{:?}", fresh.charges), "step {step}");
+        }
+        assert_eq!(tables[0].figures(), tables[1].figures());
+        assert!(refused > 100 && refused < 9_700, "{refused}");
+        assert!(tables[0].figures().evicted > 0, "{:?}", tables[0].figures());
     }
 
     #[test]

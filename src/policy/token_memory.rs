@@ -209,6 +209,7 @@ fn weigh(identity: &Identity) -> usize {
         claimed_tags,
         expires: _,
         cleared: _,
+        hashes: _,
     } = identity;
     let words = |list: &[String]| list.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
     size_of::<Identity>()

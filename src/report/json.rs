@@ -34,7 +34,12 @@ pub fn push_string(out: &mut Vec<u8>, text: &[u8]) {
 /// Like [`push_string`], but at most `limit` bytes of `text`, followed by [`CUT`] where there were more.
 pub fn push_string_bounded(out: &mut Vec<u8>, text: &[u8], limit: usize) {
     out.push(b'"');
-    push_escaped_bounded(out, text, limit);
+    // Nearly every field, and then it is copied here.
+    if text.len() <= limit && plain_prefix(text) == text.len() {
+        out.extend_from_slice(text);
+    } else {
+        push_escaped_bounded(out, text, limit);
+    }
     out.push(b'"');
 }
 
@@ -82,25 +87,46 @@ fn push_escaped_str(out: &mut Vec<u8>, text: &str) {
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// How many of the first bytes are ASCII and need no escape, eight at a time: nearly every field is such to its end.
+#[inline]
 fn plain_prefix(text: &[u8]) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
-    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
-    let (words, _) = text.as_chunks::<8>();
     let mut at = 0;
-    for word in words {
-        let word = u64::from_le_bytes(*word);
-        let below_space = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
-        let quote = has_zero(word ^ (ONES * u64::from(b'"')));
-        let backslash = has_zero(word ^ (ONES * u64::from(b'\\')));
-        let delete = has_zero(word ^ (ONES * 0x7f));
-        if (word & HIGH) | below_space | quote | backslash | delete != 0 {
+    for word in text.as_chunks::<8>().0 {
+        if !is_plain(u64::from_le_bytes(*word)) {
             break;
         }
         at += 8;
     }
-    let rest = text[at..].iter().take_while(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\'));
-    at + rest.count()
+    // The last eight at once, some of which have been seen.
+    let rest = &text[at..];
+    if rest.len() < 8 && is_plain(last_word(text)) {
+        return text.len();
+    }
+    at + rest.iter().take_while(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b'"' | b'\\')).count()
+}
+
+#[inline]
+fn is_plain(word: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let has_zero = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let below_space = word.wrapping_sub(ONES * 0x20) & !word & HIGH;
+    let quote = has_zero(word ^ (ONES * u64::from(b'"')));
+    let backslash = has_zero(word ^ (ONES * u64::from(b'\\')));
+    let delete = has_zero(word ^ (ONES * 0x7f));
+    (word & HIGH) | below_space | quote | backslash | delete == 0
+}
+
+/// The last eight bytes, or all there are, some twice.
+#[inline]
+fn last_word(text: &[u8]) -> u64 {
+    if let Some(last) = text.last_chunk::<8>() {
+        return u64::from_le_bytes(*last);
+    }
+    if let (Some(first), Some(last)) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        return u64::from(u32::from_le_bytes(*first)) << 32 | u64::from(u32::from_le_bytes(*last));
+    }
+    let byte = |at: usize| text.get(at).copied().unwrap_or(b' ');
+    u64::from_le_bytes([byte(0), byte(1), byte(2), b' ', b' ', b' ', b' ', b' '])
 }
 
 #[cfg(test)]
@@ -125,10 +151,10 @@ mod tests {
     #[test]
     fn every_single_byte_at_every_offset_gives_valid_json_that_reads_back() {
         for byte in 0..=255u8 {
-            for offset in 0..20 {
-                let mut text = vec![b'a'; 20];
+            for (len, offset) in (1..21).flat_map(|len| (0..len).map(move |offset| (len, offset))) {
+                let mut text = vec![b'a'; len];
                 text[offset] = byte;
-                assert_eq!(read_back(&text), String::from_utf8_lossy(&text), "byte {byte} at {offset}");
+                assert_eq!(read_back(&text), String::from_utf8_lossy(&text), "byte {byte} at {offset} of {len}");
             }
         }
     }

@@ -244,11 +244,22 @@ async fn hooks_find_the_connection_through_the_session() {
 #[tokio::test]
 async fn lines_beside_a_head_are_written_once_and_with_a_final_one() {
     let (mut session, mut client, _) = session(GET);
-    session.conn.tell_beside(|lines| lines.extend_from_slice(b"x-gone: 1\r\n"));
-    session.conn.tell_beside(|lines| lines.extend_from_slice(b"x-told: 1\r\n"));
+    let tell = |text: &'static [u8]| {
+        session.conn.tell_beside(|lines| {
+            lines.write(text.len(), |room| {
+                room[..text.len()].copy_from_slice(text);
+                text.len()
+            });
+        });
+    };
+    tell(b"x-not-told-any-more: 1\r\n");
+    session.conn.tell_beside(|_| {});
+    assert!(session.conn.take_beside().text().is_empty(), "taken back");
+    tell(b"x-gone: 1, and some more\r\n");
+    tell(b"x-told: 1\r\n");
     let last = head(200, &[("content-length", "0")]);
     session.response_duplex_vec(vec![HttpTask::Header(head(103, &[]), false), HttpTask::Header(last, true)]).await.unwrap();
-    assert!(session.conn.take_beside().is_empty());
+    assert!(session.conn.take_beside().text().is_empty());
     let mut got = vec![0; 4096];
     let count = client.read(&mut got).await.unwrap();
     let got = String::from_utf8_lossy(&got[..count]);

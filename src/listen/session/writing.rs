@@ -11,6 +11,7 @@ use pingora_core::{Error, OrErr, Result};
 use pingora_http::ResponseHeader;
 use tokio::io::AsyncWriteExt;
 
+use super::super::beside::Beside;
 use super::super::stream::Socket;
 use super::Http1;
 use crate::clock;
@@ -115,7 +116,7 @@ impl<S: Socket> Http1<S> {
                 && !matches!(self.writing.frame, Frame::ToClose);
         }
         let connection = (!head.status.is_informational()).then_some(if self.keep { &b"keep-alive"[..] } else { b"close" });
-        let beside = if connection.is_some() { self.conn.take_beside() } else { Vec::new() };
+        let beside = if connection.is_some() { self.conn.take_beside() } else { Beside::default() };
         let stream = self.stream()?;
         match is_switch {
             // In one piece, and not together with what follows: that is no HTTP any more.
@@ -124,7 +125,7 @@ impl<S: Socket> Http1<S> {
                 put_head(&head, connection, &[], &mut text);
                 stream.write_all(&text).await.or_err(WriteError, "writing a head")?;
             }
-            false => put_head(&head, connection, &beside, stream.gathered()),
+            false => put_head(&head, connection, beside.text(), stream.gathered()),
         }
         self.conn.return_beside(beside);
         self.writing.head = Some(head);

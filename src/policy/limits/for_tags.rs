@@ -17,6 +17,7 @@ impl ForTags {
         ForTags(settings.iter().flat_map(|tags| &tags.value).map(|(name, values)| (name.as_str().into(), values.0.clone())).collect())
     }
 
+    #[inline]
     pub fn admits(&self, identity: Option<&Identity>) -> bool {
         self.0.iter().all(|(name, values)| {
             let tag = identity.and_then(|identity| identity.tag(name));

@@ -1,6 +1,8 @@
 //! Names of limits and of buckets: 128 bits of SipHash-1-3. Decides nothing.
 
+use std::fmt;
 use std::hash::Hasher;
+use std::sync::OnceLock;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -20,6 +22,42 @@ pub fn identity(what: &str, name: &str, route: Option<&str>) -> u128 {
 fn write_part(hasher: &mut SipHasher13, part: &[u8]) {
     hasher.write(&(part.len() as u64).to_le_bytes());
     hasher.write(part);
+}
+
+/// The same for one part of so many bytes, without a loop over parts.
+#[inline]
+pub fn caller_of<const N: usize>([low, high]: [u64; 2], kind: u8, part: &[u8; N]) -> u128 {
+    const { assert!(N <= SHORT - 9) };
+    let mut all = [0; SHORT];
+    all[0] = kind;
+    all[1..9].copy_from_slice(&(N as u64).to_le_bytes());
+    all[9..9 + N].copy_from_slice(part);
+    SipHasher13::new_with_keys(low, high).hash(&all[..9 + N]).as_u128()
+}
+
+/// The hash of a caller, kept with what is known of it: made once, under the first seed that it is asked for under.
+#[derive(Default)]
+pub struct Kept(OnceLock<[u64; 4]>);
+
+// === impl Kept ===
+
+impl Kept {
+    /// The hash under a seed, which `make` makes where it is not the one that is kept.
+    #[inline]
+    pub fn under(&self, seed: [u64; 2], make: impl Fn() -> u128) -> u128 {
+        let [first, second, low, high] = *self.0.get_or_init(|| {
+            let caller = make();
+            [seed[0], seed[1], caller as u64, (caller >> 64) as u64]
+        });
+        if [first, second] == seed { u128::from(low) | u128::from(high) << 64 } else { make() }
+    }
+}
+
+/// It is nobody's business: who knows it could look for others that lie beside it.
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Kept")
+    }
 }
 
 /// The bucket that a limit has for a caller. Two callers meet in one where their hashes differ by what two limits' names do, which nobody
@@ -52,6 +90,24 @@ pub fn caller_under([low, high]: [u64; 2], kind: u8, parts: &[&[u8]]) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_of_a_known_length_is_hashed_as_any_other() {
+        for seed in [[0, 0], [1, 2], [u64::MAX, 7]] {
+            assert_eq!(caller_of(seed, 3, &[192, 0, 2, 1]), caller_under(seed, 3, &[&[192, 0, 2, 1]]));
+            assert_eq!(caller_of(seed, 4, b"8 bytes."), caller_under(seed, 4, &[b"8 bytes."]));
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_of_one_seed_and_another_is_not_given_it() {
+        let kept = Kept::default();
+        let ask = |seed: [u64; 2]| kept.under(seed, || caller_under(seed, 1, &[b"idp", b"alice"]));
+        for seed in [[1, 2], [1, 2], [1, 3], [0, 2], [1, 2]] {
+            assert_eq!(ask(seed), caller_under(seed, 1, &[b"idp", b"alice"]));
+        }
+        assert_eq!(kept.under([1, 2], || panic!("it is kept")), ask([1, 2]));
+    }
 
     #[test]
     fn gateways_that_share_a_store_have_the_same_names_for_a_caller() {

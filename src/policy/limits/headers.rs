@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::label::COMMA;
+use super::spelling::{NUMBER, Pen};
 use crate::policy::rate_limit::Charge;
 
 pub static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -22,26 +22,28 @@ const FIELDS: usize = 5;
 
 /// Gives `out` the headers for these charges, tightest first; none where there is no charge.
 pub fn headers(charges: &[Charge], out: &mut impl FnMut(HeaderName, HeaderValue)) {
-    let (mut text, mut ends) = (Vec::new(), [0; FIELDS]);
-    write(charges, [""; FIELDS], "", &mut ends, &mut text);
-    if text.is_empty() {
+    let mut text = vec![0; room(charges)];
+    let (values, end) = write(charges, &mut text);
+    if end == 0 {
         return;
     }
     // They share one allocation.
     let text = Bytes::from(text);
-    let mut start = 0;
-    for (name, end) in [&LIMIT, &REMAINING, &RESET, &POLICIES, &STATES].into_iter().zip(ends) {
+    for (name, (start, end)) in [&LIMIT, &REMAINING, &RESET, &POLICIES, &STATES].into_iter().zip(values) {
         if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(start..end)) {
             out(name.clone(), value);
         }
-        start = end;
     }
 }
 
-/// Appends the same as lines of an HTTP/1.1 head.
-pub fn lines(charges: &[Charge], out: &mut Vec<u8>) {
-    let names = ["x-ratelimit-limit: ", "x-ratelimit-remaining: ", "x-ratelimit-reset: ", "ratelimit-policy: ", "ratelimit: "];
-    write(charges, names, "\r\n", &mut [0; FIELDS], out);
+/// Writes the same as lines of an HTTP/1.1 head into [`room`] for them, and says where they end.
+pub fn lines(charges: &[Charge], room: &mut [u8]) -> usize {
+    write(charges, room).1
+}
+
+/// The most that is written, and touched: the lines of one limit, and what each has in the lists.
+pub fn room(charges: &[Charge]) -> usize {
+    if charges.is_empty() { 0 } else { 192 + charges.iter().map(|charge| charge.limit.room() + 4 * NUMBER + 6).sum::<usize>() }
 }
 
 /// Whether it is one of these fields, by its name in lower case.
@@ -49,56 +51,68 @@ pub fn is_own(name: &str) -> bool {
     matches!(name, "x-ratelimit-limit" | "x-ratelimit-remaining" | "x-ratelimit-reset" | "ratelimit-policy" | "ratelimit")
 }
 
-/// Each field with what stands before and behind it, and where each ends.
-fn write(charges: &[Charge], before: [&str; FIELDS], behind: &str, ends: &mut [usize; FIELDS], text: &mut Vec<u8>) {
-    let Some(tightest) = charges.first() else { return };
-    text.reserve(160 + charges.iter().map(|charge| 2 * charge.limit.state().len() + 60).sum::<usize>());
-    for (index, name) in before.into_iter().enumerate() {
-        text.extend_from_slice(name.as_bytes());
-        match index {
-            0 => number(text, u64::from(tightest.size)),
-            1 => number(text, u64::from(tightest.remaining)),
-            2 => number(text, tightest.reset),
-            3 => policies(text, charges),
-            _ => states(text, charges),
+const LIMIT_IS: &[u8; 19] = b"x-ratelimit-limit: ";
+const REMAINING_IS: &[u8; 25] = b"\r\nx-ratelimit-remaining: ";
+
+/// Each field as a line: where their values begin and end, and where the last line ends.
+#[inline]
+fn write(charges: &[Charge], room: &mut [u8]) -> ([(usize, usize); FIELDS], usize) {
+    let Some((tightest, others)) = charges.split_first() else { return ([(0, 0); FIELDS], 0) };
+    let mut pen = Pen::new(room);
+    let mut values = [(0, 0); FIELDS];
+    match tightest.limit.head(tightest.size) {
+        Some(head) => pen.piece(head),
+        None => {
+            pen.text(LIMIT_IS);
+            pen.number(u64::from(tightest.size));
+            pen.text(REMAINING_IS);
         }
-        text.extend_from_slice(behind.as_bytes());
-        ends[index] = text.len();
     }
+    values[0] = (LIMIT_IS.len(), pen.end().saturating_sub(REMAINING_IS.len()));
+    values[1].0 = pen.end();
+    pen.number(u64::from(tightest.remaining));
+    values[1].1 = pen.end();
+    pen.text(b"\r\nx-ratelimit-reset: ");
+    values[2].0 = pen.end();
+    pen.number(tightest.reset);
+    values[2].1 = pen.end();
+    pen.text(b"\r\nratelimit-policy: ");
+    values[3].0 = pen.end();
+    policy(&mut pen, tightest, true);
+    for charge in others {
+        policy(&mut pen, charge, false);
+    }
+    values[3].1 = pen.end();
+    pen.text(b"\r\nratelimit: ");
+    values[4].0 = pen.end();
+    state(&mut pen, tightest, true);
+    for charge in others {
+        state(&mut pen, charge, false);
+    }
+    values[4].1 = pen.end();
+    pen.text(b"\r\n");
+    (values, pen.end())
 }
 
-fn number(text: &mut Vec<u8>, number: u64) {
-    match u8::try_from(number) {
-        Ok(digit @ 0..10) => text.push(b'0' + digit),
-        Ok(_) | Err(_) => text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
-    }
-}
-
-fn policies(text: &mut Vec<u8>, charges: &[Charge]) {
-    let mut skipped = COMMA;
-    for charge in charges {
-        match charge.limit.whole(charge.size, charge.window) {
-            Some(whole) => text.extend_from_slice(&whole[skipped..]),
-            None => {
-                text.extend_from_slice(&charge.limit.policy()[skipped..]);
-                number(text, u64::from(charge.size));
-                text.extend_from_slice(b";w=");
-                number(text, charge.window);
-            }
+#[inline(always)]
+fn policy(pen: &mut Pen<'_>, charge: &Charge, is_first: bool) {
+    match charge.limit.whole(charge.size, charge.window) {
+        Some(whole) => pen.piece(whole.place(is_first)),
+        None => {
+            pen.piece(charge.limit.policy().place(is_first));
+            pen.number(u64::from(charge.size));
+            pen.text(b";w=");
+            pen.number(charge.window);
         }
-        skipped = 0;
     }
 }
 
-fn states(text: &mut Vec<u8>, charges: &[Charge]) {
-    let mut skipped = COMMA;
-    for charge in charges {
-        text.extend_from_slice(&charge.limit.state()[skipped..]);
-        number(text, u64::from(charge.remaining));
-        text.extend_from_slice(b";t=");
-        number(text, charge.next);
-        skipped = 0;
-    }
+#[inline(always)]
+fn state(pen: &mut Pen<'_>, charge: &Charge, is_first: bool) {
+    pen.piece(charge.limit.state().place(is_first));
+    pen.number(u64::from(charge.remaining));
+    pen.text(b";t=");
+    pen.number(charge.next);
 }
 
 #[cfg(test)]
@@ -144,10 +158,10 @@ mod tests {
     #[test]
     fn lines_of_a_head_say_the_same() {
         let charges = [charge("browse", 87), charge("a\"b", 99)];
-        let mut lines = Vec::new();
-        super::lines(&[], &mut lines);
-        super::lines(&charges, &mut lines);
-        let lines = String::from_utf8(lines).unwrap();
+        let mut written = vec![b'?'; room(&vec![charge(&"n".repeat(99), u32::MAX); 9])];
+        assert_eq!(super::lines(&[], &mut written), 0);
+        let end = super::lines(&charges, &mut written);
+        let lines = std::str::from_utf8(&written[..end]).unwrap();
         assert_eq!(lines.split_terminator("\r\n").collect::<Vec<_>>(), told(&charges));
         assert!(told(&charges).iter().all(|line| is_own(line.split(':').next().unwrap())));
         assert!(!is_own("retry-after"));
@@ -156,6 +170,20 @@ mod tests {
     #[test]
     fn a_request_without_limits_gets_no_headers() {
         assert_eq!(told(&[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_longest_numbers_have_room() {
+        let most =
+            |len: usize| Charge { size: u32::MAX, window: u64::MAX, reset: u64::MAX, next: u64::MAX, ..charge(&"n".repeat(len), u32::MAX) };
+        for len in 0..70 {
+            let charges = [most(len), most(len), most(len)];
+            let told = told(&charges);
+            assert_eq!(told.iter().map(|line| line.matches(&u64::MAX.to_string()).count()).collect::<Vec<_>>(), [0, 0, 1, 3, 3]);
+            let mut lines = vec![0; room(&charges)];
+            let end = super::lines(&charges, &mut lines);
+            assert_eq!(end, told.iter().map(|line| line.len() + 2).sum::<usize>());
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::ctx::Facts;
 use crate::policy::Request;
-use crate::policy::buckets::{Buckets, bucket_of, caller_under};
+use crate::policy::buckets::{Buckets, bucket_of, caller_of, caller_under};
 use crate::policy::rate_limit::By;
 
 /// What a request is counted by.
@@ -35,14 +35,24 @@ pub enum Key<'a> {
 
 /// Of a longer header value the first and last halves of this many bytes are looked at, and the length.
 const LONGEST_VALUE: usize = 1024;
+/// The kinds of addresses among what is hashed.
+const V4: u8 = 3;
+const V6: u8 = 4;
 
 // === impl Key ===
 
 impl<'a> Key<'a> {
+    #[inline(always)]
     pub fn choose(by: &'a [By], request: &Request<'a>, facts: &'a Facts) -> Key<'a> {
-        by.iter().find_map(|by| Key::find(by, request, facts)).unwrap_or(Key::Unidentified)
+        for by in by {
+            if let Some(key) = Key::find(by, request, facts) {
+                return key;
+            }
+        }
+        Key::Unidentified
     }
 
+    #[inline(always)]
     fn find(by: &'a By, request: &Request<'a>, facts: &'a Facts) -> Option<Key<'a>> {
         let identity = facts.identity.as_deref();
         match by {
@@ -78,6 +88,7 @@ impl<'a> Key<'a> {
     }
 
     /// The kind of key, as logs, problems and metrics call it.
+    #[inline(always)]
     pub fn kind(&self) -> &'static str {
         match self {
             Key::Consumer(_) => "consumer",
@@ -97,7 +108,14 @@ impl<'a> Key<'a> {
     }
 
     fn caller(&self, seed: [u64; 2]) -> u128 {
-        self.hash(|kind, parts| caller_under(seed, kind, parts))
+        match self {
+            // Of nearly every request, and of a length that the compiler knows.
+            Key::V4(octets) => caller_of(seed, V4, octets),
+            Key::V6(octets) => caller_of(seed, V6, octets),
+            Key::Consumer(_) | Key::Subject { .. } | Key::ApiKey(_) | Key::Tag(..) | Key::Header(..) | Key::Global | Key::Unidentified => {
+                self.hash(|kind, parts| caller_under(seed, kind, parts))
+            }
+        }
     }
 
     fn hash(&self, hash: impl Fn(u8, &[&[u8]]) -> u128) -> u128 {
@@ -106,8 +124,8 @@ impl<'a> Key<'a> {
             Key::Subject { authenticator, subject } => hash(1, &[authenticator.as_bytes(), subject.as_bytes()]),
             Key::ApiKey(id) => hash(2, &[id.as_bytes()]),
             Key::Tag(name, value) => hash(8, &[name.as_bytes(), value.as_bytes()]),
-            Key::V4(octets) => hash(3, &[octets]),
-            Key::V6(octets) => hash(4, &[octets]),
+            Key::V4(octets) => hash(V4, &[octets]),
+            Key::V6(octets) => hash(V6, &[octets]),
             Key::Header(name, value) if value.len() <= LONGEST_VALUE => hash(5, &[name.as_str().as_bytes(), value]),
             Key::Header(name, value) => {
                 let (first, last) = (&value[..LONGEST_VALUE / 2], &value[value.len() - LONGEST_VALUE / 2..]);
@@ -122,26 +140,44 @@ impl<'a> Key<'a> {
 /// The callers that one request is counted by: several limits often count by the same, whose hash is made once.
 pub struct Hashes<'a> {
     seed: [u64; 2],
-    known: SmallVec<[(Key<'a>, u128); 3]>,
+    request: &'a Request<'a>,
+    pub facts: &'a Facts,
+    known: SmallVec<[(Key<'a>, u128); 2]>,
 }
 
 // === impl Hashes ===
 
 impl<'a> Hashes<'a> {
     /// Under the seed of this process, or under that of all gateways which share limits: then they are the same in all of them.
-    pub fn new(seed: [u64; 2]) -> Self {
-        Hashes { seed, known: SmallVec::new() }
+    pub fn new(seed: [u64; 2], request: &'a Request<'a>, facts: &'a Facts) -> Self {
+        Hashes { seed, request, facts, known: SmallVec::new() }
     }
 
-    /// The hash of the bucket that a limit has for the one with this key.
-    pub fn bucket(&mut self, key: Key<'a>, identity: u128) -> u128 {
-        let known = self.known.iter().find(|(known, _)| *known == key).map(|(_, caller)| *caller);
-        let caller = known.unwrap_or_else(|| {
-            let caller = key.caller(self.seed);
-            self.known.push((key, caller));
-            caller
-        });
-        bucket_of(caller, identity)
+    /// What a limit counts the request by: the kind of key, and the hash of the bucket.
+    #[inline(always)]
+    pub fn bucket(&mut self, by: &'a [By], identity: u128) -> (&'static str, u128) {
+        let key = Key::choose(by, self.request, self.facts);
+        (key.kind(), bucket_of(self.caller(key), identity))
+    }
+
+    #[inline(always)]
+    fn caller(&mut self, key: Key<'a>) -> u128 {
+        // Those are of the caller of this very request.
+        let kept = self.facts.identity.as_deref().map(|identity| &identity.hashes);
+        let kept = match key {
+            Key::Subject { .. } => kept.map(|kept| &kept.subject),
+            Key::Consumer(_) => kept.map(|kept| &kept.consumer),
+            Key::ApiKey(_) | Key::Tag(..) | Key::V4(_) | Key::V6(_) | Key::Header(..) | Key::Global | Key::Unidentified => None,
+        };
+        if let Some(kept) = kept {
+            return kept.under(self.seed, || key.caller(self.seed));
+        }
+        if let Some((_, caller)) = self.known.iter().find(|(known, _)| *known == key) {
+            return *caller;
+        }
+        let caller = key.caller(self.seed);
+        self.known.push((key, caller));
+        caller
     }
 }
 

@@ -4,27 +4,36 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use super::pace::Pace;
+use super::spelling::Piece;
 
 /// What logs and metrics call a limit, or a plan, and the texts about it that hardly ever change.
 #[derive(Clone, Debug)]
 pub struct Label {
     name: Arc<str>,
-    /// The size of the bucket, and the seconds in which it fills: as they are in `whole`.
+    /// The size of the bucket, and the seconds in which it fills: as they are in `head` and `whole`.
     counts: (u32, u64),
-    whole: Box<[u8]>,
-    /// The name as the next String of a List of structured fields (RFC 9651 sections 4.1.1 and 4.1.6), up to the value of `q` and `r`.
-    policy: Box<[u8]>,
-    state: Box<[u8]>,
+    /// The fields of a tightest limit, up to what is left.
+    head: Piece,
+    whole: Member,
+    /// The name as a String of a List of structured fields (RFC 9651 sections 4.1.1 and 4.1.6), up to the value of `q` and `r`.
+    policy: Member,
+    state: Member,
+    room: usize,
 }
 
-/// Before every member of a List but the first.
-pub const COMMA: usize = 2;
+/// A member of a List, or the beginning of one.
+#[derive(Clone, Debug)]
+pub struct Member {
+    first: Piece,
+    /// Behind a comma.
+    next: Piece,
+}
 
 // === impl Label ===
 
 impl Label {
     pub fn new(name: &Arc<str>, pace: &Pace) -> Label {
-        let mut quoted = b", \"".to_vec();
+        let mut quoted = b"\"".to_vec();
         for byte in name.bytes() {
             match byte {
                 b'"' | b'\\' => quoted.extend([b'\\', byte]),
@@ -33,30 +42,61 @@ impl Label {
                 _ => quoted.push(b'?'),
             }
         }
-        let before = |parameter: &[u8]| [&quoted, parameter].concat();
+        let before = |parameter: &str| Member::new(&[&quoted, parameter.as_bytes()].concat());
         let (size, window) = (pace.size(), pace.window());
-        Label {
-            name: name.clone(),
-            counts: (size, window),
-            whole: before(format!("\";q={size};w={window}").as_bytes()).into(),
-            policy: before(b"\";q=").into(),
-            state: before(b"\";r=").into(),
-        }
+        let (whole, policy, state) = (before(&format!("\";q={size};w={window}")), before("\";q="), before("\";r="));
+        let room = whole.next.room().max(policy.next.room()) + state.next.room();
+        let head = Piece::new(format!("x-ratelimit-limit: {size}\r\nx-ratelimit-remaining: ").as_bytes());
+        Label { name: name.clone(), counts: (size, window), head, whole, policy, state, room }
     }
 
-    /// All that is said of it once and for all, after a [`COMMA`]; none where it counts otherwise now, as windows of a calendar do.
-    pub fn whole(&self, size: u32, window: u64) -> Option<&[u8]> {
-        (self.counts == (size, window)).then_some(&*self.whole)
+    /// The lines of a tightest limit up to what is left, and where its size stands in them; none where it has another size now.
+    #[inline]
+    pub fn head(&self, size: u32) -> Option<&Piece> {
+        (self.counts.0 == size).then_some(&self.head)
+    }
+
+    /// All that is said of it once and for all; none where it counts otherwise now, as windows of a calendar do.
+    #[inline]
+    pub fn whole(&self, size: u32, window: u64) -> Option<&Member> {
+        (self.counts == (size, window)).then_some(&self.whole)
+    }
+
+    /// The seconds in which the bucket fills.
+    #[inline]
+    pub fn window(&self) -> u64 {
+        self.counts.1
     }
 
     /// Up to its size.
-    pub fn policy(&self) -> &[u8] {
+    #[inline]
+    pub fn policy(&self) -> &Member {
         &self.policy
     }
 
     /// Up to what is left.
-    pub fn state(&self) -> &[u8] {
+    #[inline]
+    pub fn state(&self) -> &Member {
         &self.state
+    }
+
+    /// The most that the pieces of [`whole`](Label::whole) or [`policy`](Label::policy), and of [`state`](Label::state) take.
+    #[inline]
+    pub fn room(&self) -> usize {
+        self.room
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    fn new(text: &[u8]) -> Member {
+        Member { first: Piece::new(text), next: Piece::new(&[b", ", text].concat()) }
+    }
+
+    #[inline]
+    pub fn place(&self, is_first: bool) -> &Piece {
+        if is_first { &self.first } else { &self.next }
     }
 }
 

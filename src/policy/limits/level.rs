@@ -21,9 +21,37 @@ pub enum Level {
     },
 }
 
+/// One more request, where it fits.
+pub struct Fits {
+    /// What is written.
+    pub state: State,
+    pub reading: Reading,
+    /// Nanoseconds that it has to wait.
+    pub wait: u64,
+}
+
+impl Fits {
+    /// What [`Level`] says where it fits, at once and without what only a refusal needs.
+    #[inline(always)]
+    pub fn of(state: &State, now: u64, pace: &Pace, bounds: Bounds, patience: u64) -> Option<Fits> {
+        match pace.kind() {
+            Kind::Bucket => {
+                let used = state.used(now, pace);
+                let (after, wait) = if patience == 0 { (pace.charge(used)?, 0) } else { pace.charge_late(used, patience)? };
+                Some(Fits { state: State::at(now, after, pace), reading: pace.read(after), wait })
+            }
+            Kind::Fixed | Kind::Sliding => {
+                let after = Counted::read(state, now, pace, bounds).charge(now, pace, bounds)?;
+                Some(Fits { state: after.state(pace, bounds), reading: after.reading(now, pace, bounds), wait: 0 })
+            }
+        }
+    }
+}
+
 // === impl Level ===
 
 impl Level {
+    #[inline]
     pub fn of(state: &State, now: u64, pace: &Pace, bounds: Bounds, patience: u64) -> Level {
         match pace.kind() {
             Kind::Bucket => {
@@ -43,6 +71,7 @@ impl Level {
         }
     }
 
+    #[inline]
     pub fn fits(&self) -> bool {
         match self {
             Level::Bucket { used: _, after, patience: _, wait: _ } => after.is_some(),
@@ -50,7 +79,16 @@ impl Level {
         }
     }
 
+    #[inline]
+    pub fn is_window(&self) -> bool {
+        match self {
+            Level::Bucket { .. } => false,
+            Level::Window { .. } => true,
+        }
+    }
+
     /// Nanoseconds that a request which fits has to wait.
+    #[inline]
     pub fn wait(&self) -> u64 {
         match self {
             Level::Bucket { used: _, after: _, patience: _, wait } => *wait,
@@ -59,6 +97,7 @@ impl Level {
     }
 
     /// What is written where the request was admitted.
+    #[inline]
     pub fn state(&self, now: u64, pace: &Pace) -> State {
         match *self {
             Level::Bucket { used, after, patience: _, wait: _ } => State::at(now, after.unwrap_or(used), pace),
@@ -67,6 +106,7 @@ impl Level {
     }
 
     /// What is said, and the whole seconds until the request would fit; 0 where it does.
+    #[inline]
     pub fn verdict(&self, is_admitted: bool, now: u64, pace: &Pace) -> (Reading, u64) {
         match *self {
             Level::Bucket { used, after, patience, wait: _ } => {

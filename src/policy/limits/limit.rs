@@ -205,6 +205,7 @@ impl Limit {
         &self.name
     }
 
+    #[inline]
     pub fn label(&self) -> &Arc<Label> {
         &self.label
     }
@@ -254,6 +255,7 @@ impl Limit {
         self
     }
 
+    #[inline]
     pub fn series(&self) -> &Arc<LimitSeries> {
         &self.series
     }
@@ -264,10 +266,12 @@ impl Limit {
     }
 
     /// Whether several gateways count together.
+    #[inline]
     pub fn is_shared(&self) -> bool {
         self.is_shared
     }
 
+    #[inline]
     pub fn throttle(&self) -> Option<&Throttle> {
         self.throttle.as_ref()
     }
@@ -283,20 +287,24 @@ impl Limit {
     }
 
     /// What else of the same plan is counted.
+    #[inline]
     pub fn beside(&self) -> Option<&Arc<Limit>> {
         self.beside.as_ref()
     }
 
     /// The window of a moment; nothing to a bucket.
+    #[inline]
     pub fn bounds(&self, now: Now) -> Bounds {
         self.periods.as_ref().map_or(Bounds::default(), |periods| periods.bounds(now))
     }
 
+    #[inline]
     pub fn pace(&self) -> &Pace {
         &self.pace
     }
 
     /// In order of preference.
+    #[inline]
     pub fn by(&self) -> &[By] {
         &self.by
     }
@@ -310,6 +318,7 @@ impl Limit {
     }
 
     /// What names its buckets, on a route.
+    #[inline]
     pub(in crate::policy) fn identity(&self, route: Option<&str>) -> u128 {
         match (self.per, route) {
             (Some(Per::Route), Some(route)) => identity("limit", &self.name, Some(route)),

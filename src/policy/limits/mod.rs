@@ -2,7 +2,9 @@
 //! the response headers, hand-over. `rate_limit.rs` and `buckets.rs` put them together.
 
 pub mod account;
+pub mod asks;
 pub mod by;
+pub mod charge;
 pub mod crowd;
 pub mod for_tags;
 pub mod handover;
@@ -20,6 +22,7 @@ pub mod quota;
 pub mod refusal;
 pub mod shared;
 pub mod sharing;
+mod spelling;
 pub(super) mod table;
 pub mod throttle;
 pub mod used;

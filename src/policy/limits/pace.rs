@@ -110,19 +110,23 @@ impl Pace {
         KNOWN.read().list.get(usize::from(id)).copied()
     }
 
+    #[inline]
     pub fn id(&self) -> u16 {
         self.id
     }
 
+    #[inline]
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
     /// The bucket's size in tokens.
+    #[inline]
     pub fn size(&self) -> u32 {
         self.size
     }
 
+    #[inline]
     pub fn count(&self) -> u32 {
         self.count
     }
@@ -137,6 +141,7 @@ impl Pace {
     }
 
     /// About how long a window is, or the time in which `count` tokens come back, in nanoseconds.
+    #[inline]
     pub fn per(&self) -> u64 {
         self.per
     }
@@ -146,22 +151,26 @@ impl Pace {
     }
 
     /// The time in which an empty bucket fills.
+    #[inline]
     pub fn full(&self) -> Span {
         self.full
     }
 
     /// The same in whole seconds, rounded up; at least 1.
+    #[inline]
     pub fn window(&self) -> u64 {
         self.full.seconds().max(1)
     }
 
     /// The used part after one more request; none where it does not fit.
+    #[inline(always)]
     pub fn charge(&self, used: Span) -> Option<Span> {
         let after = used.plus(self.step, self.count);
         (after <= self.full).then_some(after)
     }
 
     /// The same of one who may wait so many nanoseconds: the used part, and how long it has to.
+    #[inline]
     pub fn charge_late(&self, used: Span, patience: u64) -> Option<(Span, u64)> {
         let after = used.plus(self.step, self.count);
         let late = after.minus(self.full, self.count);
@@ -180,6 +189,7 @@ impl Pace {
         late.minus(Span { ns: patience, frac: 0 }, self.count).seconds().max(1)
     }
 
+    #[inline(always)]
     pub fn read(&self, used: Span) -> Reading {
         let free = self.full.minus(used, self.count).units(self.count);
         // Nearly all buckets are small enough for one division in one register.
@@ -220,6 +230,7 @@ impl Span {
     pub const NONE: Span = Span { ns: 0, frac: 0 };
 
     /// In units of `1/count` nanoseconds.
+    #[inline(always)]
     fn units(self, count: u32) -> u128 {
         u128::from(self.ns) * u128::from(count) + u128::from(self.frac)
     }
@@ -229,6 +240,7 @@ impl Span {
         Some(Span { ns: u64::try_from(units / count).ok()?, frac: u32::try_from(units % count).ok()? })
     }
 
+    #[inline(always)]
     fn plus(self, other: Span, count: u32) -> Span {
         let frac = u64::from(self.frac) + u64::from(other.frac);
         let carry = u64::from(frac >= u64::from(count));
@@ -237,6 +249,7 @@ impl Span {
     }
 
     /// Nothing where `other` is longer.
+    #[inline(always)]
     fn minus(self, other: Span, count: u32) -> Span {
         match () {
             () if self <= other => Span::NONE,
@@ -246,6 +259,7 @@ impl Span {
     }
 
     /// Whole seconds, rounded up.
+    #[inline(always)]
     fn seconds(self) -> u64 {
         self.ns.saturating_add(u64::from(self.frac > 0)).div_ceil(SECOND)
     }

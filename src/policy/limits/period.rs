@@ -3,8 +3,8 @@
 //! The calendar is asked once a period; the answer is kept, so that a request only compares. Counts nothing.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use arc_swap::ArcSwap;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
@@ -24,11 +24,13 @@ pub enum Periods {
 pub struct Calendar {
     unit: Unit,
     zone: TimeZone,
-    /// Begin and end of the period that was asked for last, in milliseconds since 1970.
-    last: ArcSwap<(u64, u64)>,
+    /// The period that was asked for last, [`packed`].
+    last: AtomicU64,
 }
 
 const MS: u64 = 1_000_000;
+/// For how long a period is, in seconds: 388 days.
+const LENGTH_BITS: u32 = 25;
 
 // === impl Periods ===
 
@@ -39,10 +41,11 @@ impl Periods {
             None | Some("UTC") => TimeZone::UTC,
             Some(name) => TimeZone::get(name).ok()?,
         };
-        Some(Periods::Calendar(Arc::new(Calendar { unit, zone, last: ArcSwap::default() })))
+        Some(Periods::Calendar(Arc::new(Calendar { unit, zone, last: AtomicU64::new(0) })))
     }
 
     /// The window of a moment.
+    #[inline]
     pub fn bounds(&self, now: Now) -> Bounds {
         let (begin, end) = match self {
             Periods::Multiples(length) => {
@@ -68,7 +71,8 @@ impl Periods {
 
 impl Calendar {
     fn period(&self, unix_ms: u64) -> (u64, u64) {
-        let last = **self.last.load();
+        // One number, so that no thread sees the beginning of one and the end of another.
+        let last = unpacked(self.last.load(Relaxed));
         if (last.0..last.1).contains(&unix_ms) {
             return last;
         }
@@ -76,7 +80,9 @@ impl Calendar {
         let measure = self.unit.measure().as_millis() as u64;
         let begin = unix_ms - unix_ms % measure;
         let period = self.find(unix_ms).filter(|period| (period.0..period.1).contains(&unix_ms)).unwrap_or((begin, begin + measure));
-        self.last.store(Arc::new(period));
+        if let Some(packed) = packed(period) {
+            self.last.store(packed, Relaxed);
+        }
         period
     }
 
@@ -108,6 +114,19 @@ impl Calendar {
         let set_after = self.zone.following(now).next().and_then(|set| ms(set.timestamp()));
         Some((begin.max(set_before.unwrap_or(0)), (begin + HOUR).min(set_after.unwrap_or(u64::MAX))))
     }
+}
+
+/// Begin and length in seconds; none where they are no whole ones, or do not fit.
+fn packed((begin, end): (u64, u64)) -> Option<u64> {
+    let (first, length) = (begin / 1_000, end.saturating_sub(begin) / 1_000);
+    let fits = first >> (64 - LENGTH_BITS) == 0 && length >> LENGTH_BITS == 0;
+    let packed = first << LENGTH_BITS | length;
+    (fits && unpacked(packed) == (begin, end)).then_some(packed)
+}
+
+fn unpacked(packed: u64) -> (u64, u64) {
+    let (begin, length) = (packed >> LENGTH_BITS, packed & ((1 << LENGTH_BITS) - 1));
+    (begin * 1_000, (begin + length) * 1_000)
 }
 
 fn ms(moment: Timestamp) -> Option<u64> {
@@ -161,6 +180,17 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_period_is_kept_in_one_number_or_not_at_all() {
+        for period in [(at("2026-03-28T23:00:00Z"), at("2026-03-29T22:00:00Z")), (at("2026-01-01T00:00:00Z"), at("2027-01-01T00:00:00Z"))] {
+            assert_eq!(packed(period).map(unpacked), Some(period));
+        }
+        for period in [(1, 60_000), (0, 60_001), (0, u64::MAX), (u64::MAX - 1_000, u64::MAX)] {
+            assert_eq!(packed(period), None, "{period:?}");
+        }
+        assert!(packed((0, 0)).is_some_and(|nothing| unpacked(nothing) == (0, 0)), "what is kept at first has no moment");
     }
 
     #[test]

@@ -2,11 +2,9 @@
 //!
 //! Decides nothing of its own: see `shared.rs`. What this gateway has to count alone is handed back.
 
-use std::cmp::Reverse;
-
 use smallvec::SmallVec;
 
-use super::key::{Hashes, Key};
+use super::key::Hashes;
 use super::limit::Limit;
 use super::pace::Pace;
 use super::refusal::refusal;
@@ -43,6 +41,7 @@ impl Taken<'_> {
 }
 
 /// What names the buckets of a limit: where it is used, or of a plan everywhere alike.
+#[inline]
 pub fn identity_of(limit: &Limit, used: Option<&Used>, facts: &Facts) -> u128 {
     used.map_or_else(|| limit.identity(None), |used| used.identity(facts.chosen))
 }
@@ -59,14 +58,14 @@ pub fn take<'a>(
     let now = buckets.shared.now(facts.now);
     let plans = plan.into_iter().chain(plan.and_then(|plan| plan.beside()).map(|quota| &**quota));
     let mut asked: SmallVec<[_; 4]> = SmallVec::new();
-    let mut hashes = Hashes::new(buckets.shared.seed());
+    let mut hashes = Hashes::new(buckets.shared.seed(), request, facts);
     for (limit, used) in limits.iter().map(|used| (&*used.limit, Some(used))).chain(plans.map(|plan| (plan, None))) {
         if used.is_some_and(|used| !used.admits(facts.identity.as_deref())) {
             continue;
         }
         let identity = identity_of(limit, used, facts);
-        let key = Key::choose(limit.by(), request, facts);
-        asked.push((limit, used, identity, key.kind(), hashes.bucket(key, identity)));
+        let (key_kind, bucket) = hashes.bucket(limit.by(), identity);
+        asked.push((limit, used, identity, key_kind, bucket));
     }
     drop(hashes);
     for (limit, used, identity, key_kind, bucket) in asked {
@@ -82,7 +81,7 @@ pub fn take<'a>(
             limit: limit.label().clone(),
             key_kind,
             size: limit.pace().size(),
-            window: if bounds.length == 0 { limit.pace().window() } else { bounds.seconds() },
+            window: if bounds.length == 0 { limit.label().window() } else { bounds.seconds() },
             remaining: verdict.reading.remaining,
             reset: verdict.reading.reset,
             next: if verdict.retry_after > 0 { verdict.retry_after } else { verdict.reading.next },
@@ -103,6 +102,6 @@ pub fn take<'a>(
         }
         taken.keys.push(bucket);
     }
-    facts.charges.sort_by_key(|charge| (Reverse(charge.retry_after), charge.remaining, Reverse(charge.reset)));
+    facts.charges.sort_by_key(Charge::tightness);
     Ok(taken)
 }

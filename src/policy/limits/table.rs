@@ -50,10 +50,12 @@ pub fn shard_of(key: u128) -> usize {
 // === impl ShardSet ===
 
 impl ShardSet {
+    #[inline]
     pub fn with(self, shard: usize) -> ShardSet {
         ShardSet(self.0 | 1 << shard)
     }
 
+    #[inline]
     pub fn ascending(self) -> impl Iterator<Item = usize> {
         let mut left = self.0;
         std::iter::from_fn(move || {
@@ -64,6 +66,7 @@ impl ShardSet {
     }
 
     /// How many come before one of them.
+    #[inline]
     pub fn place(self, shard: usize) -> usize {
         (self.0 & ((1 << shard) - 1)).count_ones() as usize
     }
@@ -86,24 +89,32 @@ impl Table {
     }
 
     /// The two sets in which a key may live, from bits of it that the shard does not use.
+    #[inline]
     fn homes(&self, key: u128) -> [usize; 2] {
         let home = |bits: u32| ((u64::from(bits) * self.sets.len() as u64) >> 32) as usize;
         [home(key as u32), home((key >> 32) as u32)]
     }
 
-    /// The slot of a key with its state, or one at rest that it may have; none where both of its sets are full. Slots that `taken`
-    /// names are left out.
-    pub fn claim(&self, key: u128, taken: impl Fn(usize, usize) -> bool) -> Option<(usize, usize, State)> {
+    /// The slot of a key with its state, where it has one.
+    #[inline]
+    pub fn find(&self, key: u128) -> Option<(usize, usize, State)> {
         let [low, high] = words(key);
         for set in self.homes(key) {
             let keys = &self.sets[set][0];
             for way in 0..WAYS {
-                if keys[2 * way] == low && keys[2 * way + 1] == high && !taken(set, way) {
+                if keys[2 * way] == low && keys[2 * way + 1] == high {
                     return Some((set, way, self.state(set, way)));
                 }
             }
         }
-        self.vacancy(key, taken).map(|(set, way)| (set, way, State::default()))
+        None
+    }
+
+    /// The slot of a key with its state, or one at rest that it may have; none where both of its sets are full. Slots that `taken`
+    /// names are left out.
+    pub fn claim(&self, key: u128, taken: impl Fn(usize, usize) -> bool) -> Option<(usize, usize, State)> {
+        let known = self.find(key).filter(|(set, way, _)| !taken(*set, *way));
+        known.or_else(|| self.vacancy(key, taken).map(|(set, way)| (set, way, State::default())))
     }
 
     /// A slot at rest for a new key, in the one of its sets that has more of them.
@@ -120,11 +131,13 @@ impl Table {
         Some((set, way))
     }
 
+    #[inline]
     pub fn key(&self, set: usize, way: usize) -> u128 {
         let keys = &self.sets[set][0];
         u128::from(keys[2 * way]) | u128::from(keys[2 * way + 1]) << 64
     }
 
+    #[inline]
     pub fn state(&self, set: usize, way: usize) -> State {
         let states = &self.sets[set][1];
         let rest = states[2 * way + 1];
@@ -134,12 +147,19 @@ impl Table {
     /// Returns the key that was there before.
     pub fn put(&mut self, set: usize, way: usize, key: u128, state: State) -> u128 {
         let before = self.key(set, way);
-        let [keys, states] = &mut self.sets[set];
         let [low, high] = words(key);
+        let keys = &mut self.sets[set][0];
         (keys[2 * way], keys[2 * way + 1]) = (low, high);
+        self.set_state(set, way, state);
+        before
+    }
+
+    /// Of the key that is there.
+    #[inline]
+    pub fn set_state(&mut self, set: usize, way: usize, state: State) {
+        let states = &mut self.sets[set][1];
         let rest = u64::from(state.full_again.frac) << 32 | u64::from(state.before) << 16 | u64::from(state.pace);
         (states[2 * way], states[2 * way + 1]) = (state.full_again.ns, rest);
-        before
     }
 
     /// All buckets that are not at rest.
@@ -156,25 +176,31 @@ fn words(key: u128) -> [u64; 2] {
 // === impl State ===
 
 impl State {
+    #[inline]
     pub fn at(now: u64, used: Span, pace: &Pace) -> State {
         State { full_again: Span { ns: now.saturating_add(used.ns), frac: used.frac }, pace: pace.id(), before: 0 }
     }
 
+    #[inline]
     pub fn is_at_rest(&self, now: u64) -> bool {
         self.full_again <= Span { ns: now, frac: 0 }
     }
 
     /// The used part in the terms of the pace that it was counted with.
+    #[inline]
     pub fn used_then(&self, now: u64) -> Span {
         if self.is_at_rest(now) { Span::NONE } else { Span { ns: self.full_again.ns - now, frac: self.full_again.frac } }
     }
 
     /// The used part in the terms of `pace`.
+    #[inline]
     pub fn used(&self, now: u64, pace: &Pace) -> Span {
         let used = self.used_then(now);
-        if used == Span::NONE || self.pace == pace.id() {
-            return used;
-        }
+        if used == Span::NONE || self.pace == pace.id() { used } else { self.converted(used, pace) }
+    }
+
+    #[cold]
+    fn converted(&self, used: Span, pace: &Pace) -> Span {
         let Some(from) = Pace::known(self.pace) else { return used };
         match from.kind() {
             Kind::Bucket => pace.convert(used, &from),

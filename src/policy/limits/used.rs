@@ -46,11 +46,13 @@ impl Used {
     }
 
     /// Whether it counts this caller at all.
+    #[inline]
     pub fn admits(&self, caller: Option<&Identity>) -> bool {
         self.limit.for_tags.admits(caller)
     }
 
     /// What names the buckets of a request that goes to the upstream that was `chosen`.
+    #[inline]
     pub fn identity(&self, chosen: usize) -> u128 {
         match &self.buckets {
             Named::Once(identity) => *identity,

@@ -31,6 +31,7 @@ const SECOND: u64 = 1_000_000_000;
 
 impl Bounds {
     /// Its length in whole seconds, rounded up; at least 1.
+    #[inline]
     pub fn seconds(&self) -> u64 {
         self.length.div_ceil(SECOND).max(1)
     }
@@ -40,16 +41,43 @@ impl Bounds {
 
 impl Counted {
     /// What a slot says, whichever window it is of.
+    #[inline]
     pub fn stored(state: &State, pace: &Pace) -> Counted {
-        Counted { now: state.full_again.frac, before: unpack(state.before, pace.size()) }
+        // Nothing is nothing in every measure.
+        let before = if state.before == 0 { 0 } else { unpack(state.before, pace.size()) };
+        Counted { now: state.full_again.frac, before }
     }
 
     /// What a slot says of a window. One that was counted in another way passes its share on.
+    #[inline]
     pub fn read(state: &State, now: u64, pace: &Pace, bounds: Bounds) -> Counted {
         if state.full_again == Span::NONE {
             return Counted::default();
         }
-        let from = if state.pace == pace.id() { *pace } else { Pace::known(state.pace).unwrap_or(*pace) };
+        let counted =
+            if state.pace == pace.id() { Counted::of_window(state, pace, bounds) } else { Counted::converted(state, now, pace, bounds) };
+        counted.as_kept(pace)
+    }
+
+    /// Of one that was counted as this is, but for how many there may be.
+    #[inline]
+    fn of_window(state: &State, from: &Pace, bounds: Bounds) -> Counted {
+        let stored = Counted::stored(state, from);
+        let end = match from.kind() {
+            Kind::Sliding => state.full_again.ns.saturating_sub(from.per()),
+            Kind::Fixed | Kind::Bucket => state.full_again.ns,
+        };
+        let half = bounds.length / 2;
+        match () {
+            () if end.saturating_add(half) > bounds.end => stored,
+            () if end.saturating_add(half).saturating_add(bounds.length) > bounds.end => Counted { now: 0, before: stored.now },
+            () => Counted::default(),
+        }
+    }
+
+    #[cold]
+    fn converted(state: &State, now: u64, pace: &Pace, bounds: Bounds) -> Counted {
+        let from = Pace::known(state.pace).unwrap_or(*pace);
         match from.kind() {
             Kind::Bucket => {
                 let used = state.used_then(now);
@@ -59,24 +87,12 @@ impl Counted {
                 let share = if state.is_at_rest(now) { 0.0 } else { Counted::stored(state, &from).share(&from) };
                 Counted::of_share(share, pace)
             }
-            Kind::Fixed | Kind::Sliding => {
-                let stored = Counted::stored(state, &from);
-                let end = match from.kind() {
-                    Kind::Sliding => state.full_again.ns.saturating_sub(from.per()),
-                    Kind::Fixed | Kind::Bucket => state.full_again.ns,
-                };
-                let half = bounds.length / 2;
-                match () {
-                    () if end.saturating_add(half) > bounds.end => stored,
-                    () if end.saturating_add(half).saturating_add(bounds.length) > bounds.end => Counted { now: 0, before: stored.now },
-                    () => Counted::default(),
-                }
-            }
+            Kind::Fixed | Kind::Sliding => Counted::of_window(state, &from, bounds),
         }
-        .as_kept(pace)
     }
 
     /// A fixed window does not look back.
+    #[inline]
     fn as_kept(self, pace: &Pace) -> Counted {
         match pace.kind() {
             Kind::Sliding => self,
@@ -93,6 +109,7 @@ impl Counted {
     }
 
     /// How long the window has to go. Never more than its length.
+    #[inline]
     fn rest(now: u64, bounds: Bounds) -> u64 {
         bounds.end.saturating_sub(now).min(bounds.length)
     }
@@ -104,7 +121,12 @@ impl Counted {
     }
 
     /// After one more request; none where it does not fit.
+    #[inline]
     pub fn charge(self, now: u64, pace: &Pace, bounds: Bounds) -> Option<Counted> {
+        if self.before == 0 && bounds.length > 0 {
+            // Nothing but whole requests: the weights over the length.
+            return (self.now < pace.size()).then(|| Counted { now: self.now + 1, before: 0 });
+        }
         let length = u128::from(bounds.length);
         let fits = self.weight(now, bounds) + length <= u128::from(pace.size()) * length;
         fits.then_some(Counted { now: self.now.saturating_add(1), ..self })
@@ -126,9 +148,14 @@ impl Counted {
         wait.div_ceil(SECOND).max(1)
     }
 
+    #[inline]
     pub fn reading(self, now: u64, pace: &Pace, bounds: Bounds) -> Reading {
-        let used = self.weight(now, bounds).div_ceil(u128::from(bounds.length.max(1)));
-        let remaining = u32::try_from(u128::from(pace.size()).saturating_sub(used)).unwrap_or(u32::MAX);
+        let remaining = if self.before == 0 && bounds.length > 0 {
+            pace.size().saturating_sub(self.now)
+        } else {
+            let used = self.weight(now, bounds).div_ceil(u128::from(bounds.length.max(1)));
+            u32::try_from(u128::from(pace.size()).saturating_sub(used)).unwrap_or(u32::MAX)
+        };
         let rest = Counted::rest(now, bounds);
         let (reset, next) = match (pace.kind(), self.now, self.before) {
             (_, 0, 0) => (0, 0),
@@ -140,12 +167,14 @@ impl Counted {
         Reading { remaining, reset: reset.div_ceil(SECOND), next: next.div_ceil(SECOND) }
     }
 
+    #[inline]
     pub fn state(self, pace: &Pace, bounds: Bounds) -> State {
         let end = match pace.kind() {
             Kind::Sliding => bounds.end.saturating_add(bounds.length),
             Kind::Fixed | Kind::Bucket => bounds.end,
         };
-        State { full_again: Span { ns: end, frac: self.now }, pace: pace.id(), before: pack(self.before, pace.size()) }
+        let before = if self.before == 0 { 0 } else { pack(self.before, pace.size()) };
+        State { full_again: Span { ns: end, frac: self.now }, pace: pace.id(), before }
     }
 }
 

@@ -1,0 +1,57 @@
+//! What one limit said of one request. Decides nothing but which of several is the tightest.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use super::asks::Of;
+use super::label::Label;
+use crate::policy::buckets::{Asked, Verdict};
+
+/// What one limit said of one request.
+#[derive(Clone, Debug)]
+pub struct Charge {
+    /// The name of the limit or plan.
+    pub limit: Arc<Label>,
+    /// Such as `consumer` or `client_ip`.
+    pub key_kind: &'static str,
+    /// The size of the bucket.
+    pub size: u32,
+    /// Whole seconds in which an empty bucket fills, rounded up; at least 1.
+    pub window: u64,
+    /// Whole tokens left.
+    pub remaining: u32,
+    /// Whole seconds until the bucket is full again, rounded up.
+    pub reset: u64,
+    /// Whole seconds until there is one more token, rounded up; 0 where the bucket is full.
+    pub next: u64,
+    /// Whole seconds until the next request passes, rounded up; 0 where this one did.
+    pub retry_after: u64,
+    /// Milliseconds that the request has to wait, rounded up.
+    pub wait_ms: u64,
+}
+
+// === impl Charge ===
+
+impl Charge {
+    #[inline(always)]
+    pub fn of(one: &Asked<'_, Of<'_>>, verdict: &Verdict, is_admitted: bool) -> Charge {
+        let (Of { limit, used: _, key_kind }, asking) = (&one.of, &one.asking);
+        Charge {
+            limit: limit.label().clone(),
+            key_kind,
+            size: asking.pace.size(),
+            window: if asking.bounds.length == 0 { limit.label().window() } else { asking.bounds.seconds() },
+            remaining: verdict.reading.remaining,
+            reset: verdict.reading.reset,
+            next: if verdict.retry_after > 0 { verdict.retry_after } else { verdict.reading.next },
+            retry_after: verdict.retry_after,
+            wait_ms: if is_admitted && verdict.wait > 0 { verdict.wait.div_ceil(1_000_000) } else { 0 },
+        }
+    }
+
+    /// The tightest is the least: who refuses for the longest, then of whom the fewest are left, then who is full again last.
+    #[inline]
+    pub fn tightness(&self) -> (Reverse<u64>, u64) {
+        (Reverse(self.retry_after), u64::from(self.remaining) << 32 | u64::from(!u32::try_from(self.reset).unwrap_or(u32::MAX)))
+    }
+}
