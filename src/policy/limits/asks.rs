@@ -58,8 +58,8 @@ impl<'a> Asks<'a> {
 
     /// Charges all of them. Either way `facts.charges` says where each stands, tightest first.
     #[inline(always)]
-    pub fn charge(mut self, facts: &mut Facts, buckets: &Buckets) -> Result<(), Stop> {
-        let Asks { asked, waiting } = &mut self;
+    pub fn charge(&mut self, facts: &mut Facts, buckets: &Buckets) -> Result<(), Stop> {
+        let Asks { asked, waiting } = self;
         if asked.is_empty() {
             return Ok(());
         }
@@ -94,7 +94,7 @@ impl<'a> Asks<'a> {
 
     /// What was not admitted at once.
     #[inline(never)]
-    fn judge(self, facts: &mut Facts, buckets: &Buckets) -> Result<(), Stop> {
+    fn judge(&mut self, facts: &mut Facts, buckets: &Buckets) -> Result<(), Stop> {
         let Asks { asked, waiting } = self;
         let askings: SmallVec<[_; 8]> = asked.iter().map(|one| one.asking).collect();
         let outcome = buckets.judge(facts.now.mono, &askings);
@@ -104,7 +104,7 @@ impl<'a> Asks<'a> {
         facts.charges.sort_by_key(Charge::tightness);
         if outcome.is_admitted {
             let waits: SmallVec<[u64; 8]> = outcome.verdicts.iter().map(|verdict| verdict.wait).collect();
-            delay(facts, waiting, &waits);
+            delay(facts, std::mem::take(waiting), &waits);
             return Ok(());
         }
         for (one, verdict) in asked.iter().zip(&outcome.verdicts) {
