@@ -187,12 +187,17 @@ impl RateLimits {
         };
         let plan = if self.with_plan { plan_of(facts, plans) } else { None };
         let (plan, shared) = if plan.is_some_and(Limit::is_shared) { (None, plan) } else { (plan, None) };
+        let has_others = !facts.charges.is_empty();
         if self.shared.is_empty() && shared.is_none() {
             self.charge(request, facts, buckets, plan, &[])?;
         } else {
             let taken = sharing::take(&self.shared, shared, request, facts, buckets)?;
             self.charge(request, facts, buckets, plan, &taken.alone).inspect_err(|_| taken.give_back(buckets))?;
             taken.keep(facts);
+        }
+        // Those of an earlier stage, and of shared limits.
+        if has_others || !self.shared.is_empty() || shared.is_some() {
+            Charge::sort(&mut facts.charges);
         }
         if !places.is_empty() {
             facts.places.extend(places);

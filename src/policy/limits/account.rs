@@ -73,7 +73,17 @@ impl Account {
 
     /// A limit that was changed, or another window, begins anew: the store knows better a moment later. What the last window has yet to
     /// settle is handed out.
+    #[inline]
     pub fn turn(&mut self, asking: &Asking<'_>, now: u64) -> Option<Due> {
+        // Nearly always.
+        if self.bounds.end == asking.bounds.end && self.pace == *asking.pace {
+            return None;
+        }
+        self.begin_anew(asking, now)
+    }
+
+    #[inline(never)]
+    fn begin_anew(&mut self, asking: &Asking<'_>, now: u64) -> Option<Due> {
         let is_other = self.bounds.end.abs_diff(asking.bounds.end) > asking.bounds.length / 2;
         if self.pace == *asking.pace && !is_other {
             return None;
@@ -187,14 +197,14 @@ impl Account {
         let left = self.left(now) - (self.owed + self.sent) as f64 + HAIR;
         let used = (f64::from(self.pace.size()) - left).max(0.0);
         let whole = |ns: u64| ns.div_ceil(SECOND as u64);
-        let seconds = |tokens: f64| if self.gain > 0.0 { (tokens.max(0.0) / self.gain / SECOND).ceil() as u64 } else { u64::MAX };
+        let seconds = |tokens: f64| if self.gain > 0.0 { rounded_up(tokens.max(0.0) / self.gain / SECOND) } else { u64::MAX };
         let rest = whole(self.rest(now));
         let (reset, next) = match self.pace.kind() {
             Kind::Bucket => (seconds(used - HAIR), if used > HAIR { seconds(1.0) } else { 0 }),
             Kind::Fixed => (rest, rest),
             Kind::Sliding => (whole(self.rest(now) + self.bounds.length), rest.min(seconds(1.0))),
         };
-        let late = match self.pace.kind() {
+        let late = || match self.pace.kind() {
             Kind::Bucket => seconds(self.short(gateways, now)),
             // What another gateway's part has left may be this one's a moment later.
             Kind::Fixed | Kind::Sliding if left >= 1.0 => 1,
@@ -202,7 +212,14 @@ impl Account {
             Kind::Sliding => rest.min(seconds(self.short(gateways, now))),
         };
         let reading = Reading { remaining: left.max(0.0) as u32, reset, next };
-        let retry_after = if wait.is_some() { 0 } else { late.max(1) };
+        let retry_after = if wait.is_some() { 0 } else { late().max(1) };
         Verdict { reading, retry_after, wait: wait.unwrap_or(0), is_overflow: false }
     }
+}
+
+/// Of a number that is not negative. What the compiler would call a function for.
+#[inline]
+fn rounded_up(number: f64) -> u64 {
+    let whole = number as u64;
+    whole.saturating_add(u64::from((whole as f64) < number))
 }

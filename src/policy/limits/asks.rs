@@ -56,7 +56,7 @@ impl<'a> Asks<'a> {
         self.asked.push(Asked::new(asking, Of { limit, used, key_kind }));
     }
 
-    /// Charges all of them. Either way `facts.charges` says where each stands, tightest first.
+    /// Charges all of them. Either way `facts.charges` says where each stands, tightest first; where others stood there, behind them.
     #[inline(always)]
     pub fn charge(&mut self, facts: &mut Facts, buckets: &Buckets) -> Result<(), Stop> {
         let Asks { asked, waiting } = self;
@@ -68,21 +68,12 @@ impl<'a> Asks<'a> {
         let mut waits: SmallVec<[u64; 8]> = SmallVec::new();
         let is_waiting = !waiting.is_empty();
         let is_admitted = buckets.admit(facts.now.mono, asked, |one, verdict| {
-            let charge = Charge::of(one, &verdict, true);
-            // Where it belongs among the others, none of which has refused.
-            let place = charges[told..].iter().rposition(|other| other.tightness().1 <= charge.tightness().1);
-            match place.map_or(told, |place| told + place + 1) {
-                place if place == charges.len() => charges.push(charge),
-                place => charges.insert(place, charge),
-            }
+            Charge::of(one.of.limit, one.of.key_kind, &one.asking, &verdict, true).put(charges, told);
             if is_waiting {
                 waits.push(verdict.wait);
             }
         });
         if is_admitted {
-            if told > 0 {
-                facts.charges.sort_by_key(Charge::tightness);
-            }
             if is_waiting {
                 delay(facts, std::mem::take(waiting), &waits);
             }
@@ -99,7 +90,7 @@ impl<'a> Asks<'a> {
         let askings: SmallVec<[_; 8]> = asked.iter().map(|one| one.asking).collect();
         let outcome = buckets.judge(facts.now.mono, &askings);
         for (one, verdict) in asked.iter().zip(&outcome.verdicts) {
-            facts.charges.push(Charge::of(one, verdict, outcome.is_admitted));
+            facts.charges.push(Charge::of(one.of.limit, one.of.key_kind, &one.asking, verdict, outcome.is_admitted));
         }
         facts.charges.sort_by_key(Charge::tightness);
         if outcome.is_admitted {

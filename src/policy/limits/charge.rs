@@ -3,9 +3,11 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use super::asks::Of;
+use smallvec::SmallVec;
+
 use super::label::Label;
-use crate::policy::buckets::{Asked, Verdict};
+use super::limit::Limit;
+use crate::policy::buckets::{Asking, Verdict};
 
 /// What one limit said of one request.
 #[derive(Clone, Debug)]
@@ -34,8 +36,7 @@ pub struct Charge {
 
 impl Charge {
     #[inline(always)]
-    pub fn of(one: &Asked<'_, Of<'_>>, verdict: &Verdict, is_admitted: bool) -> Charge {
-        let (Of { limit, used: _, key_kind }, asking) = (&one.of, &one.asking);
+    pub fn of(limit: &Limit, key_kind: &'static str, asking: &Asking<'_>, verdict: &Verdict, is_admitted: bool) -> Charge {
         Charge {
             limit: limit.label().clone(),
             key_kind,
@@ -46,6 +47,24 @@ impl Charge {
             next: if verdict.retry_after > 0 { verdict.retry_after } else { verdict.reading.next },
             retry_after: verdict.retry_after,
             wait_ms: if is_admitted && verdict.wait > 0 { verdict.wait.div_ceil(1_000_000) } else { 0 },
+        }
+    }
+
+    /// Puts it where it belongs among those from `told` on, none of which has refused: the tightest first, of equals the later last.
+    #[inline]
+    pub fn put(self, charges: &mut SmallVec<[Charge; 4]>, told: usize) {
+        let place = charges[told..].iter().rposition(|other| other.tightness().1 <= self.tightness().1);
+        match place.map_or(told, |place| told + place + 1) {
+            place if place == charges.len() => charges.push(self),
+            place => charges.insert(place, self),
+        }
+    }
+
+    /// Puts the tightest first, where it is not there already.
+    #[inline]
+    pub fn sort(charges: &mut [Charge]) {
+        if !charges.is_sorted_by_key(Charge::tightness) {
+            charges.sort_by_key(Charge::tightness);
         }
     }
 

@@ -35,21 +35,27 @@ pub fn caller_of<const N: usize>([low, high]: [u64; 2], kind: u8, part: &[u8; N]
     SipHasher13::new_with_keys(low, high).hash(&all[..9 + N]).as_u128()
 }
 
-/// The hash of a caller, kept with what is known of it: made once, under the first seed that it is asked for under.
+/// The hashes of a caller, kept with what is known of it: each made once, under the first two seeds that it is asked for under. Those are
+/// that of the process and that of gateways which share limits.
 #[derive(Default)]
-pub struct Kept(OnceLock<[u64; 4]>);
+pub struct Kept([OnceLock<[u64; 4]>; 2]);
 
 // === impl Kept ===
 
 impl Kept {
-    /// The hash under a seed, which `make` makes where it is not the one that is kept.
+    /// The hash under a seed, which `make` makes where it is none of those that are kept.
     #[inline]
     pub fn under(&self, seed: [u64; 2], make: impl Fn() -> u128) -> u128 {
-        let [first, second, low, high] = *self.0.get_or_init(|| {
-            let caller = make();
-            [seed[0], seed[1], caller as u64, (caller >> 64) as u64]
-        });
-        if [first, second] == seed { u128::from(low) | u128::from(high) << 64 } else { make() }
+        for one in &self.0 {
+            let [first, second, low, high] = *one.get_or_init(|| {
+                let caller = make();
+                [seed[0], seed[1], caller as u64, (caller >> 64) as u64]
+            });
+            if [first, second] == seed {
+                return u128::from(low) | u128::from(high) << 64;
+            }
+        }
+        make()
     }
 }
 
@@ -103,10 +109,12 @@ mod tests {
     fn what_is_kept_is_of_one_seed_and_another_is_not_given_it() {
         let kept = Kept::default();
         let ask = |seed: [u64; 2]| kept.under(seed, || caller_under(seed, 1, &[b"idp", b"alice"]));
-        for seed in [[1, 2], [1, 2], [1, 3], [0, 2], [1, 2]] {
+        for seed in [[1, 2], [1, 2], [1, 3], [0, 2], [1, 2], [1, 3]] {
             assert_eq!(ask(seed), caller_under(seed, 1, &[b"idp", b"alice"]));
         }
-        assert_eq!(kept.under([1, 2], || panic!("it is kept")), ask([1, 2]));
+        for seed in [[1, 2], [1, 3]] {
+            assert_eq!(kept.under(seed, || panic!("it is kept")), ask(seed));
+        }
     }
 
     #[test]

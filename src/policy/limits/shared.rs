@@ -185,7 +185,9 @@ impl Shared {
         }
         let account = known.entry(asking.key).or_insert_with(|| Account::new(asking, now, turns));
         account.follow(turns, gateways, now);
-        late.extend(account.turn(asking, now).filter(|_| late.len() < MOST_LATE));
+        if let Some(due) = account.turn(asking, now).filter(|_| late.len() < MOST_LATE) {
+            late.push(due);
+        }
         let wait = account.wait(asking.patience, gateways, now);
         if wait.is_some() {
             account.admit(is_turned_up(turns), gateways, now);

@@ -4,6 +4,7 @@
 
 use smallvec::SmallVec;
 
+use super::charge::Charge;
 use super::key::Hashes;
 use super::limit::Limit;
 use super::pace::Pace;
@@ -12,7 +13,6 @@ use super::throttle::Waiting;
 use super::used::Used;
 use crate::ctx::Facts;
 use crate::policy::buckets::{Asking, Buckets};
-use crate::policy::rate_limit::Charge;
 use crate::policy::{Request, Stop};
 
 /// What was taken, and what is to be counted alone.
@@ -46,7 +46,7 @@ pub fn identity_of(limit: &Limit, used: Option<&Used>, facts: &Facts) -> u128 {
     used.map_or_else(|| limit.identity(None), |used| used.identity(facts.chosen))
 }
 
-/// `plan` is the caller's, where that is shared.
+/// `plan` is the caller's, where that is shared. What each said stands behind what was said before, tightest first; who refuses stands first.
 pub fn take<'a>(
     limits: &'a [Used],
     plan: Option<&'a Limit>,
@@ -54,10 +54,25 @@ pub fn take<'a>(
     facts: &mut Facts,
     buckets: &Buckets,
 ) -> Result<Taken<'a>, Stop> {
+    // Apart, for who is counted is read from the rest.
+    let mut charges = std::mem::take(&mut facts.charges);
+    let taken = take_each(limits, plan, request, facts, &mut charges, buckets);
+    facts.charges = charges;
+    taken
+}
+
+fn take_each<'a>(
+    limits: &'a [Used],
+    plan: Option<&'a Limit>,
+    request: &Request<'_>,
+    facts: &Facts,
+    charges: &mut SmallVec<[Charge; 4]>,
+    buckets: &Buckets,
+) -> Result<Taken<'a>, Stop> {
     let mut taken = Taken::default();
+    let told = charges.len();
     let now = buckets.shared.now(facts.now);
     let plans = plan.into_iter().chain(plan.and_then(|plan| plan.beside()).map(|quota| &**quota));
-    let mut asked: SmallVec<[_; 4]> = SmallVec::new();
     let mut hashes = Hashes::new(buckets.shared.seed(), request, facts);
     for (limit, used) in limits.iter().map(|used| (&*used.limit, Some(used))).chain(plans.map(|plan| (plan, None))) {
         if used.is_some_and(|used| !used.admits(facts.identity.as_deref())) {
@@ -65,43 +80,28 @@ pub fn take<'a>(
         }
         let identity = identity_of(limit, used, facts);
         let (key_kind, bucket) = hashes.bucket(limit.by(), identity);
-        asked.push((limit, used, identity, key_kind, bucket));
-    }
-    drop(hashes);
-    for (limit, used, identity, key_kind, bucket) in asked {
-        let bounds = limit.bounds(now);
         let place =
             limit.throttle().and_then(|throttle| Some((throttle.wait, throttle.queue_shared(limit.series(), bucket, limit.pace())?)));
         let patience = place.as_ref().map_or(0, |(wait, _)| *wait);
-        let Some(verdict) = buckets.shared.take(now.mono, &Asking { identity, key: bucket, pace: limit.pace(), bounds, patience }) else {
+        let asking = Asking { identity, key: bucket, pace: limit.pace(), bounds: limit.bounds(now), patience };
+        let Some(verdict) = buckets.shared.take(now.mono, &asking) else {
             taken.alone.push((limit, used, buckets.shared.part(limit.pace())));
             continue;
         };
-        facts.charges.push(Charge {
-            limit: limit.label().clone(),
-            key_kind,
-            size: limit.pace().size(),
-            window: if bounds.length == 0 { limit.label().window() } else { bounds.seconds() },
-            remaining: verdict.reading.remaining,
-            reset: verdict.reading.reset,
-            next: if verdict.retry_after > 0 { verdict.retry_after } else { verdict.reading.next },
-            retry_after: verdict.retry_after,
-            wait_ms: verdict.wait.div_ceil(1_000_000),
-        });
+        let charge = Charge::of(limit, key_kind, &asking, &verdict, true);
         if verdict.retry_after > 0 {
-            // Who refuses stands first.
-            facts.charges.rotate_right(1);
+            charges.insert(0, charge);
             limit.note_refused(bucket, facts);
             taken.give_back(buckets);
             return Err(
                 refusal(limit, used.and_then(|used| used.at(facts.chosen)).map(|at| &**at), key_kind, verdict.retry_after, false).into()
             );
         }
+        charge.put(charges, told);
         if let Some((_, place)) = place.filter(|_| verdict.wait > 0) {
             taken.waiting.push((verdict.wait, place));
         }
         taken.keys.push(bucket);
     }
-    facts.charges.sort_by_key(Charge::tightness);
     Ok(taken)
 }
