@@ -16,7 +16,7 @@ use super::buckets::Buckets;
 use super::limits::asks::Asks;
 pub use super::limits::by::{By, Per};
 pub use super::limits::charge::Charge;
-use super::limits::key::{Hashes, Key};
+use super::limits::key::{Hashes, Key, Seen};
 pub use super::limits::limit::{Callers, Limit, What};
 use super::limits::pace::Pace;
 use super::limits::places::{self, Place};
@@ -210,7 +210,7 @@ impl RateLimits {
         for used in &self.places {
             let (limit, chosen) = (&used.limit, facts.chosen);
             let Some(most) = limit.places().filter(|_| used.admits(facts.identity.as_deref())) else { continue };
-            let key = Key::choose(limit.by(), request, facts);
+            let key = Key::choose(limit.by(), request, &Seen::of(facts));
             let (key_kind, bucket) = (key.kind(), key.bucket(buckets, used.identity(chosen)));
             match buckets.places.take(used, chosen, bucket, key_kind, most) {
                 Some(place) => places.push(place),
@@ -238,7 +238,7 @@ impl RateLimits {
         }
         let mut asks = Asks::default();
         {
-            let mut hashes = Hashes::new(buckets.seed(), request, facts);
+            let mut hashes = Hashes::new(buckets.seed(), request, Seen::of(facts));
             let identity = facts.identity.as_deref();
             let own = self.limits.len();
             // In one loop, whose body is here once: the limits of the stage, the plan and its quota, what is counted alone.
@@ -270,7 +270,7 @@ impl RateLimits {
     /// What each limit and the caller's plan would count a request by. Charges nothing.
     pub fn explain(&self, request: &Request<'_>, facts: &Facts, plans: &[Arc<Limit>]) -> Vec<Counted> {
         let count = |(limit, used): (&Limit, Option<&Used>)| {
-            let key = Key::choose(limit.by(), request, facts);
+            let key = Key::choose(limit.by(), request, &Seen::of(facts));
             let upstream = used.and_then(|used| used.at(facts.chosen)).map(|at| at.upstream.to_string());
             let shared = limit.is_shared().then(|| exactness(limit.pace().size()));
             Counted { limit: limit.name().clone(), key_kind: key.kind(), key: key.to_string(), rate: limit.describe(), shared, upstream }

@@ -42,8 +42,7 @@ impl<'a> Asks<'a> {
     where
         'a: 'f,
     {
-        let facts = hashes.facts;
-        let identity = sharing::identity_of(limit, used, facts);
+        let identity = sharing::identity_of(limit, used, hashes.seen.chosen);
         let (key_kind, key) = hashes.bucket(limit.by(), identity);
         let mut patience = 0;
         if let Some(throttle) = limit.throttle().filter(|_| may_wait)
@@ -52,7 +51,7 @@ impl<'a> Asks<'a> {
             patience = throttle.wait;
             self.waiting.push((self.asked.len(), place));
         }
-        let asking = Asking { identity, key, pace, bounds: limit.bounds(facts.now), patience };
+        let asking = Asking { identity, key, pace, bounds: limit.bounds(hashes.seen.now), patience };
         self.asked.push(Asked::new(asking, Of { limit, used, key_kind }));
     }
 

@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use http::HeaderName;
 use smallvec::SmallVec;
 
-use crate::ctx::Facts;
+use crate::ctx::{Facts, Now};
 use crate::policy::Request;
 use crate::policy::buckets::{Buckets, bucket_of, caller_of, caller_under};
+use crate::policy::principal::Identity;
 use crate::policy::rate_limit::By;
 
 /// What a request is counted by.
@@ -43,9 +44,9 @@ const V6: u8 = 4;
 
 impl<'a> Key<'a> {
     #[inline(always)]
-    pub fn choose(by: &'a [By], request: &Request<'a>, facts: &'a Facts) -> Key<'a> {
+    pub fn choose(by: &'a [By], request: &Request<'a>, seen: &Seen<'a>) -> Key<'a> {
         for by in by {
-            if let Some(key) = Key::find(by, request, facts) {
+            if let Some(key) = Key::find(by, request, seen) {
                 return key;
             }
         }
@@ -53,8 +54,8 @@ impl<'a> Key<'a> {
     }
 
     #[inline(always)]
-    fn find(by: &'a By, request: &Request<'a>, facts: &'a Facts) -> Option<Key<'a>> {
-        let identity = facts.identity.as_deref();
+    fn find(by: &'a By, request: &Request<'a>, seen: &Seen<'a>) -> Option<Key<'a>> {
+        let identity = seen.identity;
         match by {
             By::Consumer => identity?.consumer.as_ref().map(|consumer| Key::Consumer(&consumer.name)),
             By::Subject => {
@@ -63,7 +64,7 @@ impl<'a> Key<'a> {
             }
             By::ApiKey => identity?.key_id.as_deref().map(Key::ApiKey),
             By::Tag(name) => identity?.tag(name).map(|tag| Key::Tag(&tag.name, &tag.value)),
-            By::ClientIp => Some(Key::address(facts.client)),
+            By::ClientIp => Some(Key::address(seen.client)),
             // The first of several; an empty one says nothing.
             By::Header(name) => request
                 .head
@@ -137,33 +138,52 @@ impl<'a> Key<'a> {
     }
 }
 
+/// What limits see of a request beside its head. Not all that is known of it, so that what they say can be written meanwhile.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    pub identity: Option<&'a Identity>,
+    pub client: IpAddr,
+    /// The upstream to which it goes.
+    pub chosen: usize,
+    pub now: Now,
+}
+
 /// The callers that one request is counted by: several limits often count by the same, whose hash is made once.
 pub struct Hashes<'a> {
     seed: [u64; 2],
     request: &'a Request<'a>,
-    pub facts: &'a Facts,
+    pub seen: Seen<'a>,
     known: SmallVec<[(Key<'a>, u128); 2]>,
+}
+
+// === impl Seen ===
+
+impl<'a> Seen<'a> {
+    #[inline(always)]
+    pub fn of(facts: &'a Facts) -> Seen<'a> {
+        Seen { identity: facts.identity.as_deref(), client: facts.client, chosen: facts.chosen, now: facts.now }
+    }
 }
 
 // === impl Hashes ===
 
 impl<'a> Hashes<'a> {
     /// Under the seed of this process, or under that of all gateways which share limits: then they are the same in all of them.
-    pub fn new(seed: [u64; 2], request: &'a Request<'a>, facts: &'a Facts) -> Self {
-        Hashes { seed, request, facts, known: SmallVec::new() }
+    pub fn new(seed: [u64; 2], request: &'a Request<'a>, seen: Seen<'a>) -> Self {
+        Hashes { seed, request, seen, known: SmallVec::new() }
     }
 
     /// What a limit counts the request by: the kind of key, and the hash of the bucket.
     #[inline(always)]
     pub fn bucket(&mut self, by: &'a [By], identity: u128) -> (&'static str, u128) {
-        let key = Key::choose(by, self.request, self.facts);
+        let key = Key::choose(by, self.request, &self.seen);
         (key.kind(), bucket_of(self.caller(key), identity))
     }
 
     #[inline(always)]
     fn caller(&mut self, key: Key<'a>) -> u128 {
         // Those are of the caller of this very request.
-        let kept = self.facts.identity.as_deref().map(|identity| &identity.hashes);
+        let kept = self.seen.identity.map(|identity| &identity.hashes);
         let kept = match key {
             Key::Subject { .. } => kept.map(|kept| &kept.subject),
             Key::Consumer(_) => kept.map(|kept| &kept.consumer),

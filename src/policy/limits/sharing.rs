@@ -5,7 +5,7 @@
 use smallvec::SmallVec;
 
 use super::charge::Charge;
-use super::key::Hashes;
+use super::key::{Hashes, Seen};
 use super::limit::Limit;
 use super::pace::Pace;
 use super::refusal::refusal;
@@ -42,8 +42,8 @@ impl Taken<'_> {
 
 /// What names the buckets of a limit: where it is used, or of a plan everywhere alike.
 #[inline]
-pub fn identity_of(limit: &Limit, used: Option<&Used>, facts: &Facts) -> u128 {
-    used.map_or_else(|| limit.identity(None), |used| used.identity(facts.chosen))
+pub fn identity_of(limit: &Limit, used: Option<&Used>, chosen: usize) -> u128 {
+    used.map_or_else(|| limit.identity(None), |used| used.identity(chosen))
 }
 
 /// `plan` is the caller's, where that is shared. What each said stands behind what was said before, tightest first; who refuses stands first.
@@ -54,31 +54,17 @@ pub fn take<'a>(
     facts: &mut Facts,
     buckets: &Buckets,
 ) -> Result<Taken<'a>, Stop> {
-    // Apart, for who is counted is read from the rest.
-    let mut charges = std::mem::take(&mut facts.charges);
-    let taken = take_each(limits, plan, request, facts, &mut charges, buckets);
-    facts.charges = charges;
-    taken
-}
-
-fn take_each<'a>(
-    limits: &'a [Used],
-    plan: Option<&'a Limit>,
-    request: &Request<'_>,
-    facts: &Facts,
-    charges: &mut SmallVec<[Charge; 4]>,
-    buckets: &Buckets,
-) -> Result<Taken<'a>, Stop> {
     let mut taken = Taken::default();
-    let told = charges.len();
+    let told = facts.charges.len();
     let now = buckets.shared.now(facts.now);
+    let seen = Seen { identity: facts.identity.as_deref(), client: facts.client, chosen: facts.chosen, now };
     let plans = plan.into_iter().chain(plan.and_then(|plan| plan.beside()).map(|quota| &**quota));
-    let mut hashes = Hashes::new(buckets.shared.seed(), request, facts);
+    let mut hashes = Hashes::new(buckets.shared.seed(), request, seen);
     for (limit, used) in limits.iter().map(|used| (&*used.limit, Some(used))).chain(plans.map(|plan| (plan, None))) {
-        if used.is_some_and(|used| !used.admits(facts.identity.as_deref())) {
+        if used.is_some_and(|used| !used.admits(seen.identity)) {
             continue;
         }
-        let identity = identity_of(limit, used, facts);
+        let identity = identity_of(limit, used, seen.chosen);
         let (key_kind, bucket) = hashes.bucket(limit.by(), identity);
         let place =
             limit.throttle().and_then(|throttle| Some((throttle.wait, throttle.queue_shared(limit.series(), bucket, limit.pace())?)));
@@ -90,14 +76,14 @@ fn take_each<'a>(
         };
         let charge = Charge::of(limit, key_kind, &asking, &verdict, true);
         if verdict.retry_after > 0 {
-            charges.insert(0, charge);
+            facts.charges.insert(0, charge);
             limit.note_refused(bucket, facts);
             taken.give_back(buckets);
             return Err(
-                refusal(limit, used.and_then(|used| used.at(facts.chosen)).map(|at| &**at), key_kind, verdict.retry_after, false).into()
+                refusal(limit, used.and_then(|used| used.at(seen.chosen)).map(|at| &**at), key_kind, verdict.retry_after, false).into()
             );
         }
-        charge.put(charges, told);
+        charge.put(&mut facts.charges, told);
         if let Some((_, place)) = place.filter(|_| verdict.wait > 0) {
             taken.waiting.push((verdict.wait, place));
         }
