@@ -267,7 +267,8 @@ fn a_target_that_refuses_connections_is_noticed_by_nobody() {
 
 #[test]
 fn a_target_that_swallows_packets_is_noticed_by_nobody() {
-    one_of_three(Fault::Swallows, &[(502, "upstream-closed")]);
+    // The kernel may still take a connection for it while its queue is being filled, of which nobody hears again.
+    one_of_three(Fault::Swallows, &[(502, "upstream-closed"), (504, "upstream-response-timeout")]);
 }
 
 #[test]
