@@ -32,6 +32,8 @@ impl Line<'_> {
     /// Whether there is nothing about it that somebody would look for.
     pub(super) fn went_well(&self) -> bool {
         self.status.is_some_and(|status| status < 400)
+            // Of an answer that was cut after its head the status is good.
+            && self.code.is_empty()
             && self.reason.is_empty()
             && self.limit.is_empty()
             && self.fallback.is_empty()
@@ -60,7 +62,8 @@ mod tests {
             Line { status: None, ..good() },
             Line { status: Some(404), ..good() },
             Line { status: Some(502), ..good() },
-            Line { reason: "the client left", ..good() },
+            Line { code: "client-gone", ..good() },
+            Line { reason: "closed early", ..good() },
             Line { limit: "one", ..good() },
             Line { fallback: "answer", ..good() },
             Line { would_refuse: &["rate-limited"], ..good() },
