@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::patience;
@@ -70,6 +70,7 @@ type Script = dyn Fn(&Request) -> Vec<Step> + Send + Sync;
 pub struct Upstream {
     address: SocketAddr,
     shared: Arc<Shared>,
+    accepting: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -114,11 +115,11 @@ impl Upstream {
         rustix::net::listen(&listener, 4096).expect("a listening socket may be given a longer queue");
         let address = listener.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared { script: Box::new(script), state: Mutex::default(), changed: Condvar::new() });
-        let accepting = shared.clone();
-        thread::spawn(move || {
+        let all = shared.clone();
+        let accepting = thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { continue };
-                let mut state = accepting.lock();
+                let mut state = all.lock();
                 if state.is_stopped {
                     return;
                 }
@@ -129,7 +130,7 @@ impl Upstream {
                     state.streams.push((number, copy));
                 }
                 drop(state);
-                let shared = accepting.clone();
+                let shared = all.clone();
                 thread::spawn(move || {
                     Connection { stream, number, shared: shared.clone(), buffer: Vec::new(), is_reset: false }.serve();
                     shared.lock().open -= 1;
@@ -137,7 +138,7 @@ impl Upstream {
                 });
             }
         });
-        Upstream { address, shared }
+        Upstream { address, shared, accepting: Some(accepting) }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -213,8 +214,11 @@ impl Drop for Upstream {
         self.shared.lock().is_stopped = true;
         self.shared.changed.notify_all();
         self.close_connections();
-        // The accepting thread wakes up, sees the mark and drops the listener.
-        let _ = TcpStream::connect(self.address);
+        // The accepting thread wakes up, sees the mark and drops the listener: whoever comes after this is refused.
+        let is_woken = TcpStream::connect(self.address).is_ok();
+        if let Some(accepting) = self.accepting.take().filter(|_| is_woken) {
+            let _ = accepting.join();
+        }
     }
 }
 
