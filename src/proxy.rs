@@ -94,7 +94,7 @@ impl ProxyHttp for Proxy {
         reused: bool,
         _: &'c HttpPeer,
         fd: RawFd,
-        _: Option<&'d Digest>,
+        digest: Option<&'d Digest>,
         ctx: &'e mut Box<Ctx>,
     ) -> Hook<'h>
     where
@@ -105,7 +105,7 @@ impl ProxyHttp for Proxy {
         'd: 'h,
         'e: 'h,
     {
-        exchange::connected(ctx, reused, fd);
+        exchange::connected(ctx, reused, digest, fd);
         done(Ok(()))
     }
 
