@@ -20,6 +20,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::config::plan::Gateway;
 use crate::exchange::{self, Ctx};
+use crate::relay::attempt::connector::is_reused;
 use crate::report::writer::Sink;
 
 /// What every worker's proxy shares.
@@ -105,7 +106,7 @@ impl ProxyHttp for Proxy {
         'd: 'h,
         'e: 'h,
     {
-        exchange::connected(ctx, reused, digest, fd);
+        exchange::connected(ctx, is_reused(reused, digest), fd);
         done(Ok(()))
     }
 

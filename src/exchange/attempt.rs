@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, header};
-use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -23,7 +22,6 @@ use crate::clock;
 use crate::policy::priority::Priority;
 use crate::relay::admit::{Pass, no_target as why_no_target};
 use crate::relay::attempt::connect::Link;
-use crate::relay::attempt::connector::is_reused;
 use crate::relay::attempt::h2_fault::bounded;
 use crate::relay::attempt::outcome::{self, Outcome, Tried};
 use crate::relay::attempt::peer::{Want, peer as make_peer};
@@ -188,8 +186,7 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
 }
 
 /// A connection was made or taken from the pool.
-pub fn connected(ctx: &mut Ctx, by_pingora: bool, digest: Option<&Digest>, fd: RawFd) {
-    let reused = is_reused(by_pingora, digest);
+pub fn connected(ctx: &mut Ctx, reused: bool, fd: RawFd) {
     ctx.attempts.is_reused = reused;
     if let Some((_, relay)) = ctx.relay() {
         let series = &relay.upstream.series;

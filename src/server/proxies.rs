@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::IntoRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use pingora_core::apps::HttpServerOptions;
@@ -16,9 +17,13 @@ use pingora_core::services::Service;
 use pingora_proxy::{HttpProxy, ProcessCustomSession, ProxyServiceBuilder};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
 use crate::proxy::Proxy;
 use crate::relay::attempt::connector::Connector;
+
+/// How long a service may take to give its proxy away, which is a matter of microseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A proxy whose connections to upstreams of HTTP/1.1 are opened by `connector`.
 ///
@@ -42,10 +47,10 @@ pub async fn proxy_with(connector: Connector, conf: ServerConf, proxy: Proxy) ->
     let (stop, stopping) = watch::channel(false);
     let proxy = tokio::select! {
         () = service.start_service(Some(Arc::new(Mutex::new(sockets))), stopping, 1) => None,
-        given = async {
+        given = timeout(PATIENCE, async {
             let _knock = TcpStream::connect(address).await.ok()?;
             given.recv().await
-        } => given,
+        }) => given.ok().flatten(),
     };
     // Its task closes the socket.
     let _ = stop.send(true);

@@ -294,3 +294,79 @@ impl fmt::Debug for Lent {
         f.debug_struct("Lent").field("connection", &self.connection).field("is_reused", &self.is_reused).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use std::future::poll_fn;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::UnixStream;
+
+    const KEY: Key = (1, None);
+
+    fn lent(kept: &Arc<Kept<Connection>>) -> (Lent, UnixStream) {
+        let (ours, target) = UnixStream::pair().unwrap();
+        let connection = Connection { wire: Wire::Raw(Raw::Unix(ours)), tracer: None };
+        let home = Some((kept.clone(), KEY, Duration::from_secs(60)));
+        (Lent { connection: Some(connection), home, is_reused: false, may_rest: false }, target)
+    }
+
+    /// As Pingora does before it keeps a connection.
+    async fn asked_and_dropped(mut lent: Lent) -> Option<io::Result<usize>> {
+        let mut byte = [0];
+        let mut read = Box::pin(lent.read(&mut byte));
+        poll_fn(|cx| {
+            Poll::Ready(match read.as_mut().poll(cx) {
+                Poll::Ready(read) => Some(read),
+                Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
+    fn rests(kept: &Kept<Connection>) -> bool {
+        kept.take(KEY, Instant::now()).is_some()
+    }
+
+    #[tokio::test]
+    async fn one_that_is_asked_for_rests_when_it_is_dropped() {
+        let kept = Arc::new(Kept::new(4));
+        let (lent, mut target) = lent(&kept);
+        assert!(asked_and_dropped(lent).await.is_some_and(|read| read.is_ok_and(|count| count == 0)), "Pingora lets go of it");
+        let connection = kept.take(KEY, Instant::now()).expect("it rests");
+        let mut again = Lent { connection: Some(connection), home: None, is_reused: true, may_rest: false };
+        again.write_all(b"ask").await.unwrap();
+        assert_eq!(target.read(&mut [0; 8]).await.unwrap(), 3);
+        asked_and_dropped(again).await;
+        assert!(!rests(&kept) && target.read(&mut [0; 8]).await.unwrap() == 0, "one without a home is closed");
+    }
+
+    #[tokio::test]
+    async fn one_on_which_something_came_or_that_is_not_asked_for_is_closed() {
+        let kept = Arc::new(Kept::new(4));
+        let (unasked, mut target) = lent(&kept);
+        drop(unasked);
+        assert_eq!(target.read(&mut [0; 8]).await.unwrap(), 0);
+        let (chatty, mut target) = lent(&kept);
+        target.write_all(b"more").await.unwrap();
+        // Until the reactor knows.
+        if let Wire::Raw(Raw::Unix(ours)) = &chatty.connection.as_ref().unwrap().wire {
+            ours.readable().await.unwrap();
+        }
+        assert!(asked_and_dropped(chatty).await.is_some_and(|read| read.is_ok_and(|count| count == 1)));
+        assert!(!rests(&kept));
+    }
+
+    #[tokio::test]
+    async fn a_read_into_what_room_is_left_is_no_question() {
+        let kept = Arc::new(Kept::new(4));
+        let (mut lent, mut target) = lent(&kept);
+        let mut room = BytesMut::with_capacity(1);
+        let read = tokio::join!(lent.read_buf(&mut room), async {
+            tokio::task::yield_now().await;
+            target.write_all(b"x").await.unwrap();
+        });
+        assert!(read.0.unwrap() == 1 && !lent.may_rest);
+    }
+}
