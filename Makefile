@@ -35,6 +35,7 @@ test: setup-test lint   ## everything that CI runs
 	$(CARGO) nextest run --locked --no-fail-fast
 	$(CARGO) nextest run --locked --profile keys
 	@scripts/late-checks.sh
+	@scripts/flaky.sh
 
 keys: setup-test        ## each test that proves a key, without the key: it must fail
 	$(CARGO) nextest run --locked --profile keys

@@ -9,9 +9,10 @@ One core for the contestant, the other for the load and the upstream; rounds alt
   bytes     answers of 1 MiB over 8 connections: CPU a MiB
   idle      memory of each of 2,000 connections that have had an answer
 
-As at nginx and HAProxy, there is no access log; with `--logged` Sluice alone writes a line a request, to nowhere.
+No side has an access log. With `--logged` each writes the JSON line of run.py's full job for every request, to a file (without route and subject,
+of which there are none here), and a round is void, as there, unless there are as many lines with status 200 as requests and none was dropped.
 
-Writes target/compare/tls.md. Needs what run.py needs.
+Writes target/compare/tls.md, and exits with 1 if a round was void. Needs what run.py needs.
 """
 
 import argparse
@@ -27,12 +28,35 @@ import sys
 import time
 
 sys.dont_write_bytecode = True
+import load
 import peers
 import run
 
 NAMES = ["sluice", "sluice-optimized", "nginx", "haproxy"]
 TEMPLATES = {"sluice": "sluice/tls.yaml", "sluice-optimized": "sluice/tls.yaml", "nginx": "nginx/tls.conf", "haproxy": "haproxy/tls.cfg"}
 MIB = 1 << 20
+
+
+def logs(name, log):
+    """What stands for the access log in a template: the line of the full job, or none."""
+    if log is None:
+        return {"log": {"sluice": "to: /dev/null, sample: 0%", "nginx": "access_log off;", "haproxy": ""}[name], "log-global": ""}
+    template = next(peer for peer in peers.PEERS if peer.name == name).templates["full"]
+    lines = [line.strip() for line in (peers.HERE / template).read_text().splitlines()]
+    match name:
+        case "sluice":
+            wanted = [re.search(r"to: .*(?= \})", line)[0] for line in lines if line.startswith("access_log: ")]
+        case "nginx":
+            wanted = lines[next(at for at, line in enumerate(lines) if line.startswith("log_format ")):]
+            wanted = wanted[: next(at for at, line in enumerate(wanted) if line.startswith("access_log ")) + 1]
+        case "haproxy":
+            begins = ("log global", "option dontlognull", "unique-id-format ", "log-format ", *(f"http-request set-var(txn.{what}) " for what in ("host", "path", "query", "agent")))
+            wanted = [line for line in lines if line.startswith(begins)]
+    text = "\n    ".join(wanted).replace("<<log>>", str(log))
+    for what in ("$route", "$jwt_claim_sub", "%[var(txn.route)]", "%[var(txn.sub),json(utf8s)]"):
+        text = text.replace(what, "")
+    # HAProxy logs to its stdout, which is the file.
+    return {"log": text, "log-global": next((line for line in lines if line.startswith("log stdout ")), "")}
 
 
 def certificate(dir):
@@ -73,16 +97,36 @@ def await_port(running, port):
 class Contestant(peers.Running):
     def __init__(self, name, upstream, files, is_logged):
         peer = next(peer for peer in peers.PEERS if peer.name == name)
-        self.port = peers.free_port()
+        self.peer, self.port, self.admin, self.requests, self.voids = peer, peers.free_port(), peers.free_port(), 0, []
         dir = peers.WORK / "run" / f"{name}-tls"
         shutil.rmtree(dir, ignore_errors=True)
         dir.mkdir(parents=True)
         chain, key, pem = files
-        values = {"port": self.port, "admin": peers.free_port(), "upstream": upstream, "dir": dir, "chain": chain, "key": key, "pem": pem, "sample": "" if is_logged else ", sample: 0%"}
+        self.access_log = dir / "access.log" if is_logged else None
+        values = {"port": self.port, "admin": self.admin, "upstream": upstream, "dir": dir, "chain": chain, "key": key, "pem": pem}
+        values |= logs(name.removesuffix("-optimized"), self.access_log)
         file = dir / pathlib.Path(TEMPLATES[name]).name
         file.write_text(peers.render(TEMPLATES[name], values, []))
-        super().__init__(name, peer.command(str(file), str(dir)), peers.PROXY_CORE, dir)
+        super().__init__(name, peer.command(str(file), str(dir)), peers.PROXY_CORE, dir, self.access_log if name == "haproxy" else None)
         await_port(self, self.port)
+
+    dropped_log_lines = peers.Contestant.dropped_log_lines
+
+    def measured(self, measure):
+        """What a round costs, none where it is void: its log does not tell all of its requests."""
+        if self.access_log is None:
+            return measure(self)
+        load.truncate(self.access_log)
+        dropped, self.requests = self.dropped_log_lines(), 0
+        cost = measure(self)
+        load.settle(self.access_log)
+        faults = load.log_faults(self.access_log, self.requests)
+        if lost := self.dropped_log_lines() - dropped:
+            faults.append(f"{lost:.0f} log lines dropped")
+        self.voids += faults
+        if faults:
+            print(f"VOID: {self.name}: {'; '.join(faults)}", flush=True)
+        return None if faults else cost
 
 
 def context(chain):
@@ -112,6 +156,7 @@ def handshakes(contestant, seconds, chain, resumed):
         count += 1
     if resumed and reused < count - 1 or not resumed and reused:
         raise SystemExit(f"{contestant.name}: {reused} of {count} were resumed")
+    contestant.requests = count
     return (contestant.cpu() - before) / count * 1e6
 
 
@@ -124,7 +169,8 @@ def wrk(contestant, seconds, path, connections):
     used = contestant.cpu() - before
     if "Non-2xx" in out or "Socket errors" in out:
         raise SystemExit(f"{contestant.name}: {out}")
-    return used / int(re.search(r"(\d+) requests in", out).group(1)) * 1e6
+    contestant.requests = int(re.search(r"(\d+) requests in", out).group(1))
+    return used / contestant.requests * 1e6
 
 
 def idle(contestant, chain, connections=2000):
@@ -140,6 +186,7 @@ def idle(contestant, chain, connections=2000):
     each = (contestant.memory() - start) * 1e6 / connections
     for tls in held:
         tls.close()
+    contestant.requests = connections
     return each
 
 
@@ -148,7 +195,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="2 rounds of 1 s")
     parser.add_argument("--only", default=",".join(NAMES))
     parser.add_argument("--jobs", default="full,resumed,requests,bytes,idle")
-    parser.add_argument("--logged", action="store_true")
+    parser.add_argument("--logged", action="store_true", help="every side writes its access log")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
     options = parser.parse_args()
@@ -175,11 +222,16 @@ def main():
             rounds = []
             for number in range(1 if job == "idle" else options.rounds):
                 order = contestants[number % len(contestants):] + contestants[: number % len(contestants)]
-                rounds.append({one.name: measure(one) for one in order})
+                costs = {one.name: one.measured(measure) for one in order}
+                rounds.append({name: cost for name, cost in costs.items() if cost is not None})
                 print(job, number + 1, {name: round(cost, 1) for name, cost in rounds[-1].items()}, flush=True)
             for one in contestants:
-                ratios = [found[one.name] / found["nginx"] for found in rounds if found.get("nginx")]
-                middle = statistics.median(found[one.name] for found in rounds)
+                own = [found for found in rounds if one.name in found]
+                if not own:
+                    lines.append(f"| {one.name} | {what} | void | |")
+                    continue
+                ratios = [found[one.name] / found["nginx"] for found in own if found.get("nginx")]
+                middle = statistics.median(found[one.name] for found in own)
                 ratio = f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f}-{max(ratios):.2f})" if ratios else ""
                 lines.append(f"| {one.name} | {what} | {middle:,.0f} {unit} | {ratio} |")
     finally:
@@ -188,6 +240,8 @@ def main():
     text = "\n".join(lines) + "\n"
     (peers.WORK / "tls.md").write_text(text)
     print(text)
+    if any(one.voids for one in contestants):
+        raise SystemExit("void: see the faults above")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,11 @@ routes: {{ r: {{ match: {{ path: /** }}, auth: public, upstream: u }} }}
     ))
 }
 
+/// Quickly, but not so quickly that a busy machine makes them fail: a check may take no longer than until the next.
+const OFTEN: &str = "every: 300ms";
+/// Where a single check that takes too long would be one too many.
+const SELDOM: &str = "every: 500ms";
+
 /// Why the target is out by its checks.
 fn reason(gateway: &Gateway) -> String {
     eventually("the target is out", || {
@@ -39,7 +44,7 @@ fn is_in(gateway: &Gateway, checked: &Upstream) {
 #[test]
 fn a_check_expects_a_status_fields_and_a_piece_of_the_body() {
     let upstream = Upstream::script(|_| Answer::new(418).header("x-ready", "yes").body("{\"status\":\"UP\",\"disk\":\"full\"}").steps());
-    let keys = |expect: &str| format!("health: {{ path: /healthz, every: 100ms, expect: {{ {expect} }} }}");
+    let keys = |expect: &str| format!("health: {{ path: /healthz, {OFTEN}, expect: {{ {expect} }} }}");
     let all = "status: [200, 418], headers: { x-ready: \"yes\" }, body: '\"status\":\"UP\"'";
     let good = start(upstream.address(), &keys(all));
     is_in(&good, &upstream);
@@ -55,7 +60,7 @@ fn a_check_expects_a_status_fields_and_a_piece_of_the_body() {
 #[test]
 fn checks_use_one_connection_and_a_target_that_has_closed_it_has_not_failed() {
     let upstream = Upstream::start();
-    let keys = "health: { path: /healthz, every: 100ms, unhealthy_after: 1 }";
+    let keys = &format!("health: {{ path: /healthz, {SELDOM}, unhealthy_after: 1 }}");
     let gateway = start(upstream.address(), keys);
     upstream.wait_for_requests(4);
     assert_eq!(upstream.connections(), 1);
@@ -89,7 +94,7 @@ fn a_check_that_meets_a_connection_just_being_closed_asks_once_more() {
             }
         }
     });
-    let gateway = start(address, "health: { path: /healthz, every: 100ms, unhealthy_after: 1 }");
+    let gateway = start(address, &format!("health: {{ path: /healthz, {SELDOM}, unhealthy_after: 1 }}"));
     eventually("three were closed", || (closed.load(Relaxed) >= 3).then_some(()));
     assert!(answered.load(Relaxed) >= 3);
     assert!(!gateway.stderr().contains("is out"), "{}", gateway.stderr());
@@ -98,7 +103,7 @@ fn a_check_that_meets_a_connection_just_being_closed_asks_once_more() {
 #[test]
 fn checks_over_http_2_use_one_connection_too() {
     let upstream = H2Upstream::start(&[]);
-    let gateway = start(&upstream.address, "protocol: h2, health: { path: /echo, every: 100ms, unhealthy_after: 1 }");
+    let gateway = start(&upstream.address, &format!("protocol: h2, health: {{ path: /echo, {SELDOM}, unhealthy_after: 1 }}"));
     upstream.requests("/echo", 4);
     assert_eq!(upstream.events("connection").len(), 1);
     assert!(!gateway.stderr().contains("is out"), "{}", gateway.stderr());
@@ -110,14 +115,14 @@ fn a_check_finds_a_piece_of_a_body_that_comes_in_chunks() {
         let body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nall i\r\n6\r\ns well\r\n0\r\n\r\n".to_vec();
         vec![crate::harness::Step::ReadBody, crate::harness::Step::Send(body)]
     });
-    let gateway = start(upstream.address(), "health: { path: /healthz, every: 100ms, expect: { body: all is well } }");
+    let gateway = start(upstream.address(), &format!("health: {{ path: /healthz, {OFTEN}, expect: {{ body: all is well }} }}"));
     is_in(&gateway, &upstream);
 }
 
 #[test]
 fn checks_may_have_a_port_of_their_own() {
     let (service, checked) = (Upstream::start(), Upstream::answering(Answer::new(503)));
-    let gateway = start(service.address(), &format!("health: {{ path: /healthz, every: 100ms, port: {} }}", checked.address().port()));
+    let gateway = start(service.address(), &format!("health: {{ path: /healthz, {OFTEN}, port: {} }}", checked.address().port()));
     assert_eq!(reason(&gateway), "answered 503");
     assert_eq!(service.connections(), 0);
 }
@@ -126,11 +131,11 @@ fn checks_may_have_a_port_of_their_own() {
 fn a_server_of_grpc_is_asked_for_its_health() {
     let server = PythonServer::start("grpc_server.py", &[]);
     let address: SocketAddr = server.address();
-    let unknown = start(address, "protocol: h2, health: { grpc: no.such.Service, every: 100ms }");
+    let unknown = start(address, &format!("protocol: h2, health: {{ grpc: no.such.Service, {OFTEN} }}"));
     assert_eq!(reason(&unknown), "the server does not know the service");
     // It speaks HTTP/2 whatever requests do.
-    let whole = start(address, "health: { grpc: \"\", every: 100ms, healthy_after: 1 }");
-    eventually("checks", || (whole.stderr().contains("is out") || whole.status()["uptime_s"].as_u64() >= Some(1)).then_some(()));
+    let whole = start(address, &format!("health: {{ grpc: \"\", {OFTEN}, healthy_after: 1 }}"));
+    eventually("checks", || (whole.stderr().contains("is out") || whole.status_now()["uptime_s"].as_u64() >= Some(1)).then_some(()));
     assert_eq!(whole.status()["upstreams"]["u"][0]["healthy"], true, "{}", whole.stderr());
     let plain = Upstream::start();
     let none = start(plain.address(), "health: { grpc: \"\", every: 100ms, timeout: 100ms }");

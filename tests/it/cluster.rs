@@ -2,7 +2,7 @@
 //! client is the client, and one that is killed takes with it what it was answering and nothing else.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -36,12 +36,6 @@ fn conf() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/cluster")
 }
 
-/// So many free ports, all different.
-fn ports<const N: usize>() -> [u16; N] {
-    let free = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("there is a free port"));
-    free.map(|one| one.local_addr().expect("it is bound").port())
-}
-
 fn quiet(command: &mut Command) -> Killed {
     Killed(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("`scripts/setup.sh test` installs it"))
 }
@@ -49,7 +43,7 @@ fn quiet(command: &mut Command) -> Killed {
 impl Cluster {
     fn start(upstream: Upstream) -> Cluster {
         let folder = tempfile::tempdir().expect("a folder can be made");
-        let [public, redis, a, b, c, x, y, z] = ports();
+        let [public, redis, a, b, c, x, y, z] = [(); 8].map(|()| free_port());
         let ports = vec![(a, x), (b, y), (c, z)];
         // The last of two words on a port counts.
         let store = quiet(Command::new("redis-server").arg(conf().join("redis.conf")).args(["--port", &redis.to_string()]));

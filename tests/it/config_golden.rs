@@ -36,12 +36,13 @@ fn files(name: &str) -> Vec<PathBuf> {
 }
 
 /// Everything that is wrong with what is at `path`.
-fn judge(path: &Path) -> Vec<Diagnostic> {
-    compile::load(path, &env, &State::default(), None).err().unwrap_or_default()
+fn judge(path: &Path, state: &State) -> Vec<Diagnostic> {
+    compile::load(path, &env, state, None).err().unwrap_or_default()
 }
 
-/// A folder in which `bad.yaml` can be written, with the files that the inputs refer to.
-struct Desk(tempfile::TempDir);
+/// A folder in which `bad.yaml` can be written, with the files that the inputs refer to; and what outlives a configuration, of which most is
+/// memory that takes longer to get than a configuration to read.
+struct Desk(tempfile::TempDir, State);
 
 impl Desk {
     fn new() -> Self {
@@ -55,7 +56,7 @@ impl Desk {
             std::fs::write(keys.join(format!("{name}.pem")), certificate.pem()).unwrap();
             std::fs::write(keys.join(format!("{name}.key")), key.serialize_pem()).unwrap();
         }
-        Desk(folder)
+        Desk(folder, State::default())
     }
 
     /// What is said about a text, with the file shown as `bad.yaml`.
@@ -63,7 +64,7 @@ impl Desk {
         let path = self.0.path().join("bad.yaml");
         let (text, _) = left_out::from(text.to_owned());
         std::fs::write(&path, text).unwrap();
-        let errors = judge(&path);
+        let errors = judge(&path, &self.1);
         let folder = format!("{}/", self.0.path().display());
         (errors.len(), render(&errors, false).replace(&folder, ""))
     }
@@ -140,7 +141,7 @@ fn every_good_configuration_is_accepted() {
     let mut all = files("ok");
     all.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/reference.yaml"));
     for file in all {
-        let errors = judge(&file);
+        let errors = judge(&file, &State::default());
         assert!(errors.is_empty(), "{}", render(&errors, false));
     }
 }

@@ -14,9 +14,9 @@ routes: {{ shop: {{ match: {{ path: /** }}, auth: public, upstream: shop }} }}
 }
 
 fn reload(gateway: &mut Gateway, text: &str) {
-    let before = gateway.metric("sluice_reloads_total{result=\"accepted\"}");
+    let before = gateway.metric_now("sluice_reloads_total{result=\"accepted\"}");
     gateway.reload(text);
-    eventually("the reload", || (gateway.metric("sluice_reloads_total{result=\"accepted\"}") > before).then_some(()));
+    eventually("the reload", || (gateway.metric_now("sluice_reloads_total{result=\"accepted\"}") > before).then_some(()));
 }
 
 #[test]
@@ -38,14 +38,14 @@ fn a_drained_target_ends_what_it_has_and_gets_nothing_new() {
     reload(&mut gateway, &config(", drain: true", ""));
     assert!((0..10).all(|_| gateway.get("/", &[]).text() == "other"));
     let target = || {
-        let status = gateway.status();
+        let status = gateway.status_now();
         let targets = status["upstreams"]["shop"].as_array().expect("the upstream has targets").clone();
         targets.into_iter().find(|target| target["address"] == one.address().to_string()).expect("it is among them")
     };
     assert_eq!((&target()["healthy"], &target()["requests_in_flight"]), (&false.into(), &1.into()), "{}", target());
     assert!(target().to_string().contains("drained"), "{}", target());
     let series = format!("sluice_target_healthy{{upstream=\"shop\",target=\"{}\"}}", one.address());
-    assert_eq!(gateway.metric(&series), 0.0);
+    assert_eq!(gateway.metric_now(&series), 0.0);
     gate.open();
     let mut answers: Vec<_> =
         waiting.iter_mut().map(|client| client.read()).map(|answer| (answer.status, answer.text().to_owned())).collect();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::harness::{Client, Config, Gateway, Response, get, request};
+use super::harness::{Client, Config, Gateway, Response, get, keep, request};
 use super::keys::{Signer, hs256, now};
 
 const SECRET: &str = "a-secret-for-tests-of-more-than-32-bytes";
@@ -64,6 +64,7 @@ impl Drop for Echo {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        keep(self.address);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Answer, Gate, Gateway, Response, Step, Upstream, eventually};
+use crate::harness::{Answer, Gate, Gateway, Response, Step, Upstream, eventually, nobody};
 
 /// A gateway before these targets, with one worker, so that requests one after the other take turns.
 fn config(targets: &[SocketAddr], keys: &str) -> String {
@@ -42,11 +42,6 @@ impl Mood {
     fn set(&self, status: u16) {
         self.0.store(status, Relaxed);
     }
-}
-
-/// An address where nobody listens.
-fn nobody() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn statuses(gateway: &Gateway, count: usize) -> Vec<u16> {
@@ -180,13 +175,13 @@ fn a_target_that_fails_more_than_the_others_is_found_by_comparison() {
     let keys = "outlier_detection: { success_rate: { points: 5, min_requests: 10 }, every: 1s, eject_for: 1h }";
     let gateway = start(&[good[0].address(), odd.address(), good[1].address()], keys);
     let mut client = gateway.client();
-    let seen: Vec<_> = (0..60).map(|_| client.get("/", &[]).status).collect();
-    assert!((1..=4).contains(&count(&seen, 500)), "{seen:?}");
-    let line = gateway.stderr_line("requests went well");
-    assert!(
-        line.contains(&format!("target {} ", odd.address())) && line.contains("% of 20 requests went well, 100% at the others"),
-        "{line}"
-    );
+    // They are compared every second, wherever that falls: until there have been enough in one.
+    let line = eventually("it is found out", || {
+        let seen: Vec<_> = (0..60).map(|_| client.get("/", &[]).status).collect();
+        assert!(count(&seen, 200) >= 56, "{seen:?}");
+        gateway.stderr().lines().find(|line| line.contains("requests went well")).map(str::to_owned)
+    });
+    assert!(line.contains(&format!("target {} ", odd.address())) && line.contains(" requests went well, 100% at the others"), "{line}");
     let before = odd.requests().len();
     assert_eq!(count(&statuses(&gateway, 20), 200), 20);
     assert_eq!(odd.requests().len(), before, "it gets nothing more");
@@ -195,8 +190,8 @@ fn a_target_that_fails_more_than_the_others_is_found_by_comparison() {
 #[test]
 fn a_target_that_is_slower_than_the_others_is_found_by_comparison() {
     let good = [Upstream::start(), Upstream::start()];
-    let slow = Upstream::script(|_| [vec![Step::Pause(Duration::from_millis(25))], Answer::ok("late").steps()].concat());
-    let keys = "outlier_detection: { latency: { times: 2, above: 5ms, min_requests: 10 }, every: 1s, eject_for: 1h }";
+    let slow = Upstream::script(|_| [vec![Step::Pause(Duration::from_millis(60))], Answer::ok("late").steps()].concat());
+    let keys = "outlier_detection: { latency: { times: 2, above: 40ms, min_requests: 5 }, every: 1s, eject_for: 1h }";
     let gateway = start(&[good[0].address(), slow.address(), good[1].address()], keys);
     let mut client = gateway.client();
     let line = eventually("it is ejected", || {
@@ -206,7 +201,7 @@ fn a_target_that_is_slower_than_the_others_is_found_by_comparison() {
     assert!(line.contains(&format!("target {} ", slow.address())), "{line}");
     let status = gateway.status();
     let target = &status["upstreams"]["u"][place(&gateway, slow.address())];
-    assert!(target["latency"]["p50_ms"].as_f64() > Some(20.0), "{target:#}");
+    assert!(target["latency"]["p50_ms"].as_f64() > Some(50.0), "{target:#}");
 }
 
 #[test]
@@ -240,9 +235,15 @@ fn a_circuit_opens_answers_at_once_probes_and_closes() {
     mood.set(500);
     assert_eq!(statuses(&gateway, 3), [500; 3]);
     gateway.stderr_line("upstream u: circuit open for 300ms: 75% of 4 requests in 20s failed");
-    let refused = gateway.get("/", &[]);
+    // Whoever finds it half open, on a machine that is slow, opens it again.
+    let mut reached = upstream.requests().len();
+    let refused = eventually("it is open", || {
+        let answer = gateway.get("/", &[]);
+        reached += usize::from(answer.status == 500);
+        (answer.status != 500).then_some(answer)
+    });
     assert_eq!((circuit(&refused), refused.code().as_str()), ((503, "1"), "circuit-open"));
-    assert_eq!(upstream.requests().len(), 4, "nothing reaches it");
+    assert_eq!(upstream.requests().len(), reached, "nothing reaches it");
     let state = gateway.status()["upstream_states"]["u"].clone();
     assert!(
         state["circuit"] == "open" && state["reason"].as_str().is_some_and(|reason| reason.starts_with("75%"))
@@ -271,12 +272,8 @@ fn the_circuit_of_a_target_leaves_the_others_alone() {
     let seen = statuses(&gateway, 40);
     assert_eq!((count(&seen, 502), count(&seen, 200)), (2, 38), "{seen:?}");
     assert_eq!(causes(&gateway, place(&gateway, bad.address())), ["circuit"]);
-    let said = gateway.stderr();
-    assert!(
-        said.contains(&format!("target {} ({}) is out: circuit open for 3600s: 100% of 2 requests", bad.address(), bad.address())),
-        "{said}"
-    );
-    assert!(!said.contains("upstream u: circuit"), "{said}");
+    gateway.stderr_line(&format!("target {} ({}) is out: circuit open for 3600s: 100% of 2 requests", bad.address(), bad.address()));
+    assert!(!gateway.stderr().contains("upstream u: circuit"), "{}", gateway.stderr());
     assert_eq!(gateway.metric(&format!("sluice_target_circuit_opened_total{{upstream=\"u\",target=\"{}\"}}", bad.address())), 1.0);
 
     // Where it is the only one, the answer is that of an open circuit.
@@ -341,8 +338,8 @@ fn an_upstream_has_as_many_requests_as_configured_the_others_wait_their_turn_or_
         let first = scope.spawn(|| gateway.get("/first", &[]).status);
         eventually("the first is there", || (upstream.connections() == 1).then_some(()));
         let second = scope.spawn(|| gateway.get("/second", &[]).status);
-        eventually("the second waits", || (gateway.metric("sluice_upstream_waiting{upstream=\"u\"}") == 1.0).then_some(()));
-        assert_eq!(gateway.status()["upstream_states"]["u"]["waiting"], 1);
+        eventually("the second waits", || (gateway.metric_now("sluice_upstream_waiting{upstream=\"u\"}") == 1.0).then_some(()));
+        assert_eq!(gateway.status_now()["upstream_states"]["u"]["waiting"], 1);
         let third = gateway.get("/third", &[]);
         assert_eq!((third.code().as_str(), circuit(&third)), ("upstream-overloaded", (503, "1")));
         assert_eq!(upstream.connections(), 1, "the target never had two at once");
@@ -361,7 +358,7 @@ fn an_upstream_has_as_many_connections_as_configured_the_others_wait_for_one_or_
     let held = gate.clone();
     let upstream = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("fine").steps()].concat());
     let gateway = start(&[upstream.address()], "max_connections: 1, queue: { length: 1, wait: 1m }");
-    let figure = |name: &str| gateway.metric(&format!("sluice_upstream_{name}{{upstream=\"u\"}}"));
+    let figure = |name: &str| gateway.metric_now(&format!("sluice_upstream_{name}{{upstream=\"u\"}}"));
     std::thread::scope(|scope| {
         let first = scope.spawn(|| gateway.get("/first", &[]).status);
         eventually("the first is there", || (upstream.connections() == 1).then_some(()));
@@ -374,6 +371,7 @@ fn an_upstream_has_as_many_connections_as_configured_the_others_wait_for_one_or_
     });
     assert_eq!(statuses(&gateway, 5), [200; 5]);
     assert_eq!(upstream.connections(), 1, "all went over the same one");
+    gateway.metrics();
     assert_eq!((figure("connections_open"), figure("connections_over_total"), figure("waiting")), (1.0, 0.0, 0.0));
     assert_eq!(gateway.status()["upstream_states"]["u"]["connections"], 1);
     let line = gateway.log_line_where(|line| line["path"] == "/second");
@@ -432,7 +430,7 @@ fn connections_that_are_not_kept_are_waited_for_and_a_fallback_takes_what_finds_
         let first = scope.spawn(|| gateway.get("/", &[]).text().to_owned());
         eventually("the first is there", || (upstream.connections() == 1).then_some(()));
         let second = scope.spawn(|| gateway.get("/", &[]).text().to_owned());
-        eventually("the second waits", || (gateway.metric("sluice_upstream_waiting{upstream=\"u\"}") == 1.0).then_some(()));
+        eventually("the second waits", || (gateway.metric_now("sluice_upstream_waiting{upstream=\"u\"}") == 1.0).then_some(()));
         assert_eq!(gateway.get("/third", &[]).text(), "spare");
         assert_eq!(upstream.connections(), 1);
         gate.open();
@@ -451,14 +449,14 @@ fn who_waits_too_long_for_an_upstream_is_refused_and_who_leaves_makes_room() {
     let held = gate.clone();
     let upstream = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("fine").steps()].concat());
     let gateway = start(&[upstream.address()], "max_requests: 1, queue: { length: 9, wait: 150ms }");
-    let waiting = || gateway.metric("sluice_upstream_waiting{upstream=\"u\"}");
+    let waiting = || gateway.metric_now("sluice_upstream_waiting{upstream=\"u\"}");
     std::thread::scope(|scope| {
         let first = scope.spawn(|| gateway.get("/first", &[]).status);
         eventually("the first is there", || (upstream.connections() == 1).then_some(()));
         let late = gateway.get("/late", &[]);
         assert_eq!((late.status, late.code().as_str()), (503, "upstream-overloaded"));
         assert_eq!(gateway.log_line_where(|line| line["path"] == "/late")["reason"], "1 requests at once, and waited 150ms");
-        assert_eq!(waiting(), 0.0);
+        eventually("nobody waits", || (waiting() == 0.0).then_some(()));
         gate.open();
         assert_eq!(first.join().unwrap(), 200);
     });
@@ -471,7 +469,7 @@ fn a_client_that_leaves_the_queue_gives_its_place_up() {
     let held = gate.clone();
     let upstream = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("fine").steps()].concat());
     let gateway = start(&[upstream.address()], "max_requests: 1, queue: { length: 1, wait: 1m }");
-    let waiting = || gateway.metric("sluice_upstream_waiting{upstream=\"u\"}");
+    let waiting = || gateway.metric_now("sluice_upstream_waiting{upstream=\"u\"}");
     std::thread::scope(|scope| {
         let first = scope.spawn(|| gateway.get("/first", &[]).status);
         eventually("the first is there", || (upstream.connections() == 1).then_some(()));
@@ -504,8 +502,9 @@ fn what_hangs_waits_or_is_full_at_one_upstream_holds_up_no_other() {
     }
     // Ten have a connection, ten wait for one, twenty to be let in, five are refused.
     eventually("all of them wait somewhere", || {
-        let refused = gateway.metric("sluice_refusals_total{policy=\"relay\",code=\"upstream-overloaded\"}");
-        (refused == 5.0 && stuck.connections() == 10 && gateway.metric("sluice_upstream_waiting{upstream=\"stuck\"}") == 30.0).then_some(())
+        let refused = gateway.metric_now("sluice_refusals_total{policy=\"relay\",code=\"upstream-overloaded\"}");
+        (refused == 5.0 && stuck.connections() == 10 && gateway.metric_now("sluice_upstream_waiting{upstream=\"stuck\"}") == 30.0)
+            .then_some(())
     });
     assert_eq!(statuses(&gateway, 100), [200; 100]);
     assert_eq!(well.connections(), 1);
@@ -523,6 +522,7 @@ fn a_reload_keeps_who_is_out_and_what_is_configured_no_more_brings_back() {
     let mut gateway = start(&addresses, keys);
     assert_eq!(count(&statuses(&gateway, 10), 502), 1);
     gateway.reload(&config(&addresses, &format!("{keys}, timeouts: {{ idle: 30s }}")));
+    gateway.stderr_line("reload: 1 routes");
     assert_eq!(count(&statuses(&gateway, 10), 200), 10, "it is out as before");
     gateway.reload(&config(&addresses, "retries: { attempts: 1 }"));
     eventually("nobody would bring it back, so it is back", || causes(&gateway, place(&gateway, gone)).is_empty().then_some(()));

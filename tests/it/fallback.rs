@@ -1,13 +1,6 @@
 //! What becomes of requests whose upstream cannot be reached, where the route has something else for them.
 
-use std::net::{SocketAddr, TcpListener};
-
 use super::harness::*;
-
-/// Where nobody listens.
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free")
-}
 
 fn config(upstream: &str, fallback: &str) -> Config {
     let text = format!(
@@ -129,7 +122,8 @@ fn an_open_circuit_and_an_upstream_that_is_full_are_reasons_too() {
     first.send("GET /shop/first HTTP/1.1\r\nHost: a\r\n\r\n");
     eventually("it has the first", || (busy.open_connections() == 1).then_some(()));
     assert_eq!(gateway.get("/shop/a", &[]).status, 203);
-    assert_eq!(gateway.metric(r#"sluice_fallbacks_total{route="shop",code="upstream-overloaded"}"#), 1.0);
+    let fallen = r#"sluice_fallbacks_total{route="shop",code="upstream-overloaded"}"#;
+    eventually("it is counted", || (gateway.metric_now(fallen) == 1.0).then_some(()));
     gate.open();
     assert_eq!(first.read().text(), "shop");
     assert_eq!(gateway.get("/shop/a", &[]).text(), "shop");

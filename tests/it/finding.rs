@@ -66,7 +66,7 @@ fn targets_of_a_file_change_without_a_reload_and_a_bad_file_changes_nothing() {
     let told = gateway.stderr_line("the 2 targets that were found before stay");
     assert!(told.contains("line 2: not a target: the port is missing"), "{told}");
     assert_eq!(who(&gateway), "b c");
-    let found = gateway.status()["found"]["u"].clone();
+    let found = eventually("the failure is shown", || Some(gateway.status()["found"]["u"].clone()).filter(|found| found["failures"] != 0));
     assert_eq!((&found["targets"], &found["failures"]), (&json!(2), &json!(1)), "{found:#}");
     assert!(found["last_result"].as_str().unwrap().starts_with("line 2"), "{found:#}");
     assert!(found["from"].as_str().unwrap().ends_with("targets.yaml") && found["age_s"].is_u64(), "{found:#}");
@@ -78,7 +78,7 @@ fn targets_of_a_file_change_without_a_reload_and_a_bad_file_changes_nothing() {
     assert_eq!(who(&gateway), "b c");
     replace(&gateway, "targets.yaml", &list(&[&all[0]]));
     wait_for(&gateway, "a");
-    assert_eq!(gateway.status()["found"]["u"]["last_result"], "ok");
+    eventually("it is told", || (gateway.status()["found"]["u"]["last_result"] == "ok").then_some(()));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn what_a_removed_target_has_under_way_ends_and_its_connections_are_not_found_ag
     assert_eq!(who(&gateway), "a");
     let address = gateway.address();
     let asking = std::thread::spawn(move || get(address, "/slow", &[]));
-    eventually("the slow request is under way", || (gateway.status()["upstreams"]["u"][0]["requests_in_flight"] == 1).then_some(()));
+    eventually("the slow request is under way", || (gateway.status_now()["upstreams"]["u"][0]["requests_in_flight"] == 1).then_some(()));
     replace(&gateway, "targets.yaml", &list(&[other]));
     wait_for(&gateway, "b");
     let before = slow.connections();
@@ -225,6 +225,8 @@ type Catalogue = (u64, Value, bool);
 /// Consul as its documentation has it: an index that grows, questions that are held back until it does.
 struct Consul {
     state: Arc<(Mutex<Catalogue>, Condvar)>,
+    /// What was asked, those questions that are held back among it.
+    asked: Arc<Mutex<Vec<String>>>,
     server: Upstream,
 }
 
@@ -232,7 +234,10 @@ impl Consul {
     fn start() -> Consul {
         let state = Arc::new((Mutex::new((7, json!([]), true)), Condvar::new()));
         let shared = state.clone();
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let seen = asked.clone();
         let server = Upstream::script(move |request| {
+            seen.lock().unwrap().push(request.target.clone());
             let index: u64 = request.target.split("index=").nth(1).map_or(0, |rest| rest.split('&').next().unwrap().parse().unwrap());
             let (lock, changed) = &*shared;
             let held = lock.lock().unwrap();
@@ -246,7 +251,11 @@ impl Consul {
             }
             Answer::ok(instances.to_string()).header("x-consul-index", &now.to_string()).steps()
         });
-        Consul { state, server }
+        Consul { state, asked, server }
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
     }
 
     fn set(&self, upstreams: &[&Upstream]) {
@@ -274,15 +283,14 @@ fn instances_in_consul_are_targets_and_an_outage_of_consul_changes_nothing() {
     );
     let gateway = config(&from, "", "").file("token", "s3cret\n").start();
     assert_eq!(who(&gateway), "a");
-    let first = consul.server.requests()[0].target.clone();
-    assert_eq!(first, "/v1/health/service/orders?passing=1&tag=blue&dc=dc2");
+    assert_eq!(consul.asked()[0], "/v1/health/service/orders?passing=1&tag=blue&dc=dc2");
     consul.set(&[&all[0], &all[1]]);
     wait_for(&gateway, "a b");
-    assert!(consul.server.requests().iter().any(|request| request.target.contains("&index=8&wait=60s")), "{:?}", consul.server.requests());
+    assert!(consul.asked().iter().any(|target| target.contains("&index=8&wait=60s")), "{:?}", consul.asked());
     consul.break_down(true);
     gateway.stderr_line("answered 500; the 2 targets that were found before stay");
     assert_eq!(who(&gateway), "a b");
-    assert!(gateway.status()["found"]["u"]["failures"].as_u64().unwrap() > 0);
+    eventually("the failure is shown", || (gateway.status()["found"]["u"]["failures"].as_u64()? > 0).then_some(()));
     consul.break_down(false);
     gateway.stderr_line("answers again");
     consul.set(&[]);
@@ -315,7 +323,7 @@ fn an_operator_drains_targets_that_are_found_from_their_first_moment_on() {
     });
     assert_eq!(who(&gateway), "b");
     consul.set(&[&all[0], &all[1], &all[2]]);
-    eventually("all are found", || (gateway.metric("sluice_found_targets{upstream=\"u\"}") == 3.0).then_some(()));
+    eventually("all are found", || (gateway.metric_now("sluice_found_targets{upstream=\"u\"}") == 3.0).then_some(()));
     assert_eq!(who(&gateway), "b");
     assert!(all[0].requests().is_empty() && all[2].requests().is_empty());
     let told = String::from_utf8(gateway.sluice(&["explain", "sluice.yaml", "http://h/"]).stdout).unwrap();
@@ -361,8 +369,8 @@ fn a_source_is_asked_for_everything_once_at_the_start() {
     let from = format!("{{ consul: {{ service: orders, address: \"http://{}\", token: s3cret }} }}", consul.server.address());
     let gateway = config(&from, "", "").start();
     assert_eq!(who(&gateway), "a");
-    let asked = consul.server.wait_for_requests(2);
-    let told: Vec<_> = asked.iter().map(|request| request.target.contains("index=8")).collect();
+    let asked = eventually("the second question", || Some(consul.asked()).filter(|asked| asked.len() > 1));
+    let told: Vec<_> = asked.iter().map(|target| target.contains("index=8")).collect();
     assert_eq!(told, [false, true], "{asked:?}");
 
     let targets = all.clone();

@@ -18,7 +18,7 @@ limits:
   once-web: { rate: 1/h, by: [global] }
 upstreams:
   echo: { targets: ["{echo}"], protocol: h2, timeouts: { idle: 10m, response: 10m } }
-  hasty: { targets: ["{echo}"], protocol: h2, timeouts: { idle: 300ms, response: 300ms } }
+  hasty: { targets: ["{echo}"], protocol: h2, timeouts: { idle: 300ms, response: 2s } }
   dead: { targets: ["127.0.0.1:1"], protocol: h2 }
   resets: { targets: ["{resets}"], protocol: h2 }
   page: { targets: ["{page}"] }
@@ -135,7 +135,7 @@ fn calls_of_browsers_are_translated_in_binary_and_in_text() {
     // Counted once the answer is out, so the client may be faster.
     for (status, count) in [("OK", 9.0), ("DATA_LOSS", 3.0)] {
         let series = format!("sluice_grpc_calls_total{{route=\"web\",status=\"{status}\"}}");
-        eventually("the count of calls", || (setup.gateway.metric(&series) == count).then_some(()));
+        eventually("the count of calls", || (setup.gateway.metric_now(&series) == count).then_some(()));
     }
     let line = setup.gateway.log_line_where(|line| line["grpc_status"] == "DATA_LOSS");
     assert_eq!((&line["status"], line.get("code")), (&json!(200), None));
@@ -270,7 +270,7 @@ fn all_four_kinds_of_calls_pass_with_their_trailers() {
     let line = setup.line(|line| line["path"] == "/echo.Echo/Bidi");
     assert_eq!((&line["grpc_status"], &line["status"], &line["protocol"]), (&json!("OK"), &json!(200), &json!("HTTP/2.0")));
     assert!(line.get("code").is_none(), "{line}");
-    let calls = |status: &str| setup.gateway.metric(&format!("sluice_grpc_calls_total{{route=\"calls\",status=\"{status}\"}}"));
+    let calls = |status: &str| setup.gateway.metric_now(&format!("sluice_grpc_calls_total{{route=\"calls\",status=\"{status}\"}}"));
     eventually("every call is counted", || (calls("OK") == 5.0 && calls("CANCELLED") == 1.0).then_some(()));
 }
 
@@ -326,10 +326,12 @@ fn a_deadline_goes_on_to_the_server_and_is_kept() {
         let line = setup.line(|line| line["path"] == format!("/echo.Echo/{path}") && line["code"] == "grpc-deadline");
         assert_eq!(line["grpc_status"], "DEADLINE_EXCEEDED");
     }
-    // However busy both sides are.
-    let told = setup.ask("stream", &json!({ "grpc-timeout": "700m" }));
-    assert_eq!(told["error"]["code"], "DEADLINE_EXCEEDED", "{told}");
-    assert!(told["count"].as_u64().unwrap() > 1, "{told}");
+    // However busy both sides are; on a machine that is busy itself, messages may take longer to begin.
+    eventually("a stream that is cut", || {
+        let told = setup.ask("stream", &json!({ "grpc-timeout": "700m" }));
+        assert_eq!(told["error"]["code"], "DEADLINE_EXCEEDED", "{told}");
+        (told["count"].as_u64()? > 1).then_some(())
+    });
     // The server keeps the same time, and either may be first; that the gateway's end holds is `relay::attempt::deadline`'s to show.
     assert_eq!(setup.line(|line| line["path"] == "/echo.Echo/Bidi")["grpc_status"], "DEADLINE_EXCEEDED");
 }
@@ -378,7 +380,7 @@ fn silence_ends_a_call_with_a_status_before_and_after_its_first_message() {
     }
     // A caller that is silent for longer than a body may be is not, in a call.
     let stream = setup.begin("stream", &json!({}));
-    let bytes = || setup.gateway.metric("sluice_requests_in_flight{listener=\"public\"}");
+    let bytes = || setup.gateway.metric_now("sluice_requests_in_flight{listener=\"public\"}");
     eventually("the stream", || (bytes() == 1.0).then_some(()));
     assert_eq!(stream.said_after_input()["error"], Value::Null);
 }
@@ -387,7 +389,7 @@ fn silence_ends_a_call_with_a_status_before_and_after_its_first_message() {
 fn a_call_whose_server_dies_in_the_middle_ends_with_a_status() {
     let Setup { gateway, echo, page: _page } = start("");
     let client = PythonClient::start("grpc_client.py", &["hang_late", &gateway.address().to_string(), "{}"]);
-    let bytes = || gateway.metric("sluice_upstream_requests_total{upstream=\"echo\",result=\"2xx\"}");
+    let bytes = || gateway.metric_now("sluice_upstream_requests_total{upstream=\"echo\",result=\"2xx\"}");
     eventually("the first message", || (bytes() == 1.0).then_some(()));
     drop(echo);
     let told = client.said();

@@ -136,7 +136,7 @@ fn many_who_bring_one_token_are_one_question() {
 fn an_issuer_that_does_not_answer_is_a_503_and_not_remembered() {
     let standin = Standin::new(&active());
     let issuer = standin.serve();
-    let gateway = behind(&issuer, ", deadline: 200ms");
+    let (hasty, patient) = (behind(&issuer, ", deadline: 200ms"), behind(&issuer, ", deadline: 10s"));
     for (wrong, why) in [
         (vec![Step::Hang], "no answer within 200ms"),
         (vec![Step::Close], "connection closed"),
@@ -148,6 +148,8 @@ fn an_issuer_that_does_not_answer_is_a_503_and_not_remembered() {
         (Answer::ok(" ".repeat(70_000)).steps(), "larger than 65536 bytes"),
         (Answer::new(302).header("location", "http://127.0.0.2:1/").steps(), "status 302"),
     ] {
+        // Only who waits for an answer that does not come is in a hurry: the others come late on a busy machine.
+        let gateway = if why.contains("200ms") { &hasty } else { &patient };
         standin.say(wrong);
         let refused = gateway.get("/orders", &[("authorization", "Bearer t1")]);
         assert_eq!((refused.status, refused.code().as_str()), (503, "introspection-unavailable"), "{why}");
@@ -155,8 +157,8 @@ fn an_issuer_that_does_not_answer_is_a_503_and_not_remembered() {
         gateway.log_line_where(|line| line["reason"].as_str().is_some_and(|reason| reason.contains(why)));
     }
     standin.answer(&active());
-    assert_eq!(ask(&gateway, "t1"), "passed");
-    assert_eq!(count(&gateway, "failed"), 9.0);
+    assert_eq!(ask(&patient, "t1"), "passed");
+    assert_eq!((count(&hasty, "failed"), count(&patient, "failed")), (1.0, 8.0));
 }
 
 #[test]
@@ -197,7 +199,7 @@ fn an_answer_is_believed_as_long_as_is_written_and_not_longer_than_the_token() {
     eventually("the end of disbelief", || (ask(&gateway, "t2") == "passed").then_some(()));
     // Believed for a minute, where nothing else is written, but not after its end.
     let patient = behind(&issuer, "");
-    standin.answer(&json!({ "active": true, "scope": "orders:read", "exp": now() + 2 }));
+    standin.answer(&json!({ "active": true, "scope": "orders:read", "exp": now() + 4 }));
     assert_eq!(ask(&patient, "t3"), "passed");
     let asked = issuer.requests().len();
     eventually("the end of the token", || (ask(&patient, "t3") == "401 token-expired").then_some(()));
@@ -224,7 +226,8 @@ fn questions_on_their_way_are_bounded() {
     }
     eventually("64 questions", || (issuer.connections() == 64).then_some(()));
     assert_eq!(ask(&gateway, "one-more"), "503 introspection-unavailable");
-    assert_eq!(count(&gateway, "held-back"), 1.0);
+    let held_back = "sluice_introspections_total{authenticator=\"idp\",result=\"held-back\"}";
+    eventually("it is counted", || (gateway.metric_now(held_back) == 1.0).then_some(()));
     assert_eq!(gateway.get("/open", &[]).status, 204);
 }
 
@@ -267,7 +270,7 @@ fn an_answer_that_comes_late_is_nobody_elses() {
             (_, _) => Answer::ok(r#"{"active":false}"#).steps(),
         }
     });
-    let gateway = behind(&issuer, ", deadline: 200ms");
+    let gateway = behind(&issuer, ", deadline: 2s");
     assert_eq!((ask(&gateway, "t1"), ask(&gateway, "t2")), ("passed".into(), "503 introspection-unavailable".into()));
     gate.open();
     assert_eq!(ask(&gateway, "t3"), "401 token-inactive");

@@ -119,18 +119,18 @@ fn so_large_a_share_is_copied_as_is_written_and_what_is_refused_is_not() {
         assert_eq!(client.get("/shop/a", &[KEY]).status, 200);
         assert_eq!(client.get("/shop/refused", &[]).status, 401);
     }
-    eventually("what was copied is answered", || (result(&gateway, "answered") as usize == shadow.requests().len()).then_some(()));
+    // Off by more than seven standard deviations, once in 10^12. Others may be on their way.
+    eventually("what was copied is answered", || (result(&gateway, "answered") >= 40.0).then_some(()));
+    eventually("none is on its way", || (result(&gateway, "answered") as usize == shadow.requests().len()).then_some(()));
     let copies = shadow.requests();
-    // Off by more than seven standard deviations, once in 10^12.
-    assert!((40..=160).contains(&copies.len()), "{}", copies.len());
+    assert!(copies.len() <= 160, "{}", copies.len());
     assert!(copies.iter().all(|copy| copy.target == "/a"));
 }
 
 #[test]
 fn a_mirror_where_nobody_listens_is_counted_and_harms_nobody() {
     let shop = Upstream::start();
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free");
-    let gateway = config("{ upstream: shadow }", "").var("shop", shop.address()).var("shadow", nobody).start();
+    let gateway = config("{ upstream: shadow }", "").var("shop", shop.address()).var("shadow", nobody()).start();
     assert_eq!(gateway.get("/shop/a", &[KEY]).status, 200);
     eventually("it is counted", || (result(&gateway, "failed") == 1.0).then_some(()));
     assert_eq!(gateway.metric(r#"sluice_upstream_requests_total{upstream="shadow",result="connect_failed"}"#), 1.0);

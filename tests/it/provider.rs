@@ -137,7 +137,7 @@ fn a_provider_whose_certificate_is_not_trusted_is_not_believed() {
     let other = Oidc::start();
     let gateway = Gateway::config(&config(keys, "")).var("issuer", oidc.issuer()).file("ca.pem", other.ca()).start();
     assert_eq!(ask(&gateway, &oidc.token("urn:jwt")), told(503, "keys-unavailable"));
-    assert!(gateway.stderr().contains("invalid peer certificate"), "{}", gateway.stderr());
+    gateway.stderr_line("invalid peer certificate");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn a_discovery_document_of_another_issuer_is_not_believed() {
     let url = format!("discovery: \"http://{}/.well-known/openid-configuration\"", provider.address());
     let gateway = Gateway::config(&config(&url, "")).var("issuer", ISSUER).start();
     assert_eq!(ask(&gateway, &token(&signer)), told(503, "keys-unavailable"));
-    assert!(gateway.stderr().contains("is of issuer `https://else.example`, expected `https://idp.example`"), "{}", gateway.stderr());
+    gateway.stderr_line("is of issuer `https://else.example`, expected `https://idp.example`");
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn a_proxy_is_gone_through_where_one_is_written() {
     let refusing = Upstream::answering(Answer::new(403));
     let keys = format!("url: https://idp.internal/keys, proxy: \"http://{}\"", refusing.address());
     let gateway = Gateway::config(&config(&keys, "")).var("issuer", ISSUER).start();
-    assert!(gateway.stderr().contains("refused CONNECT: `HTTP/1.1 403"), "{}", gateway.stderr());
+    gateway.stderr_line("refused CONNECT: `HTTP/1.1 403");
     assert_eq!(refusing.last().head.split(|byte| *byte == b'\r').next().unwrap(), b"CONNECT idp.internal:443 HTTP/1.1");
 }
 

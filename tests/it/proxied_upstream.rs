@@ -12,8 +12,8 @@ listeners:
   local: { address: "unix:{dir}/local.sock" }
 clients: { trusted_proxies: [127.0.0.7] }
 upstreams:
-  one: { targets: ["{nginx}"], proxy_protocol: v1, health: { path: /ok, every: 100ms } }
-  two: { targets: ["{nginx}"], proxy_protocol: v2, health: { path: /ok, every: 100ms } }
+  one: { targets: ["{nginx}"], proxy_protocol: v1, health: { path: /ok, every: 500ms } }
+  two: { targets: ["{nginx}"], proxy_protocol: v2, health: { path: /ok, every: 500ms } }
   h2: { targets: ["{nginx}"], proxy_protocol: v2, protocol: h2 }
   tls: { targets: ["{tls}"], proxy_protocol: v2, tls: { ca: ca.pem, server_name: app.internal } }
   behind: { targets: ["{haproxy}"], proxy_protocol: v2 }

@@ -118,7 +118,7 @@ fn a_change_from_blue_to_green_fails_no_request_of_many() {
         for (at, choice) in steps.into_iter().enumerate() {
             gateway.reload(&two(choice));
             let count = (at + 1) as f64;
-            eventually("the reload", || (gateway.metric("sluice_reloads_total{result=\"accepted\"}") == count).then_some(()));
+            eventually("the reload", || (gateway.metric_now("sluice_reloads_total{result=\"accepted\"}") == count).then_some(()));
             let before = blue.requests().len() + green.requests().len();
             eventually("traffic after it", || (blue.requests().len() + green.requests().len() > before + 20).then_some(()));
         }

@@ -1,6 +1,5 @@
 //! What is sent again, and what never is: targets that refuse, break off, hang or answer 503, beside one that is well.
 
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -61,7 +60,9 @@ const FAILS: [Fails; 3] =
 #[test]
 fn each_condition_is_tried_again_after_where_it_is_written_and_nowhere_else() {
     for (word, steps) in FAILS {
-        let with = |on: &str| pair(move |_| steps(), &format!("timeouts: {{ response: 200ms }}, retries: {{ on: [{on}] }}"));
+        // Nobody else is in a hurry: on a busy machine a good answer may be late.
+        let response = if word == "timeout" { "1s" } else { "60s" };
+        let with = |on: &str| pair(move |_| steps(), &format!("timeouts: {{ response: {response} }}, retries: {{ on: [{on}] }}"));
         let pair = with(word);
         assert_eq!(pair.of_four("GET", "/", &[], b""), 4, "{word}");
         let reason = if word == "503" { "status" } else { word };
@@ -158,8 +159,10 @@ fn who_leaves_while_it_waits_is_not_sent_again() {
     for client in &mut clients {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     }
-    pair.bad.wait_for_requests(1);
-    eventually("the wait has begun", || (pair.metric("retries", "status") == 1.0).then_some(()));
+    // The one that is well has answered its own, so that only the other is given up.
+    pair.gateway.log_line_where(|line| line["status"] == 200);
+    let series = "sluice_upstream_retries_total{upstream=\"u\",reason=\"status\"}";
+    eventually("the wait has begun", || (pair.gateway.metric_now(series) == 1.0).then_some(()));
     drop(clients);
     let line = pair.gateway.log_line_where(|line| line["code"] == "client-gone");
     assert_eq!((&line["attempts"], &line["failed"]), (&json!(1), &json!([format!("{} 503", pair.bad.address())])));
@@ -175,7 +178,7 @@ fn backoff_waits_before_what_was_sent_and_not_before_what_was_not() {
         waits.gateway.get("/", &[]);
     }
     assert!(waits.metric("retries_given_up", "deadline") >= 1.0);
-    let nobody = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free");
+    let nobody = nobody();
     let up = well();
     let config = format!(
         "server: {{ threads: 1 }}
@@ -189,22 +192,22 @@ routes: {{ r: {{ match: {{ path: /** }}, auth: public, upstream: u }} }}"
 
 #[test]
 fn an_attempt_may_take_as_long_as_is_written_and_all_together_too() {
-    let quick = pair(|_| vec![Step::ReadBody, Step::Hang], "retries: { on: [timeout], attempt_timeout: 100ms }");
+    let quick = pair(|_| vec![Step::ReadBody, Step::Hang], "retries: { on: [timeout], attempt_timeout: 1s }");
     assert_eq!(quick.of_four("GET", "/", &[], b""), 4);
     assert_eq!(quick.metric("retries", "timeout"), 2.0);
     // The last attempt is no longer than the others, and its answer says what was too short.
-    let last = pair(|_| vec![Step::ReadBody, Step::Hang], "retries: { on: [connect], attempt_timeout: 100ms }");
+    let last = pair(|_| vec![Step::ReadBody, Step::Hang], "retries: { on: [connect], attempt_timeout: 1s }");
     let codes: Vec<_> =
         (0..2).map(|_| last.gateway.get("/", &[])).filter(|answer| answer.status == 504).map(|answer| answer.code()).collect();
     assert_eq!(codes, ["upstream-response-timeout"]);
     let line = last.gateway.log_line_where(|line| line["status"] == 504);
-    assert_eq!(line["reason"], "no response head within 100ms");
+    assert_eq!(line["reason"], "no response head within 1s");
 
     let hang = || Upstream::script(|_| vec![Step::ReadBody, Step::Hang]);
     let (a, b) = (hang(), hang());
     let config = "server: { threads: 1 }
 listeners: { l: { address: \"127.0.0.1:{port}\" } }
-upstreams: { u: { targets: [\"{a}\", \"{b}\"], timeouts: { response: 200ms, total: 300ms }, retries: { on: [timeout] } } }
+upstreams: { u: { targets: [\"{a}\", \"{b}\"], timeouts: { response: 600ms, total: 1100ms }, retries: { on: [timeout] } } }
 routes: { r: { match: { path: /** }, auth: public, upstream: u }, s: { match: { path: /long }, auth: public, upstream: u, timeouts: { total: 60s } } }";
     let gateway = Gateway::config(config).var("a", a.address()).var("b", b.address()).start();
     let answer = gateway.get("/", &[]);
@@ -223,7 +226,7 @@ fn an_answer_that_is_not_over_in_time_is_cut() {
         Upstream::script(|_| vec![Step::ReadBody, Step::Send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf".to_vec()), Step::Hang]);
     let config = "server: { threads: 1 }
 listeners: { l: { address: \"127.0.0.1:{port}\" } }
-upstreams: { u: { targets: [\"{u}\"], timeouts: { total: 300ms } } }
+upstreams: { u: { targets: [\"{u}\"], timeouts: { total: 1s } } }
 routes: { r: { match: { path: /** }, auth: public, upstream: u } }";
     let gateway = Gateway::config(config).var("u", slow.address()).start();
     assert!(matches!(gateway.client().try_request("GET", "/", &[], b""), Err(ReadError::Cut(..))));
@@ -297,9 +300,7 @@ fn a_few_requests_a_second_may_be_sent_again_whatever_their_share() {
 
 #[test]
 fn targets_that_come_back_get_each_request_once_though_all_were_tried_before() {
-    let listeners: Vec<_> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port is free")).collect();
-    let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().expect("it is bound").to_string()).collect();
-    drop(listeners);
+    let addresses = [nobody().to_string(), nobody().to_string()];
     let config = "server: { threads: 1 }
 listeners: { l: { address: \"127.0.0.1:{port}\" } }
 upstreams: { u: { targets: [\"{a}\", \"{b}\"], retries: { attempts: 4, on: [connect, reset, timeout, 502, 503] } } }

@@ -74,13 +74,15 @@ upstreams: {{ u: {{ targets: [\"{{u}}\"], adaptive_concurrency: {{ min: 10, max:
     assert_eq!(refused("/plain", &[], "9 of 9 requests at once at upstream u with priority normal"), "normal");
     held.extend(hold(&gateway, &upstream, "/known", 1));
     assert_eq!(refused("/vital", &[], "10 of 10 requests at once at upstream u with priority high"), "high");
+    // Ten are in flight, and nothing else is.
+    in_flight(&gateway, 10);
     for (priority, count) in [("lowest", 1.0), ("low", 2.0), ("normal", 1.0), ("high", 1.0)] {
-        assert_eq!(gateway.metric(&format!("sluice_shed_total{{full=\"upstream\",priority=\"{priority}\"}}")), count, "{priority}");
+        assert_eq!(gateway.metric_now(&format!("sluice_shed_total{{full=\"upstream\",priority=\"{priority}\"}}")), count, "{priority}");
     }
-    assert_eq!(gateway.metric("sluice_upstream_concurrency_limit{upstream=\"u\"}"), 10.0);
-    assert_eq!(gateway.metric("sluice_upstream_concurrency_in_flight{upstream=\"u\"}"), 10.0);
-    assert_eq!(gateway.metric("sluice_refusals_total{policy=\"relay\",code=\"upstream-saturated\"}"), 5.0);
-    assert_eq!(gateway.status()["upstream_states"]["u"]["concurrency"], json!({ "limit": 10, "in_flight": 10, "base_ms": null }));
+    assert_eq!(gateway.metric_now("sluice_upstream_concurrency_limit{upstream=\"u\"}"), 10.0);
+    assert_eq!(gateway.metric_now("sluice_upstream_concurrency_in_flight{upstream=\"u\"}"), 10.0);
+    assert_eq!(gateway.metric_now("sluice_refusals_total{policy=\"relay\",code=\"upstream-saturated\"}"), 5.0);
+    assert_eq!(gateway.status_now()["upstream_states"]["u"]["concurrency"], json!({ "limit": 10, "in_flight": 10, "base_ms": null }));
     let page = get(gateway.admin(), "/", &[]);
     assert!(page.text().contains("10 of 10 requests at once (adaptive_concurrency)"), "{}", page.text());
     gate.open();
@@ -206,13 +208,14 @@ upstreams: {{ u: {{ targets: [\"{{u}}\"], adaptive_concurrency: {{ max: 5 }}, ma
     let mut held = hold(&gateway, &upstream, "/vital", 2);
     let mut queued = gateway.client();
     queued.send("GET /vital HTTP/1.1\r\nHost: a\r\n\r\n");
-    eventually("it waits", || (gateway.metric("sluice_upstream_waiting{upstream=\"u\"}") == 1.0).then_some(()));
+    eventually("it waits", || (gateway.metric_now("sluice_upstream_waiting{upstream=\"u\"}") == 1.0).then_some(()));
     // Who waits counts, too.
     let answer = gateway.get("/", &[]);
     assert_eq!((answer.status, answer.text()), (200, "later"));
     let line = gateway.log_line_where(|line| line["fallback"] == "answer");
     assert_eq!(line["reason"], "u: upstream-saturated: 3 of 2 requests at once at upstream u with priority lowest, 4 in all");
-    assert_eq!(gateway.metric("sluice_fallbacks_total{route=\"r\",code=\"upstream-saturated\"}"), 1.0);
+    in_flight(&gateway, 3);
+    assert_eq!(gateway.metric_now("sluice_fallbacks_total{route=\"r\",code=\"upstream-saturated\"}"), 1.0);
     gate.open();
     held.push(queued);
     assert!(held.iter_mut().all(|client| client.read().status == 200));
@@ -247,7 +250,7 @@ upstreams: {{ u: {{ targets: [\"127.0.0.1:2\"], adaptive_concurrency: {{ max: 50
 
 /// An answer can be read before its request counts no more.
 fn in_flight(gateway: &Gateway, count: usize) {
-    eventually("so many are in flight", || (gateway.metric("sluice_requests_in_flight{listener=\"l\"}") == count as f64).then_some(()));
+    eventually("so many are in flight", || (gateway.metric_now("sluice_requests_in_flight{listener=\"l\"}") == count as f64).then_some(()));
 }
 
 #[test]
@@ -287,9 +290,9 @@ upstreams: {{ u: {{ targets: [\"{{u}}\"] }} }}\n{}
         assert_eq!(get(gateway.admin(), path, &[]).status, 200, "{path}");
     }
     for (priority, count) in [("lowest", 1.0), ("low", 1.0), ("normal", 0.0), ("any", 3.0)] {
-        assert_eq!(gateway.metric(&format!("sluice_shed_total{{full=\"in_flight\",priority=\"{priority}\"}}")), count, "{priority}");
+        assert_eq!(gateway.metric_now(&format!("sluice_shed_total{{full=\"in_flight\",priority=\"{priority}\"}}")), count, "{priority}");
     }
-    assert_eq!(gateway.metric("sluice_refusals_total{policy=\"overload\",code=\"gateway-overloaded\"}"), 5.0);
+    assert_eq!(gateway.metric_now("sluice_refusals_total{policy=\"overload\",code=\"gateway-overloaded\"}"), 5.0);
     gate.open();
     assert!(held.iter_mut().all(|client| client.read().status == 200));
     drop(held);
@@ -322,7 +325,8 @@ routes: {{ r: {{ match: {{ path: /** }}, auth: public, upstream: u }}, f: {{ mat
     let line = gateway.log_line_where(|line| line["code"] == "gateway-overloaded");
     let reason = line["reason"].as_str().unwrap();
     assert!(reason.starts_with("2 of 1 requests at once, as ") && reason.ends_with(" bytes of memory are used"), "{line}");
-    assert_eq!(gateway.metric("sluice_shed_total{full=\"memory\",priority=\"any\"}"), 1.0);
+    in_flight(&gateway, 1);
+    assert_eq!(gateway.metric_now("sluice_shed_total{full=\"memory\",priority=\"any\"}"), 1.0);
     for path in ["/livez", "/readyz", "/status"] {
         assert_eq!(get(gateway.admin(), path, &[]).status, 200, "{path}");
     }

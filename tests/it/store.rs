@@ -46,7 +46,9 @@ fn over(redis: &Redis) -> String {
 
 #[track_caller]
 pub fn waits_for(gateway: &Gateway, series: &str, value: f64) {
-    eventually(&format!("{series} {value}"), || (gateway.metrics().contains(series) && gateway.metric(series) == value).then_some(()));
+    eventually(&format!("{series} {value}"), || {
+        (gateway.metrics_now().contains(series) && gateway.metric_now(series) == value).then_some(())
+    });
 }
 
 /// Whether one request is admitted. Never is anything said but yes and no.
@@ -155,7 +157,7 @@ fn a_store_that_is_slow_full_or_gone_is_told_once_each_and_nobody_notices_but_by
             }
         }
         // It is tried again and again, and told once.
-        eventually("more failures", || (gateways[0].metric("sluice_limit_store_failures_total") >= failures + 3.0).then_some(()));
+        eventually("more failures", || (gateways[0].metric_now("sluice_limit_store_failures_total") >= failures + 3.0).then_some(()));
         for gateway in &gateways {
             eventually("the line", || (turns(gateway) == (round + 1, round + 1)).then_some(()));
         }

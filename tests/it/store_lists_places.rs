@@ -58,13 +58,13 @@ fn lists_go_on_through_a_failover_of_sentinels_and_are_followed_at_the_new_maste
     eventually("the replica has it", || second.cli(&["SCARD", "sluice:revoked"]).contains('2').then_some(()));
     first.kill();
     let failed = "sluice_list_reads_total{list=\"revocation\",result=\"failed\"}";
-    eventually("it is missed", || (gateway.metric(failed) > 0.0).then_some(()));
+    eventually("it is missed", || (gateway.metric_now(failed) > 0.0).then_some(()));
     assert_eq!((user(&gateway, &of("t1")), user(&gateway, &of("t2"))), ("credential-revoked".into(), "passed".into()));
     eventually("the other is the master", || second.cli(&["ROLE"]).starts_with("master").then_some(()));
     revoke(&second, "t2");
     becomes("credential-revoked", || user(&gateway, &of("t2")));
     assert_eq!((user(&gateway, &of("t1")), partner(&gateway, "acme-key")), ("credential-revoked".into(), "passed".into()));
-    eventually("all is well", || (gateway.status()["lists"]["revocation"]["last_result"] == "ok").then_some(()));
+    eventually("all is well", || (gateway.status_now()["lists"]["revocation"]["last_result"] == "ok").then_some(()));
 }
 
 #[test]

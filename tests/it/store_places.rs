@@ -1,6 +1,6 @@
 //! Where a store may be: behind TLS, behind Sentinels whose master fails, in a cluster whose slots move. All are real servers.
 
-use super::harness::redis::{Redis, free_port};
+use super::harness::redis::Redis;
 use super::harness::*;
 use super::store::{admitted, asks, config, gateway, turns, waits_for};
 

@@ -63,7 +63,7 @@ impl Setup {
     }
 
     fn memory(&self) -> f64 {
-        self.gateway.metric("process_resident_memory_bytes")
+        self.gateway.metric_now("process_resident_memory_bytes")
     }
 }
 

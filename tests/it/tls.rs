@@ -108,7 +108,7 @@ fn a_host_that_the_connection_does_not_stand_for_is_misdirected() {
 #[test]
 fn plain_http_on_a_tls_listener_is_told_so_and_silence_is_closed() {
     let ca = Ca::new("Test");
-    let gateway = config_with(&ca, "", "patience", "200ms").start();
+    let gateway = config_with(&ca, "", "patience", "1s").start();
     let answer = gateway.get("/", &[]);
     assert_eq!((answer.status, answer.code()), (400, "tls-expected".to_owned()));
     let mut silent = Client::connect(gateway.address());

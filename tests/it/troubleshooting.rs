@@ -8,14 +8,14 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use super::harness::{Answer, Ca, Config, Gateway, Step, TlsClient, Upstream, eventually};
+use super::harness::{Answer, Ca, Config, Gateway, Step, TlsClient, Upstream, eventually, nobody};
 use super::keys::{Signer, now};
 
 const CONFIG: &str = r#"
 listeners: { public: { address: "127.0.0.1:{port}" } }
 limits: { each: { rate: 2/m, by: [client_ip] } }
 upstreams:
-  shop: { targets: ["{target}"], timeouts: { connect: 200ms, response: 100ms }, {more} }
+  shop: { targets: ["{target}"], timeouts: { connect: 200ms, response: {response} }, {more} }
 routes:
   shop: { match: { path: /shop }, auth: public, upstream: shop }
   limited: { match: { path: /limited }, auth: public, limits: [each], upstream: shop }
@@ -27,7 +27,7 @@ fn gateway(target: SocketAddr) -> Config {
 }
 
 fn gateway_with(target: SocketAddr, more: &str) -> Config {
-    Gateway::config(CONFIG).var("target", target).var("more", more)
+    Gateway::config(CONFIG).var("target", target).var("more", more).var("response", "60s")
 }
 
 /// The lines that the page quotes for a case, in order.
@@ -68,11 +68,6 @@ fn is_real(quoted: &Value, real: &Value) {
     }
 }
 
-/// An address where nobody listens.
-fn nobody() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 // docs/troubleshooting.md, "502, 503 or 504: which of them"
 #[test]
 fn a_502_tells_refused_from_hung_up_and_a_503_tried_nobody() {
@@ -90,7 +85,7 @@ fn a_502_tells_refused_from_hung_up_and_a_503_tried_nobody() {
     let upstream = Upstream::answering(Answer::new(500));
     let checked = gateway_with(upstream.address(), "health: { path: /healthz, every: 1s }").start();
     let healthy = format!("sluice_target_healthy{{upstream=\"shop\",target=\"{}\"}}", upstream.address());
-    eventually("the target is out", || (checked.metrics().contains(&format!("{healthy} 0"))).then_some(()));
+    eventually("the target is out", || (checked.metrics_now().contains(&format!("{healthy} 0"))).then_some(()));
     assert_eq!(checked.get("/shop", &[]).code(), "no-healthy-target");
     let line = checked.log_lines(1).remove(0);
     is_real(&unhealthy, &line);
@@ -104,7 +99,8 @@ fn a_502_tells_refused_from_hung_up_and_a_503_tried_nobody() {
 fn a_504_says_which_timeout_it_was_and_whose_time_it_took() {
     let [response, connect] = quoted("504").try_into().unwrap();
     let upstream = Upstream::script(|_| vec![Step::Hang]);
-    let gateway_to_slow = gateway(upstream.address()).start();
+    let config = CONFIG.replace("{response}", "100ms");
+    let gateway_to_slow = Gateway::config(&config).var("target", upstream.address()).var("more", "protocol: http1").start();
     assert_eq!(gateway_to_slow.get("/shop", &[]).code(), "upstream-response-timeout");
     let line = gateway_to_slow.log_lines(1).remove(0);
     is_real(&response, &line);
@@ -113,7 +109,7 @@ fn a_504_says_which_timeout_it_was_and_whose_time_it_took() {
         "sluice_requests_total{route=\"shop\",status_class=\"5xx\",code=\"upstream-response-timeout\"}",
         "sluice_upstream_requests_total{upstream=\"shop\",result=\"response_timeout\"}",
     ] {
-        eventually(series, || (gateway_to_slow.metric(series) == 1.0).then_some(()));
+        eventually(series, || (gateway_to_slow.metric_now(series) == 1.0).then_some(()));
     }
 
     // A queue that is full: the kernel answers nobody any more.
@@ -146,7 +142,7 @@ fn a_429_says_which_limit_and_what_it_counted_by() {
     }
     assert_eq!((&refused.json()["limit"], &refused.json()["key"]), (&json!("each"), &json!("client_ip")));
     is_real(&limited, &gateway.log_line_where(|line| line["status"] == 429));
-    eventually("the metric", || (gateway.metric("sluice_limited_total{limit=\"each\",key=\"client_ip\"}") == 2.0).then_some(()));
+    eventually("the metric", || (gateway.metric_now("sluice_limited_total{limit=\"each\",key=\"client_ip\"}") == 2.0).then_some(()));
     assert_eq!(client.get("/shadowed", &[]).status, 200);
     is_real(&shadowed, &gateway.log_line_where(|line| line["route"] == "shadowed"));
 
@@ -238,7 +234,7 @@ fn a_refused_reload_changes_nothing_and_says_so_everywhere() {
     let running = gateway.status()["config"]["hash"].clone();
     let checked = String::from_utf8(gateway.sluice(&["check", "sluice.yaml"]).stdout).unwrap();
     assert!(checked.contains(running.as_str().unwrap()), "{checked}");
-    gateway.rewrite(&CONFIG.replace("auth: public", "auth: nobody").replace("{more}", "protocol: http1"));
+    gateway.rewrite(&CONFIG.replace("auth: public", "auth: nobody"));
     let asked = gateway.sluice(&["reload", "sluice.yaml"]);
     let said = String::from_utf8(asked.stderr).unwrap();
     assert_eq!(asked.status.code(), Some(1));
@@ -258,12 +254,12 @@ fn a_refused_reload_changes_nothing_and_says_so_everywhere() {
 fn a_client_that_leaves_is_told_from_an_upstream_that_fails() {
     let [gone] = quoted("client-gone").try_into().unwrap();
     let upstream = Upstream::script(|_| vec![Step::Hang]);
-    let config = CONFIG.replace("response: 100ms", "response: 15s");
+    let config = CONFIG.replace("{response}", "15s");
     let gateway = Gateway::config(&config).var("target", upstream.address()).var("more", "protocol: http1").start();
     let mut client = gateway.client();
     client.send("GET /shop HTTP/1.1\r\nHost: test\r\n\r\n");
     let connected = "sluice_upstream_connections_total{upstream=\"shop\",connection=\"new\"}";
-    eventually("the request at the upstream", || (gateway.metric(connected) == 1.0).then_some(()));
+    eventually("the request at the upstream", || (gateway.metric_now(connected) == 1.0).then_some(()));
     drop(client);
     is_real(&gone, &gateway.log_lines(1)[0]);
 }

@@ -13,7 +13,7 @@ listeners: { public: { address: "127.0.0.1:{port}" } }
 upstreams:
   both: { targets: ["unix:{dir}/a.sock", "unix:{dir}/b.sock"], retries: { attempts: 2 } }
   a: { targets: ["unix:{dir}/a.sock"] }
-  checked: { targets: ["unix:{dir}/a.sock", "unix:{dir}/b.sock"], health: { path: /ok, every: 100ms }, retries: { attempts: 1 } }
+  checked: { targets: ["unix:{dir}/a.sock", "unix:{dir}/b.sock"], health: { path: /ok, every: 300ms }, retries: { attempts: 1 } }
   h2: { targets: ["unix:{dir}/h2.sock"], protocol: h2, health: {} }
 routes:
   both: { match: { path: /both/** }, auth: public, upstream: both }

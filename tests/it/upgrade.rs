@@ -23,7 +23,7 @@ tests:
 "#;
 
 fn start(alive: &Upstream) -> Gateway {
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dead = nobody();
     let gateway = Gateway::config(TEXT).var("dead", dead).var("alive", alive.address()).own_program().start();
     eventually("the end of the dead target", || {
         gateway.status()["upstreams"]["both"].as_array()?.iter().any(|one| one["healthy"] == false).then_some(())

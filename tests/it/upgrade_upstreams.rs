@@ -37,7 +37,7 @@ fn out(status: &Value, upstream: &str, address: SocketAddr) -> (String, Option<u
 #[test]
 fn what_is_known_of_upstreams_survives_reloads_and_upgrades() {
     let (good, bad) = (Upstream::answering(Answer::ok("good")), Upstream::answering(Answer::new(500)));
-    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let gone = nobody();
     let instance = |port: u16| format!(r#"{{"Node":{{"Address":"127.0.0.1"}},"Service":{{"Port":{port}}}}}"#);
     let catalogue = format!("[{},{}]", instance(good.address().port()), instance(gone.port()));
     // Answers the first question and no other, so that nobody learns anew what was found.

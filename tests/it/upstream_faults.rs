@@ -1,20 +1,20 @@
 //! What upstreams do wrong, and clients that leave: what the client gets, what the log says, that nobody else is hurt.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::{Answer, Gate, Gateway, ReadError, Request, Step, Upstream, eventually};
+use crate::harness::{Answer, Gate, Gateway, ReadError, Request, Step, Upstream, eventually, nobody};
 
 const CONFIG: &str = r#"
 server: { threads: 1 }
 listeners: { public: { address: "127.0.0.1:{port}", deadlines: { body: {patience}, write: {patience} } } }
 upstreams:
   up: { targets: ["{up}"] }
-  hasty: { targets: ["{up}"], timeouts: { response: 300ms } }
+  hasty: { targets: ["{up}"], timeouts: { response: 800ms } }
   chatty: { targets: ["{up}"], timeouts: { idle: 1s } }
 routes:
   up: { match: { path: /** }, auth: public, upstream: up }
@@ -328,7 +328,7 @@ fn a_slow_client_is_not_taken_for_a_slow_upstream() {
     client.send("POST /hasty/upload HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n");
     // Longer in all than the upstream may take to answer.
     for _ in 0..10 {
-        std::thread::sleep(Duration::from_millis(60));
+        std::thread::sleep(Duration::from_millis(100));
         client.send("x");
     }
     assert_eq!(client.read().status, 200);
@@ -354,12 +354,6 @@ fn the_time_of_an_upstream_is_not_the_gateways() {
 }
 
 // === connections ===
-
-/// An address on which nobody listens.
-fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    listener.local_addr().expect("a bound socket has an address")
-}
 
 /// A listener that takes no more connections: the queue of those that nobody accepts is full.
 fn full() -> (socket2::Socket, Vec<socket2::Socket>, SocketAddr) {

@@ -14,13 +14,15 @@ consumers: { acme: { keys: [{ sha256: "2bb80d537b1da3e38bd30361aa855686bde0eacd7
 upstreams:
   up: { targets: ["{up}"], protocol: h2{more} }
   once: { targets: ["{up}"], protocol: h2, retries: { attempts: 1 } }
-  hasty: { targets: ["{up}"], protocol: h2, timeouts: { response: 300ms, idle: 300ms } }
+  hasty: { targets: ["{up}"], protocol: h2, timeouts: { response: 1s, idle: 300ms } }
+  brief: { targets: ["{up}"], protocol: h2, timeouts: { response: 60s, idle: 300ms } }
   single: { targets: ["{up}"], protocol: h2, http2: { streams: 1 } }
 routes:
   up: { match: { path: /** }, auth: public, upstream: up }
   key: { match: { path: /key/** }, auth: [partners], upstream: up }
   once: { match: { path: /once/** }, auth: public, upstream: once, rewrite: { strip_prefix: /once } }
   hasty: { match: { path: /hasty/** }, auth: public, upstream: hasty, rewrite: { strip_prefix: /hasty } }
+  brief: { match: { path: /brief/** }, auth: public, upstream: brief, rewrite: { strip_prefix: /brief } }
   single: { match: { path: /single/** }, auth: public, upstream: single, rewrite: { strip_prefix: /single } }
   small: { match: { path: /small/** }, auth: public, upstream: up, body: { limit: 1KiB } }
   own: { match: { path: /own }, auth: public, upstream: up, rewrite: { host: upstream } }
@@ -31,7 +33,7 @@ fn start(upstream: &H2Upstream) -> Gateway {
 }
 
 fn connections(gateway: &Gateway, which: &str) -> f64 {
-    gateway.metric(&format!(r#"sluice_upstream_connections_total{{upstream="up",connection="{which}"}}"#))
+    gateway.metric_now(&format!(r#"sluice_upstream_connections_total{{upstream="up",connection="{which}"}}"#))
 }
 
 // === requests and answers ===
@@ -111,8 +113,8 @@ fn trailers_reach_clients_of_http_2_and_te_reaches_the_upstream() {
     assert_eq!((field(&request, "te"), field(&request, ":authority")), (vec!["trailers"], vec!["a.example"]));
     client.ask(3, &get_fields("/hasty/hang", &[]));
     assert_eq!(client.answer(3).code(), "upstream-response-timeout");
-    client.ask(5, &get_fields("/hasty/half-hang", &[]));
-    assert_eq!(gateway.log_line_where(|line| line["path"] == "/hasty/half-hang")["code"], "upstream-idle-timeout");
+    client.ask(5, &get_fields("/brief/half-hang", &[]));
+    assert_eq!(gateway.log_line_where(|line| line["path"] == "/brief/half-hang")["code"], "upstream-idle-timeout");
 }
 
 #[test]
@@ -335,7 +337,7 @@ fn every_fault_of_an_http_2_upstream_has_its_answer_and_its_line() {
         ("/half-reset", 200, closed),
         ("/half-close", 200, closed),
         ("/half-end", 200, protocol),
-        ("/hasty/half-hang", 200, "upstream-idle-timeout"),
+        ("/brief/half-hang", 200, "upstream-idle-timeout"),
         ("/more-than-the-window", 200, protocol),
     ] {
         for method in ["GET", "POST"] {

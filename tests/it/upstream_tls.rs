@@ -1,7 +1,7 @@
 //! TLS to upstreams: whom they have to be, what is shown to them, whose connections are shared, what is told when it fails.
 
 use crate::harness::h2_upstream::{H2Upstream, field};
-use crate::harness::{Ca, Config, Gateway, Leaf, Nginx, eventually};
+use crate::harness::{Ca, Config, Gateway, Leaf, Nginx, eventually, free_port};
 
 const CONFIG: &str = r#"
 server: { threads: 1, watch: true }
@@ -32,7 +32,7 @@ impl Setup {
 
     fn nginx(&self, certified: &Leaf, more: &str) -> (Nginx, u16) {
         let (chain, key) = self.put("nginx", certified);
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).unwrap().port();
+        let port = free_port();
         let server = format!(
             "listen 127.0.0.1:{port} ssl; http2 on; ssl_certificate {chain}; ssl_certificate_key {key}; {more} \
              location / {{ add_header x-connection $connection always; add_header x-name \"$ssl_server_name\" always; \
@@ -238,7 +238,7 @@ fn a_target_is_checked_over_tls_too() {
     let setup = Setup::new();
     let upstream = setup.h2(&setup.authority.issue(&["127.0.0.1"]), &[]);
     for (ca, is_well) in [(setup.authority.pem.clone(), true), (Ca::new("other").pem, false)] {
-        let config = CONFIG.replace("{more}", ", health: { path: /healthz, every: 100ms, timeout: 100ms }");
+        let config = CONFIG.replace("{more}", ", health: { path: /healthz, every: 500ms, timeout: 500ms }");
         let gateway = Gateway::config(&config).var("up", &upstream.address).var("protocol", "h2").var("tls", "").file("ca.pem", ca).start();
         eventually("it is checked", || {
             let up = gateway.metric(&format!(r#"sluice_target_healthy{{upstream="up",target="{}"}}"#, upstream.address));
@@ -255,7 +255,7 @@ fn checks_over_tls_use_one_connection() {
     let checked = "location = /healthz { if ($connection_requests = 4) { return 503; } return 200; }";
     let (_nginx, port) = setup.nginx(&setup.authority.issue(&["127.0.0.1"]), checked);
     for protocol in ["http1", "h2"] {
-        let config = CONFIG.replace("{more}", ", health: { path: /healthz, every: 100ms, timeout: 100ms, unhealthy_after: 1 }");
+        let config = CONFIG.replace("{more}", ", health: { path: /healthz, every: 500ms, timeout: 500ms, unhealthy_after: 1 }");
         let target = format!("127.0.0.1:{port}");
         let gateway = Gateway::config(&config).var("up", target).var("protocol", protocol).var("tls", "");
         let gateway = gateway.file("ca.pem", setup.authority.pem.clone()).start();

@@ -69,7 +69,7 @@ impl Setup {
     #[track_caller]
     fn wait_for_open(&self, route: &str, count: f64) {
         let series = format!("sluice_websockets{{route=\"{route}\"}}");
-        eventually("open WebSockets", || (self.gateway.metric(&series) == count).then_some(()));
+        eventually("open WebSockets", || (self.gateway.metric_now(&series) == count).then_some(()));
     }
 
     #[track_caller]
@@ -178,7 +178,7 @@ fn a_tunnel_that_is_silent_both_ways_is_closed_and_no_other() {
     eventually("a time longer than the silence that is allowed", || (begin.elapsed() > Duration::from_millis(2500)).then_some(()));
     setup.wait_for_open("long", 1.0);
     setup.wait_for_open("steady", 2.0);
-    assert_eq!(setup.gateway.metric("sluice_upstream_requests_total{upstream=\"chat\",result=\"idle_timeout\"}"), 0.0);
+    assert_eq!(setup.gateway.metric_now("sluice_upstream_requests_total{upstream=\"chat\",result=\"idle_timeout\"}"), 0.0);
     drop((quiet, pushed, talking));
     setup.wait_for_open("steady", 0.0);
     assert_eq!(setup.gateway.metric("sluice_websockets_closed_total{route=\"steady\",by=\"client\"}"), 2.0);
@@ -191,8 +191,11 @@ fn a_tunnel_ends_with_its_token_however_busy_it_is() {
         let token = setup.signer.token(&json!({ "iss": "i", "aud": "a", "sub": "u1", "exp": exp }));
         json!({ "authorization": format!("Bearer {token}") })
     };
+    // Four clients must have begun by then, however long one takes on this machine.
+    let begin = std::time::Instant::now();
+    setup.ask("exchange", "/echo", json!({}));
     #[expect(clippy::cast_precision_loss, reason = "seconds")]
-    let soon = now() as f64 + 4.5;
+    let soon = now() as f64 + 4.5_f64.max(8.0 * begin.elapsed().as_secs_f64());
     let ends = [("stay", "/until/echo"), ("busy", "/until/push"), ("talk", "/until/echo")]
         .map(|(what, path)| setup.begin(what, path, header(soon)));
     let lives = setup.begin("stay", "/beyond/echo", header(soon));
@@ -214,8 +217,11 @@ fn a_tunnel_ends_with_its_token_however_busy_it_is() {
 
 #[test]
 fn a_tunnel_ends_with_its_key_where_keys_end() {
+    let begin = std::time::Instant::now();
     let server = PythonServer::start("websocket_server.py", &[]);
-    let date = std::process::Command::new("date").args(["-u", "-d", &format!("@{}", now() + 5), "+%FT%TZ"]).output().unwrap();
+    // A gateway and a client must have begun by then, however long such things take on this machine.
+    let until = now() + 8 * begin.elapsed().as_secs() + 5;
+    let date = std::process::Command::new("date").args(["-u", "-d", &format!("@{until}"), "+%FT%TZ"]).output().unwrap();
     let key = "{ sha256: \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"MORE }";
     let text = format!(
         r#"
@@ -300,13 +306,13 @@ fn the_log_says_who_ended_it() {
 
 #[test]
 fn a_stop_closes_tunnels_at_the_end_of_the_drain_and_tells_them() {
-    let mut setup = start("1500ms", false);
+    let mut setup = start("3s", false);
     let client = setup.begin("talk", "/echo", json!({}));
     setup.wait_for_open("any", 1.0);
     setup.gateway.signal(Signal::TERM);
     eventually("the end of the listener", || Client::try_connect(setup.gateway.address()).err());
     // It has not noticed.
-    let bytes = || setup.gateway.metric("sluice_websocket_bytes_total{route=\"any\",direction=\"out\"}");
+    let bytes = || setup.gateway.metric_now("sluice_websocket_bytes_total{route=\"any\",direction=\"out\"}");
     let before = bytes();
     eventually("messages during the drain", || (bytes() > before).then_some(()));
     assert_eq!(client.said()["close"], json!([1001, "going away"]));

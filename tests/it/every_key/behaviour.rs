@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::h2_upstream::H2Upstream;
-use crate::harness::{Answer, Client, Gateway, Response, Step, Upstream, eventually};
+use crate::harness::{Answer, Client, Gateway, Response, Step, Upstream, eventually, nobody};
 
 /// A gateway with a listener `{port:with}` that has this key and one `{port:without}` that has the default, before one upstream.
 fn with_and_without(key: &str, without: &str, upstream: &Upstream) -> Gateway {
@@ -218,7 +218,7 @@ fn a_target_is_checked_as_often_as_configured() {
 
 #[test]
 fn as_many_attempts_are_made_as_configured() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port is free");
+    let nobody = nobody();
     let upstream = Upstream::start();
     let statuses = |attempts: &str| {
         let config = format!(

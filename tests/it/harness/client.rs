@@ -203,6 +203,15 @@ impl Client {
         }
     }
 
+    /// So many bytes, or fewer where the connection ends before.
+    #[track_caller]
+    pub fn read_up_to(&mut self, length: usize) -> Vec<u8> {
+        match self.fill(length) {
+            Err(ReadError::Silent(seen)) => panic!("{length} bytes were expected: silence after {}", seen.len()),
+            Ok(()) | Err(_) => self.buffer.drain(..length.min(self.buffer.len())).collect(),
+        }
+    }
+
     /// Everything until the other side closes; a reset ends it too.
     #[track_caller]
     pub fn read_to_end(&mut self) -> Vec<u8> {

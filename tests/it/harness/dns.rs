@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
+
+use super::patience;
 
 /// One record, with its time to live in seconds.
 #[derive(Clone, Debug)]
@@ -25,7 +27,11 @@ struct Zone {
 pub struct Dns {
     address: SocketAddr,
     zone: Arc<Mutex<Zone>>,
+    answering: Option<JoinHandle<()>>,
 }
+
+/// What no question of the gateway's is about.
+const OWN: &str = "own.invalid";
 
 // === impl Dns ===
 
@@ -35,7 +41,7 @@ impl Dns {
         let address = socket.local_addr().expect("a bound socket has an address");
         let zone = Arc::new(Mutex::new(Zone::default()));
         let shared = zone.clone();
-        thread::spawn(move || {
+        let answering = thread::spawn(move || {
             let mut question = [0; 1500];
             while let Ok((length, from)) = socket.recv_from(&mut question) {
                 let mut zone = shared.lock().expect("no thread panics while it holds the lock");
@@ -45,12 +51,12 @@ impl Dns {
                 if let Some((name, _)) = name_at(&question[..length], 12) {
                     *zone.asked.entry(name).or_default() += 1;
                 }
-                if !zone.is_silent {
+                if !zone.is_silent || name_at(&question[..length], 12).is_some_and(|(name, _)| name == OWN) {
                     let _ = socket.send_to(&answer(&question[..length], &zone.records), from);
                 }
             }
         });
-        Dns { address, zone }
+        Dns { address, zone, answering: Some(answering) }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -67,8 +73,15 @@ impl Dns {
         self.lock().is_silent = is_silent;
     }
 
-    /// How many questions have come for a name.
+    /// How many questions have come for a name, those that wait to be read among them.
+    #[track_caller]
     pub fn asked(&self, name: &str) -> usize {
+        // They are read in their order, so that whoever has an answer knows that none is left that came before.
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        socket.set_read_timeout(Some(patience())).expect("a socket has timeouts");
+        let question = [&[0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], &in_labels(OWN), &[0, 1, 0, 1]].concat();
+        socket.send_to(&question, self.address).expect("a datagram can be sent");
+        socket.recv(&mut [0; 1500]).expect("the name server answers");
         self.lock().asked.get(name).copied().unwrap_or(0)
     }
 
@@ -80,8 +93,9 @@ impl Dns {
 impl Drop for Dns {
     fn drop(&mut self) {
         self.lock().is_stopped = true;
-        if let Ok(socket) = UdpSocket::bind("127.0.0.1:0") {
-            let _ = socket.send_to(&[0; 12], self.address);
+        let is_woken = UdpSocket::bind("127.0.0.1:0").is_ok_and(|socket| socket.send_to(&[0; 12], self.address).is_ok());
+        if let Some(answering) = self.answering.take().filter(|_| is_woken) {
+            let _ = answering.join();
         }
     }
 }

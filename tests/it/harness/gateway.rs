@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Client, eventually, left_out, patience};
+use super::{Client, eventually, free_port, left_out, patience};
 
 /// A configuration that is not running yet.
 ///
@@ -182,20 +182,7 @@ impl Config {
 
 /// The port of a name; the same every time.
 fn port(ports: &mut BTreeMap<String, u16>, name: &str) -> u16 {
-    if let Some(port) = ports.get(name) {
-        return *port;
-    }
-    // Below the ports that the kernel gives to outgoing connections, which could take it before the gateway does.
-    for _ in 0..1000 {
-        let mut random = [0; 2];
-        getrandom::fill(&mut random).expect("the system has random bytes");
-        let port = 10_240 + u16::from_ne_bytes(random) % 20_000;
-        if !ports.values().any(|other| *other == port) && TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            ports.insert(name.to_owned(), port);
-            return port;
-        }
-    }
-    panic!("no free port");
+    *ports.entry(name.to_owned()).or_insert_with(free_port)
 }
 
 // === impl Gateway ===
@@ -306,32 +293,49 @@ impl Gateway {
         super::get(self.address(), target, headers)
     }
 
-    /// The text of `/metrics`, as soon as nothing is in flight.
+    /// The text of `/metrics`, as soon as nothing is in flight: what a request counts is counted just after its client has the answer.
     #[track_caller]
     pub fn metrics(&self) -> String {
-        at_rest(
-            || super::get(self.admin(), "/metrics", &[]).text().to_owned(),
-            |text| text.lines().all(|line| !line.starts_with("sluice_requests_in_flight{") || line.ends_with(" 0")),
-        )
+        eventually("nothing in flight, or else `metrics_now`", || {
+            let text = self.metrics_now();
+            let is_at_rest = text.lines().all(|line| !line.starts_with("sluice_requests_in_flight{") || line.ends_with(" 0"));
+            is_at_rest.then_some(text)
+        })
+    }
+
+    /// The text of `/metrics` while requests are held, or to be waited for.
+    #[track_caller]
+    pub fn metrics_now(&self) -> String {
+        super::get(self.admin(), "/metrics", &[]).text().to_owned()
     }
 
     /// The value of one series as `/metrics` writes it, such as `name{a="b"}`; 0 where it is not there.
     #[track_caller]
     pub fn metric(&self, series: &str) -> f64 {
-        let all = self.metrics();
-        let line = all.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.map_or(0.0, |value| value.trim().parse().expect("a series has a number"))
+        value_in(&self.metrics(), series)
+    }
+
+    /// The same while requests are held, or to be waited for.
+    #[track_caller]
+    pub fn metric_now(&self, series: &str) -> f64 {
+        value_in(&self.metrics_now(), series)
     }
 
     /// `/status`, as soon as no target has a request.
     #[track_caller]
     pub fn status(&self) -> Value {
         const OF_TARGET: &str = "\"requests_in_flight\":";
-        let text = at_rest(
-            || super::get(self.admin(), "/status", &[]).text().to_owned(),
-            |text| text.match_indices(OF_TARGET).all(|(at, name)| text[at + name.len()..].trim_start().starts_with('0')),
-        );
-        serde_json::from_str(&text).expect("a status is JSON")
+        eventually("no target with a request, or else `status_now`", || {
+            let text = super::get(self.admin(), "/status", &[]).text().to_owned();
+            let is_at_rest = text.match_indices(OF_TARGET).all(|(at, name)| text[at + name.len()..].trim_start().starts_with('0'));
+            is_at_rest.then(|| serde_json::from_str(&text).expect("a status is JSON"))
+        })
+    }
+
+    /// `/status` while requests are held, or to be waited for.
+    #[track_caller]
+    pub fn status_now(&self) -> Value {
+        super::get(self.admin(), "/status", &[]).json()
     }
 
     /// The process that was started first; another may serve since an upgrade.
@@ -342,7 +346,7 @@ impl Gateway {
     /// The process that serves, by its own word.
     #[track_caller]
     pub fn serving_pid(&self) -> u32 {
-        u32::try_from(self.status()["pid"].as_u64().expect("a status has a process id")).expect("a process id fits")
+        u32::try_from(self.status_now()["pid"].as_u64().expect("a status has a process id")).expect("a process id fits")
     }
 
     /// Puts the good binary where the next upgrade finds it.
@@ -493,18 +497,9 @@ fn put_program(place: &Path) -> PathBuf {
     place.to_owned()
 }
 
-#[track_caller]
-/// Asks again for a while until this is at rest: a request is counted, and ends, just after its client has the answer.
-/// Requests that a test holds on purpose are in flight for longer than this waits.
-fn at_rest<T>(ask: impl Fn() -> T, is_at_rest: impl Fn(&T) -> bool) -> T {
-    let begin = Instant::now();
-    loop {
-        let told = ask();
-        if is_at_rest(&told) || begin.elapsed() > Duration::from_millis(200) {
-            return told;
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
+fn value_in(metrics: &str, series: &str) -> f64 {
+    let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.trim().parse().expect("a series has a number"))
 }
 
 fn parse(line: &str) -> Value {

@@ -9,8 +9,8 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::eventually;
 use super::python::interpreter;
+use super::{eventually, ports};
 
 /// A running upstream; dropping it ends it.
 pub struct H2Upstream {
@@ -52,7 +52,8 @@ impl H2Upstream {
         H2Upstream { child, address, said }
     }
 
-    /// Everything of one kind so far: `connection`, `head`, `request`, `reset`, `closed`.
+    /// Everything of one kind that was told so far: `connection`, `head`, `request`, `reset`, `closed`. It tells things in their order, but a
+    /// moment after they happen: what is expected is waited for.
     pub fn events(&self, kind: &str) -> Vec<Value> {
         self.said.lock().expect("nobody panics with it").iter().filter(|said| said["event"] == kind).cloned().collect()
     }
@@ -71,6 +72,7 @@ impl Drop for H2Upstream {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = self.address.parse().is_ok_and(ports::keep);
     }
 }
 

@@ -1,10 +1,10 @@
 //! HAProxy, from a package, as a load balancer that others wrote.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::eventually;
+use super::{eventually, nobody};
 
 /// A running HAProxy that passes connections on. Dropping it ends it.
 pub struct Haproxy {
@@ -39,8 +39,7 @@ impl Haproxy {
         let mut text = "defaults\n mode tcp\n timeout connect 5s\n timeout client 20s\n timeout server 20s\n".to_owned();
         let mut addresses = Vec::new();
         for (index, (bind, options)) in ways.iter().enumerate() {
-            // Freed at once; nobody else takes ports of the kernel's choice in between but by bad luck.
-            let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("there is a free port");
+            let address = nobody();
             text.push_str(&format!("listen l{index}\n bind {address} {bind}\n server s {server} {options}\n"));
             addresses.push(address);
         }

@@ -17,6 +17,7 @@ mod nginx;
 pub mod oidc;
 pub mod openssl;
 mod pki;
+mod ports;
 mod python;
 pub mod redis;
 mod tests;
@@ -29,6 +30,7 @@ pub use client::{Client, ReadError, Response, get, post, request};
 pub use gateway::{Config, Failure, Gateway};
 pub use nginx::Nginx;
 pub use pki::{Ca, Leaf, TlsClient};
+pub use ports::{free_port, keep, nobody};
 pub use python::{PythonClient, PythonServer, python};
 pub use upstream::{Answer, Gate, Request, Step, Upstream};
 

@@ -1,10 +1,10 @@
 //! nginx, from a package, as an upstream that others wrote.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use super::eventually;
+use super::{eventually, nobody};
 
 /// A running nginx, which serves a folder. Dropping it ends it.
 pub struct Nginx {
@@ -42,8 +42,7 @@ impl Nginx {
         for folder in ["root", "temp", "logs"] {
             std::fs::create_dir(dir.path().join(folder)).expect("a folder can be made");
         }
-        // Freed at once; nobody else takes ports of the kernel's choice in between but by bad luck.
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("there is a free port");
+        let address = nobody();
         let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|what| format!("{what}_temp_path temp;")).join(" ");
         let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let text = format!(

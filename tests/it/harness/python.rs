@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use super::eventually;
+use super::{eventually, ports};
 
 /// A server in Python. It prints its port when it listens, and ends when this is dropped.
 pub struct PythonServer {
@@ -67,6 +67,7 @@ impl Drop for PythonServer {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        ports::keep(self.address);
     }
 }
 

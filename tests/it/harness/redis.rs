@@ -2,17 +2,13 @@
 
 use std::process::{Child, Command, Stdio};
 
-use super::eventually;
+use super::{eventually, free_port};
 
 pub struct Redis {
     child: Child,
     pub port: u16,
     args: Vec<String>,
     folder: tempfile::TempDir,
-}
-
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Redis {

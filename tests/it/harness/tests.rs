@@ -64,6 +64,45 @@ fn a_script_can_reset_close_early_hang_and_talk_garbage() {
 }
 
 #[test]
+fn what_was_dropped_is_gone_and_its_port_is_nobody_elses() {
+    let refused =
+        |address: std::net::SocketAddr| Client::try_connect(address).is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused);
+    assert!((0..100).all(|_| refused(nobody())));
+    for _ in 0..100 {
+        let upstream = Upstream::start();
+        let mut client = Client::connect(upstream.address());
+        assert_eq!(client.get("/", &[]).status, 200);
+        // One that the upstream has not taken yet goes with it.
+        let mut late = Client::connect(upstream.address());
+        let address = upstream.address();
+        drop(upstream);
+        assert!(refused(address));
+        client.expect_close();
+        late.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect_close();
+        // The system gives it to nobody, and whoever names it may have it.
+        assert!((0..10).all(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap() != address));
+        drop(Upstream::on(&address.to_string(), |_| Answer::ok("again").steps()));
+        assert!(refused(address));
+    }
+    let front = tls_front::TlsFront::start(&Ca::new("Test").server(&["localhost"]), nobody());
+    let address = front.address();
+    assert!(!refused(address));
+    drop(front);
+    assert!(refused(address));
+}
+
+#[test]
+fn questions_to_the_name_server_are_counted_up_to_the_moment() {
+    let dns = dns::Dns::start();
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for count in 1..200 {
+        let question = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x01a\0\0\x01\0\x01";
+        socket.send_to(question, dns.address()).unwrap();
+        assert_eq!(dns.asked("a"), count);
+    }
+}
+
+#[test]
 fn a_gate_holds_an_answer_until_the_test_opens_it() {
     let gate = Gate::new();
     let held = gate.clone();

@@ -3,16 +3,21 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::{self, JoinHandle};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::Leaf;
+use super::{Leaf, ports};
 
-/// Listens as long as the test runs.
-pub struct TlsFront(SocketAddr);
+/// Listens until it is dropped.
+pub struct TlsFront {
+    address: SocketAddr,
+    is_stopped: Arc<AtomicBool>,
+    accepting: Option<JoinHandle<()>>,
+}
 
 // === impl TlsFront ===
 
@@ -25,17 +30,30 @@ impl TlsFront {
         let config = Arc::new(config.with_no_client_auth().with_single_cert(chain, key).expect("they fit"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let is_over = is_stopped.clone();
+        let accepting = thread::spawn(move || {
+            for stream in listener.incoming().flatten().take_while(|_| !is_over.load(SeqCst)) {
                 let config = config.clone();
                 thread::spawn(move || carry(stream, config, to));
             }
         });
-        TlsFront(address)
+        TlsFront { address, is_stopped, accepting: Some(accepting) }
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.0
+        self.address
+    }
+}
+
+impl Drop for TlsFront {
+    fn drop(&mut self) {
+        self.is_stopped.store(true, SeqCst);
+        let is_woken = TcpStream::connect(self.address).is_ok();
+        if let Some(accepting) = self.accepting.take().filter(|_| is_woken) {
+            let _ = accepting.join();
+        }
+        ports::keep(self.address);
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::patience;
+use super::{patience, ports};
 
 /// What an upstream does about a request, one step after the other. Where the body was not read by then, it is read after the last step.
 #[derive(Clone, Debug)]
@@ -219,6 +219,8 @@ impl Drop for Upstream {
         if let Some(accepting) = self.accepting.take().filter(|_| is_woken) {
             let _ = accepting.join();
         }
+        // Nor does another test's upstream listen there while this test goes on.
+        ports::keep(self.address);
     }
 }
 

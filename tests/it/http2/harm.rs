@@ -34,9 +34,13 @@ fn ended(gateway: &Gateway, client: &mut Http2, reason: u32, code: &str) {
 fn counted(gateway: &Gateway, code: &str, count: usize) {
     let is_it = |line: &serde_json::Value| line["code"] == code && line["protocol"] == "HTTP/2.0" && line["upstream"].is_null();
     eventually(code, || (gateway.log().iter().filter(|line| is_it(line)).count() == count).then_some(()));
-    let (metrics, series) = (gateway.metrics(), format!("code=\"{code}\"}} "));
-    let counted = metrics.lines().filter(|line| line.starts_with("sluice_refusals_total{")).find_map(|line| line.split_once(&series));
-    assert!(counted.is_some_and(|(_, n)| n.parse::<usize>().unwrap() >= count), "{code}: {metrics}");
+    let series = format!("code=\"{code}\"}} ");
+    eventually("the figure", || {
+        let metrics = gateway.metrics_now();
+        let counted =
+            metrics.lines().filter(|line| line.starts_with("sluice_refusals_total{")).find_map(|line| line.split_once(&series))?;
+        (counted.1.parse::<usize>().unwrap() >= count).then_some(())
+    });
 }
 
 #[test]

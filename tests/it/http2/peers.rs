@@ -148,7 +148,7 @@ fn a_connection_of_http2_that_is_old_or_has_carried_enough_is_told_to_go_and_los
     let gateway = Gateway::config(&with("requests: 5")).var("up", upstream.address()).start();
     assert_eq!(until_told_to_go(&gateway, &upstream), 5);
     let upstream = Upstream::answering(Answer::ok("x"));
-    let gateway = Gateway::config(&with("age: 300ms")).var("up", upstream.address()).start();
+    let gateway = Gateway::config(&with("age: 1s")).var("up", upstream.address()).start();
     assert!(until_told_to_go(&gateway, &upstream) > 1);
 
     // An answer that takes longer than the connection may live is given all the same.

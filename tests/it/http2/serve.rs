@@ -16,7 +16,7 @@ listeners:
 authenticators: { partners: { api_key: { header: x-api-key, forward: { x-client-id: consumer } } } }
 consumers: { acme: { keys: [{ sha256: "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b" }] } } # `secret`
 limits: { once: { rate: 1/h, by: [global] } }
-upstreams: { up: { targets: ["{up}"], timeouts: { response: 1s, idle: 1s } }, gone: { targets: ["127.0.0.1:1"] } }
+upstreams: { up: { targets: ["{up}"], timeouts: { response: 60s, idle: 60s } }, gone: { targets: ["127.0.0.1:1"] } }
 defaults: { upstream: up }
 routes:
   any: { listeners: [public, old, new, narrow], match: { path: /a/** }, auth: public }
@@ -195,8 +195,8 @@ fn a_body_that_is_too_large_is_refused_and_the_rest_of_it_called_off() {
     let answer = client.answer(1);
     assert_eq!((answer.status, answer.code().as_str()), (413, "body-too-large"));
     // RFC 9113 section 8.1: what else comes of the body is not wanted, which is no error.
-    client.settle();
-    assert_eq!(client.peek(1).and_then(|rest| rest.reset), Some(h2::NO_ERROR));
+    let reset = eventually("the end of the stream", || client.settle().peek(1).and_then(|rest| rest.reset));
+    assert_eq!(reset, h2::NO_ERROR);
     assert_eq!(client.get(3, "/a/b").status, 200);
     assert_eq!(log_of(&gateway, "/small")["code"], "body-too-large");
 }
@@ -211,7 +211,7 @@ fn an_upstream_that_is_late_or_breaks_off_is_told_apart() {
         "/a/closes" => vec![Step::Close],
         _ => Answer::ok("fine").steps(),
     });
-    let gateway = start(&upstream);
+    let gateway = Gateway::config(&CONFIG.replace("60s", "1s")).var("up", upstream.address()).start();
     let mut client = Http2::connect(gateway.address());
     for (stream, path) in [(1, "/a/silent"), (3, "/a/stalls"), (5, "/a/breaks"), (7, "/a/closes")] {
         client.ask(stream, &get_fields(path, &[]));
@@ -243,7 +243,7 @@ fn an_upstream_that_is_late_or_breaks_off_is_told_apart() {
 #[test]
 fn a_stream_that_its_client_resets_ends_at_the_upstream_too_and_is_logged() {
     let upstream = Upstream::script(|_| vec![Step::Hang]);
-    let gateway = Gateway::config(&CONFIG.replace("response: 1s", "response: 60s")).var("up", upstream.address()).start();
+    let gateway = start(&upstream);
     let mut client = Http2::connect(gateway.address());
     client.ask(1, &get_fields("/a/b", &[]));
     eventually("the request at the upstream", || (upstream.open_connections() == 1).then_some(()));
@@ -306,7 +306,7 @@ fn a_stop_finishes_streams_and_says_goodbye() {
     let gate = Gate::default();
     let held = gate.clone();
     let upstream = Upstream::script(move |_| [vec![Step::WaitFor(held.clone())], Answer::ok("late").steps()].concat());
-    let mut gateway = Gateway::config(&CONFIG.replace("response: 1s", "response: 60s")).var("up", upstream.address()).start();
+    let mut gateway = start(&upstream);
     let mut client = Http2::connect(gateway.address());
     let mut idle = Http2::connect(gateway.address());
     idle.settle();
