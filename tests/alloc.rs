@@ -232,7 +232,6 @@ const LIMIT_HEADERS: usize = 2;
 
 fn write_line(route: &Route, facts: &Facts, out: &mut Vec<u8>) {
     let trace = facts.trace.trace_id();
-    let identity = facts.identity.as_deref();
     Line {
         unix_ms: facts.now.unix_ms,
         request_id: facts.request_id.as_bytes(),
@@ -243,7 +242,7 @@ fn write_line(route: &Route, facts: &Facts, out: &mut Vec<u8>) {
         path: facts.target.path().as_bytes(),
         query: facts.target.query().unwrap_or_default().as_bytes(),
         route: &route.name,
-        consumer: identity.and_then(|identity| identity.consumer.as_ref()).map_or("", |consumer| &consumer.name),
+        caller: facts.identity.as_deref(),
         status: Some(200),
         total_us: Some(100),
         ..Line::default()

@@ -135,11 +135,7 @@ fn report(ctx: &mut Ctx, said: Said<'_>, status: Option<u16>, bytes_in: u64, byt
         credentials: &ctx.gateway.credential_parameters,
         upstream_path: attempts.rewritten.as_deref().unwrap_or_default().as_bytes(),
         route: route.map_or("", |route| &route.name),
-        authenticator: identity.map_or("", |identity| &identity.authenticator),
-        consumer: identity.and_then(|identity| identity.consumer.as_ref()).map_or("", |consumer| &consumer.name),
-        plan: identity.and_then(|identity| identity.plan()).map_or("", |(name, _)| name),
-        tags_of: identity,
-        subject: identity.and_then(|identity| identity.subject.as_deref()).unwrap_or_default(),
+        caller: identity,
         status: match refused {
             // 499 as nginx counts it: the client left before it had an answer.
             Some((kind, _)) if kind.status == CLIENT_GONE.status && status.is_none() => Some(CLIENT_GONE.status),

@@ -5,8 +5,8 @@
 //! * **Nobody is forgotten.** A bucket at rest (full again) equals one that never was, so only such a slot is given away. Where
 //!   none is at rest, new keys of a limit share its one overflow bucket, and that is counted. Overflow buckets stand beside
 //!   the table, at most one for each limit of the configuration.
-//! * **All or none.** What one request asks for is judged and charged under the locks of all shards that are involved, taken in
-//!   ascending order, the overflow's last. A refusal writes nothing.
+//! * **All or none.** What one request asks for is judged and charged under the locks of all shards that are involved, waited for in
+//!   ascending order, the overflow's last. A refusal writes nothing. Nearly all requests need not come here: `limits/at_once.rs`.
 //! * **Time does not go back.** Threads read the clock before they get here; a shard judges at the latest time it has seen, or
 //!   else a slow thread could bring back a bucket that another has just given away.
 //! * **A changed rate keeps the used share.** A slot says which pace (rate and size) it was counted with; with another one its
@@ -23,9 +23,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
+use super::limits::at_once::AtOnce;
 pub use super::limits::hash::{bucket_of, caller_of, caller_under, identity};
-use super::limits::level::{Fits, Level};
-use super::limits::pace::{Kind, Pace, Reading};
+use super::limits::level::Level;
+use super::limits::pace::{Pace, Reading};
 use super::limits::places::Places;
 use super::limits::shared::Shared;
 use super::limits::table::{SHARDS, ShardSet, State, Table, sets_per_shard, shard_of};
@@ -43,15 +44,6 @@ pub struct Asking<'a> {
     pub bounds: Bounds,
     /// How many nanoseconds the request may wait for a token; 0 where it may not.
     pub patience: u64,
-}
-
-/// An asking with what it is of, for who is told; and where it is to be written.
-#[derive(Debug)]
-pub struct Asked<'a, T> {
-    pub asking: Asking<'a>,
-    pub of: T,
-    /// Which of the locks, the set, the way, and the state.
-    slot: (usize, usize, usize, State),
 }
 
 /// What all limits together said.
@@ -167,49 +159,22 @@ impl Buckets {
 
     /// Charges one token to each bucket, or none to any where one of them lacks it. `now` is on the monotonic clock, in nanoseconds.
     pub fn charge(&self, now: u64, askings: &[Asking<'_>]) -> Outcome {
-        let mut asked: SmallVec<[_; 8]> = askings.iter().map(|asking| Asked::new(*asking, ())).collect();
-        let mut verdicts = SmallVec::new();
-        if self.admit(now, &mut asked, |_, verdict| verdicts.push(verdict)) {
-            return Outcome { is_admitted: true, verdicts };
+        match self.admit(now, askings) {
+            Some(verdicts) => Outcome { is_admitted: true, verdicts },
+            None => self.judge(now, askings),
         }
-        self.judge(now, askings)
     }
 
-    /// Charges nearly all requests: those of which each bucket has its slot, and one more fits into all of them. Judges, tells `told` of each,
-    /// and then writes, under the locks of all of them. False: one has no slot, or is full, or is asked for twice. Then nothing was
-    /// written, what was told is void, and [`judge`](Buckets::judge) decides.
-    #[inline]
-    pub fn admit<T>(&self, now: u64, asked: &mut [Asked<'_, T>], mut told: impl FnMut(&Asked<'_, T>, Verdict)) -> bool {
-        let all = asked.iter().fold(ShardSet::default(), |all, one| all.with(shard_of(one.asking.key)));
-        let mut guards: SmallVec<[MutexGuard<'_, Table>; 8]> = SmallVec::new();
-        for shard in all.ascending() {
-            guards.push(self.shards[shard].lock(now));
-        }
-        let guards = guards.as_mut_slice();
-        let mut windows = 0;
-        for index in 0..asked.len() {
-            let (earlier, rest) = asked.split_at_mut(index);
-            let Some(one) = rest.first_mut() else { return false };
-            let asking = &one.asking;
-            let guard = all.place(shard_of(asking.key));
-            let table = &*guards[guard];
-            let Some((set, way, state)) = table.find(asking.key) else { return false };
-            let Some(fits) = Fits::of(&state, table.latest, asking.pace, asking.bounds, asking.patience) else { return false };
-            if earlier.iter().any(|earlier| earlier.asking.key == asking.key) {
-                return false;
-            }
-            windows += u64::from(asking.pace.kind() != Kind::Bucket);
-            one.slot = (guard, set, way, fits.state);
-            told(one, Verdict { reading: fits.reading, retry_after: 0, wait: fits.wait, is_overflow: false });
-        }
-        for one in asked {
-            let (guard, set, way, state) = one.slot;
-            guards[guard].set_state(set, way, state);
-        }
-        if windows > 0 {
-            self.windows_charged.fetch_add(windows, Relaxed);
-        }
-        true
+    /// Nearly all requests; none where it is for [`judge`](Buckets::judge) to decide, and nothing was charged.
+    fn admit(&self, now: u64, askings: &[Asking<'_>]) -> Option<SmallVec<[Verdict; 4]>> {
+        let mut at_once = AtOnce::new(self, now);
+        let read = |asking: &Asking<'_>| {
+            let reading = at_once.fits(asking.key, asking.pace, asking.bounds)?;
+            Some(Verdict { reading, retry_after: 0, wait: 0, is_overflow: false })
+        };
+        let verdicts = askings.iter().map(read).collect::<Option<_>>()?;
+        at_once.keep();
+        Some(verdicts)
     }
 
     /// Any request: judges all it asks for, and charges it where all of that fits.
@@ -245,7 +210,7 @@ impl Buckets {
             }
             let state = one.state(asking.pace);
             if one.level.is_window() {
-                self.windows_charged.fetch_add(1, Relaxed);
+                self.note_windows(1);
             }
             match one.place {
                 Place::Slot { guard, set, way } => self.shards[shard_of(asking.key)].write(&mut guards[guard], set, way, asking.key, state),
@@ -290,6 +255,11 @@ impl Buckets {
         figures
     }
 
+    #[inline]
+    pub(super) fn note_windows(&self, charged: u64) {
+        self.windows_charged.fetch_add(charged, Relaxed);
+    }
+
     /// Grows with each request that a window admits; never 0.
     pub fn windows_charged(&self) -> u64 {
         self.windows_charged.load(Relaxed).saturating_add(1)
@@ -313,15 +283,6 @@ impl Default for Buckets {
     /// 64 MiB: about two million callers.
     fn default() -> Self {
         Buckets::new(64 << 20)
-    }
-}
-
-// === impl Asked ===
-
-impl<'a, T> Asked<'a, T> {
-    #[inline(always)]
-    pub fn new(asking: Asking<'a>, of: T) -> Self {
-        Asked { asking, of, slot: Default::default() }
     }
 }
 
@@ -350,10 +311,18 @@ impl Shard {
         Shard { table: Mutex::new(Table::new(sets, 0)), in_use: AtomicU64::new(0), evicted: AtomicU64::new(0) }
     }
 
-    fn lock(&self, now: u64) -> MutexGuard<'_, Table> {
+    #[inline(always)]
+    pub(super) fn lock(&self, now: u64) -> MutexGuard<'_, Table> {
         let mut table = self.table.lock();
         table.latest = table.latest.max(now);
         table
+    }
+
+    #[inline(always)]
+    pub(super) fn try_lock(&self, now: u64) -> Option<MutexGuard<'_, Table>> {
+        let mut table = self.table.try_lock()?;
+        table.latest = table.latest.max(now);
+        Some(table)
     }
 
     /// Writes a bucket into a slot that is its own or at rest. `table` is this shard's.
@@ -390,6 +359,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
+    use super::super::limits::pace::Kind;
     use super::super::limits::pace::tests::{Dice, pace};
     use super::*;
 
@@ -528,7 +498,7 @@ mod tests {
         for bytes in [0, 1 << 20] {
             let (quick, slow) = (Buckets::new(bytes), Buckets::new(bytes));
             slow.set_seed(quick.seed());
-            let (mut dice, mut now, mut at_once) = (Dice(7), SECOND, 0);
+            let (mut dice, mut now, mut admitted) = (Dice(7), SECOND, 0);
             for step in 0..30_000 {
                 now += dice.roll(SECOND / 100);
                 let count = 1 + dice.roll(5) as usize;
@@ -548,25 +518,20 @@ mod tests {
                     .collect();
                 // Threads read the clock before they get there.
                 let late = now - dice.roll(SECOND / 10);
-                let mut told = Vec::new();
-                let mut asked: Vec<_> = askings.iter().enumerate().map(|(index, asking)| Asked::new(*asking, index)).collect();
-                let is_admitted = quick.admit(late, &mut asked, |one, verdict| {
-                    assert_eq!(one.of, told.len());
-                    told.push(verdict);
-                });
+                let at_once = quick.admit(late, &askings);
                 let judged = slow.judge(late, &askings);
-                if is_admitted {
-                    at_once += 1;
-                    assert!(judged.is_admitted, "step {step}");
-                } else {
-                    let outcome = quick.judge(late, &askings);
-                    assert_eq!(outcome.is_admitted, judged.is_admitted, "step {step}");
-                    told = outcome.verdicts.to_vec();
-                }
-                assert_eq!(told, judged.verdicts.to_vec(), "step {step}");
+                let outcome = match at_once {
+                    Some(verdicts) => {
+                        admitted += 1;
+                        Outcome { is_admitted: true, verdicts }
+                    }
+                    None => quick.judge(late, &askings),
+                };
+                assert_eq!(outcome.is_admitted, judged.is_admitted, "step {step}");
+                assert_eq!(outcome.verdicts.to_vec(), judged.verdicts.to_vec(), "step {step}");
             }
             assert_eq!((quick.figures(), quick.windows_charged()), (slow.figures(), slow.windows_charged()));
-            assert!(at_once > 1_000, "{at_once}");
+            assert!(admitted > 1_000, "{admitted}");
         }
     }
 

@@ -30,6 +30,10 @@ pub fn bearer(headers: &HeaderMap) -> Found<&[u8]> {
         Found::Missing => return Found::Missing,
         Found::Ambiguous => return Found::Ambiguous,
     };
+    // As nearly all clients write it.
+    if let Some(token) = value.strip_prefix(b"Bearer ") {
+        return Found::One(token.trim_ascii());
+    }
     // A scheme ends where the first space is.
     let (scheme, token) = value.split_at(value.len().min(SCHEME.len()));
     let is_whole = token.first().is_none_or(|byte| *byte == b' ');

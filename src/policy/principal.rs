@@ -81,6 +81,8 @@ pub struct Identity {
     pub cleared: AtomicU64,
     /// What its buckets are found by.
     pub hashes: CallerHashes,
+    /// What the access log says of it, where it is remembered: see `report/access_log/caller.rs`.
+    pub spelt: Option<Box<[u8]>>,
 }
 
 /// The hashes of a caller as limits count it: nothing of an [`Identity`] that goes into them ever changes.

@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 use super::authz::OneOrMany;
 use super::buckets::Buckets;
 use super::limits::asks::Asks;
+use super::limits::at_once::AtOnce;
 pub use super::limits::by::{By, Per};
 pub use super::limits::charge::Charge;
 use super::limits::key::{Hashes, Key, Seen};
@@ -23,7 +24,7 @@ use super::limits::places::{self, Place};
 use super::limits::quota::Quota;
 pub use super::limits::refusal::{KIND, is_own};
 use super::limits::shared::exactness;
-use super::limits::sharing;
+use super::limits::sharing::{self, Taken};
 use super::limits::throttle::ThrottleSettings;
 use super::limits::used::Used;
 use super::priority::Priority;
@@ -180,28 +181,26 @@ impl RateLimits {
     }
 
     fn judge_each(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets, plans: &[Arc<Limit>]) -> Result<(), Stop> {
+        if self.places.is_empty() {
+            return self.count(request, facts, buckets, plans);
+        }
         // Before what is used up: a place comes back where the rest refuses.
-        let places = match self.places.is_empty() {
-            true => SmallVec::new(),
-            false => self.take_places(request, facts, buckets)?,
-        };
+        let places = self.take_places(request, facts, buckets)?;
+        self.count(request, facts, buckets, plans)?;
+        facts.places.extend(places);
+        Ok(())
+    }
+
+    fn count(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets, plans: &[Arc<Limit>]) -> Result<(), Stop> {
         let plan = if self.with_plan { plan_of(facts, plans) } else { None };
         let (plan, shared) = if plan.is_some_and(Limit::is_shared) { (None, plan) } else { (plan, None) };
-        let has_others = !facts.charges.is_empty();
         if self.shared.is_empty() && shared.is_none() {
-            self.charge(request, facts, buckets, plan, &[])?;
-        } else {
-            let taken = sharing::take(&self.shared, shared, request, facts, buckets)?;
-            self.charge(request, facts, buckets, plan, &taken.alone).inspect_err(|_| taken.give_back(buckets))?;
-            taken.keep(facts);
+            return self.charge(request, facts, buckets, plan, &[]);
         }
-        // Those of an earlier stage, and of shared limits.
-        if has_others || !self.shared.is_empty() || shared.is_some() {
-            Charge::sort(&mut facts.charges);
-        }
-        if !places.is_empty() {
-            facts.places.extend(places);
-        }
+        let mut taken = Taken::default();
+        sharing::take(&self.shared, shared, request, facts, buckets, &mut taken)?;
+        self.charge(request, facts, buckets, plan, &taken.alone).inspect_err(|_| taken.give_back(buckets))?;
+        taken.keep(facts);
         Ok(())
     }
 
@@ -224,6 +223,8 @@ impl RateLimits {
         Ok(places)
     }
 
+    /// What this gateway counts itself; `alone` is what it cannot count with others.
+    #[inline(always)]
     fn charge(
         &self,
         request: &Request<'_>,
@@ -236,32 +237,64 @@ impl RateLimits {
         if self.limits.is_empty() && alone.is_empty() && plan.is_none() {
             return Ok(());
         }
+        if alone.is_empty() && self.charge_at_once(request, facts, buckets, plan) {
+            return Ok(());
+        }
+        self.charge_any(request, facts, buckets, plan, alone)
+    }
+
+    /// Nearly all requests. False: nothing was charged, nor told.
+    fn charge_at_once(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets, plan: Option<&Limit>) -> bool {
+        let seen = Seen { identity: facts.identity.as_deref(), client: facts.client, chosen: facts.chosen, now: facts.now };
+        let told = facts.charges.len();
+        let charges = &mut facts.charges;
+        let mut hashes = Hashes::new(buckets.seed(), request, seen);
+        let mut at_once = AtOnce::new(buckets, seen.now.mono);
+        let (mut own, mut plan) = (self.limits.iter(), plan);
+        // In one loop, whose body is here once: the limits of the stage, the plan, its quota.
+        loop {
+            let (limit, identity) = match (own.next(), plan) {
+                (Some(used), _) if !used.admits(seen.identity) => continue,
+                (Some(used), _) => (&*used.limit, used.identity(seen.chosen)),
+                (None, Some(next)) => {
+                    plan = next.beside().map(|quota| &**quota);
+                    (next, next.identity(None))
+                }
+                (None, None) => break,
+            };
+            let (key_kind, key) = hashes.bucket(limit.by(), identity);
+            let (pace, bounds) = (limit.pace(), limit.bounds(seen.now));
+            let Some(reading) = at_once.fits(key, pace, bounds) else {
+                charges.truncate(told);
+                return false;
+            };
+            Charge::admitted(limit, key_kind, pace, bounds, reading).put(charges, told);
+        }
+        at_once.keep();
+        if told > 0 {
+            // Those of an earlier stage, and of shared limits.
+            Charge::sort(charges);
+        }
+        true
+    }
+
+    #[inline(never)]
+    fn charge_any(
+        &self,
+        request: &Request<'_>,
+        facts: &mut Facts,
+        buckets: &Buckets,
+        plan: Option<&Limit>,
+        alone: &[(&Limit, Option<&Used>, Pace)],
+    ) -> Result<(), Stop> {
         let mut asks = Asks::default();
         {
             let mut hashes = Hashes::new(buckets.seed(), request, Seen::of(facts));
-            let identity = facts.identity.as_deref();
-            let own = self.limits.len();
-            // In one loop, whose body is here once: the limits of the stage, the plan and its quota, what is counted alone.
-            for index in 0..own + 2 + alone.len() {
-                let (limit, used, pace, may_wait) = match index.checked_sub(own) {
-                    None => match &self.limits[index] {
-                        used if used.admits(identity) => (&*used.limit, Some(used), used.limit.pace(), true),
-                        _ => continue,
-                    },
-                    Some(0) => match plan {
-                        Some(plan) => (plan, None, plan.pace(), true),
-                        None => continue,
-                    },
-                    Some(1) => match plan.and_then(|plan| plan.beside()) {
-                        Some(quota) => (&**quota, None, quota.pace(), true),
-                        None => continue,
-                    },
-                    Some(rest) => {
-                        let (limit, used, part) = &alone[rest - 2];
-                        (*limit, *used, part, false)
-                    }
-                };
-                asks.ask(limit, used, pace, may_wait, &mut hashes);
+            for (limit, used) in applying(&self.limits, facts, plan) {
+                asks.ask(limit, used, limit.pace(), true, &mut hashes);
+            }
+            for (limit, used, part) in alone {
+                asks.ask(limit, *used, part, false, &mut hashes);
             }
         }
         asks.charge(facts, buckets)

@@ -210,10 +210,12 @@ fn weigh(identity: &Identity) -> usize {
         expires: _,
         cleared: _,
         hashes: _,
+        spelt,
     } = identity;
     let words = |list: &[String]| list.iter().map(|word| size_of::<String>() + word.len()).sum::<usize>();
     size_of::<Identity>()
         + subject.as_ref().map_or(0, String::len)
+        + spelt.as_ref().map_or(0, |text| text.len())
         + signed_by.as_ref().map_or(0, |kid| kid.len())
         + claimed_tags.iter().map(|tag| size_of_val(tag) + 32 + tag.name.len() + tag.value.len()).sum::<usize>()
         + words(scopes)

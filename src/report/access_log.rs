@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+pub mod caller;
 mod combined;
 mod send;
 mod settings;
@@ -48,12 +49,8 @@ pub struct Line<'a> {
     /// Path and query that went upstream, where a `rewrite` made them differ.
     pub upstream_path: &'a [u8],
     pub route: &'a str,
-    /// The authenticator that has accepted the caller's credential.
-    pub authenticator: &'a str,
-    pub consumer: &'a str,
-    pub plan: &'a str,
-    pub subject: &'a str,
-    pub tags_of: Option<&'a Identity>,
+    /// Whose credential was accepted.
+    pub caller: Option<&'a Identity>,
     /// What the client was answered; none where it got no answer.
     pub status: Option<u16>,
     /// Code of the gateway's own answer, such as `rate-limited`.
@@ -127,11 +124,7 @@ impl Line<'_> {
             credentials,
             upstream_path,
             route,
-            authenticator,
-            consumer,
-            plan,
-            subject,
-            tags_of,
+            caller,
             status,
             code,
             reason,
@@ -183,11 +176,7 @@ impl Line<'_> {
             None => fields.long(r#","upstream_path":"#, upstream_path),
         }
         fields.short(r#","route":"#, route.as_bytes());
-        fields.clean(r#","authenticator":"#, authenticator.as_bytes());
-        fields.short(r#","consumer":"#, consumer.as_bytes());
-        fields.short(r#","plan":"#, plan.as_bytes());
-        fields.short(r#","subject":"#, subject.as_bytes());
-        fields.tags(tags_of);
+        fields.caller(caller);
         fields.number(r#","status":"#, status.map(u64::from));
         fields.short(r#","code":"#, code.as_bytes());
         fields.long(r#","reason":"#, reason.as_bytes());
@@ -236,20 +225,6 @@ impl Fields<'_> {
             self.out.push(b'"');
             self.out.extend_from_slice(text);
             self.out.push(b'"');
-        }
-    }
-
-    /// Names and values are short words without quotes.
-    fn tags(&mut self, of: Option<&Identity>) {
-        let mut before = r#","tags":{""#;
-        for tag in of.into_iter().flat_map(Identity::tags) {
-            for part in [before, &tag.name, r#"":""#, &tag.value, "\""] {
-                self.name(part);
-            }
-            before = ",\"";
-        }
-        if before.len() == 2 {
-            self.name("}");
         }
     }
 
@@ -396,7 +371,7 @@ mod tests {
     use super::*;
     use crate::config::diagnostic::{Place, Source};
     use crate::config::types::At;
-    use crate::policy::principal::Tag;
+    use crate::policy::principal::{Consumer, Tag};
     use crate::relay::retries::verdict::Cause;
     use crate::relay::targets::address::Address;
     use crate::relay::targets::target::Target;
@@ -443,7 +418,14 @@ mod tests {
         let tag = |name: &str, value: &str| Tag { name: name.into(), value: value.into(), series: Default::default() };
         let target = Arc::new(Target::new("orders".into(), Address::parse("10.0.0.6:8080").unwrap(), Arc::default()));
         let failed = |cause| Failed { target: target.clone(), cause };
-        let caller = Identity { claimed_tags: [tag("tier", "pro"), tag("version", "v2")].into(), ..Identity::default() };
+        let consumer = Consumer { name: "acme".into(), plan: Some(("gold".into(), 0)), ..Consumer::default() };
+        let caller = Identity {
+            authenticator: "idp".into(),
+            consumer: Some(Arc::new(consumer)),
+            subject: Some("u1".to_owned()),
+            claimed_tags: [tag("tier", "pro"), tag("version", "v2")].into(),
+            ..Identity::default()
+        };
         let line = Line {
             unix_ms: 1_700_000_000_042,
             request_id: b"01hf",
@@ -462,11 +444,7 @@ mod tests {
             credentials: &["api_key".to_owned()],
             upstream_path: b"/orders/1?a=b",
             route: "orders",
-            authenticator: "idp",
-            consumer: "acme",
-            plan: "gold",
-            subject: "u1",
-            tags_of: Some(&caller),
+            caller: Some(&caller),
             status: Some(429),
             code: "rate-limited",
             reason: "100 of 100 used",
@@ -587,7 +565,8 @@ mod tests {
         for _ in 0..3000 {
             let (path, agent, host) = (seeded.bytes(400), seeded.bytes(60), seeded.bytes(40));
             let (query, subject) = (seeded.bytes(60), String::from_utf8_lossy(&seeded.bytes(20)).into_owned());
-            let line = Line { path: &path, user_agent: &agent, host: &host, query: &query, subject: &subject, ..Line::default() };
+            let caller = Identity { subject: Some(subject.clone()), ..Identity::default() };
+            let line = Line { path: &path, user_agent: &agent, host: &host, query: &query, caller: Some(&caller), ..Line::default() };
             let value = parsed(&line);
             for (name, sent) in [("path", &path), ("user_agent", &agent), ("host", &host), ("query", &query)] {
                 let read = value.get(name).map_or("", |value| value.as_str().unwrap());

@@ -16,6 +16,7 @@ use crate::policy::claims::{ClaimPath, has_text, words};
 use crate::policy::forward::{Forward, bad_claim};
 use crate::policy::principal::{Consumer, Credential, Identity};
 use crate::policy::tag_book::TagBook;
+use crate::report::access_log::caller::spelt;
 
 /// Tokens, or certificates, that are a consumer's: those in which `claim` is `value`.
 #[derive(Clone, Debug)]
@@ -115,7 +116,7 @@ impl Reading {
         let consumer = self.tokens_of.iter().find(is_of).map(|of| of.consumer.clone());
         let (claimed_plan, claimed_tags) = self.claimed.read(&claims, &self.book);
         let (credential, authenticator, scopes) = (Credential::Token, self.authenticator.clone(), scopes.into());
-        Ok(Identity {
+        let mut identity = Identity {
             credential,
             authenticator,
             subject,
@@ -127,7 +128,9 @@ impl Reading {
             claimed_plan,
             claimed_tags,
             ..Identity::default()
-        })
+        };
+        identity.spelt = Some(spelt(&identity));
+        Ok(identity)
     }
 
     /// Text that differs where identities would: consumers hold an index of their plan's limit, which a reload may move.

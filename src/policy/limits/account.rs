@@ -71,21 +71,16 @@ impl Account {
         self.turns = turns;
     }
 
-    /// A limit that was changed, or another window, begins anew: the store knows better a moment later. What the last window has yet to
-    /// settle is handed out.
+    /// Whether the request is of this very limit and window, whose end differs by what clocks are rounded by.
     #[inline]
-    pub fn turn(&mut self, asking: &Asking<'_>, now: u64) -> Option<Due> {
-        // Nearly always.
-        if self.bounds.end == asking.bounds.end && self.pace == *asking.pace {
-            return None;
-        }
-        self.begin_anew(asking, now)
+    fn is_of(&self, pace: &Pace, bounds: Bounds) -> bool {
+        self.pace.id() == pace.id() && self.bounds.end.abs_diff(bounds.end) <= bounds.length / 2
     }
 
-    #[inline(never)]
-    fn begin_anew(&mut self, asking: &Asking<'_>, now: u64) -> Option<Due> {
-        let is_other = self.bounds.end.abs_diff(asking.bounds.end) > asking.bounds.length / 2;
-        if self.pace == *asking.pace && !is_other {
+    /// A limit that was changed, or another window, begins anew: the store knows better a moment later. What the last window has yet to
+    /// settle is handed out.
+    pub fn turn(&mut self, asking: &Asking<'_>, now: u64) -> Option<Due> {
+        if self.is_of(asking.pace, asking.bounds) {
             return None;
         }
         let is_next = self.pace == *asking.pace && self.bounds.end.saturating_add(asking.bounds.length * 3 / 2) > asking.bounds.end;
@@ -112,38 +107,68 @@ impl Account {
         self.bounds.end.saturating_sub(now).min(self.bounds.length)
     }
 
+    #[inline]
     fn left(&self, now: u64) -> f64 {
-        (self.left + now.saturating_sub(self.at) as f64 * self.gain).min(f64::from(self.pace.size()))
+        // No time is so long that the sign would matter, without which this is several instructions more.
+        let since = now.saturating_sub(self.at) as i64;
+        (self.left + since as f64 * self.gain).min(f64::from(self.pace.size()))
     }
 
     /// How many are missing until this gateway's part has room for one more; none where it has. One whole request must be there, of which
     /// no gateway knows whose it is; and where each counts alone, one for each, or all of a limit that has not as many.
-    fn short(&self, gateways: f64, now: u64) -> f64 {
+    #[inline]
+    fn short(&self, gateways: f64, left: f64) -> f64 {
         let needed = match is_turned_up(self.turns) {
             true => gateways * (self.owed + self.sent) as f64 + 1.0,
             false => gateways.min(f64::from(self.pace.size())),
         };
-        let short = needed - self.left(now);
+        let short = needed - left;
         if short <= HAIR { 0.0 } else { short }
     }
 
-    /// How long one more request has to wait; none where it is refused.
-    pub fn wait(&self, patience: u64, gateways: f64, now: u64) -> Option<u64> {
-        let short = self.short(gateways, now);
-        if short == 0.0 {
-            return Some(0);
+    /// Counts one more request of this limit and window that has room at once while the store answers, as nearly all do. None: it is for
+    /// [`take`](Account::take) to judge.
+    #[inline]
+    pub fn take_at_once(&mut self, turns: u32, pace: &Pace, bounds: Bounds, gateways: f64, now: u64) -> Option<Reading> {
+        if self.turns != turns || !is_turned_up(turns) || !self.is_of(pace, bounds) {
+            return None;
         }
+        let left = self.left(now);
+        if self.short(gateways, left) > 0.0 {
+            return None;
+        }
+        self.owed += 1;
+        Some(self.reading(left - (self.owed + self.sent) as f64 + HAIR, now))
+    }
+
+    /// Judges one more request, which may wait so long, and counts it where it has room.
+    pub fn take(&mut self, patience: u64, gateways: f64, now: u64) -> Verdict {
+        let left = self.left(now);
+        let short = self.short(gateways, left);
+        let wait = if short == 0.0 { Some(0) } else { self.wait(short, patience) };
+        match wait {
+            None => self.verdict(None, left, gateways, now),
+            Some(_) if is_turned_up(self.turns) => {
+                self.owed += 1;
+                self.verdict(wait, left, gateways, now)
+            }
+            Some(_) => {
+                self.admit_alone(left - gateways, now);
+                self.verdict(wait, left - gateways, gateways, now)
+            }
+        }
+    }
+
+    /// How long one has to wait of whom so much is missing; none where it is refused.
+    fn wait(&self, short: f64, patience: u64) -> Option<u64> {
         // Only buckets are waited for.
         let wait = if patience > 0 { (short / self.gain).ceil() } else { f64::INFINITY };
         (wait <= patience as f64).then_some(wait as u64)
     }
 
-    pub fn admit(&mut self, is_up: bool, gateways: f64, now: u64) {
-        if is_up {
-            self.owed += 1;
-            return;
-        }
-        (self.left, self.at) = (self.left(now) - gateways, now);
+    /// While the store is gone.
+    fn admit_alone(&mut self, left: f64, now: u64) {
+        (self.left, self.at) = (left, now);
         match self.pace.kind() {
             Kind::Bucket => {}
             Kind::Fixed | Kind::Sliding => (self.missed, self.counted) = (self.missed + 1, self.counted + 1.0),
@@ -192,34 +217,50 @@ impl Account {
         is_over && self.owed == 0 && self.sent == 0
     }
 
-    /// What is said of one that has to wait so long, or was refused.
-    pub fn verdict(&self, wait: Option<u64>, gateways: f64, now: u64) -> Verdict {
-        let left = self.left(now) - (self.owed + self.sent) as f64 + HAIR;
-        let used = (f64::from(self.pace.size()) - left).max(0.0);
-        let whole = |ns: u64| ns.div_ceil(SECOND as u64);
-        let seconds = |tokens: f64| if self.gain > 0.0 { rounded_up(tokens.max(0.0) / self.gain / SECOND) } else { u64::MAX };
-        let rest = whole(self.rest(now));
-        let (reset, next) = match self.pace.kind() {
-            Kind::Bucket => (seconds(used - HAIR), if used > HAIR { seconds(1.0) } else { 0 }),
-            Kind::Fixed => (rest, rest),
-            Kind::Sliding => (whole(self.rest(now) + self.bounds.length), rest.min(seconds(1.0))),
-        };
+    /// What is said of one that has to wait so long, or was refused; `left` is as it is after it.
+    fn verdict(&self, wait: Option<u64>, left: f64, gateways: f64, now: u64) -> Verdict {
+        let free = left - (self.owed + self.sent) as f64 + HAIR;
+        let rest = self.rest(now).div_ceil(SECOND as u64);
         let late = || match self.pace.kind() {
-            Kind::Bucket => seconds(self.short(gateways, now)),
+            Kind::Bucket => self.seconds(self.short(gateways, left)),
             // What another gateway's part has left may be this one's a moment later.
-            Kind::Fixed | Kind::Sliding if left >= 1.0 => 1,
+            Kind::Fixed | Kind::Sliding if free >= 1.0 => 1,
             Kind::Fixed => rest,
-            Kind::Sliding => rest.min(seconds(self.short(gateways, now))),
+            Kind::Sliding => rest.min(self.seconds(self.short(gateways, left))),
         };
-        let reading = Reading { remaining: left.max(0.0) as u32, reset, next };
         let retry_after = if wait.is_some() { 0 } else { late().max(1) };
-        Verdict { reading, retry_after, wait: wait.unwrap_or(0), is_overflow: false }
+        Verdict { reading: self.reading(free, now), retry_after, wait: wait.unwrap_or(0), is_overflow: false }
+    }
+
+    /// With so many tokens that nobody has taken.
+    #[inline]
+    fn reading(&self, free: f64, now: u64) -> Reading {
+        let rest = || self.rest(now).div_ceil(SECOND as u64);
+        let (reset, next) = match self.pace.kind() {
+            Kind::Bucket => {
+                let used = (f64::from(self.pace.size()) - free).max(0.0);
+                (self.seconds(used - HAIR), if used > HAIR { self.seconds(1.0) } else { 0 })
+            }
+            Kind::Fixed => {
+                let rest = rest();
+                (rest, rest)
+            }
+            Kind::Sliding => ((self.rest(now) + self.bounds.length).div_ceil(SECOND as u64), rest().min(self.seconds(1.0))),
+        };
+        Reading { remaining: free.max(0.0) as u32, reset, next }
+    }
+
+    /// In which so many come back.
+    #[inline]
+    fn seconds(&self, tokens: f64) -> u64 {
+        if self.gain > 0.0 { rounded_up(tokens.max(0.0) / self.gain / SECOND) } else { u64::MAX }
     }
 }
 
 /// Of a number that is not negative. What the compiler would call a function for.
 #[inline]
 fn rounded_up(number: f64) -> u64 {
-    let whole = number as u64;
-    whole.saturating_add(u64::from((whole as f64) < number))
+    // By way of a signed number, of which there is an instruction.
+    let whole = (number as i64).max(0);
+    whole.unsigned_abs().saturating_add(u64::from((whole as f64) < number))
 }

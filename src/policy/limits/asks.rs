@@ -1,4 +1,5 @@
-//! What the limits of one stage ask of a request together: all are charged, or none and the request is refused.
+//! What the limits of one stage ask of a request together: all are charged, or none and the request is refused. Of nearly all requests it
+//! need not be gathered: see `at_once.rs`.
 //!
 //! Decides nothing of its own: see `buckets.rs` for who is admitted. Which limits there are is gathered in `rate_limit.rs`.
 
@@ -16,12 +17,13 @@ use super::throttle::Waiting;
 use super::used::Used;
 use crate::ctx::Facts;
 use crate::policy::Stop;
-use crate::policy::buckets::{Asked, Asking, Buckets};
+use crate::policy::buckets::{Asking, Buckets};
 
 /// What the limits of a stage ask of a request.
 #[derive(Default)]
 pub struct Asks<'a> {
-    asked: SmallVec<[Asked<'a, Of<'a>>; 8]>,
+    askings: SmallVec<[Asking<'a>; 8]>,
+    of: SmallVec<[Of<'a>; 8]>,
     /// With where each stands among those.
     waiting: SmallVec<[(usize, Waiting); 1]>,
 }
@@ -37,7 +39,6 @@ pub struct Of<'a> {
 
 impl<'a> Asks<'a> {
     /// `pace`: the limit's own, or the part of this gateway, for which nobody waits.
-    #[inline(always)]
     pub fn ask<'f>(&mut self, limit: &'a Limit, used: Option<&'a Used>, pace: &'a Pace, may_wait: bool, hashes: &mut Hashes<'f>)
     where
         'a: 'f,
@@ -49,63 +50,36 @@ impl<'a> Asks<'a> {
             && let Some(place) = throttle.queue(limit.series(), key, pace)
         {
             patience = throttle.wait;
-            self.waiting.push((self.asked.len(), place));
+            self.waiting.push((self.askings.len(), place));
         }
-        let asking = Asking { identity, key, pace, bounds: limit.bounds(hashes.seen.now), patience };
-        self.asked.push(Asked::new(asking, Of { limit, used, key_kind }));
+        self.askings.push(Asking { identity, key, pace, bounds: limit.bounds(hashes.seen.now), patience });
+        self.of.push(Of { limit, used, key_kind });
     }
 
-    /// Charges all of them. Either way `facts.charges` says where each stands, tightest first; where others stood there, behind them.
-    #[inline(always)]
-    pub fn charge(&mut self, facts: &mut Facts, buckets: &Buckets) -> Result<(), Stop> {
-        let Asks { asked, waiting } = self;
-        if asked.is_empty() {
+    /// Charges all of them. Either way `facts.charges` says where each stands, tightest first.
+    pub fn charge(self, facts: &mut Facts, buckets: &Buckets) -> Result<(), Stop> {
+        let Asks { askings, of, waiting } = self;
+        if askings.is_empty() {
             return Ok(());
         }
-        let told = facts.charges.len();
-        let charges = &mut facts.charges;
-        let mut waits: SmallVec<[u64; 8]> = SmallVec::new();
-        let is_waiting = !waiting.is_empty();
-        let is_admitted = buckets.admit(facts.now.mono, asked, |one, verdict| {
-            Charge::of(one.of.limit, one.of.key_kind, &one.asking, &verdict, true).put(charges, told);
-            if is_waiting {
-                waits.push(verdict.wait);
-            }
-        });
-        if is_admitted {
-            if is_waiting {
-                delay(facts, std::mem::take(waiting), &waits);
-            }
-            return Ok(());
-        }
-        facts.charges.truncate(told);
-        self.judge(facts, buckets)
-    }
-
-    /// What was not admitted at once.
-    #[inline(never)]
-    fn judge(&mut self, facts: &mut Facts, buckets: &Buckets) -> Result<(), Stop> {
-        let Asks { asked, waiting } = self;
-        let askings: SmallVec<[_; 8]> = asked.iter().map(|one| one.asking).collect();
         let outcome = buckets.judge(facts.now.mono, &askings);
-        for (one, verdict) in asked.iter().zip(&outcome.verdicts) {
-            facts.charges.push(Charge::of(one.of.limit, one.of.key_kind, &one.asking, verdict, outcome.is_admitted));
+        let each = || of.iter().zip(&askings).zip(&outcome.verdicts).map(|((of, asking), verdict)| (of, asking, verdict));
+        for (of, asking, verdict) in each() {
+            facts.charges.push(Charge::of(of.limit, of.key_kind, asking, verdict, outcome.is_admitted));
         }
         facts.charges.sort_by_key(Charge::tightness);
         if outcome.is_admitted {
             let waits: SmallVec<[u64; 8]> = outcome.verdicts.iter().map(|verdict| verdict.wait).collect();
-            delay(facts, std::mem::take(waiting), &waits);
+            delay(facts, waiting, &waits);
             return Ok(());
         }
-        for (one, verdict) in asked.iter().zip(&outcome.verdicts) {
-            if verdict.retry_after > 0 {
-                one.of.limit.note_refused(one.asking.key, facts);
-            }
+        for (of, asking, _) in each().filter(|(_, _, verdict)| verdict.retry_after > 0) {
+            of.limit.note_refused(asking.key, facts);
         }
-        let refusing = asked.iter().zip(&outcome.verdicts).min_by_key(|(_, told)| (Reverse(told.retry_after), Reverse(told.reading.reset)));
-        let (one, verdict) = refusing.expect("what was refused was asked");
-        let at = one.of.used.and_then(|used| used.at(facts.chosen)).map(|at| &**at);
-        Err(refusal(one.of.limit, at, one.of.key_kind, verdict.retry_after, verdict.is_overflow).into())
+        let refusing = each().min_by_key(|(_, _, told)| (Reverse(told.retry_after), Reverse(told.reading.reset)));
+        let (of, _, verdict) = refusing.expect("what was refused was asked");
+        let at = of.used.and_then(|used| used.at(facts.chosen)).map(|at| &**at);
+        Err(refusal(of.limit, at, of.key_kind, verdict.retry_after, verdict.is_overflow).into())
     }
 }
 

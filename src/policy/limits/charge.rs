@@ -7,6 +7,8 @@ use smallvec::SmallVec;
 
 use super::label::Label;
 use super::limit::Limit;
+use super::pace::{Pace, Reading};
+use super::window::Bounds;
 use crate::policy::buckets::{Asking, Verdict};
 
 /// What one limit said of one request.
@@ -35,28 +37,36 @@ pub struct Charge {
 // === impl Charge ===
 
 impl Charge {
+    /// Of a limit that has admitted the request at once.
+    #[inline(always)]
+    pub fn admitted(limit: &Limit, key_kind: &'static str, pace: &Pace, bounds: Bounds, reading: Reading) -> Charge {
+        let Reading { remaining, reset, next } = reading;
+        let window = if bounds.length == 0 { limit.label().window() } else { bounds.seconds() };
+        Charge { limit: limit.label().clone(), key_kind, size: pace.size(), window, remaining, reset, next, retry_after: 0, wait_ms: 0 }
+    }
+
     #[inline(always)]
     pub fn of(limit: &Limit, key_kind: &'static str, asking: &Asking<'_>, verdict: &Verdict, is_admitted: bool) -> Charge {
-        Charge {
-            limit: limit.label().clone(),
-            key_kind,
-            size: asking.pace.size(),
-            window: if asking.bounds.length == 0 { limit.label().window() } else { asking.bounds.seconds() },
-            remaining: verdict.reading.remaining,
-            reset: verdict.reading.reset,
-            next: if verdict.retry_after > 0 { verdict.retry_after } else { verdict.reading.next },
-            retry_after: verdict.retry_after,
-            wait_ms: if is_admitted && verdict.wait > 0 { verdict.wait.div_ceil(1_000_000) } else { 0 },
+        let mut charge = Charge::admitted(limit, key_kind, asking.pace, asking.bounds, verdict.reading);
+        if verdict.retry_after > 0 {
+            (charge.next, charge.retry_after) = (verdict.retry_after, verdict.retry_after);
         }
+        if is_admitted && verdict.wait > 0 {
+            charge.wait_ms = verdict.wait.div_ceil(1_000_000);
+        }
+        charge
     }
 
     /// Puts it where it belongs among those from `told` on, none of which has refused: the tightest first, of equals the later last.
-    #[inline]
+    #[inline(always)]
     pub fn put(self, charges: &mut SmallVec<[Charge; 4]>, told: usize) {
-        let place = charges[told..].iter().rposition(|other| other.tightness().1 <= self.tightness().1);
-        match place.map_or(told, |place| told + place + 1) {
-            place if place == charges.len() => charges.push(self),
-            place => charges.insert(place, self),
+        charges.push(self);
+        let charges = charges.get_mut(told..).unwrap_or_default();
+        for place in (1..charges.len()).rev() {
+            if charges[place - 1].room() <= charges[place].room() {
+                break;
+            }
+            charges.swap(place - 1, place);
         }
     }
 
@@ -71,6 +81,12 @@ impl Charge {
     /// The tightest is the least: who refuses for the longest, then of whom the fewest are left, then who is full again last.
     #[inline]
     pub fn tightness(&self) -> (Reverse<u64>, u64) {
-        (Reverse(self.retry_after), u64::from(self.remaining) << 32 | u64::from(!u32::try_from(self.reset).unwrap_or(u32::MAX)))
+        (Reverse(self.retry_after), self.room())
+    }
+
+    /// The same of those that do not refuse.
+    #[inline(always)]
+    fn room(&self) -> u64 {
+        u64::from(self.remaining) << 32 | u64::from(u32::MAX).saturating_sub(self.reset)
     }
 }

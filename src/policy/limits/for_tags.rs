@@ -19,6 +19,11 @@ impl ForTags {
 
     #[inline]
     pub fn admits(&self, identity: Option<&Identity>) -> bool {
+        self.0.is_empty() || self.has_each(identity)
+    }
+
+    #[inline(never)]
+    fn has_each(&self, identity: Option<&Identity>) -> bool {
         self.0.iter().all(|(name, values)| {
             let tag = identity.and_then(|identity| identity.tag(name));
             tag.is_some_and(|tag| values.iter().any(|value| **value == *tag.value))

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::spelling::{NUMBER, Pen};
+use super::spelling::{NUMBER, Number, Pen};
 use crate::policy::rate_limit::Charge;
 
 pub static LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
@@ -70,7 +70,8 @@ fn write(charges: &[Charge], room: &mut [u8]) -> ([(usize, usize); FIELDS], usiz
     }
     values[0] = (LIMIT_IS.len(), pen.end().saturating_sub(REMAINING_IS.len()));
     values[1].0 = pen.end();
-    pen.number(u64::from(tightest.remaining));
+    let remaining = Number::new(u64::from(tightest.remaining));
+    pen.known(remaining);
     values[1].1 = pen.end();
     pen.text(b"\r\nx-ratelimit-reset: ");
     values[2].0 = pen.end();
@@ -85,9 +86,13 @@ fn write(charges: &[Charge], room: &mut [u8]) -> ([(usize, usize); FIELDS], usiz
     values[3].1 = pen.end();
     pen.text(b"\r\nratelimit: ");
     values[4].0 = pen.end();
-    state(&mut pen, tightest, true);
+    pen.piece(tightest.limit.state().place(true));
+    pen.known(remaining);
+    time(&mut pen, tightest.next);
     for charge in others {
-        state(&mut pen, charge, false);
+        pen.piece(charge.limit.state().place(false));
+        pen.number(u64::from(charge.remaining));
+        time(&mut pen, charge.next);
     }
     values[4].1 = pen.end();
     pen.text(b"\r\n");
@@ -108,11 +113,14 @@ fn policy(pen: &mut Pen<'_>, charge: &Charge, is_first: bool) {
 }
 
 #[inline(always)]
-fn state(pen: &mut Pen<'_>, charge: &Charge, is_first: bool) {
-    pen.piece(charge.limit.state().place(is_first));
-    pen.number(u64::from(charge.remaining));
-    pen.text(b";t=");
-    pen.number(charge.next);
+fn time(pen: &mut Pen<'_>, next: u64) {
+    match next {
+        0..10 => pen.text(&[b';', b't', b'=', b'0' + next as u8]),
+        _ => {
+            pen.text(b";t=");
+            pen.number(next);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -124,7 +132,7 @@ mod tests {
     use super::*;
 
     fn charge(limit: &str, remaining: u32) -> Charge {
-        let limit = Arc::new(Label::new(&limit.into(), &pace("100/m", 100)));
+        let limit = Arc::new(Label::new(&limit.into(), &pace("100/m", 100), &[30 * 86_400, 31 * 86_400]));
         Charge { limit, key_kind: "client_ip", size: 100, window: 60, remaining, reset: 8, next: 1, retry_after: 0, wait_ms: 0 }
     }
 
@@ -152,7 +160,10 @@ mod tests {
     fn a_window_of_a_calendar_is_told_as_long_as_it_is() {
         let month = Charge { window: 31 * 86_400, ..charge("browse", 87) };
         let part = Charge { size: 34, ..charge("write", 5) };
-        assert_eq!(told(&[month, part])[3], r#"ratelimit-policy: "browse";q=100;w=2678400, "write";q=34;w=60"#);
+        assert_eq!(told(&[month.clone(), part])[3], r#"ratelimit-policy: "browse";q=100;w=2678400, "write";q=34;w=60"#);
+        let other = Charge { size: 34, ..month.clone() };
+        let odd = Charge { window: 31 * 86_400 - 3_600, ..month };
+        assert_eq!(told(&[other, odd])[3], r#"ratelimit-policy: "browse";q=34;w=2678400, "browse";q=100;w=2674800"#);
     }
 
     #[test]

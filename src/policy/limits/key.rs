@@ -153,7 +153,8 @@ pub struct Hashes<'a> {
     seed: [u64; 2],
     request: &'a Request<'a>,
     pub seen: Seen<'a>,
-    known: SmallVec<[(Key<'a>, u128); 2]>,
+    client: Option<u128>,
+    others: SmallVec<[(Key<'a>, u128); 2]>,
 }
 
 // === impl Seen ===
@@ -169,34 +170,61 @@ impl<'a> Seen<'a> {
 
 impl<'a> Hashes<'a> {
     /// Under the seed of this process, or under that of all gateways which share limits: then they are the same in all of them.
+    #[inline(always)]
     pub fn new(seed: [u64; 2], request: &'a Request<'a>, seen: Seen<'a>) -> Self {
-        Hashes { seed, request, seen, known: SmallVec::new() }
+        Hashes { seed, request, seen, client: None, others: SmallVec::new() }
     }
 
     /// What a limit counts the request by: the kind of key, and the hash of the bucket.
     #[inline(always)]
     pub fn bucket(&mut self, by: &'a [By], identity: u128) -> (&'static str, u128) {
-        let key = Key::choose(by, self.request, &self.seen);
-        (key.kind(), bucket_of(self.caller(key), identity))
+        for by in by {
+            if let Some((kind, caller)) = self.find(by) {
+                return (kind, bucket_of(caller, identity));
+            }
+        }
+        (Key::Unidentified.kind(), bucket_of(self.other(Key::Unidentified), identity))
+    }
+
+    /// As [`Key::choose`] does. The usual ones are found without being put together, and the caller of this very request has his hash.
+    #[inline(always)]
+    fn find(&mut self, by: &'a By) -> Option<(&'static str, u128)> {
+        let seed = self.seed;
+        match by {
+            By::Subject => {
+                let identity = self.seen.identity?;
+                let subject = identity.subject.as_deref()?;
+                let key = || Key::Subject { authenticator: &identity.authenticator, subject };
+                Some(("subject", identity.hashes.subject.under(seed, || key().caller(seed))))
+            }
+            By::Consumer => {
+                let identity = self.seen.identity?;
+                let consumer = identity.consumer.as_ref()?;
+                Some(("consumer", identity.hashes.consumer.under(seed, || Key::Consumer(&consumer.name).caller(seed))))
+            }
+            By::ClientIp => Some(("client_ip", self.client())),
+            By::ApiKey | By::Tag(_) | By::Header(_) | By::Global => {
+                let key = Key::find(by, self.request, &self.seen)?;
+                Some((key.kind(), self.other(key)))
+            }
+        }
     }
 
     #[inline(always)]
-    fn caller(&mut self, key: Key<'a>) -> u128 {
-        // Those are of the caller of this very request.
-        let kept = self.seen.identity.map(|identity| &identity.hashes);
-        let kept = match key {
-            Key::Subject { .. } => kept.map(|kept| &kept.subject),
-            Key::Consumer(_) => kept.map(|kept| &kept.consumer),
-            Key::ApiKey(_) | Key::Tag(..) | Key::V4(_) | Key::V6(_) | Key::Header(..) | Key::Global | Key::Unidentified => None,
-        };
-        if let Some(kept) = kept {
-            return kept.under(self.seed, || key.caller(self.seed));
+    fn client(&mut self) -> u128 {
+        match self.client {
+            Some(caller) => caller,
+            None => *self.client.insert(Key::address(self.seen.client).caller(self.seed)),
         }
-        if let Some((_, caller)) = self.known.iter().find(|(known, _)| *known == key) {
+    }
+
+    #[inline(never)]
+    fn other(&mut self, key: Key<'a>) -> u128 {
+        if let Some((_, caller)) = self.others.iter().find(|(known, _)| *known == key) {
             return *caller;
         }
         let caller = key.caller(self.seed);
-        self.known.push((key, caller));
+        self.others.push((key, caller));
         caller
     }
 }

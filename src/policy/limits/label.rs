@@ -15,6 +15,8 @@ pub struct Label {
     /// The fields of a tightest limit, up to what is left.
     head: Piece,
     whole: Member,
+    /// The same of other windows, by their seconds.
+    windows: Box<[(u64, Member)]>,
     /// The name as a String of a List of structured fields (RFC 9651 sections 4.1.1 and 4.1.6), up to the value of `q` and `r`.
     policy: Member,
     state: Member,
@@ -32,7 +34,8 @@ pub struct Member {
 // === impl Label ===
 
 impl Label {
-    pub fn new(name: &Arc<str>, pace: &Pace) -> Label {
+    /// `lengths` are those that windows have beside the usual one, in seconds.
+    pub fn new(name: &Arc<str>, pace: &Pace, lengths: &[u64]) -> Label {
         let mut quoted = b"\"".to_vec();
         for byte in name.bytes() {
             match byte {
@@ -44,10 +47,13 @@ impl Label {
         }
         let before = |parameter: &str| Member::new(&[&quoted, parameter.as_bytes()].concat());
         let (size, window) = (pace.size(), pace.window());
-        let (whole, policy, state) = (before(&format!("\";q={size};w={window}")), before("\";q="), before("\";r="));
-        let room = whole.next.room().max(policy.next.room()) + state.next.room();
+        let of_window = |window: u64| before(&format!("\";q={size};w={window}"));
+        let (whole, policy, state) = (of_window(window), before("\";q="), before("\";r="));
+        let windows: Box<[_]> = lengths.iter().map(|length| (*length, of_window(*length))).collect();
+        let members = windows.iter().map(|(_, member)| member).chain([&whole, &policy]);
+        let room = members.map(|member| member.next.room()).max().unwrap_or(0) + state.next.room();
         let head = Piece::new(format!("x-ratelimit-limit: {size}\r\nx-ratelimit-remaining: ").as_bytes());
-        Label { name: name.clone(), counts: (size, window), head, whole, policy, state, room }
+        Label { name: name.clone(), counts: (size, window), head, whole, windows, policy, state, room }
     }
 
     /// The lines of a tightest limit up to what is left, and where its size stands in them; none where it has another size now.
@@ -56,10 +62,14 @@ impl Label {
         (self.counts.0 == size).then_some(&self.head)
     }
 
-    /// All that is said of it once and for all; none where it counts otherwise now, as windows of a calendar do.
+    /// All that is said of it once and for all; none where it counts otherwise now, as a part of a limit does.
     #[inline]
     pub fn whole(&self, size: u32, window: u64) -> Option<&Member> {
-        (self.counts == (size, window)).then_some(&self.whole)
+        match self.counts.0 == size {
+            true if self.counts.1 == window => Some(&self.whole),
+            true => self.windows.iter().find(|(length, _)| *length == window).map(|(_, member)| member),
+            false => None,
+        }
     }
 
     /// The seconds in which the bucket fills.

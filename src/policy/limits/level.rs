@@ -21,28 +21,25 @@ pub enum Level {
     },
 }
 
-/// One more request, where it fits.
+/// One more request, where it fits at once.
 pub struct Fits {
     /// What is written.
     pub state: State,
     pub reading: Reading,
-    /// Nanoseconds that it has to wait.
-    pub wait: u64,
 }
 
 impl Fits {
-    /// What [`Level`] says where it fits, at once and without what only a refusal needs.
+    /// What [`Level`] says where it fits without waiting, and without what only a refusal needs.
     #[inline(always)]
-    pub fn of(state: &State, now: u64, pace: &Pace, bounds: Bounds, patience: u64) -> Option<Fits> {
+    pub fn of(state: &State, now: u64, pace: &Pace, bounds: Bounds) -> Option<Fits> {
         match pace.kind() {
             Kind::Bucket => {
-                let used = state.used(now, pace);
-                let (after, wait) = if patience == 0 { (pace.charge(used)?, 0) } else { pace.charge_late(used, patience)? };
-                Some(Fits { state: State::at(now, after, pace), reading: pace.read(after), wait })
+                let after = pace.charge(state.used(now, pace))?;
+                Some(Fits { state: State::at(now, after, pace), reading: pace.read(after) })
             }
             Kind::Fixed | Kind::Sliding => {
                 let after = Counted::read(state, now, pace, bounds).charge(now, pace, bounds)?;
-                Some(Fits { state: after.state(pace, bounds), reading: after.reading(now, pace, bounds), wait: 0 })
+                Some(Fits { state: after.state(pace, bounds), reading: after.reading(now, pace, bounds) })
             }
         }
     }

@@ -99,7 +99,7 @@ impl Limit {
         match measure {
             Ok(Measure { rate, pace, periods, is_quota, places }) if mistakes.is_empty() => Ok(Limit {
                 name: name.into(),
-                label: Arc::new(Label::new(&name.into(), &pace)),
+                label: Arc::new(Label::new(&name.into(), &pace, periods.as_ref().map_or(&[], Periods::lengths))),
                 what: What::Limit,
                 rate,
                 pace,
@@ -134,7 +134,7 @@ impl Limit {
             let identity = identity("plan", &name, None);
             let by = vec![By::Consumer, By::Subject];
             Limit {
-                label: Arc::new(Label::new(&name, &pace)),
+                label: Arc::new(Label::new(&name, &pace, periods.as_ref().map_or(&[], Periods::lengths))),
                 name,
                 what: What::Plan,
                 rate,

@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod asks;
+pub(super) mod at_once;
 pub mod by;
 pub mod charge;
 pub mod crowd;

@@ -40,6 +40,8 @@ pub struct Pace {
     step: Span,
     /// The time in which an empty bucket fills.
     full: Span,
+    /// The same in units of `1/count` nanoseconds, where it is small enough, as nearly all are.
+    units: Option<u64>,
 }
 
 /// How requests are counted.
@@ -92,17 +94,18 @@ impl Pace {
         let units = u128::from(size) * u128::from(per);
         let full = Span::of_units(units, count).filter(|full| u128::from(full.ns) <= LONGEST.as_nanos())?;
         let step = Span::of_units(u128::from(per), count)?;
+        let units = u64::try_from(units).ok();
         let mut known = KNOWN.write();
         let id = match known.ids.get(&(kind, count, size, per)) {
             Some(id) => *id,
             None => {
                 let id = u16::try_from(known.list.len()).ok()?;
                 known.ids.insert((kind, count, size, per), id);
-                known.list.push(Pace { id, kind, count, size, per, step, full });
+                known.list.push(Pace { id, kind, count, size, per, step, full, units });
                 id
             }
         };
-        Some(Pace { id, kind, count, size, per, step, full })
+        Some(Pace { id, kind, count, size, per, step, full, units })
     }
 
     /// The pace of an id that [`id`](Pace::id) gave in this process.
@@ -166,7 +169,7 @@ impl Pace {
     #[inline(always)]
     pub fn charge(&self, used: Span) -> Option<Span> {
         let after = used.plus(self.step, self.count);
-        (after <= self.full).then_some(after)
+        after.fits_in(self.full).then_some(after)
     }
 
     /// The same of one who may wait so many nanoseconds: the used part, and how long it has to.
@@ -191,15 +194,28 @@ impl Pace {
 
     #[inline(always)]
     pub fn read(&self, used: Span) -> Reading {
-        let free = self.full.minus(used, self.count).units(self.count);
-        // Nearly all buckets are small enough for one division in one register.
-        let (whole, rest) = match u64::try_from(free) {
-            Ok(free) => (free / self.per, free % self.per),
-            Err(_) => ((free / u128::from(self.per)) as u64, (free % u128::from(self.per)) as u64),
+        let (remaining, rest) = match self.units {
+            Some(units) if used.fits_in(self.full) => {
+                let free = units - (used.ns * u64::from(self.count) + u64::from(used.frac));
+                ((free / self.per) as u32, free % self.per)
+            }
+            Some(_) | None => self.free(used),
         };
-        let remaining = u32::try_from(whole).unwrap_or(self.size).min(self.size);
-        let next = if used == Span::NONE { 0 } else { (self.per - rest).div_ceil(u64::from(self.count) * SECOND) };
+        let tick = u64::from(self.count) * SECOND;
+        let next = match () {
+            () if used == Span::NONE => 0,
+            // There is one more within a second.
+            () if self.per <= tick => 1,
+            () => (self.per - rest).div_ceil(tick),
+        };
         Reading { remaining, reset: used.seconds(), next }
+    }
+
+    /// Whole tokens that are left, and what there is of the next.
+    #[cold]
+    fn free(&self, used: Span) -> (u32, u64) {
+        let (free, per) = (self.full.minus(used, self.count).units(self.count), u128::from(self.per));
+        (u32::try_from(free / per).unwrap_or(self.size).min(self.size), (free % per) as u64)
     }
 
     /// The used part of which a window knew the share, rounded up by less than a nanosecond's worth of floating point.
@@ -243,16 +259,21 @@ impl Span {
     #[inline(always)]
     fn plus(self, other: Span, count: u32) -> Span {
         let frac = u64::from(self.frac) + u64::from(other.frac);
-        let carry = u64::from(frac >= u64::from(count));
-        let frac = frac - carry * u64::from(count);
-        Span { ns: self.ns.saturating_add(other.ns).saturating_add(carry), frac: u32::try_from(frac).unwrap_or(u32::MAX) }
+        let (carry, frac) = if frac < u64::from(count) { (0, frac) } else { (1, frac - u64::from(count)) };
+        Span { ns: self.ns.saturating_add(other.ns).saturating_add(carry), frac: frac as u32 }
+    }
+
+    /// As comparing them is, and cheaper.
+    #[inline(always)]
+    pub fn fits_in(self, other: Span) -> bool {
+        self.ns < other.ns || (self.ns == other.ns && self.frac <= other.frac)
     }
 
     /// Nothing where `other` is longer.
     #[inline(always)]
     fn minus(self, other: Span, count: u32) -> Span {
         match () {
-            () if self <= other => Span::NONE,
+            () if self.fits_in(other) => Span::NONE,
             () if self.frac >= other.frac => Span { ns: self.ns - other.ns, frac: self.frac - other.frac },
             () => Span { ns: self.ns - other.ns - 1, frac: count - other.frac + self.frac },
         }

@@ -58,6 +58,19 @@ impl Periods {
         Bounds { end: now.mono.saturating_add(rest), length: (end - begin).saturating_mul(MS) }
     }
 
+    /// How long they are in seconds, where they differ; not all, for clocks are set by other times than an hour, too.
+    pub fn lengths(&self) -> &'static [u64] {
+        const HOUR: u64 = 3_600;
+        match self {
+            Periods::Multiples(_) => &[],
+            Periods::Calendar(calendar) => match calendar.unit {
+                Unit::Hour => &[],
+                Unit::Day => &[24 * HOUR, 23 * HOUR, 25 * HOUR],
+                Unit::Month => &[31 * 24 * HOUR, 30 * 24 * HOUR, 28 * 24 * HOUR, 29 * 24 * HOUR],
+            },
+        }
+    }
+
     /// The zone of a calendar, where it is not UTC.
     pub fn zone(&self) -> Option<&str> {
         match self {
@@ -70,12 +83,15 @@ impl Periods {
 // === impl Calendar ===
 
 impl Calendar {
+    #[inline]
     fn period(&self, unix_ms: u64) -> (u64, u64) {
         // One number, so that no thread sees the beginning of one and the end of another.
         let last = unpacked(self.last.load(Relaxed));
-        if (last.0..last.1).contains(&unix_ms) {
-            return last;
-        }
+        if (last.0..last.1).contains(&unix_ms) { last } else { self.next(unix_ms) }
+    }
+
+    #[cold]
+    fn next(&self, unix_ms: u64) -> (u64, u64) {
         // A moment that no calendar has, or an edge that is not found, is counted by the measure in UTC.
         let measure = self.unit.measure().as_millis() as u64;
         let begin = unix_ms - unix_ms % measure;
@@ -124,6 +140,7 @@ fn packed((begin, end): (u64, u64)) -> Option<u64> {
     (fits && unpacked(packed) == (begin, end)).then_some(packed)
 }
 
+#[inline]
 fn unpacked(packed: u64) -> (u64, u64) {
     let (begin, length) = (packed >> LENGTH_BITS, packed & ((1 << LENGTH_BITS) - 1));
     (begin * 1_000, (begin + length) * 1_000)

@@ -18,7 +18,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::account::Account;
-use super::pace::Pace;
+use super::pace::{Pace, Reading};
 use super::places::Hashed;
 use super::window::Bounds;
 use crate::ctx::Now;
@@ -167,6 +167,22 @@ impl Shared {
         &self.shards[(key >> 96) as usize % SHARDS]
     }
 
+    /// Takes what nearly all requests need: of a caller who is known, while the store answers, from this gateway's part. None: nothing was
+    /// taken, and it is for [`take`](Shared::take) to judge.
+    #[inline]
+    pub fn take_at_once(&self, now: u64, key: u128, pace: &Pace, bounds: Bounds) -> Option<Reading> {
+        let (turns, gateways) = (self.turns.load(Relaxed), f64::from(self.gateways.load(Relaxed)));
+        let mut shard = self.shard(key).lock();
+        let Accounts { known, dirty, late: _, swept: _ } = &mut *shard;
+        let account = known.get_mut(&key)?;
+        let reading = account.take_at_once(turns, pace, bounds, gateways, now)?;
+        if !account.is_dirty {
+            account.is_dirty = true;
+            dirty.push(key);
+        }
+        Some(reading)
+    }
+
     /// Judges one request and takes what it needs. None where there are too many callers to know this one.
     pub fn take(&self, now: u64, asking: &Asking<'_>) -> Option<Verdict> {
         let (turns, gateways) = (self.turns.load(Relaxed), f64::from(self.gateways.load(Relaxed)));
@@ -188,14 +204,11 @@ impl Shared {
         if let Some(due) = account.turn(asking, now).filter(|_| late.len() < MOST_LATE) {
             late.push(due);
         }
-        let wait = account.wait(asking.patience, gateways, now);
-        if wait.is_some() {
-            account.admit(is_turned_up(turns), gateways, now);
-            if !std::mem::replace(&mut account.is_dirty, true) {
-                dirty.push(asking.key);
-            }
+        let verdict = account.take(asking.patience, gateways, now);
+        if verdict.retry_after == 0 && !std::mem::replace(&mut account.is_dirty, true) {
+            dirty.push(asking.key);
         }
-        Some(account.verdict(wait, gateways, now))
+        Some(verdict)
     }
 
     /// Gives back what [`take`](Shared::take) took: another limit has refused, or who waited has left.
@@ -246,6 +259,7 @@ impl Shared {
     }
 }
 
+#[inline]
 pub(super) fn is_turned_up(turns: u32) -> bool {
     turns % 2 == 1
 }

@@ -18,7 +18,7 @@ use crate::policy::{Request, Stop};
 /// What was taken, and what is to be counted alone.
 #[derive(Debug, Default)]
 pub struct Taken<'a> {
-    keys: SmallVec<[u128; 2]>,
+    keys: SmallVec<[u128; 4]>,
     waiting: SmallVec<[(u64, Waiting); 1]>,
     /// With the part of this gateway.
     pub alone: SmallVec<[(&'a Limit, Option<&'a Used>, Pace); 2]>,
@@ -31,8 +31,15 @@ impl Taken<'_> {
     }
 
     /// All others have admitted: who has to wait does.
-    pub fn keep(self, facts: &mut Facts) {
-        for (wait, place) in self.waiting {
+    #[inline]
+    pub fn keep(&mut self, facts: &mut Facts) {
+        if !self.waiting.is_empty() {
+            self.delay(facts);
+        }
+    }
+
+    fn delay(&mut self, facts: &mut Facts) {
+        for (wait, place) in self.waiting.drain(..) {
             place.note();
             facts.delay = facts.delay.max(wait);
             facts.waiting.push(place);
@@ -53,25 +60,37 @@ pub fn take<'a>(
     request: &Request<'_>,
     facts: &mut Facts,
     buckets: &Buckets,
-) -> Result<Taken<'a>, Stop> {
-    let mut taken = Taken::default();
+    taken: &mut Taken<'a>,
+) -> Result<(), Stop> {
     let told = facts.charges.len();
     let now = buckets.shared.now(facts.now);
     let seen = Seen { identity: facts.identity.as_deref(), client: facts.client, chosen: facts.chosen, now };
-    let plans = plan.into_iter().chain(plan.and_then(|plan| plan.beside()).map(|quota| &**quota));
     let mut hashes = Hashes::new(buckets.shared.seed(), request, seen);
-    for (limit, used) in limits.iter().map(|used| (&*used.limit, Some(used))).chain(plans.map(|plan| (plan, None))) {
-        if used.is_some_and(|used| !used.admits(seen.identity)) {
-            continue;
-        }
+    let (mut own, mut plan) = (limits.iter(), plan);
+    loop {
+        let (limit, used) = match (own.next(), plan) {
+            (Some(used), _) if !used.admits(seen.identity) => continue,
+            (Some(used), _) => (&*used.limit, Some(used)),
+            (None, Some(next)) => {
+                plan = next.beside().map(|quota| &**quota);
+                (next, None)
+            }
+            (None, None) => break,
+        };
         let identity = identity_of(limit, used, seen.chosen);
         let (key_kind, bucket) = hashes.bucket(limit.by(), identity);
-        let place =
-            limit.throttle().and_then(|throttle| Some((throttle.wait, throttle.queue_shared(limit.series(), bucket, limit.pace())?)));
+        let (pace, bounds) = (limit.pace(), limit.bounds(now));
+        // Whoever could wait need not.
+        if let Some(reading) = buckets.shared.take_at_once(now.mono, bucket, pace, bounds) {
+            Charge::admitted(limit, key_kind, pace, bounds, reading).put(&mut facts.charges, told);
+            taken.keys.push(bucket);
+            continue;
+        }
+        let place = limit.throttle().and_then(|throttle| Some((throttle.wait, throttle.queue_shared(limit.series(), bucket, pace)?)));
         let patience = place.as_ref().map_or(0, |(wait, _)| *wait);
-        let asking = Asking { identity, key: bucket, pace: limit.pace(), bounds: limit.bounds(now), patience };
+        let asking = Asking { identity, key: bucket, pace, bounds, patience };
         let Some(verdict) = buckets.shared.take(now.mono, &asking) else {
-            taken.alone.push((limit, used, buckets.shared.part(limit.pace())));
+            taken.alone.push((limit, used, buckets.shared.part(pace)));
             continue;
         };
         let charge = Charge::of(limit, key_kind, &asking, &verdict, true);
@@ -79,9 +98,8 @@ pub fn take<'a>(
             facts.charges.insert(0, charge);
             limit.note_refused(bucket, facts);
             taken.give_back(buckets);
-            return Err(
-                refusal(limit, used.and_then(|used| used.at(seen.chosen)).map(|at| &**at), key_kind, verdict.retry_after, false).into()
-            );
+            let at = used.and_then(|used| used.at(seen.chosen)).map(|at| &**at);
+            return Err(refusal(limit, at, key_kind, verdict.retry_after, false).into());
         }
         charge.put(&mut facts.charges, told);
         if let Some((_, place)) = place.filter(|_| verdict.wait > 0) {
@@ -89,5 +107,9 @@ pub fn take<'a>(
         }
         taken.keys.push(bucket);
     }
-    Ok(taken)
+    if told > 0 {
+        // Those of an earlier stage.
+        Charge::sort(&mut facts.charges);
+    }
+    Ok(())
 }

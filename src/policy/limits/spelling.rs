@@ -19,6 +19,15 @@ pub struct Pen<'a> {
     all: usize,
 }
 
+/// A number that is written more than once.
+#[derive(Clone, Copy)]
+pub struct Number {
+    number: u64,
+    /// None where it is too long.
+    digits: u64,
+    count: usize,
+}
+
 /// The most that [`Pen::number`] takes, and what it may touch behind that.
 pub const NUMBER: usize = 20;
 
@@ -37,6 +46,16 @@ impl Piece {
     /// The most that [`Pen::piece`] touches.
     pub fn room(&self) -> usize {
         self.blocks.len() * BLOCK
+    }
+}
+
+// === impl Number ===
+
+impl Number {
+    #[inline(always)]
+    pub fn new(number: u64) -> Number {
+        let (digits, count) = if number < 100_000_000 { digits(number as u32) } else { (0, 0) };
+        Number { number, digits, count }
     }
 }
 
@@ -94,6 +113,20 @@ impl<'a> Pen<'a> {
         }
     }
 
+    /// The same as [`number`](Pen::number).
+    #[inline(always)]
+    pub fn known(&mut self, number: Number) {
+        match number.count {
+            0 => self.long_number(number.number),
+            count => {
+                if let Some(room) = self.rest.first_chunk_mut::<8>() {
+                    *room = number.digits.to_le_bytes();
+                    self.go_on(count);
+                }
+            }
+        }
+    }
+
     #[cold]
     fn long_number(&mut self, number: u64) {
         let mut buffer = itoa::Buffer::new();
@@ -141,6 +174,7 @@ mod tests {
         let steps = (0..1_000_000u64).map(|step| step * 104_729 % 1_000_000_007);
         for number in (0..20_000).chain(edges).chain(steps).chain([u64::from(u32::MAX), u64::MAX]) {
             assert_eq!(written(|pen| pen.number(number), NUMBER), number.to_string().as_bytes());
+            assert_eq!(written(|pen| pen.known(Number::new(number)), NUMBER), number.to_string().as_bytes());
         }
     }
 

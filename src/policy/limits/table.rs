@@ -56,6 +56,17 @@ impl ShardSet {
     }
 
     #[inline]
+    pub fn has(self, shard: usize) -> bool {
+        self.0 >> shard & 1 == 1
+    }
+
+    /// Whether one of the shards lies beyond all of them.
+    #[inline]
+    pub fn are_before(self, shard: usize) -> bool {
+        self.0 >> shard == 0
+    }
+
+    #[inline]
     pub fn ascending(self) -> impl Iterator<Item = usize> {
         let mut left = self.0;
         std::iter::from_fn(move || {
@@ -150,16 +161,15 @@ impl Table {
         let [low, high] = words(key);
         let keys = &mut self.sets[set][0];
         (keys[2 * way], keys[2 * way + 1]) = (low, high);
-        self.set_state(set, way, state);
+        self.set_state(set, way, state.words());
         before
     }
 
     /// Of the key that is there.
     #[inline]
-    pub fn set_state(&mut self, set: usize, way: usize, state: State) {
+    pub fn set_state(&mut self, set: usize, way: usize, [ns, rest]: [u64; 2]) {
         let states = &mut self.sets[set][1];
-        let rest = u64::from(state.full_again.frac) << 32 | u64::from(state.before) << 16 | u64::from(state.pace);
-        (states[2 * way], states[2 * way + 1]) = (state.full_again.ns, rest);
+        (states[2 * way], states[2 * way + 1]) = (ns, rest);
     }
 
     /// All buckets that are not at rest.
@@ -181,9 +191,16 @@ impl State {
         State { full_again: Span { ns: now.saturating_add(used.ns), frac: used.frac }, pace: pace.id(), before: 0 }
     }
 
+    /// As it is kept.
+    #[inline]
+    pub fn words(&self) -> [u64; 2] {
+        let Span { ns, frac } = self.full_again;
+        [ns, u64::from(frac) << 32 | u64::from(self.before) << 16 | u64::from(self.pace)]
+    }
+
     #[inline]
     pub fn is_at_rest(&self, now: u64) -> bool {
-        self.full_again <= Span { ns: now, frac: 0 }
+        self.full_again.fits_in(Span { ns: now, frac: 0 })
     }
 
     /// The used part in the terms of the pace that it was counted with.
@@ -195,8 +212,11 @@ impl State {
     /// The used part in the terms of `pace`.
     #[inline]
     pub fn used(&self, now: u64, pace: &Pace) -> Span {
-        let used = self.used_then(now);
-        if used == Span::NONE || self.pace == pace.id() { used } else { self.converted(used, pace) }
+        match () {
+            () if self.is_at_rest(now) => Span::NONE,
+            () if self.pace == pace.id() => self.used_then(now),
+            () => self.converted(self.used_then(now), pace),
+        }
     }
 
     #[cold]

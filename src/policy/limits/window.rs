@@ -164,7 +164,8 @@ impl Counted {
             (Kind::Sliding, _, 0) => (rest + bounds.length, rest),
             (Kind::Sliding, _, before) => (rest + bounds.length, rest.min(bounds.length / u64::from(before))),
         };
-        Reading { remaining, reset: reset.div_ceil(SECOND), next: next.div_ceil(SECOND) }
+        let seconds = reset.div_ceil(SECOND);
+        Reading { remaining, reset: seconds, next: if next == reset { seconds } else { next.div_ceil(SECOND) } }
     }
 
     #[inline]

@@ -14,7 +14,8 @@ pub fn append(line: &Line<'_>, out: &mut Vec<u8>) {
         None => out.push(b'-'),
     }
     out.extend_from_slice(b" - ");
-    let user = if line.consumer.is_empty() { line.subject } else { line.consumer };
+    let consumer = line.caller.and_then(|caller| caller.consumer.as_ref()).map(|consumer| &*consumer.name);
+    let user = consumer.or(line.caller.and_then(|caller| caller.subject.as_deref())).unwrap_or_default();
     let start = out.len();
     escaped(user.as_bytes(), LONG, out);
     dash_if_none(start, out);
@@ -93,7 +94,10 @@ fn push(text: &[u8], limit: usize, is_plain: impl Fn(u8) -> bool, out: &mut Vec<
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::policy::principal::{Consumer, Identity};
 
     fn text(line: &Line<'_>) -> String {
         let mut out = Vec::new();
@@ -105,11 +109,16 @@ mod tests {
         Line { unix_ms: 971_211_336_042, client: "192.0.2.7".parse().ok(), protocol: "HTTP/1.1", ..Line::default() }
     }
 
+    fn subject(name: &str) -> Identity {
+        Identity { subject: Some(name.to_owned()), ..Identity::default() }
+    }
+
     #[test]
     fn a_line_is_what_the_readers_of_nginx_and_apache_expect() {
+        let consumer = Consumer { name: "frank".into(), ..Consumer::default() };
+        let caller = Identity { consumer: Some(Arc::new(consumer)), ..subject("u-1") };
         let whole = Line {
-            consumer: "frank",
-            subject: "u-1",
+            caller: Some(&caller),
             method: b"GET",
             path: b"/apache_pb.gif",
             query: b"size=3&api%5Fkey=s3cret&&name=a%20b",
@@ -130,7 +139,8 @@ mod tests {
     #[test]
     fn what_is_absent_is_a_dash() {
         assert_eq!(text(&line()), "192.0.2.7 - - [10/Oct/2000:20:55:36 +0000] \"-\" 000 0 \"-\" \"-\"\n");
-        let subject = Line { subject: "u 1", method: b"GET", path: b"/", status: Some(499), ..line() };
+        let caller = subject("u 1");
+        let subject = Line { caller: Some(&caller), method: b"GET", path: b"/", status: Some(499), ..line() };
         assert_eq!(text(&subject), "192.0.2.7 - u\\x201 [10/Oct/2000:20:55:36 +0000] \"GET / HTTP/1.1\" 499 0 \"-\" \"-\"\n");
     }
 
