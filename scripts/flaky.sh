@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-report=${1:-target/nextest/default/junit.xml}
+report=${1:-${CARGO_TARGET_DIR:-target}/nextest/default/junit.xml}
 found=$(sed -n '/<testcase /{s/.*<testcase name="\([^"]*\)".*/\1/;h};/<flakyFailure/{x;p;x}' "$report")
 [ -n "$found" ] || exit 0
 {

@@ -20,6 +20,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::config::plan::Gateway;
 use crate::exchange::{self, Ctx};
+use crate::relay::attempt::connector::is_reused;
 use crate::report::writer::Sink;
 
 /// What every worker's proxy shares.
@@ -94,7 +95,7 @@ impl ProxyHttp for Proxy {
         reused: bool,
         _: &'c HttpPeer,
         fd: RawFd,
-        _: Option<&'d Digest>,
+        digest: Option<&'d Digest>,
         ctx: &'e mut Box<Ctx>,
     ) -> Hook<'h>
     where
@@ -105,7 +106,7 @@ impl ProxyHttp for Proxy {
         'd: 'h,
         'e: 'h,
     {
-        exchange::connected(ctx, reused, fd);
+        exchange::connected(ctx, is_reused(reused, digest), fd);
         done(Ok(()))
     }
 

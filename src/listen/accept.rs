@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use pingora_proxy::ProxyHttp;
+use pingora_core::apps::HttpServerApp;
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -57,8 +57,7 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// Only where the socket cannot be registered with the runtime at all.
 pub async fn accept<P>(socket: std::net::TcpListener, listener: Arc<RunningListener>, front: Arc<Front<P>>) -> io::Result<()>
 where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
+    P: HttpServerApp + Send + Sync + 'static,
 {
     socket.set_nonblocking(true)?;
     if listener.settings().address.is_unix() {
@@ -82,8 +81,7 @@ where
 /// Likewise from a Unix socket.
 async fn accept_local<P>(socket: OwnedFd, listener: Arc<RunningListener>, front: Arc<Front<P>>) -> io::Result<()>
 where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
+    P: HttpServerApp + Send + Sync + 'static,
 {
     let socket = UnixListener::from_std(socket.into())?;
     accept_from(|cx| socket.poll_accept(cx).map(|accepted| Ok((plain(accepted?.0.into_std()?)?, LOCAL))), &listener, &front).await;
@@ -112,8 +110,7 @@ async fn accept_from<S, P>(
     front: &Arc<Front<P>>,
 ) where
     S: Accepted,
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
+    P: HttpServerApp + Send + Sync + 'static,
 {
     let mut accepting = listener.accepting();
     let mut stop = std::pin::pin!(async move {
@@ -162,8 +159,7 @@ impl Accepted for TcpStream {
 fn admit<S, P>(socket: S, peer: SocketAddr, listener: &Arc<RunningListener>, front: &Arc<Front<P>>)
 where
     S: Accepted,
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
+    P: HttpServerApp + Send + Sync + 'static,
 {
     listener.caps.note_accepted();
     let bounds = listener.peek().connections;

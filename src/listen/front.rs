@@ -16,7 +16,6 @@ use memchr::memchr;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::ShutdownWatch;
-use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::time::Instant;
 
 use super::alarm::{Alarm, Known};
@@ -64,7 +63,7 @@ pub struct Asked<'a> {
 
 /// What serves the connections of one worker thread, whatever their listener.
 pub struct Front<P> {
-    proxy: Arc<HttpProxy<P>>,
+    proxy: Arc<P>,
     refuse: Arc<dyn Refuse>,
 }
 
@@ -110,14 +109,13 @@ struct Waiting<'a, F> {
 
 impl<P> Front<P>
 where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
+    P: HttpServerApp + Send + Sync + 'static,
 {
-    pub fn new(proxy: Arc<HttpProxy<P>>, refuse: Arc<dyn Refuse>) -> Arc<Self> {
+    pub fn new(proxy: Arc<P>, refuse: Arc<dyn Refuse>) -> Arc<Self> {
         Arc::new(Front { proxy, refuse })
     }
 
-    pub(super) fn proxy(&self) -> &Arc<HttpProxy<P>> {
+    pub(super) fn proxy(&self) -> &Arc<P> {
         &self.proxy
     }
 

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora_proxy::ProxyHttp;
+use pingora_core::apps::HttpServerApp;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::caps::Permit;
@@ -55,8 +55,7 @@ type Steps<S> = Pin<Box<dyn Future<Output = Result<Opened<S>, Option<Dropped>>> 
 pub(super) fn open<S, P>(admitted: Admitted<S>, front: &Arc<Front<P>>)
 where
     S: Socket,
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
+    P: HttpServerApp + Send + Sync + 'static,
 {
     let front = front.clone();
     if admitted.listener.peek().is_plain() {

@@ -11,6 +11,7 @@ mod limits_store;
 mod lists;
 mod memory;
 mod passed;
+mod proxies;
 mod quotas;
 mod refusals;
 mod running;

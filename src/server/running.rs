@@ -94,7 +94,7 @@ impl Running {
         let gateway = Arc::new(ArcSwap::from_pointee(gateway));
         let refuse: Arc<dyn Refuse> = Arc::new(Refusals { gateway: gateway.clone(), sink: sink.clone() });
         let proxy = Proxy { gateway: gateway.clone(), sink: sink.clone() };
-        let workers = Workers::start(threads, pool, &proxy, &refuse).map_err(|e| format!("cannot start the workers: {e}"))?;
+        let workers = Workers::start(threads, pool, &proxy, &refuse).await.map_err(|e| format!("cannot start the workers: {e}"))?;
         let (open, snapshot) = (Arc::new(Open::default()), gateway.load_full());
         let mut take = |address: Address| {
             let inherited = inherited.as_mut().and_then(|inherited| inherited.take(&address.to_string()));

@@ -2,20 +2,23 @@
 //!
 //! Decides nothing. Workers share no lock on the way of a request, and a busy one simply accepts less.
 
+use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::http_proxy;
-use tokio::sync::mpsc;
+use pingora_proxy::HttpProxy;
+use tokio::sync::{mpsc, oneshot};
 
+use super::proxies::proxy_with;
 use crate::listen::accept::accept;
 use crate::listen::caps::Hold;
 use crate::listen::front::{Front, Refuse};
 use crate::listen::running::RunningListener;
 use crate::proxy::Proxy;
+use crate::relay::attempt::connector::Connector;
 
 /// A socket to accept from. The holds keep a drain waiting until those who were queued have been taken.
 type Work = (TcpListener, Arc<RunningListener>, [Hold; 2]);
@@ -39,18 +42,28 @@ impl Workers {
     /// `pool`: as many connections to upstreams as each keeps at rest.
     ///
     /// # Errors
-    /// Where a thread or its runtime cannot be made.
-    pub fn start(count: usize, pool: usize, proxy: &Proxy, refuse: &Arc<dyn Refuse>) -> std::io::Result<Workers> {
+    /// Where a thread, its runtime or its proxy cannot be made.
+    pub async fn start(count: usize, pool: usize, proxy: &Proxy, refuse: &Arc<dyn Refuse>) -> io::Result<Workers> {
         let mut workers = Workers { inboxes: Vec::new(), threads: Vec::new() };
         for index in 0..count {
             let (inbox, work) = mpsc::unbounded_channel();
+            let (begin, begun) = oneshot::channel();
             let (proxy, refuse) = (proxy.clone(), refuse.clone());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                runtime.block_on(work_off(work, pool, proxy, refuse));
+                runtime.block_on(async {
+                    match make(pool, proxy).await {
+                        Ok(proxy) => {
+                            let _ = begin.send(Ok(()));
+                            work_off(work, Front::new(proxy, refuse)).await;
+                        }
+                        Err(error) => drop(begin.send(Err(error))),
+                    }
+                });
             })?;
             workers.inboxes.push(inbox);
             workers.threads.push(thread);
+            begun.await.map_err(io::Error::other)??;
         }
         Ok(workers)
     }
@@ -59,7 +72,7 @@ impl Workers {
     ///
     /// # Errors
     /// No descriptors are left.
-    pub fn copies(&self, socket: &TcpListener) -> std::io::Result<Copies> {
+    pub fn copies(&self, socket: &TcpListener) -> io::Result<Copies> {
         self.inboxes.iter().map(|_| socket.try_clone()).collect::<Result<_, _>>().map(Copies)
     }
 
@@ -88,9 +101,15 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(1));
 }
 
-async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, pool: usize, proxy: Proxy, refuse: Arc<dyn Refuse>) {
+/// A proxy, and what looks after the connections that rest; on the thread that will use both.
+async fn make(pool: usize, proxy: Proxy) -> io::Result<Arc<HttpProxy<Proxy, Connector>>> {
     let conf = ServerConf { threads: 1, max_retries: MOST_ATTEMPTS, upstream_keepalive_pool_size: pool, ..ServerConf::default() };
-    let front = Front::new(Arc::new(http_proxy(&Arc::new(conf), proxy)), refuse);
+    let connector = Connector::new(pool);
+    tokio::spawn(connector.look_after());
+    proxy_with(connector, conf, proxy).await
+}
+
+async fn work_off(mut work: mpsc::UnboundedReceiver<Work>, front: Arc<Front<HttpProxy<Proxy, Connector>>>) {
     while let Some((socket, listener, hold)) = work.recv().await {
         let front = front.clone();
         tokio::spawn(async move {

@@ -314,7 +314,7 @@ admin: { address: "127.0.0.1:{admin}" }
 limits:
   tight: { rate: 10/h, by: ["header:x-caller", client_ip] }
   abused: { rate: 10/h, by: ["header:x-caller", client_ip] }
-  smooth: { rate: 100/s, burst: 1, throttle: { wait: 30s }, by: ["header:x-caller", client_ip] }
+  smooth: { rate: 5/s, burst: 1, throttle: { wait: 30s }, by: ["header:x-caller", client_ip] }
 routes:
   tight: { match: { path: /tight }, auth: public, limits: [tight], respond: { status: 204 } }
   abused: { match: { path: /abused }, auth: public, limits: [abused], respond: { status: 204 } }

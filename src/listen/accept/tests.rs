@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_proxy::{Session, http_proxy};
+use pingora_proxy::{ProxyHttp, Session, http_proxy};
 use tokio::io::DuplexStream;
 
 use super::*;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_http::ResponseHeader;
-use pingora_proxy::{Session, http_proxy};
+use pingora_proxy::{HttpProxy, ProxyHttp, Session, http_proxy};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -116,7 +116,7 @@ impl Refuse for Record {
 
 struct Gateway {
     listener: Arc<RunningListener>,
-    front: Arc<Front<App>>,
+    front: Arc<Front<HttpProxy<App>>>,
     record: Arc<Record>,
     open: Arc<Open>,
     gate: Arc<Semaphore>,

@@ -26,7 +26,6 @@ use parking_lot::Mutex;
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::{GetSocketDigest, SocketDigest};
-use pingora_proxy::{HttpProxy, ProxyHttp};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -95,8 +94,7 @@ impl Drop for Guard {
 
 impl<P> Front<P>
 where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
+    P: HttpServerApp + Send + Sync + 'static,
 {
     /// Serves a connection whose first bytes, `read`, begin with the preface, until it ends.
     pub(super) async fn serve_http2<S: Socket>(self: Arc<Self>, mut stream: Box<ClientStream<S>>, read: BytesMut) {
@@ -139,8 +137,7 @@ enum End {
 
 impl<P> Served<'_, P>
 where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
+    P: HttpServerApp + Send + Sync + 'static,
 {
     async fn run<T>(&self, mut h2: Connection<T, Bytes>)
     where
@@ -289,7 +286,7 @@ where
             Ok(head) => {
                 let conn = self.conn.stream();
                 let stream = Stream::new(head, body, respond, conn.clone(), self.socket.clone(), Demands::of(&settings));
-                let proxy: Arc<HttpProxy<P>> = self.front.proxy().clone();
+                let proxy: Arc<P> = self.front.proxy().clone();
                 let guard = Guard::of(&self.live);
                 tokio::spawn(async move {
                     let _guard = guard;

@@ -428,7 +428,10 @@ mod tests {
             async fn upstream_peer(&self, _: &mut Session, (): &mut ()) -> pingora_core::Result<Box<HttpPeer>> {
                 let want =
                     Want { fresh: false, speaks: Protocol::Http1, now: 0, client: None, within: self.pool.upstream.timeouts.connect };
-                Ok(peer(&self.pool, &choose(&self.pool, Default::default(), || 0).unwrap(), want))
+                let mut peer = peer(&self.pool, &choose(&self.pool, Default::default(), || 0).unwrap(), want);
+                // This proxy has no connector of ours.
+                peer.options.set_http_version(1, 1);
+                Ok(peer)
             }
             async fn request_body_filter(
                 &self,

@@ -3,10 +3,12 @@
 //! Decides how a failure is called. Does not decide where to (`balance.rs`) nor what is spoken afterwards (`connect.rs`, Pingora).
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -23,17 +25,27 @@ pub enum Raw {
     Unix(UnixStream),
 }
 
-/// Connects within a time; `first` is what a PROXY protocol says, or nothing.
+/// Connects to a target's address within a time; `first` is what a PROXY protocol says, or nothing.
 ///
 /// # Errors
 /// As Pingora names its own.
 pub async fn open(target: &Target, spot: Spot, within: Duration, first: &[u8]) -> Result<Raw> {
+    let address = match (spot, &target.socket) {
+        (Spot::Ip(addr), _) => SocketAddr::Inet(addr),
+        (Spot::Socket(_), Some(socket)) => SocketAddr::Unix(socket.clone()),
+        (Spot::Socket(_), None) => return Err(Error::explain(ErrorType::ConnectError, "a target without a socket")),
+    };
+    dial(&address, within, first).await
+}
+
+/// See [`open`].
+pub async fn dial(address: &SocketAddr, within: Duration, first: &[u8]) -> Result<Raw> {
     let opening = async {
-        let mut raw = match spot {
-            Spot::Ip(addr) => Raw::Tcp(TcpStream::connect(addr).await?),
-            Spot::Socket(_) => {
-                let path = target.socket.as_ref().and_then(|socket| socket.as_pathname());
-                Raw::Unix(UnixStream::connect(path.ok_or(io::ErrorKind::InvalidInput)?).await?)
+        let mut raw = match address {
+            SocketAddr::Inet(addr) => Raw::Tcp(TcpStream::connect(addr).await?),
+            SocketAddr::Unix(socket) => {
+                let path = socket.as_pathname().ok_or(io::ErrorKind::InvalidInput)?;
+                Raw::Unix(UnixStream::connect(path).await?)
             }
         };
         if let Raw::Tcp(tcp) = &raw {
@@ -68,6 +80,15 @@ impl From<Raw> for Stream {
         match raw {
             Raw::Tcp(tcp) => tcp.into(),
             Raw::Unix(unix) => unix.into(),
+        }
+    }
+}
+
+impl AsRawFd for Raw {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Raw::Tcp(tcp) => tcp.as_raw_fd(),
+            Raw::Unix(unix) => unix.as_raw_fd(),
         }
     }
 }

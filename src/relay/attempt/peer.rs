@@ -12,6 +12,7 @@ use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
 use super::connect::{Plain, Tls};
+use super::connector;
 use super::protocol::Protocol;
 use super::proxied::OnBehalf;
 use crate::relay::room::Key;
@@ -35,7 +36,7 @@ pub struct Want {
 }
 
 /// Pingora's timers make nothing of none at all.
-const NO_REST: Duration = Duration::from_millis(1);
+pub(super) const NO_REST: Duration = Duration::from_millis(1);
 
 /// Keys of what connections with TLS are known by; of no meaning outside this process.
 static KEYS: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -62,7 +63,7 @@ pub(in crate::relay) fn template(upstream: &Upstream) -> HttpPeer {
     // `hop_by_hop.rs` does that, and where it is needed.
     options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
     match upstream.protocol {
-        Protocol::Http1 | Protocol::Auto => {}
+        Protocol::Http1 | Protocol::Auto => options.alpn = connector::alpn(),
         Protocol::H2 => upstream.http2.apply(options),
     }
     if upstream.tls.is_some() {

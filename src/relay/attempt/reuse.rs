@@ -1,7 +1,7 @@
 //! How long a connection to a target is kept for later requests.
 //!
-//! Decides when one is too old, or has rested for too long. Keeping them is Pingora's, which knows an idle time only: the age is in the key by
-//! which it finds them (`peer.rs`), and how many rest in all is the server's to say (`server.pool`).
+//! Decides when one is too old, or has rested for too long. Does not keep them: `kept.rs` does, and Pingora those of HTTP/2, which knows an idle time
+//! only. So the age is in the key by which they are found (`peer.rs`). How many rest in all is the server's to say (`server.pool`).
 
 use std::time::Duration;
 

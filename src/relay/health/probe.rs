@@ -362,7 +362,9 @@ pub(super) mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         assert_eq!(ask_plain(addr, &Check::Connect).await, Ok(()));
-        drop(listener);
-        assert!(ask_plain(addr, &Check::Connect).await.unwrap_err().starts_with("connect: "));
+        // Bound, so that nobody else listens there, and not listened on.
+        let nobody = tokio::net::TcpSocket::new_v4().unwrap();
+        nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert!(ask_plain(nobody.local_addr().unwrap(), &Check::Connect).await.unwrap_err().starts_with("connect: "));
     }
 }

@@ -39,7 +39,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The same; less where a test is run to see it fail.
 pub fn patience() -> Duration {
-    if left_out::leaves_out() { Duration::from_secs(8) } else { PATIENCE }
+    if left_out::has_left_out() { Duration::from_secs(8) } else { PATIENCE }
 }
 
 /// The fields of a WebSocket's handshake.
