@@ -31,6 +31,9 @@ struct Resting<T> {
     /// Numbers and keys in the order in which they came; those that were taken meanwhile are there still, until `tidy`.
     order: VecDeque<(u64, Key)>,
     next: u64,
+    /// How far in `order` the look has come, and when the first of those that it has passed has rested for long enough.
+    looked: usize,
+    due: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -48,13 +51,25 @@ pub trait Rests {
 
 /// How often connections that rest are looked at; more often where one rests for less.
 const LOOK: Duration = Duration::from_secs(1);
+/// As many as are looked at before others have their turn: some ten microseconds' worth.
+const AT_ONCE: usize = 256;
+
+/// What comes after a look.
+#[derive(Debug, PartialEq, Eq)]
+enum Then {
+    /// There are more to be looked at.
+    GoOn,
+    Wait(Duration),
+    /// None rests.
+    Rest,
+}
 
 // === impl Kept ===
 
 impl<T: Rests> Kept<T> {
     /// `most`: so many in all; one more closes that which has rested longest.
     pub fn new(most: usize) -> Kept<T> {
-        let resting = Resting { lists: BTreeMap::new(), count: 0, order: VecDeque::new(), next: 0 };
+        let resting = Resting { lists: BTreeMap::new(), count: 0, order: VecDeque::new(), next: 0, looked: 0, due: None };
         Kept { most, resting: Mutex::new(resting), begun: Notify::new() }
     }
 
@@ -78,33 +93,44 @@ impl<T: Rests> Kept<T> {
         }
     }
 
-    /// Closes what has rested for too long and what its target has closed; forgets keys that have none. How long until the next look, if any is left.
-    fn look(&self, now: Instant) -> Option<Duration> {
+    /// Closes what has rested for too long and what its target has closed, of some; after the last of them, forgets keys that have none.
+    fn look(&self, now: Instant) -> Then {
         let mut closed = Vec::new();
         let mut resting = self.resting.lock();
-        let mut first = now + LOOK;
-        for list in resting.lists.values_mut() {
-            for mut one in std::mem::take(list) {
-                if now < one.until && one.connection.is_good() {
-                    first = first.min(one.until);
-                    list.push_back(one);
-                } else {
-                    closed.push(one);
-                }
+        let Resting { lists, count, order, looked, due, .. } = &mut *resting;
+        let end = order.len().min(*looked + AT_ONCE);
+        // Those that were taken meanwhile are in no list. Where others went from the front, as many are passed over until the next time.
+        for (number, key) in order.range((*looked).min(end)..end) {
+            let Some(list) = lists.get_mut(key) else { continue };
+            let Ok(at) = list.binary_search_by_key(number, |one| one.number) else { continue };
+            let one = &mut list[at];
+            if now < one.until && one.connection.is_good() {
+                *due = Some(due.map_or(one.until, |due| due.min(one.until)));
+            } else {
+                closed.extend(list.remove(at));
             }
         }
-        resting.lists.retain(|_, list| !list.is_empty());
-        resting.count -= closed.len();
-        resting.tidy();
-        (resting.count > 0).then(|| first - now)
+        *count -= closed.len();
+        *looked = end;
+        if end < order.len() {
+            return Then::GoOn;
+        }
+        let wait = due.take().map_or(LOOK, |due| due.saturating_duration_since(now).min(LOOK));
+        lists.retain(|_, list| !list.is_empty());
+        *looked = 0;
+        if order.len() > 2 * *count + 64 {
+            resting.tidy();
+        }
+        if resting.count > 0 { Then::Wait(wait) } else { Then::Rest }
     }
 
     /// Looks after them, for ever.
     pub async fn look_after(&self) {
         loop {
             match self.look(Instant::now()) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => self.begun.notified().await,
+                Then::GoOn => tokio::task::yield_now().await,
+                Then::Wait(wait) => tokio::time::sleep(wait).await,
+                Then::Rest => self.begun.notified().await,
             }
         }
     }
@@ -116,6 +142,9 @@ impl<T> Resting<T> {
     fn pop(&mut self, key: Key) -> Option<One<T>> {
         let one = self.lists.get_mut(&key)?.pop_back()?;
         self.count -= 1;
+        if self.order.back().is_some_and(|(number, _)| *number == one.number) {
+            self.order.pop_back();
+        }
         Some(one)
     }
 
@@ -195,7 +224,7 @@ mod tests {
         assert!(kept.take(key(1), now).is_none(), "another address is another key");
         assert_eq!(kept.take(A, now).map(|one| one.0), Some(1));
         assert_eq!(kept.take(A, later).map(|one| one.0), None, "it has rested for too long");
-        assert_eq!(kept.look(now), None);
+        assert_eq!(kept.look(now), Then::Rest);
     }
 
     #[test]
@@ -205,7 +234,9 @@ mod tests {
         // Far more turns than the order of a full pool has room for.
         for _ in 0..500 {
             kept.put(A, fake(0).0, later);
+            kept.put(key(9), fake(0).0, later);
             kept.take(A, now).unwrap();
+            kept.take(key(9), now).unwrap();
         }
         assert!(kept.resting.lock().order.len() <= 2 * 3 + 64);
         for index in 1..=5 {
@@ -223,11 +254,28 @@ mod tests {
         let (one, closed) = fake(0);
         kept.put(A, one, now + Duration::from_secs(60));
         kept.put(key(2), fake(1).0, now + Duration::from_millis(300));
-        assert_eq!(kept.look(now), Some(Duration::from_millis(300)));
-        assert_eq!(kept.look(now + Duration::from_millis(300)), Some(LOOK));
+        assert_eq!(kept.look(now), Then::Wait(Duration::from_millis(300)));
+        assert_eq!(kept.look(now + Duration::from_millis(300)), Then::Wait(LOOK));
         closed.store(true, Relaxed);
-        assert_eq!(kept.look(now), None);
-        assert!(kept.resting.lock().lists.is_empty() && kept.resting.lock().order.is_empty());
+        assert_eq!(kept.look(now), Then::Rest);
+        assert!(kept.resting.lock().lists.is_empty());
+    }
+
+    #[test]
+    fn many_are_looked_at_a_part_at_a_time() {
+        let (kept, now) = (Kept::new(1000), Instant::now());
+        let many: Vec<_> = (0..2 * AT_ONCE as u32 + 10)
+            .map(|name| {
+                let (one, closed) = fake(name);
+                kept.put(key(u64::from(name % 7)), one, now + Duration::from_secs(60));
+                closed
+            })
+            .collect();
+        for closed in many.iter().step_by(2) {
+            closed.store(true, Relaxed);
+        }
+        assert_eq!([kept.look(now), kept.look(now), kept.look(now)], [Then::GoOn, Then::GoOn, Then::Wait(LOOK)]);
+        assert_eq!(kept.resting.lock().count, AT_ONCE + 5);
     }
 
     #[tokio::test(start_paused = true)]
