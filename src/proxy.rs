@@ -94,7 +94,7 @@ impl ProxyHttp for Proxy {
         _: &'b mut Session,
         reused: bool,
         _: &'c HttpPeer,
-        fd: RawFd,
+        _: RawFd,
         digest: Option<&'d Digest>,
         ctx: &'e mut Box<Ctx>,
     ) -> Hook<'h>
@@ -106,7 +106,7 @@ impl ProxyHttp for Proxy {
         'd: 'h,
         'e: 'h,
     {
-        exchange::connected(ctx, is_reused(reused, digest), fd);
+        exchange::connected(ctx, is_reused(reused, digest));
         done(Ok(()))
     }
 

@@ -126,8 +126,11 @@ def count(job, commands, key, upstreams, options):
     shutil.rmtree(dir, ignore_errors=True)
     dir.mkdir(parents=True)
     port, admin, redis = peers.free_port(), peers.free_port(), None
-    values = {"port": port, "admin": admin, "upstream": upstream.port, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks, "store": "", "shared": "", "sample": ""}
-    values["chain"], values["key"], _ = tls.certificate(dir) if job == "tls" else ("", "", "")
+    values = {"port": port, "admin": admin, "upstream": upstream.port, "log": dir / "access.log", "limit": LIMIT, "jwks": key.jwks, "store": "", "shared": ""}
+    values["chain"], values["key"] = "", ""
+    if job == "tls":
+        values["chain"], values["key"], _ = tls.certificate(dir)
+        values["log"] = "to: /dev/null"
     values["targets"] = ", ".join(f'"127.0.0.1:{one.port}"' for one in upstreams)
     if job == "shared":
         store = peers.free_port()

@@ -123,16 +123,17 @@ fn settle(ctx: &mut Ctx, cause: Cause, attempt: &Attempt, answered: Option<u16>)
     }
 }
 
-/// Chooses the next target, or a connection of its own to the same one, and asks the budget. `answered`: the status, where the attempt had an answer.
+/// Chooses the next target, or a connection of its own to the same one (`is_fresh`), and asks the budget. `answered`: the status, where the attempt had an answer.
 fn prepare(ctx: &mut Ctx, cause: Cause, answered: Option<u16>) -> Result<(), GivenUp> {
-    let tried = ctx.attempts.chosen.as_ref().map(|chosen| chosen.addr());
-    let next = match cause {
-        // It had only been closed at rest: the target has failed at nothing.
-        Cause::Stale => None,
-        Cause::Connect | Cause::Unprocessed | Cause::Reset | Cause::Timeout | Cause::Status(_) | Cause::Grpc(_) => {
-            ctx.attempts.tried.extend(tried);
-            another(ctx)
-        }
+    // A connection that died at rest says nothing of its target: where callers are kept at theirs, it is the next one, too. Elsewhere another is as
+    // good, and better than one that is just going away.
+    let stays = cause == Cause::Stale && ctx.relay().is_some_and(|(_, relay)| relay.upstream.pool.upstream.keeps_callers());
+    let next = if stays {
+        None
+    } else {
+        let tried = ctx.attempts.chosen.as_ref().map(|chosen| chosen.addr());
+        ctx.attempts.tried.extend(tried);
+        another(ctx)
     };
     if next.is_none() && !cause.may_stay() {
         return Err(GivenUp::NoTarget);
@@ -156,12 +157,14 @@ fn prepare(ctx: &mut Ctx, cause: Cause, answered: Option<u16>) -> Result<(), Giv
             ctx.attempts.chosen = Some(next);
         }
         None => {
-            if cause == Cause::Unprocessed {
+            if !stays {
                 ctx.attempts.tried.pop();
             }
             ctx.attempts.is_fresh = true;
         }
     }
+    // One that rests there may have died with this one.
+    ctx.attempts.is_fresh |= cause == Cause::Stale;
     Ok(())
 }
 

@@ -1,6 +1,5 @@
 //! The way to an upstream and back: chooses, connects, and what passes. What is decided is decided in `relay`; what fails is told in `fail.rs`.
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -21,7 +20,6 @@ use super::{Ctx, again, beside, call, is_websocket, stuck, tunnel};
 use crate::clock;
 use crate::policy::priority::Priority;
 use crate::relay::admit::{Pass, no_target as why_no_target};
-use crate::relay::attempt::connect::Link;
 use crate::relay::attempt::h2_fault::bounded;
 use crate::relay::attempt::outcome::{self, Outcome, Tried};
 use crate::relay::attempt::peer::{Want, peer as make_peer};
@@ -63,8 +61,6 @@ pub struct Attempts {
     /// A WebSocket: of the two protocols, only one carries it.
     pub(super) wants_http1: bool,
     pub(super) has_learnt: bool,
-    /// What carries the connection, where it has TLS.
-    link: Option<Arc<Link>>,
     /// Heads of answers may be ones to try again after.
     reads_answers: bool,
     /// There will be another attempt, whatever error ends this one.
@@ -74,8 +70,6 @@ pub struct Attempts {
     /// Why earlier ones failed, and why there is none after the last; for the log.
     pub failed: Vec<Failed>,
     pub no_retry: Option<GivenUp>,
-    /// Only the end of the connection tells the end of the answer.
-    is_until_close: bool,
     pub(super) has_answer: bool,
     /// The last one that was tried; for the log.
     pub target: Option<Arc<Target>>,
@@ -170,7 +164,6 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         other @ (Protocol::Http1 | Protocol::H2) => other,
     };
     attempts.is_h2 = speaks == Protocol::H2;
-    attempts.link = None;
     attempts.reads_answers = pool.upstream.retries.reads_answers();
     let connect = pool.upstream.timeouts.connect;
     let within = match pool.upstream.retries.attempt_timeout {
@@ -186,15 +179,12 @@ pub fn peer(session: &Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
 }
 
 /// A connection was made or taken from the pool.
-pub fn connected(ctx: &mut Ctx, reused: bool, fd: RawFd) {
+pub fn connected(ctx: &mut Ctx, reused: bool) {
     ctx.attempts.is_reused = reused;
     if let Some((_, relay)) = ctx.relay() {
         let series = &relay.upstream.series;
         let counter = if reused { &series.connections_reused } else { &series.connections_new };
         counter.fetch_add(1, Relaxed);
-        if relay.upstream.pool.upstream.tls.is_some() {
-            ctx.attempts.link = Link::of(fd);
-        }
     }
 }
 
@@ -297,10 +287,6 @@ pub fn upstream_head(session: &mut Session, ctx: &mut Ctx, head: &ResponseHeader
     if ctx.attempts.reads_answers {
         again::answered(session, ctx, head)?;
     }
-    if ctx.attempts.link.is_some() {
-        let has_length = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| head.headers.contains_key(name));
-        ctx.attempts.is_until_close = !has_length && !ctx.attempts.is_h2;
-    }
     Ok(())
 }
 
@@ -372,9 +358,6 @@ pub fn answer_part(ctx: &mut Ctx, body: &mut Option<Bytes>, end: bool) -> Result
         // Before the client has the last of it, and may ask again.
         ctx.facts.places.clear();
         ctx.attempts.pass = None;
-    }
-    if end && ctx.attempts.is_until_close && ctx.attempts.link.as_ref().is_some_and(|link| link.is_broken()) {
-        return Err(Error::explain(ErrorType::ConnectionClosed, "TLS ended without saying so").into_up());
     }
     let (Some((route, relay)), Some(conn)) = (ctx.relay(), &ctx.conn) else { return Ok(()) };
     match end {

@@ -17,6 +17,7 @@ use super::limits::asks::Asks;
 use super::limits::at_once::AtOnce;
 pub use super::limits::by::{By, Per};
 pub use super::limits::charge::Charge;
+use super::limits::charge::Told;
 use super::limits::key::{Hashes, Key, Seen};
 pub use super::limits::limit::{Callers, Limit, What};
 use super::limits::pace::Pace;
@@ -246,8 +247,7 @@ impl RateLimits {
     /// Nearly all requests. False: nothing was charged, nor told.
     fn charge_at_once(&self, request: &Request<'_>, facts: &mut Facts, buckets: &Buckets, plan: Option<&Limit>) -> bool {
         let seen = Seen { identity: facts.identity.as_deref(), client: facts.client, chosen: facts.chosen, now: facts.now };
-        let told = facts.charges.len();
-        let charges = &mut facts.charges;
+        let mut told = Told::behind(&mut facts.charges);
         let mut hashes = Hashes::new(buckets.seed(), request, seen);
         let mut at_once = AtOnce::new(buckets, seen.now.mono);
         let (mut own, mut plan) = (self.limits.iter(), plan);
@@ -265,16 +265,13 @@ impl RateLimits {
             let (key_kind, key) = hashes.bucket(limit.by(), identity);
             let (pace, bounds) = (limit.pace(), limit.bounds(seen.now));
             let Some(reading) = at_once.fits(key, pace, bounds) else {
-                charges.truncate(told);
+                told.take_back();
                 return false;
             };
-            Charge::admitted(limit, key_kind, pace, bounds, reading).put(charges, told);
+            told.put(Charge::admitted(limit, key_kind, pace, bounds, reading));
         }
         at_once.keep();
-        if told > 0 {
-            // Those of an earlier stage, and of shared limits.
-            Charge::sort(charges);
-        }
+        told.sort();
         true
     }
 

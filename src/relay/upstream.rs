@@ -242,6 +242,13 @@ impl Upstream {
     }
 }
 
+impl Upstream {
+    /// Whether requests of one caller belong to one target.
+    pub fn keeps_callers(&self) -> bool {
+        self.balance == Balance::Hash || self.sticky.is_some()
+    }
+}
+
 /// What keeps requests from targets that fail and from one that has enough, a line each; for `explain`.
 pub fn guards(upstream: &Upstream) -> Vec<String> {
     let outliers = upstream.outlier_detection.as_ref().map(OutlierDetection::told);

@@ -112,6 +112,30 @@ fn the_log_names_each_attempt_and_why_there_was_no_other() {
     assert_eq!((plain.get("failed"), plain.get("no_retry")), (None, None));
 }
 
+/// Takes the second request on a connection and hangs up, as a target that is just being stopped.
+fn dies_at_rest(request: &Request) -> Vec<Step> {
+    let answer = if request.index > 0 { vec![Step::Close] } else { Answer::ok("bad").steps() };
+    [vec![Step::ReadBody], answer].concat()
+}
+
+#[test]
+fn a_request_whose_connection_died_at_rest_goes_to_another_target_unless_callers_are_kept_at_theirs() {
+    let anywhere = pair(dies_at_rest, "retries: { attempts: 2 }");
+    let answers: Vec<_> = (0..3).map(|_| anywhere.gateway.get("/a", &[]).text().to_owned()).collect();
+    assert_eq!(answers, ["bad", "well", "well"]);
+    assert_eq!((anywhere.bad.connections(), anywhere.bad.requests().len()), (1, 2));
+    assert_eq!(anywhere.metric("retries", "stale"), 1.0);
+    assert_eq!(anywhere.well.connections(), 2, "what rested at the other may have died, too");
+
+    let kept = pair(dies_at_rest, "retries: { attempts: 2 }, balance: hash, hash_by: [\"header:x\"]");
+    let key = (0..100)
+        .map(|key: u32| key.to_string())
+        .find(|key| kept.gateway.get("/a", &[("x", key)]).text() == "bad")
+        .expect("some key is the bad target's");
+    assert_eq!(kept.gateway.get("/a", &[("x", &key)]).text(), "bad");
+    assert_eq!((kept.bad.connections(), kept.bad.requests().len()), (2, 3));
+}
+
 #[test]
 fn a_body_is_sent_again_byte_for_byte_up_to_what_is_kept() {
     for (most, more) in [(65_536, ""), (1_000, ", body: 1000")] {

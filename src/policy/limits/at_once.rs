@@ -30,14 +30,14 @@ pub struct AtOnce<'b> {
     windows: u64,
 }
 
-/// What is to be written.
+/// What is to be written. Without a gap, so that all are made empty at once.
 #[derive(Clone, Copy, Default)]
 struct Slot {
     words: [u64; 2],
     set: u32,
     way: u8,
     guard: u8,
-    shard: u8,
+    shard: u16,
 }
 
 // === impl AtOnce ===
@@ -62,7 +62,7 @@ impl<'b> AtOnce<'b> {
         let (set, way, state) = table.find(key)?;
         let fits = Fits::of(&state, table.latest, pace, bounds)?;
         // A table has not so many sets that they would not fit.
-        let slot = Slot { words: fits.state.words(), set: set as u32, way: way as u8, guard: guard as u8, shard: shard as u8 };
+        let slot = Slot { words: fits.state.words(), set: set as u32, way: way as u8, guard: guard as u8, shard: shard as u16 };
         if guard != index && self.is_asked(slot) {
             return None;
         }
@@ -74,7 +74,7 @@ impl<'b> AtOnce<'b> {
 
     /// All limits have admitted.
     #[inline(always)]
-    pub fn keep(mut self) {
+    pub fn keep(&mut self) {
         for slot in self.slots.iter().take(self.count) {
             if let Some(table) = &mut self.guards[usize::from(slot.guard)] {
                 table.set_state(slot.set as usize, usize::from(slot.way), slot.words);

@@ -27,8 +27,10 @@ fn write_part(hasher: &mut SipHasher13, part: &[u8]) {
 /// The same for one part of so many bytes, without a loop over parts.
 #[inline]
 pub fn caller_of<const N: usize>([low, high]: [u64; 2], kind: u8, part: &[u8; N]) -> u128 {
-    const { assert!(N <= SHORT - 9) };
-    let mut all = [0; SHORT];
+    // Of addresses alone, and that much less to clear.
+    const ROOM: usize = 24;
+    const { assert!(N <= ROOM - 9) };
+    let mut all = [0; ROOM];
     all[0] = kind;
     all[1..9].copy_from_slice(&(N as u64).to_le_bytes());
     all[9..9 + N].copy_from_slice(part);
@@ -44,18 +46,30 @@ pub struct Kept([OnceLock<[u64; 4]>; 2]);
 
 impl Kept {
     /// The hash under a seed, which `make` makes where it is none of those that are kept.
-    #[inline]
+    #[inline(always)]
     pub fn under(&self, seed: [u64; 2], make: impl Fn() -> u128) -> u128 {
         for one in &self.0 {
-            let [first, second, low, high] = *one.get_or_init(|| {
-                let caller = make();
-                [seed[0], seed[1], caller as u64, (caller >> 64) as u64]
-            });
-            if [first, second] == seed {
-                return u128::from(low) | u128::from(high) << 64;
+            if let Some([first, second, low, high]) = one.get()
+                && [*first, *second] == seed
+            {
+                return u128::from(*low) | u128::from(*high) << 64;
             }
         }
-        make()
+        self.keep(seed, make)
+    }
+
+    #[inline(never)]
+    fn keep(&self, seed: [u64; 2], make: impl Fn() -> u128) -> u128 {
+        let caller = make();
+        // The first of two who come at once is who keeps it; under a third seed nobody does.
+        let made = [seed[0], seed[1], caller as u64, (caller >> 64) as u64];
+        for one in &self.0 {
+            let [first, second, ..] = *one.get_or_init(|| made);
+            if [first, second] == seed {
+                break;
+            }
+        }
+        caller
     }
 }
 

@@ -75,7 +75,8 @@ fn write(charges: &[Charge], room: &mut [u8]) -> ([(usize, usize); FIELDS], usiz
     values[1].1 = pen.end();
     pen.text(b"\r\nx-ratelimit-reset: ");
     values[2].0 = pen.end();
-    pen.number(tightest.reset);
+    let reset = Number::new(tightest.reset);
+    pen.known(reset);
     values[2].1 = pen.end();
     pen.text(b"\r\nratelimit-policy: ");
     values[3].0 = pen.end();
@@ -88,7 +89,14 @@ fn write(charges: &[Charge], room: &mut [u8]) -> ([(usize, usize); FIELDS], usiz
     values[4].0 = pen.end();
     pen.piece(tightest.limit.state().place(true));
     pen.known(remaining);
-    time(&mut pen, tightest.next);
+    match tightest.next == tightest.reset {
+        // Of a window.
+        true => {
+            pen.text(b";t=");
+            pen.known(reset);
+        }
+        false => time(&mut pen, tightest.next),
+    }
     for charge in others {
         pen.piece(charge.limit.state().place(false));
         pen.number(u64::from(charge.remaining));

@@ -282,7 +282,7 @@ impl Span {
     /// Whole seconds, rounded up.
     #[inline(always)]
     fn seconds(self) -> u64 {
-        self.ns.saturating_add(u64::from(self.frac > 0)).div_ceil(SECOND)
+        self.ns.saturating_add(SECOND - 1 + u64::from(self.frac > 0)) / SECOND
     }
 }
 

@@ -4,7 +4,7 @@
 
 use smallvec::SmallVec;
 
-use super::charge::Charge;
+use super::charge::{Charge, Told};
 use super::key::{Hashes, Seen};
 use super::limit::Limit;
 use super::pace::Pace;
@@ -62,10 +62,10 @@ pub fn take<'a>(
     buckets: &Buckets,
     taken: &mut Taken<'a>,
 ) -> Result<(), Stop> {
-    let told = facts.charges.len();
     let now = buckets.shared.now(facts.now);
     let seen = Seen { identity: facts.identity.as_deref(), client: facts.client, chosen: facts.chosen, now };
     let mut hashes = Hashes::new(buckets.shared.seed(), request, seen);
+    let mut told = Told::behind(&mut facts.charges);
     let (mut own, mut plan) = (limits.iter(), plan);
     loop {
         let (limit, used) = match (own.next(), plan) {
@@ -82,7 +82,7 @@ pub fn take<'a>(
         let (pace, bounds) = (limit.pace(), limit.bounds(now));
         // Whoever could wait need not.
         if let Some(reading) = buckets.shared.take_at_once(now.mono, bucket, pace, bounds) {
-            Charge::admitted(limit, key_kind, pace, bounds, reading).put(&mut facts.charges, told);
+            told.put(Charge::admitted(limit, key_kind, pace, bounds, reading));
             taken.keys.push(bucket);
             continue;
         }
@@ -101,15 +101,12 @@ pub fn take<'a>(
             let at = used.and_then(|used| used.at(seen.chosen)).map(|at| &**at);
             return Err(refusal(limit, at, key_kind, verdict.retry_after, false).into());
         }
-        charge.put(&mut facts.charges, told);
+        told.put(charge);
         if let Some((_, place)) = place.filter(|_| verdict.wait > 0) {
             taken.waiting.push((verdict.wait, place));
         }
         taken.keys.push(bucket);
     }
-    if told > 0 {
-        // Those of an earlier stage.
-        Charge::sort(&mut facts.charges);
-    }
+    told.sort();
     Ok(())
 }

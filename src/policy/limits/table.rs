@@ -107,7 +107,7 @@ impl Table {
     }
 
     /// The slot of a key with its state, where it has one.
-    #[inline]
+    #[inline(always)]
     pub fn find(&self, key: u128) -> Option<(usize, usize, State)> {
         let [low, high] = words(key);
         for set in self.homes(key) {

@@ -27,13 +27,19 @@ pub struct Counted {
 
 const SECOND: u64 = 1_000_000_000;
 
+/// Rounded up, in fewer steps than for all that a number could be.
+#[inline(always)]
+fn seconds(ns: u64) -> u64 {
+    ns.saturating_add(SECOND - 1) / SECOND
+}
+
 // === impl Bounds ===
 
 impl Bounds {
     /// Its length in whole seconds, rounded up; at least 1.
     #[inline]
     pub fn seconds(&self) -> u64 {
-        self.length.div_ceil(SECOND).max(1)
+        seconds(self.length).max(1)
     }
 }
 
@@ -164,7 +170,7 @@ impl Counted {
             (Kind::Sliding, _, 0) => (rest + bounds.length, rest),
             (Kind::Sliding, _, before) => (rest + bounds.length, rest.min(bounds.length / u64::from(before))),
         };
-        let seconds = reset.div_ceil(SECOND);
+        let seconds = seconds(reset);
         Reading { remaining, reset: seconds, next: if next == reset { seconds } else { next.div_ceil(SECOND) } }
     }
 

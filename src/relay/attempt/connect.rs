@@ -2,25 +2,25 @@
 //!
 //! Decides what a failed handshake is called. Does not decide whom a target has to be: see `tls.rs`.
 //!
-//! Pingora pools what has a descriptor of its own, and takes no stream of ours that has one. So it is given one end of a pair of
-//! sockets, and a task carries what passes between the other end and the target. See docs/decisions.
+//! Of HTTP/1.1 the stream is handed on as it is. Of HTTP/2 Pingora keeps only what has a descriptor of its own, and takes no stream of ours that has
+//! one: it is given one end of a pair of sockets, and a task carries what passes between the other end and the target. See docs/decisions.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::connectors::L4Connect;
 use pingora_core::protocols::l4::socket::SocketAddr as PingoraAddr;
 use pingora_core::protocols::l4::stream::Stream;
+use pingora_core::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora_core::{Error, ErrorType, Result};
 use rustls::{AlertDescription, CertificateError};
-use tokio::io::{AsyncWriteExt, copy, split};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy, split};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -66,11 +66,9 @@ pub struct Plain {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault(pub String);
 
-/// One connection that is carried, as long as it is.
-#[derive(Debug, Default)]
-pub struct Link {
-    is_broken: AtomicBool,
-}
+/// TLS that Pingora reads and writes itself. An end that the target has not announced is an error (RFC 9112 section 9.8).
+#[derive(Debug)]
+struct Direct(TlsStream<Raw>);
 
 /// Which protocol a target of an upstream with `protocol: auto` has chosen last.
 #[derive(Debug, Default)]
@@ -82,11 +80,6 @@ pub const OTHER_PROTOCOL: ErrorType = ErrorType::new("OtherProtocol");
 /// How long a target that takes no more may go on with its answer, and a goodbye may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-thread_local! {
-    /// By the descriptor that Pingora has of them. A connection never leaves its worker.
-    static LINKS: RefCell<HashMap<RawFd, Arc<Link>>> = RefCell::default();
-}
-
 // === impl Learnt ===
 
 impl Learnt {
@@ -97,20 +90,6 @@ impl Learnt {
 
     fn set(&self, is_h2: bool) {
         self.0.store(u8::from(!is_h2), Relaxed);
-    }
-}
-
-// === impl Link ===
-
-impl Link {
-    /// The connection that has this descriptor, if it is carried.
-    pub fn of(fd: RawFd) -> Option<Arc<Link>> {
-        LINKS.with_borrow(|links| links.get(&fd).cloned())
-    }
-
-    /// Whether it ended without the target saying so: somebody may have cut it (RFC 9112 section 9.8).
-    pub fn is_broken(&self) -> bool {
-        self.is_broken.load(Relaxed)
     }
 }
 
@@ -186,10 +165,11 @@ impl L4Connect for Tls {
             let fault = Fault("the target does not speak the protocol that is asked for".to_owned());
             return Err(Error::because(OTHER_PROTOCOL, "in the handshake", fault));
         }
+        if !is_h2 {
+            return Ok(Stream::from(VirtualSocketStream::new(Box::new(Direct(stream)))));
+        }
         let (ours, theirs) = UnixStream::pair().map_err(|error| Error::because(ErrorType::SocketError, "a pair of sockets", error))?;
-        let (link, fd) = (Arc::new(Link::default()), theirs.as_raw_fd());
-        LINKS.with_borrow_mut(|links| links.insert(fd, link.clone()));
-        tokio::spawn(carry(stream, ours, fd, link, self.target.clone()));
+        tokio::spawn(carry(stream, ours, self.target.clone()));
         Ok(Stream::from(theirs))
     }
 }
@@ -202,7 +182,7 @@ impl L4Connect for Plain {
 }
 
 /// Carries what passes between Pingora and the target, until either ends it.
-async fn carry(tls: TlsStream<Raw>, pingora: UnixStream, fd: RawFd, link: Arc<Link>, target: Arc<Target>) {
+async fn carry(tls: TlsStream<Raw>, pingora: UnixStream, target: Arc<Target>) {
     let (mut from_target, mut to_target) = split(tls);
     let (mut from_pingora, mut to_pingora) = pingora.into_split();
     let answers = copy(&mut from_target, &mut to_pingora);
@@ -221,16 +201,46 @@ async fn carry(tls: TlsStream<Raw>, pingora: UnixStream, fd: RawFd, link: Arc<Li
             let _ = timeout(LAST_WORDS, to_target.shutdown()).await;
         }
         Some(Err(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
-            link.is_broken.store(true, Relaxed);
             log::debug!("upstream {}: target {}: {}", target.upstream, target.address, in_words(&error));
         }
         Some(_) => {}
     }
-    LINKS.with_borrow_mut(|links| {
-        if links.get(&fd).is_some_and(|known| Arc::ptr_eq(known, &link)) {
-            links.remove(&fd);
-        }
-    });
+}
+
+// === impl Direct ===
+
+impl VirtualSocket for Direct {
+    /// They were set when it was opened.
+    fn set_socket_option(&self, _: VirtualSockOpt) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncRead for Direct {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Direct {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Direct {
+    /// Says goodbye, if the socket takes it at once: nobody waits for one that is dropped.
+    fn drop(&mut self) {
+        let _ = Pin::new(&mut self.0).poll_shutdown(&mut Context::from_waker(Waker::noop()));
+    }
 }
 
 // === impl Fault ===
