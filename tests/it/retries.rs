@@ -167,9 +167,10 @@ fn an_upstream_that_wants_to_be_left_alone_is_for_as_long_as_is_written() {
     assert_eq!((patient.gateway.get("/", &[]).status, patient.gateway.get("/", &[]).status), (200, 200));
     let waited = patient.gateway.log_line_where(|line| line["attempts"] == 2);
     assert!(waited["total_us"].as_u64() >= Some(1_000_000) && waited["waited_us"].as_u64() >= Some(1_000_000), "{waited}");
-    assert!(waited["upstream_us"].as_u64() < Some(900_000), "what was waited is no time of the upstream: {waited}");
+    let time = |name: &str| waited[name].as_u64().unwrap();
+    assert!(time("upstream_us") + time("waited_us") <= time("total_us"), "what was waited is no time of the upstream: {waited}");
     // What is waited counts in the time for all.
-    let pressed = pair(says("1"), "timeouts: { total: 900ms }, retries: { on: [503], retry_after: 1s }");
+    let pressed = pair(says("30"), "timeouts: { total: 15s }, retries: { on: [503], retry_after: 30s }");
     let mut statuses = [pressed.gateway.get("/", &[]).status, pressed.gateway.get("/", &[]).status];
     statuses.sort_unstable();
     assert_eq!((statuses, pressed.metric("retries_given_up", "deadline")), ([200, 503], 1.0));
