@@ -8,9 +8,10 @@
 
 use std::any::Any;
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use pingora_core::protocols::{
 use pingora_core::upstreams::peer::{HttpPeer, Peer, Tracer};
 use pingora_core::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task::unconstrained;
 
 use super::kept::{Kept, Key, Rests};
 use super::open::{Raw, dial};
@@ -134,8 +136,10 @@ impl custom::Connector for Connector {
 
 impl Rests for Connection {
     fn is_good(&mut self) -> bool {
-        let mut byte = [0];
-        Pin::new(&mut self.wire).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte)).is_pending()
+        let (wire, mut byte) = (&mut self.wire, [0]);
+        let read = poll_fn(|cx| Pin::new(&mut *wire).poll_read(cx, &mut ReadBuf::new(&mut byte)));
+        // A task that has read much is told to wait, even where there is something to be read.
+        pin!(unconstrained(read)).poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 }
 
@@ -299,7 +303,6 @@ impl fmt::Debug for Lent {
 mod tests {
     use super::*;
     use bytes::BytesMut;
-    use std::future::poll_fn;
     use tokio::io::AsyncReadExt;
     use tokio::net::UnixStream;
 
@@ -355,6 +358,21 @@ mod tests {
             ours.readable().await.unwrap();
         }
         assert!(asked_and_dropped(chatty).await.is_some_and(|read| read.is_ok_and(|count| count == 1)));
+        assert!(!rests(&kept));
+    }
+
+    #[tokio::test]
+    async fn none_of_very_many_that_their_target_has_closed_is_taken() {
+        let kept = Arc::new(Kept::new(400));
+        for _ in 0..300 {
+            let (mut lent, target) = lent(&kept);
+            drop(target);
+            let connection = lent.connection.take().unwrap();
+            if let Wire::Raw(Raw::Unix(ours)) = &connection.wire {
+                ours.readable().await.unwrap();
+            }
+            kept.put(KEY, connection, Instant::now() + Duration::from_secs(60));
+        }
         assert!(!rests(&kept));
     }
 
