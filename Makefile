@@ -58,7 +58,7 @@ optimized: setup-bench  ## builds target/optimized/sluice, guided by a profile o
 
 instructions: setup-test ## instructions a request under callgrind, against a bare Pingora proxy
 	$(CARGO) build --release --locked --bins --examples
-	python3 benches/instructions/run.py --check 1.08 1.25 --check-caller 4200 700 --check-upstream 1500
+	python3 benches/instructions/run.py --check 1.08 1.25 --check-caller 4200 1000 --check-upstream 1500
 
 memory: build            ## idle start, idle connections, reloads, callers in the table of limits; fails beyond a bound
 	python3 benches/memory/idle.py target/release/sluice --connections 9950

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Counts instructions a request, of Sluice and of a bare Pingora proxy: `benches/instructions/run.py [--check 1.15 1.4]`.
+"""Counts instructions a request, of Sluice and of a bare Pingora proxy: `benches/instructions/run.py [--check 1.08 1.25]`.
 
 Each runs under callgrind: first some requests that are not counted, so that connections are open and tokens have been seen, then N that are, over 4 keep-alive
 connections, one request at a time. It repeats within about 1 % on a machine that is busy with other things, where times would not.
