@@ -147,9 +147,9 @@ fn a_route_may_be_more_patient_than_its_upstream_and_less() {
 
 // === without buffering ===
 
-const LONG: usize = 64 << 20;
-/// What may be under way: the buffers of four sockets.
-const UNDER_WAY: usize = 40 << 20;
+const LONG: usize = 96 << 20;
+/// What may be under way: the buffers of four sockets, where a kernel lets two grow to 32 MiB and two to 4.
+const UNDER_WAY: usize = 80 << 20;
 /// More than the gateway ever needs for one exchange.
 const ROOM: f64 = 16.0 * 1024.0 * 1024.0;
 
@@ -179,15 +179,17 @@ fn a_client_that_reads_slowly_holds_its_upstream_back() {
 fn an_upstream_that_reads_slowly_holds_its_client_back() {
     let setup = start();
     let before = setup.memory();
-    for framing in ["Content-Length: 67108864", "Transfer-Encoding: chunked"] {
+    let length = format!("Content-Length: {LONG}");
+    for framing in [&length[..], "Transfer-Encoding: chunked"] {
         let mut client = TcpStream::connect(setup.gateway.address()).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut writer = client.try_clone().unwrap();
         let written = Arc::new(AtomicUsize::new(0));
         let count = written.clone();
         let is_chunked = framing.starts_with('T');
+        let head = format!("POST /python/hold HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{framing}\r\n\r\n");
         let writing = std::thread::spawn(move || {
-            write!(writer, "POST /python/hold HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{framing}\r\n\r\n").unwrap();
+            writer.write_all(head.as_bytes()).unwrap();
             for piece in pattern(LONG).chunks(1 << 16) {
                 if is_chunked {
                     write!(writer, "{:x}\r\n", piece.len()).unwrap();
