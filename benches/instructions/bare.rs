@@ -14,8 +14,8 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_proxy::{ProxyHttp, Session, http_proxy_service};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// The allocator of the gateway, by being linked.
+use mimalloc as _;
 
 /// Everything goes to one address.
 struct Bare(SocketAddr);

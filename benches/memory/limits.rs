@@ -9,8 +9,8 @@ use sluice::config::types::Rate;
 use sluice::policy::buckets::{Asking, Buckets, identity};
 use sluice::policy::limits::pace::Pace;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+// The allocator of the gateway, by being linked.
+use mimalloc as _;
 
 const BOUND: u64 = 64 << 20;
 /// What the process may take beside the table.

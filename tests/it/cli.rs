@@ -332,3 +332,14 @@ routes: {{ r: {{ match: {{ path: / }}, auth: [k], allow: {{ scopes: [read, write
     let (code, _, err) = run(folder(&config("read, write")).path(), &["check", "a.yaml"]);
     assert_eq!((code, err.as_str()), (0, ""));
 }
+
+/// It is linked for nothing else, and nobody would miss it.
+#[test]
+fn memory_comes_from_the_allocator_that_is_linked() {
+    let program = env!("CARGO_BIN_EXE_sluice");
+    let out = Command::new("nm").args(["--dynamic", "--defined-only", program]).output().expect("nm comes with the linker");
+    let defined = String::from_utf8(out.stdout).expect("names are ASCII");
+    for name in ["malloc", "calloc", "realloc", "free", "posix_memalign"] {
+        assert!(defined.lines().any(|line| line.ends_with(&format!(" T {name}"))), "{name}: {defined}");
+    }
+}
