@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""HTTP/2 from clients, 100 streams a connection, beside Envoy and HAProxy: `benches/compare/http2.py [--rounds 5] [--seconds 3]`.
+"""HTTP/2 from clients, 100 streams a connection, beside Envoy and HAProxy: `benches/compare/http2.py [--only sluice,envoy] [--rounds 5] [--seconds 3]`.
 
 Plain proxying to an upstream of HTTP/1.1, by prior knowledge, over 4 connections. One core for the contestant, the other for h2load and the
-upstream; rounds alternate, and what counts are the ratios to Envoy within a round. Writes target/compare/http2.md; exits with 1 if a round was void.
+upstream; rounds alternate, and what counts are the ratios to Envoy within a round. Writes target/compare/http2.md; exits with 3 if a round was void.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import run
 import tokens
 
 BASE = "envoy"
+NAMES = ["sluice", BASE, "haproxy"]
 CONNECTIONS, STREAMS = 4, 100
 
 
@@ -43,15 +44,17 @@ def measure(contestant, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(NAMES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
     options = parser.parse_args()
-    run.install()
+    names = options.only.split(",")
+    run.install(names)
     if not shutil.which("h2load"):
         run.apt("install", "nghttp2-client")
     peers.WORK.mkdir(parents=True, exist_ok=True)
     key = tokens.Key(peers.WORK / "keys")
-    chosen = [peer for peer in peers.PEERS if peer.name in ("sluice", BASE, "haproxy") and peer.is_there()]
+    chosen = [peer for peer in peers.PEERS if peer.name in names and peer.is_there()]
     upstream, port = peers.start_upstream(peers.LOAD_CORE)
     started, all, is_void = [], [], False
     try:
@@ -84,7 +87,7 @@ def main():
     pathlib.Path(peers.WORK / "http2.md").write_text(text)
     print(text)
     if is_void:
-        raise SystemExit("void: see above")
+        run.void()
 
 
 if __name__ == "__main__":

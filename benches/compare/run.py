@@ -8,7 +8,7 @@ contestants, so that whatever else the machine does hits all of them; what count
   full   RS256 tokens, a limit by subject, 1,000 routes, headers set and removed, a JSON access log to a file, metrics;
          the load goes over 1,000 routes and 1,000 tokens in turn
 
-Writes target/compare/table.md and exits with 1 if a round was void. `--verify` measures nothing: it proves that every contestant does the job.
+Writes target/compare/table.md and exits with 3 if a round was void. `--verify` measures nothing: it proves that every contestant does the job.
 """
 
 import argparse
@@ -47,22 +47,35 @@ def arguments():
     return options
 
 
-def install():
-    """Debian's wrk and haproxy, and the wheels of the others in a venv; nothing if they are there."""
-    missing = [tool for tool in ("wrk", "haproxy") if not shutil.which(tool) and not pathlib.Path(f"/usr/sbin/{tool}").exists()]
+def install(names=None):
+    """Fetches what these contestants need, by default all: Debian's wrk, haproxy and nginx, and wheels in a venv; nothing if it is there. The upstream is the wheel of nginx."""
+    names = {peer.name for peer in peers.PEERS} if names is None else set(names)
+    missing = [tool for tool in ("wrk", *({"haproxy"} & names)) if not shutil.which(tool) and not pathlib.Path(f"/usr/sbin/{tool}").exists()]
     if missing:
         apt("install", *missing)
-    wanted = " ".join(sorted(peers.WHEELS.values()))
+    if "nginx-debian" in names and not pathlib.Path(peers.debian_nginx()).exists():
+        unpack("nginx", peers.DEBIAN)
     mark = peers.VENV / "installed"
-    if mark.exists() and mark.read_text() == wanted:
+    there = set(mark.read_text().split()) if mark.exists() else set()
+    wanted = {wheel for name, wheel in peers.WHEELS.items() if name in names | {"nginx"}}
+    if wanted <= there:
         return
-    print("installing", wanted, flush=True)
+    print("installing", *sorted(wanted - there), flush=True)
     make = [sys.executable, "-m", "venv", str(peers.VENV)]
     if subprocess.run(make, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False).returncode:
         apt("install", "python3-venv")
         subprocess.run(make, check=True)
-    subprocess.run([str(peers.VENV / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *peers.WHEELS.values()], check=True)
-    mark.write_text(wanted)
+    subprocess.run([str(peers.VENV / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *wanted], check=True)
+    mark.write_text(" ".join(sorted(wanted | there)))
+
+
+def unpack(package, dir):
+    """The files of one of Debian's packages, in a folder."""
+    dir.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["apt-get", "-qq", "download", package], cwd=dir, stderr=subprocess.DEVNULL, check=False)
+    found = sorted(dir.glob(f"{package}_*.deb"))
+    if not found or subprocess.run(["dpkg-deb", "--extract", found[-1], dir], check=False).returncode:
+        print(f"{package} of Debian is left out: it could not be fetched", flush=True)
 
 
 def apt(*words):
@@ -71,6 +84,12 @@ def apt(*words):
         command = ["sudo", "-n", *command]
     if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
         raise SystemExit(f"could not run `{' '.join(command)}`: run it yourself, then try again")
+
+
+def void():
+    """Ends with a status of its own: what was measured does not count, but it was done."""
+    print("void: see the faults above", file=sys.stderr)
+    sys.exit(3)
 
 
 def choose(options):
@@ -91,14 +110,14 @@ def choose(options):
 
 def main():
     options = arguments()
-    if peers.PROXY_CORE == peers.LOAD_CORE:
-        raise SystemExit("two cores are needed: one for the contestant, one for the load")
-    install()
+    install(options.only and options.only.split(","))
     chosen = choose(options)
+    if peers.PROXY_CORE == peers.LOAD_CORE and len(chosen) > 1:
+        raise SystemExit("two cores are needed to compare: one for the contestant, one for the load")
     peers.WORK.mkdir(parents=True, exist_ok=True)
     key = tokens.Key(peers.WORK / "keys")
     if options.verify:
-        sys.exit(check.verify(chosen, key))
+        sys.exit(check.verify([peer for peer in chosen if "full" in peer.templates], key))
     routes = [f"service-{i:04}" for i in range(ROUTES)]
     paths = {"plain": peers.WORK / "plain.txt", "full": peers.WORK / "full.txt"}
     paths["plain"].write_text("/plain\n")
@@ -116,7 +135,7 @@ def main():
     (peers.WORK / "table.md").write_text(text)
     print(text)
     if is_void:
-        raise SystemExit("void: see the faults above")
+        void()
 
 
 def measure(job, chosen, options, upstream_port, key, routes, paths):
@@ -125,7 +144,9 @@ def measure(job, chosen, options, upstream_port, key, routes, paths):
     try:
         line = paths[job].read_text().split("\n")[0]
         for peer in chosen:
-            started.append((peers.Contestant(peer, job, upstream_port, key, routes if job == "full" else [], LIMIT, peers.PROXY_CORE), job))
+            own = job if job in peer.templates else "plain"
+            label = peer.name if own == job else f"{peer.name}, plain"
+            started.append((peers.Contestant(peer, own, upstream_port, key, routes if own == "full" else [], LIMIT, peers.PROXY_CORE, label), own))
             running.append(started[-1][0])
         nginx = next((peer for peer in chosen if peer.name == "nginx"), None)
         if job == "full" and nginx:

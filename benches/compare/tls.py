@@ -12,7 +12,7 @@ One core for the contestant, the other for the load and the upstream; rounds alt
 No side has an access log. With `--logged` each writes the JSON line of run.py's full job for every request, to a file (without route and subject,
 of which there are none here), and a round is void, as there, unless there are as many lines with status 200 as requests and none was dropped.
 
-Writes target/compare/tls.md, and exits with 1 if a round was void. Needs what run.py needs.
+Writes target/compare/tls.md, and exits with 3 if a round was void. Needs what run.py needs.
 """
 
 import argparse
@@ -32,8 +32,8 @@ import load
 import peers
 import run
 
-NAMES = ["sluice", "sluice-optimized", "nginx", "haproxy"]
-TEMPLATES = {"sluice": "sluice/tls.yaml", "sluice-optimized": "sluice/tls.yaml", "nginx": "nginx/tls.conf", "haproxy": "haproxy/tls.cfg"}
+NAMES = ["sluice", "sluice-optimized", "nginx", "nginx-debian", "haproxy"]
+TEMPLATES = {"sluice": "sluice/tls.yaml", "sluice-optimized": "sluice/tls.yaml", "nginx": "nginx/tls.conf", "nginx-debian": "nginx/tls.conf", "haproxy": "haproxy/tls.cfg"}
 MIB = 1 << 20
 
 
@@ -104,7 +104,7 @@ class Contestant(peers.Running):
         chain, key, pem = files
         self.access_log = dir / "access.log" if is_logged else None
         values = {"port": self.port, "admin": self.admin, "upstream": upstream, "dir": dir, "chain": chain, "key": key, "pem": pem}
-        values |= logs(name.removesuffix("-optimized"), self.access_log)
+        values |= logs(name.partition("-")[0], self.access_log)
         file = dir / pathlib.Path(TEMPLATES[name]).name
         file.write_text(peers.render(TEMPLATES[name], values, []))
         super().__init__(name, peer.command(str(file), str(dir)), peers.PROXY_CORE, dir, self.access_log if name == "haproxy" else None)
@@ -201,7 +201,7 @@ def main():
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.seconds = 2, 1
-    run.install()
+    run.install(options.only.split(","))
     peers.WORK.mkdir(parents=True, exist_ok=True)
     files = certificate(peers.WORK)
     jobs = {
@@ -241,7 +241,7 @@ def main():
     (peers.WORK / "tls.md").write_text(text)
     print(text)
     if any(one.voids for one in contestants):
-        raise SystemExit("void: see the faults above")
+        run.void()
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def count(job, commands, key, upstreams, options):
             stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=dir,
         )
     try:
-        with Load(job, port, key, upstream.body, options.routes, values["chain"], lambda: process.poll() is None) as load:
+        with Load(job, port, key, upstream.body, options.routes, values["chain"], lambda: process.poll() is None, dir / "stderr") as load:
             load.send(TOKENS)
             counting("on", process)
             load.send(options.requests)
@@ -181,7 +181,7 @@ def counting(state, process):
 class Load:
     """Sends requests one after the other, over each connection in turn; every answer must be right."""
 
-    def __init__(self, job, port, key, body, routes, chain, is_alive):
+    def __init__(self, job, port, key, body, routes, chain, is_alive, stderr):
         self.job, self.body, self.sent = job, body, 0
         kept = key.tokens(TOKENS)
         if job in ("bearer", "caller", "shared"):
@@ -199,7 +199,7 @@ class Load:
                 break
             except ConnectionRefusedError:
                 if not is_alive() or time.time() - begin > 120:
-                    raise SystemExit(f"{job} does not listen") from None
+                    raise SystemExit(f"{job} does not listen:\n{stderr.read_text(errors='replace')[-3000:]}") from None
                 time.sleep(0.1)
         for one in self.connections:
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
