@@ -8,10 +8,11 @@ COPY --from=rust:1.95-slim-bookworm /usr/local/cargo /usr/local/cargo
 ENV PATH=/usr/local/cargo/bin:$PATH RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked
+# Guided by a profile (docs/decisions/0040): two builds, and the benches' jobs between them.
+RUN make optimized
 
 FROM debian:12-slim
-COPY --from=build /src/target/release/sluice /usr/local/bin/sluice
+COPY --from=build /src/target/optimized/sluice /usr/local/bin/sluice
 USER 65534:65534
 EXPOSE 8080
 # No shell between the signals and the gateway: SIGTERM drains, SIGHUP reloads.

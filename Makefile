@@ -3,7 +3,7 @@
 CARGO ?= cargo
 export PATH := $(CURDIR)/target/tools/bin:$(PATH)
 
-.PHONY: run optimized edge partners tiers agents cluster resilience canary versions-by-consumer build test keys lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-fuzz
+.PHONY: run optimized edge partners tiers agents cluster resilience canary versions-by-consumer build test keys lint fmt bench instructions memory fuzz setup setup-test setup-bench setup-optimized setup-fuzz
 
 run: setup              ## builds the release binary and serves conf/quickstart.yaml before two small upstreams
 	$(CARGO) build --release --locked
@@ -53,7 +53,7 @@ bench: setup-bench      ## CPU a request and ratios to nginx, side by side; writ
 	$(CARGO) build --release --locked
 	python3 benches/compare/run.py
 
-optimized: setup-bench  ## builds target/optimized/sluice, guided by a profile of the benches' jobs: less CPU a request, for production
+optimized: setup-optimized ## builds target/optimized/sluice, guided by a profile of the benches' jobs: less CPU a request, for production
 	@scripts/optimized.sh
 
 instructions: setup-test ## instructions a request under callgrind, against a bare Pingora proxy
@@ -79,3 +79,6 @@ setup-fuzz:
 
 setup-bench:
 	@scripts/setup.sh bench
+
+setup-optimized:
+	@scripts/setup.sh optimized

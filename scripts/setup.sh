@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a task needs and is not there: `build`, `test`, `bench` or `fuzz`. Through apt where it may, else it says what to install.
+# Installs what a task needs and is not there: `build`, `test`, `bench`, `optimized` or `fuzz`. Through apt where it may, else it says what to install.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 task=${1:-build}
@@ -8,15 +8,17 @@ task=${1:-build}
 build=("cc:gcc" "cmake:cmake" "make:make" "curl:curl" "/usr/include/stdio.h:libc6-dev")
 test=("curl:curl" "prometheus:prometheus" "promtool:prometheus" "valgrind:valgrind" "python3:python3" "systemd-analyze:systemd" "slowhttptest:slowhttptest" "prlimit:util-linux" "haproxy:haproxy" "openssl:openssl" "testssl:testssl.sh" "chromium:chromium" "node:nodejs" "npm:npm" "h2load:nghttp2-client" "nghttp:nghttp2-client" "redis-server:redis-server")
 fuzz=("c++:g++")
-bench=("wrk:wrk" "haproxy:haproxy" "python3:python3" "openssl:openssl")
+optimized=("wrk:wrk" "h2load:nghttp2-client" "python3:python3" "openssl:openssl")
+bench=("${optimized[@]}" "haproxy:haproxy")
 
 wanted=("${build[@]}")
 case $task in
   build) ;;
   test) wanted+=("${test[@]}") ;;
   bench) wanted+=("${bench[@]}") ;;
+  optimized) wanted+=("${optimized[@]}") ;;
   fuzz) wanted+=("${fuzz[@]}") ;;
-  *) echo "setup.sh: build, test, bench or fuzz" >&2; exit 2 ;;
+  *) echo "setup.sh: build, test, bench, optimized or fuzz" >&2; exit 2 ;;
 esac
 
 missing=()
@@ -24,7 +26,7 @@ for pair in "${wanted[@]}"; do
   command -v "${pair%%:*}" >/dev/null 2>&1 || [ -e "${pair%%:*}" ] || missing+=("${pair##*:}")
 done
 # A module of Python's is no command.
-if [ "$task" = test ] && ! python3 -c 'import venv, ensurepip' 2>/dev/null; then missing+=(python3-venv); fi
+if [ "$task" != build ] && [ "$task" != fuzz ] && ! python3 -c 'import venv, ensurepip' 2>/dev/null; then missing+=(python3-venv); fi
 
 if [ ${#missing[@]} -gt 0 ]; then
   mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)
