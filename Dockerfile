@@ -8,7 +8,7 @@ COPY --from=rust:1.95-slim-bookworm /usr/local/cargo /usr/local/cargo
 ENV PATH=/usr/local/cargo/bin:$PATH RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo
 WORKDIR /src
 COPY . .
-# Guided by a profile (docs/decisions/0040): two builds, and the benches' jobs between them.
+# Guided by a profile (docs/decisions/0060): two builds, and the benches' jobs between them.
 RUN make optimized
 
 FROM debian:12-slim

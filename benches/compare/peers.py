@@ -98,7 +98,7 @@ PEERS = [
         {"plain": "nginx/plain.conf", "full": "nginx/full.conf"},
         lambda: [nginx(), "-v"],
         lambda file, dir: [nginx(), "-p", dir, "-e", f"{dir}/error.log", "-c", file],
-        "JWT by the module nginx-auth-jwt; **no metrics** (this build has not even stub_status); a static build with musl, whose allocator gives memory back and takes it again: 1.8 page faults a request in plain proxying",
+        "JWT by the module nginx-auth-jwt; **no metrics** (this build has not even stub_status); a static build with musl, slower than others (docs/decisions/0061-two-builds-of-nginx.md)",
     ),
     Peer(
         "nginx-debian",
